@@ -1,0 +1,62 @@
+# Every target works on a machine with python3 (3.11 or newer, with venv) and make; `make help` lists them.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
+STAMP := $(VENV)/.installed
+# Two workers with one thread each: more threads than cores would fight.
+PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 POLARS_MAX_THREADS=1 $(BIN)/python -m pytest
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint docs bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+# The first interpreter that is new enough; an explicit `make PYTHON=...` wins.
+$(BIN)/python:
+	@for python in $(PYTHON) python3 python3.13 python3.12 python3.11 python; do \
+	  if command -v $$python >/dev/null 2>&1 && \
+	     $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	    echo "setting up $(VENV) with $$($$python --version)"; \
+	    exec $$python -m venv $(VENV); \
+	  fi; \
+	done; \
+	echo "ensue needs Python 3.11 or newer; found: $$(python3 --version 2>&1). Name one with: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; \
+	exit 1
+
+# One stamp per set of extras: pip runs again only when pyproject.toml or constraints.txt changed.
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e .
+	@touch $@
+
+$(STAMP)-%: $(STAMP)
+	$(PIP) -e '.[$*]'
+	@touch $@
+
+setup: $(STAMP)  ## the package in .venv, versions held by constraints.txt
+
+demo: setup  ## the embedded data end to end: prepare, train, evaluate, recommend; no network
+	$(BIN)/ensue demo
+
+test: $(STAMP)-test  ## all tests
+	$(PYTEST) -n $(WORKERS)
+
+lint: $(STAMP)-test $(STAMP)-lint  ## style, types and spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+
+docs: $(STAMP)-docs  ## the documentation as HTML in docs/_build; a warning is an error
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+bench: setup  ## speed and memory beside RecTools, in its own environment under build/; ARGS="--data ..." for more
+	$(BIN)/python benchmarks/peers.py setup rectools
+	$(BIN)/python benchmarks/speed.py $(ARGS)
+
+clean:  ## remove caches and built files; .venv and runs stay
+	rm -rf build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +

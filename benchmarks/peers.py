@@ -1,0 +1,50 @@
+"""Set up the libraries we are compared with, each in an environment of its own under build/peers.
+
+python benchmarks/peers.py setup rectools recbole
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "build" / "peers"
+
+# polars reads the logs. RecBole 1.2.1 states no upper bounds but uses numpy.float_, which numpy 2 removed.
+REQUIREMENTS = {
+    "rectools": ["rectools[torch]==0.19.0", "polars"],
+    "recbole": ["recbole==1.2.1", "numpy<2", "pandas<2.3", "polars"],
+}
+
+
+def python(peer: str) -> Path:
+    """The interpreter of the peer's environment; "ours" is the one that runs this script."""
+    return Path(sys.executable) if peer == "ours" else FOLDER / peer / "bin" / "python"
+
+
+def setup(peer: str) -> None:
+    """Create the environment and install the peer beside the same torch as ours, unless it is there."""
+    stamp = FOLDER / peer / "installed"
+    wanted = "\n".join(REQUIREMENTS[peer]) + "\n"
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return
+    subprocess.run([sys.executable, "-m", "venv", str(FOLDER / peer)], check=True)
+    install = [str(python(peer)), "-m", "pip", "install", "--quiet", "-c", str(ROOT / "constraints.txt")]
+    subprocess.run([*install, *REQUIREMENTS[peer]], check=True)
+    stamp.write_text(wanted)
+
+
+def main() -> None:
+    """The command line: `setup` and the peers' names."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("command", choices=["setup"])
+    parser.add_argument("peers", nargs="+", choices=sorted(REQUIREMENTS))
+    for peer in parser.parse_args().peers:
+        setup(peer)
+
+
+if __name__ == "__main__":
+    main()

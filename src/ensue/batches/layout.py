@@ -1,0 +1,182 @@
+"""Where padding lives: the few groups of rows that attention sees as rectangles.
+
+A batch is packed (all events of all rows one after another, `[P, ...]`), so every layer that works on one event
+at a time never meets padding. Attention needs rectangles; the layout cuts the rows, sorted by length, into the
+groups whose rectangles cost least. On MovieLens-1M this halves the time of a training step, and since every row
+keeps its own events, it changes no number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# The cost of a group in units of one attention cell (measured on CPU, float32): a row of length T costs
+# T * T cells and T * COPY for copying its queries, keys and values; every further group costs CALL.
+COPY = 100
+CALL = 50_000
+CUTS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rows that attention sees together, as a rectangle of `rows x width` cells."""
+
+    rows: int
+    width: int
+    cell_p: Tensor  # [p] the cell of each of the group's events, row * width + t
+    length_G: Tensor  # [rows] events of each row
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The groups of a packed batch, and the places of its events.
+
+    Attributes:
+        groups: the rectangles, longest rows first.
+        sizes: events of each group.
+        order_P: event numbers in the order of the groups; None when the rows are sorted already.
+        inverse_P: the way back from that order; None likewise.
+        rows_B: row numbers in the order of the groups; None likewise.
+        age_P: how many newer events the row has; 0 for the newest.
+        last_B: the event number of each row's newest event.
+    """
+
+    groups: tuple[Group, ...]
+    sizes: tuple[int, ...]
+    order_P: Tensor | None
+    inverse_P: Tensor | None
+    inverse_B: Tensor | None
+    age_P: Tensor
+    last_B: Tensor
+
+    def to(self, device: torch.device) -> Layout:
+        """The same layout with its indices on `device`."""
+
+        def move(index: Tensor | None) -> Tensor | None:
+            return None if index is None else index.to(device, non_blocking=True)
+
+        groups = tuple(
+            Group(g.rows, g.width, g.cell_p.to(device, non_blocking=True), g.length_G.to(device, non_blocking=True))
+            for g in self.groups
+        )
+        return Layout(
+            groups,
+            self.sizes,
+            move(self.order_P),
+            move(self.inverse_P),
+            move(self.inverse_B),
+            self.age_P.to(device, non_blocking=True),
+            self.last_B.to(device, non_blocking=True),
+        )
+
+    def pad(self, x_PD: Tensor) -> list[Tensor]:
+        """Cut packed events [P, ...] into one rectangle [rows, width, ...] per group; padding is zero."""
+        if self.order_P is not None:
+            x_PD = x_PD.index_select(0, self.order_P)
+        parts = x_PD.split(self.sizes)
+        return [_pad(part, group) for part, group in zip(parts, self.groups, strict=True)]
+
+    def unpad(self, rectangles: list[Tensor]) -> Tensor:
+        """Undo `pad`: the events of all rectangles as [P, ...], in the batch's own order."""
+        packed = [_unpad(x_GTD, group) for x_GTD, group in zip(rectangles, self.groups, strict=True)]
+        x_PD = torch.cat(packed) if len(packed) > 1 else packed[0]
+        return x_PD if self.inverse_P is None else x_PD.index_select(0, self.inverse_P)
+
+    def join_rows(self, rows: list[Tensor]) -> Tensor:
+        """One tensor [B, ...] from a tensor [rows, ...] per group, in the batch's own order of rows."""
+        x_BD = torch.cat(rows) if len(rows) > 1 else rows[0]
+        return x_BD if self.inverse_B is None else x_BD.index_select(0, self.inverse_B)
+
+
+def make_layout(lengths_B: np.ndarray) -> Layout:
+    """Plan the rectangles of a batch whose rows have these lengths (each at least 1)."""
+    lengths = lengths_B.astype(np.int64)
+    offsets = np.concatenate(([0], np.cumsum(lengths)))
+    age_P = np.repeat(offsets[1:] - 1, lengths) - np.arange(offsets[-1])
+    rows = np.argsort(-lengths, kind="stable")
+    is_sorted = bool((rows == np.arange(len(rows))).all())
+    ordered = lengths[rows]
+    groups, sizes = [], []
+    for start, stop in _cut(ordered):
+        part = ordered[start:stop]
+        width = int(part[0])
+        t = np.arange(part.sum()) - np.repeat(np.cumsum(part) - part, part)
+        cell_p = np.repeat(np.arange(stop - start) * width, part) + t
+        groups.append(Group(stop - start, width, torch.from_numpy(cell_p), torch.from_numpy(part)))
+        sizes.append(int(part.sum()))
+    order_P = inverse_P = inverse_B = None
+    if not is_sorted:
+        order = np.repeat(offsets[rows] - (np.cumsum(ordered) - ordered), ordered) + np.arange(offsets[-1])
+        order_P, inverse_P = torch.from_numpy(order), torch.from_numpy(np.argsort(order))
+        inverse_B = torch.from_numpy(np.argsort(rows))
+    last_B = torch.from_numpy(offsets[1:] - 1)
+    return Layout(tuple(groups), tuple(sizes), order_P, inverse_P, inverse_B, torch.from_numpy(age_P), last_B)
+
+
+def _cut(lengths: np.ndarray) -> list[tuple[int, int]]:
+    """Cut rows, longest first, into consecutive groups of least total cost (exact for CUTS possible cuts)."""
+    edges = np.unique(np.linspace(0, len(lengths), min(CUTS, len(lengths)) + 1).astype(np.int64))
+    best = np.zeros(len(edges))
+    came_from = np.zeros(len(edges), dtype=np.int64)
+    width = lengths[edges[:-1]].astype(np.float64)
+    row_cost = width * (width + COPY)
+    for end in range(1, len(edges)):
+        cost = best[:end] + (edges[end] - edges[:end]) * row_cost[:end] + CALL
+        came_from[end] = np.argmin(cost)
+        best[end] = cost[came_from[end]]
+    cuts = [len(edges) - 1]
+    while cuts[-1] > 0:
+        cuts.append(int(came_from[cuts[-1]]))
+    cuts.reverse()
+    return [(int(edges[a]), int(edges[b])) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+
+
+class _Place(torch.autograd.Function):
+    """Rows into the given cells of a zero tensor. As a function of its own, since it and its gradient are mere copies."""
+
+    @staticmethod
+    def forward(ctx: Any, x_PD: Tensor, cell_P: Tensor, cells: int) -> Tensor:
+        ctx.save_for_backward(cell_P)
+        return x_PD.new_zeros(cells, *x_PD.shape[1:]).index_copy_(0, cell_P, x_PD)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (cell_P,) = ctx.saved_tensors
+        return grads[0].index_select(0, cell_P), None, None
+
+
+class _Take(torch.autograd.Function):
+    """The inverse of `_Place`: the rows of the given, distinct cells."""
+
+    @staticmethod
+    def forward(ctx: Any, x_XD: Tensor, cell_P: Tensor) -> Tensor:
+        ctx.save_for_backward(cell_P)
+        ctx.cells = x_XD.shape[0]
+        return x_XD.index_select(0, cell_P)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (cell_P,) = ctx.saved_tensors
+        grad = grads[0]
+        return grad.new_zeros(ctx.cells, *grad.shape[1:]).index_copy_(0, cell_P, grad), None
+
+
+def _pad(x_pD: Tensor, group: Group) -> Tensor:
+    shape = (group.rows, group.width, *x_pD.shape[1:])
+    if x_pD.shape[0] == group.rows * group.width:
+        return x_pD.reshape(shape)
+    placed: Tensor = _Place.apply(x_pD, group.cell_p, group.rows * group.width)  # type: ignore[no-untyped-call]
+    return placed.view(shape)
+
+
+def _unpad(x_GTD: Tensor, group: Group) -> Tensor:
+    flat = x_GTD.reshape(group.rows * group.width, *x_GTD.shape[2:])
+    if group.cell_p.shape[0] == flat.shape[0]:
+        return flat
+    taken: Tensor = _Take.apply(flat, group.cell_p)  # type: ignore[no-untyped-call]
+    return taken

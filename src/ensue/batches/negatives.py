@@ -1,0 +1,216 @@
+"""Negatives: items drawn to stand against the target.
+
+A draw depends on its stream alone (keyed by seed, epoch and step), never on what was drawn before or on workers. No draw is the
+target or padding. Drawing among the unseen items needs no rejection: a uniform rank among them is turned into an item by a search in the
+user's sorted items, so a user who has seen almost everything costs the same as any other.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import numpy as np
+
+from ensue.batches.batch import gather_events
+from ensue.data.split import Sequences
+
+NegativesName = Literal["uniform", "popularity", "in-batch", "mixed"]
+
+
+class SeenItems:
+    """The distinct items of every row of a view, sorted: what `unseen` draws avoid."""
+
+    def __init__(self, sequences: Sequences) -> None:
+        self.num_items = sequences.store.num_items
+        start_R, stop_R = np.asarray(sequences.start_R), np.asarray(sequences.stop_R)
+        rows = np.repeat(np.arange(len(start_R), dtype=np.int64), stop_R - start_R)
+        keys = rows * (self.num_items + 1) + sequences.store.items[gather_events(start_R, stop_R)]
+        keys = np.unique(keys)
+        self.items = keys % (self.num_items + 1)
+        self.offsets = np.searchsorted(keys // (self.num_items + 1), np.arange(len(start_R) + 1))
+
+    def contains(self, rows_P: np.ndarray, items_PK: np.ndarray) -> np.ndarray:
+        """Whether item [p, k] is among the items of row rows_P[p]: bool [P, K]."""
+        rows, keys, _ = self._keys(rows_P)
+        wanted = rows[:, None] * (self.num_items + 1) + items_PK
+        found = np.searchsorted(keys, wanted)
+        inside: np.ndarray = keys[np.minimum(found, len(keys) - 1)] == wanted
+        return inside
+
+    def draw_unseen(self, rows_P: np.ndarray, targets_P: np.ndarray, uniform_PK: np.ndarray) -> np.ndarray:
+        """Draw uniformly, with replacement, among the items a row has not seen.
+
+        Args:
+            rows_P: the row of each position.
+            targets_P: the target of each position; never drawn. Where the row has seen every item, the draw is
+                uniform among all items but the target.
+            uniform_PK: random numbers in [0, 1), one for each draw.
+
+        Returns:
+            int64 [P, K], in 1..N.
+        """
+        rows, keys, first = self._keys(rows_P)
+        seen_count = (self.offsets[rows_P + 1] - self.offsets[rows_P])[:, None]
+        free = self.num_items - seen_count
+        rank = (uniform_PK * np.maximum(free, 1)).astype(np.int64)
+        # The i-th (from 0) seen item of a row has `item - 1 - i` unseen items before it: non-decreasing in i.
+        unseen_before = keys % (self.num_items + 1) - 1 - (np.arange(len(keys)) - first[keys // (self.num_items + 1)])
+        ladder = (keys // (self.num_items + 1)) * (self.num_items + 1) + unseen_before
+        passed = np.searchsorted(ladder, rows[:, None] * (self.num_items + 1) + rank, side="right") - first[rows][:, None]
+        drawn = rank + 1 + passed
+        full = free[:, 0] <= 0
+        if full.any():
+            others = 1 + (uniform_PK[full] * max(1, self.num_items - 1)).astype(np.int64)
+            drawn[full] = np.minimum(others + (others >= targets_P[full, None]), self.num_items)
+        return drawn
+
+    def _keys(self, rows_P: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Local row of each position, sorted keys (local row, item) of those rows, and each row's first key."""
+        unique, local = np.unique(rows_P, return_inverse=True)
+        start, stop = self.offsets[unique], self.offsets[unique + 1]
+        items = self.items[gather_events(start, stop)]
+        lengths = stop - start
+        keys = np.repeat(np.arange(len(unique)), lengths) * (self.num_items + 1) + items
+        return local, keys, np.cumsum(lengths) - lengths
+
+
+class Negatives(Protocol):
+    """A distribution over items to draw negatives from."""
+
+    def draw(self, rows_P: np.ndarray, targets_P: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+        """int64 [P, K] negatives of each position."""
+        ...
+
+    def draw_shared(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """int64 [K] distinct negatives for all positions of a batch."""
+        ...
+
+    def log_q(self) -> np.ndarray:
+        """float32 [N + 1]: log probability that a draw is the item (index 0 unused)."""
+        ...
+
+
+class UniformNegatives:
+    """Uniform among the items the user has not seen (in training data)."""
+
+    def __init__(self, seen: SeenItems) -> None:
+        self.seen = seen
+
+    def draw(self, rows_P: np.ndarray, targets_P: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+        """int64 [P, K]; see `SeenItems.draw_unseen`."""
+        return self.seen.draw_unseen(rows_P, targets_P, rng.random((len(rows_P), count)))
+
+    def draw_shared(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """int64 [K] distinct items, uniform."""
+        return rng.choice(self.seen.num_items, count, replace=False, shuffle=False).astype(np.int64) + 1
+
+    def log_q(self) -> np.ndarray:
+        """The same for every item."""
+        return np.full(self.seen.num_items + 1, -np.log(self.seen.num_items), dtype=np.float32)
+
+
+class PopularityNegatives:
+    """In proportion to (training count)^alpha; items never seen in training count as one."""
+
+    def __init__(self, seen: SeenItems, counts_N: np.ndarray, alpha: float) -> None:
+        self.seen = seen
+        weights = np.maximum(counts_N, 1).astype(np.float64) ** alpha
+        self.share_N = weights / weights.sum()
+        self.cumulative = np.cumsum(self.share_N)
+
+    def draw(self, rows_P: np.ndarray, targets_P: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+        """int64 [P, K]; draws that the user has seen are drawn again, a few times, and at last uniformly unseen."""
+        drawn = self._sample((len(rows_P), count), rng)
+        return _replace_seen(self.seen, rows_P, targets_P, drawn, rng, self._sample)
+
+    def draw_shared(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """int64 [K] distinct items, drawn one after another by share."""
+        return _distinct(self.log_q()[1:], count, rng)
+
+    def log_q(self) -> np.ndarray:
+        """log share of each item."""
+        return np.concatenate(([0.0], np.log(self.share_N))).astype(np.float32)
+
+    def _sample(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+        found = np.searchsorted(self.cumulative, rng.random(shape) * self.cumulative[-1], side="right")
+        return np.minimum(found, len(self.cumulative) - 1).astype(np.int64) + 1
+
+
+class InBatchNegatives:
+    """Targets of other positions of the batch, hence in proportion to popularity; seen ones are replaced."""
+
+    def __init__(self, seen: SeenItems, counts_N: np.ndarray) -> None:
+        self.seen = seen
+        self.popularity = PopularityNegatives(seen, counts_N, alpha=1.0)
+
+    def draw(self, rows_P: np.ndarray, targets_P: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+        """int64 [P, K]; see `PopularityNegatives.draw`."""
+
+        def others(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+            chosen: np.ndarray = targets_P[rng.integers(0, len(targets_P), shape)]
+            return chosen
+
+        return _replace_seen(self.seen, rows_P, targets_P, others((len(rows_P), count), rng), rng, others)
+
+    def draw_shared(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """int64 [K] distinct items by popularity: the distribution of a batch's targets."""
+        return self.popularity.draw_shared(count, rng)
+
+    def log_q(self) -> np.ndarray:
+        """log popularity: the share of a batch's targets that an item is expected to have."""
+        return self.popularity.log_q()
+
+
+class MixedNegatives:
+    """A share of uniform draws, the rest by popularity (Yang et al., WWW 2020)."""
+
+    def __init__(self, uniform: UniformNegatives, popularity: PopularityNegatives, uniform_share: float) -> None:
+        self.uniform, self.popularity, self.uniform_share = uniform, popularity, uniform_share
+
+    def draw(self, rows_P: np.ndarray, targets_P: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+        """int64 [P, K]; each cell is uniform with probability `uniform_share`."""
+        uniform = self.uniform.draw(rows_P, targets_P, count, rng)
+        popular = self.popularity.draw(rows_P, targets_P, count, rng)
+        return np.where(rng.random(uniform.shape) < self.uniform_share, uniform, popular)
+
+    def draw_shared(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """int64 [K] distinct items of the mixture."""
+        return _distinct(self.log_q()[1:], count, rng)
+
+    def log_q(self) -> np.ndarray:
+        """log of the mixture's probability."""
+        share = self.uniform_share
+        mixed = share * np.exp(self.uniform.log_q()) + (1 - share) * np.exp(self.popularity.log_q())
+        return np.log(mixed).astype(np.float32)
+
+
+def _distinct(log_share_N: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """A draw without replacement: the items of the `count` largest log share + Gumbel noise."""
+    keys = log_share_N + rng.gumbel(size=len(log_share_N))
+    return np.argpartition(-keys, count - 1)[:count].astype(np.int64) + 1
+
+
+class _Sample(Protocol):
+    def __call__(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray: ...
+
+
+def _replace_seen(
+    seen: SeenItems,
+    rows_P: np.ndarray,
+    targets_P: np.ndarray,
+    drawn_PK: np.ndarray,
+    rng: np.random.Generator,
+    sample: _Sample,
+    tries: int = 3,
+) -> np.ndarray:
+    for _ in range(tries):
+        bad = seen.contains(rows_P, drawn_PK) | (drawn_PK == targets_P[:, None])
+        if not bad.any():
+            return drawn_PK
+        drawn_PK[bad] = sample((int(bad.sum()),), rng)
+    bad = seen.contains(rows_P, drawn_PK) | (drawn_PK == targets_P[:, None])
+    p, _ = np.nonzero(bad)
+    if len(p):
+        drawn_PK[bad] = seen.draw_unseen(rows_P[p], targets_P[p], rng.random((len(p), 1)))[:, 0]
+    return drawn_PK
+

@@ -1,0 +1,89 @@
+"""Typed, frozen settings, TOML in and out. A misspelt key or a value out of range is a clear error."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Self
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ensue.errors import ConfigError, nearest
+from ensue.files import write_text
+
+
+class Config(BaseModel):
+    """Base of every configuration: frozen, no unknown keys, comparable by value."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], where: str = "") -> Self:
+        """Check `values` against this configuration.
+
+        Args:
+            values: key -> value, as read from TOML or the command line.
+            where: the file or section, put before each message.
+
+        Raises:
+            ConfigError: a key is unknown (the nearest is named) or a value breaks its rule.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(_explain(cls, error, where)) from None
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed, checked again.
+
+        Raises:
+            ConfigError: as `parse`.
+        """
+        return self.parse({**self.model_dump(), **changes})
+
+    @classmethod
+    def read_toml(cls, path: Path) -> Self:
+        """Read a TOML file.
+
+        Raises:
+            ConfigError: the file is missing, is not TOML, or breaks a rule.
+        """
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: no such file") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not valid TOML ({error})") from None
+        return cls.parse(values, str(path))
+
+    def to_toml(self) -> str:
+        """The settings as TOML, every field resolved; fields that are None are left out."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+    def write_toml(self, path: Path) -> None:
+        """Write the settings as TOML, atomically."""
+        write_text(path, self.to_toml())
+
+
+def _explain(cls: type[BaseModel], error: ValidationError, where: str) -> str:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or cls.__name__
+        prefix = f"{where}: " if where else ""
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{prefix}unknown setting {key!r}: {nearest(str(item['loc'][-1]), _fields_at(cls, item['loc']))}")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            message = message[:1].lower() + message[1:]
+            lines.append(f"{prefix}setting {key!r}: {message} (got {item['input']!r})")
+    return "\n".join(lines)
+
+
+def _fields_at(cls: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """The known keys of the (possibly nested) configuration that `loc` points into."""
+    for part in loc[:-1]:
+        field = cls.model_fields.get(str(part))
+        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            cls = field.annotation
+    return list(cls.model_fields)

@@ -1,0 +1,1 @@
+"""Logs to sequences: reading, preparing, storing and splitting. Nothing here imports torch."""

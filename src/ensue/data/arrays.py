@@ -1,0 +1,59 @@
+"""One-dimensional arrays as `.npy` files: written atomically, mapped only when the header is as expected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from ensue.errors import ArtefactError
+from ensue.files import atomic_path
+
+# A one-dimensional header takes 128 bytes; numpy's own limit guards the parser against huge ones.
+_MAX_HEADER = 4096
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write `array` as little-endian `.npy`, atomically."""
+    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    with atomic_path(path) as temporary, temporary.open("wb") as handle:
+        np.lib.format.write_array(handle, little, version=(1, 0), allow_pickle=False)
+
+
+def map_array(path: Path, dtype: str, length: int) -> np.ndarray:
+    """Map an array read-only after checking that it is exactly what the manifest says.
+
+    Args:
+        path: the `.npy` file.
+        dtype: the type it must have.
+        length: the number of elements it must have.
+
+    Raises:
+        ArtefactError: missing, not `.npy`, another type or shape, or a size that differs from the header's.
+    """
+    expected = np.dtype(dtype).newbyteorder("<")
+    try:
+        with path.open("rb") as handle:
+            shape, found, start = _read_header(handle)
+    except FileNotFoundError:
+        raise ArtefactError(f"{path}: missing") from None
+    except (ValueError, OSError, EOFError, MemoryError, RecursionError, SyntaxError) as error:
+        raise ArtefactError(f"{path}: not a readable .npy file ({error})") from None
+    if found != expected or shape != (length,):
+        raise ArtefactError(
+            f"{path}: holds {found} of shape {shape}, the manifest says {dtype} of ({length},)"
+        )
+    size = start + length * expected.itemsize
+    if path.stat().st_size != size:
+        raise ArtefactError(f"{path}: {path.stat().st_size} bytes, its header asks for {size}")
+    if length == 0:
+        return np.empty(0, dtype=expected)
+    return np.memmap(path, dtype=expected, mode="r", offset=start, shape=(length,))
+
+
+def _read_header(handle: BinaryIO) -> tuple[tuple[int, ...], np.dtype, int]:
+    if np.lib.format.read_magic(handle) != (1, 0):
+        raise ValueError("format version 1.0 expected")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(handle, max_header_size=_MAX_HEADER)
+    return shape, dtype, handle.tell()

@@ -1,0 +1,75 @@
+"""Fetching a publisher's file once: whole or not at all, and compared with its checksum whenever it is used."""
+
+from __future__ import annotations
+
+import hashlib
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from ensue.errors import ArtefactError, DataError
+from ensue.files import atomic_path, sha256, write_text
+
+DownloadProgress = Callable[[int, int | None], None]
+_CHUNK = 1 << 18
+_TIMEOUT = 30.0
+
+
+def download(url: str, target: Path, md5: str | None = None, progress: DownloadProgress | None = None) -> Path:
+    """Download `url` to `target` under a temporary name, check it, and rename it into place.
+
+    Where the publisher's MD5 is not known, the SHA-256 of this first download is written to
+    `<target>.sha256`, and `check_download` compares with it later.
+
+    Args:
+        url: where from.
+        target: where to.
+        md5: the published checksum.
+        progress: called with bytes done and bytes in all (None if the server does not say).
+
+    Raises:
+        OSError: there is no network, or the server refuses.
+        DataError: the content is cut off or not what was published.
+    """
+    with atomic_path(target) as temporary:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer, temporary.open("wb") as handle:
+            length = answer.headers.get("Content-Length")
+            total = int(length) if length else None
+            done = 0
+            while chunk := answer.read(_CHUNK):
+                handle.write(chunk)
+                done += len(chunk)
+                if progress is not None:
+                    progress(done, total)
+        if total is not None and done != total:
+            raise DataError(f"{url}: cut off after {done} of {total} bytes")
+        if md5 is not None and _md5(temporary) != md5:
+            raise DataError(f"{url}: the content is not the published one (its MD5 differs from {md5})")
+        first = sha256(temporary)
+    if md5 is None:
+        write_text(_record(target), first + "\n")
+    return target
+
+
+def check_download(path: Path, md5: str | None = None) -> None:
+    """Compare a file with its published MD5, or else with the SHA-256 of its first download, if recorded.
+
+    Raises:
+        ArtefactError: it differs.
+    """
+    record = _record(path)
+    if md5 is not None:
+        same = _md5(path) == md5
+    else:
+        same = not record.is_file() or record.read_text().strip() == sha256(path)
+    if not same:
+        raise ArtefactError(f"{path}: not the file that was published or first downloaded; remove it to fetch it again")
+
+
+def _record(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "md5").hexdigest()

@@ -1,0 +1,315 @@
+"""From a checked log to a store: duplicates, filters, numbers, order; written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+
+from ensue.config import Config
+from ensue.data.interactions import Columns, Interactions, read_interactions
+from ensue.data.item_table import read_item_table
+from ensue.data.readers import Source
+from ensue.data.store import KIND, SCHEMA_VERSION, SequenceStore
+from ensue.data.vocabulary import Vocabulary
+from ensue.errors import ArtefactError, ConfigError, DataError
+from ensue.files import read_manifest, sync_folder
+
+_SAME = ("bool", "int8", "int16", "int32", "int64", "float32", "float64")
+_WIDENED = {"uint8": "int16", "uint16": "int32", "uint32": "int64"}
+
+
+class PrepareConfig(Config):
+    """What is left out of a log. By default nothing is.
+
+    Attributes:
+        min_user_events: users with fewer events are left out.
+        min_item_events: items with fewer events are left out.
+        filter: "single" counts users and items once, both on the unfiltered log (as SASRec's preparation
+            does, so a few rarer ones remain); "core" repeats until every count holds; "none" ignores the minima.
+        duplicates: of several events of one user with one item, keep all, the "first" or the "last".
+        exact_duplicates: of events of the same user, item and time, "keep" all or "drop" all but the first.
+        min_rating: events rated lower, or not rated, are left out.
+    """
+
+    min_user_events: int = Field(default=1, ge=1)
+    min_item_events: int = Field(default=1, ge=1)
+    filter: Literal["single", "core", "none"] = "single"
+    duplicates: Literal["keep", "first", "last"] = "keep"
+    exact_duplicates: Literal["keep", "drop"] = "keep"
+    min_rating: float | None = None
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What came in, what was left out and why; `rows_in == interactions + sum(dropped.values())`.
+
+    Attributes:
+        rows_in: rows of the source.
+        interactions: events of the store.
+        users: users of the store.
+        items: items of the store.
+        dropped: reason -> rows.
+        tie_share: share of events that share their time with another of the same user; None without times.
+        time_unit: the unit that times were read in.
+        columns: meaning -> the source's column.
+        items_described: items found in the item file; None without one.
+    """
+
+    rows_in: int
+    interactions: int
+    users: int
+    items: int
+    dropped: dict[str, int]
+    tie_share: float | None
+    time_unit: str | None
+    columns: dict[str, str]
+    items_described: int | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return asdict(self)
+
+
+Progress = Callable[[str], None]
+
+
+def prepare(
+    source: Source | Interactions,
+    out: Path | None = None,
+    columns: Columns | None = None,
+    config: PrepareConfig | None = None,
+    items: Source | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> tuple[SequenceStore, PrepareReport]:
+    """Read a log, filter it, number users and items, sort stably by (user, time, row) and write the store.
+
+    Times are sorted at the precision of the source (up to microseconds) and stored as whole seconds, rounded
+    down. Rows of one user and time, and all rows of a log without times, keep the source's order.
+
+    Args:
+        source: a file, a frame, or what `read_interactions` gave.
+        out: the folder to write, or None to stay in memory.
+        columns: the columns' meaning.
+        config: what to leave out.
+        items: a file or frame that describes items (id, title, category, ...).
+        overwrite: replace a store that is already in `out`; other folders are never replaced.
+        progress: called with the name of each stage as it begins.
+
+    Returns:
+        The store (mapped from `out` if given) and the report.
+
+    Raises:
+        DataError: the log cannot be read, or nothing of it is left.
+        ConfigError: a setting needs a column that the log has not.
+        ArtefactError: `out` is in the way.
+    """
+    config = config or PrepareConfig()
+    say = progress or (lambda _: None)
+    if out is not None:
+        _check_target(out, overwrite)
+    say("read")
+    log = source if isinstance(source, Interactions) else read_interactions(source, columns)
+    say("filter")
+    store, report = _build(log, config, items)
+    if out is None:
+        return store, report
+    say("write")
+    _write_whole(store, out)
+    return SequenceStore.open(out), report
+
+
+def _build(
+    log: Interactions, config: PrepareConfig, items: Source | None
+) -> tuple[SequenceStore, PrepareReport]:
+    _check_columns(log, config)
+    dropped = dict(log.dropped)
+    frame, all_users, all_items = _numbered(log.frame)
+    frame = _drop_rated(frame, config, dropped)
+    frame = _sorted(frame)
+    frame = _drop_duplicates(frame, config, dropped)
+    frame = _drop_rare(frame, config, dropped)
+    if not frame.height:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "the log is empty"
+        raise DataError(f"{log.source}: no event is left ({reasons})")
+    users, user_E = _used(all_users, frame["user"].to_numpy())
+    item_ids, item_E = _used(all_items, frame["item"].to_numpy())
+    item_table, described = item_ids.ids.to_frame(), None
+    if items is not None:
+        item_table, described = read_item_table(items, item_ids)
+    features, feature_values = _features(frame, log.features)
+    times_us = frame["time"].to_numpy() if "time" in frame.columns else None
+    report = PrepareReport(
+        rows_in=log.rows_in,
+        interactions=frame.height,
+        users=len(users),
+        items=len(item_ids),
+        dropped=dropped,
+        tie_share=None if times_us is None else _tie_share(user_E, times_us),
+        time_unit=log.time_unit,
+        columns=dict(log.columns),
+        items_described=described,
+    )
+    made = {
+        "source": Path(log.source).name,
+        "config": config.model_dump(mode="json"),
+        "report": report.as_dict(),
+    }
+    store = SequenceStore.from_arrays(
+        offsets=np.concatenate([[0], np.cumsum(np.bincount(user_E, minlength=len(users) + 1)[1:])]),
+        items=item_E,
+        times=None if times_us is None else times_us // 1_000_000,
+        features=features,
+        users=users,
+        item_ids=item_ids,
+        item_table=item_table,
+        feature_values=feature_values,
+        made=made,
+    )
+    return store, report
+
+
+def _check_columns(log: Interactions, config: PrepareConfig) -> None:
+    if config.min_rating is not None and "rating" not in log.columns:
+        raise ConfigError(f"{log.source}: min_rating needs a rating column, and none is known")
+    if config.exact_duplicates == "drop" and "time" not in log.columns:
+        raise ConfigError(f"{log.source}: exact_duplicates = 'drop' needs times, and none are known")
+
+
+def _numbered(frame: pl.DataFrame) -> tuple[pl.DataFrame, Vocabulary, Vocabulary]:
+    """The frame with numbers of all users and items in place of ids."""
+    users = Vocabulary.from_ids(frame["user"])
+    items = Vocabulary.from_ids(frame["item"])
+    numbers = [pl.Series("user", users.encode(frame["user"])), pl.Series("item", items.encode(frame["item"]))]
+    return frame.with_columns(numbers), users, items
+
+
+def _sorted(frame: pl.DataFrame) -> pl.DataFrame:
+    keys = ["user", "time"] if "time" in frame.columns else ["user"]
+    return frame.sort(keys, maintain_order=True)
+
+
+def _keep(
+    frame: pl.DataFrame, keep: pl.Series | np.ndarray, reason: str, dropped: dict[str, int]
+) -> pl.DataFrame:
+    mask = keep if isinstance(keep, pl.Series) else pl.Series(keep)
+    if count := frame.height - int(mask.sum()):
+        dropped[reason] = dropped.get(reason, 0) + count
+        frame = frame.filter(mask)
+    return frame
+
+
+def _drop_rated(frame: pl.DataFrame, config: PrepareConfig, dropped: dict[str, int]) -> pl.DataFrame:
+    if config.min_rating is None:
+        return frame
+    frame = _keep(
+        frame, frame["rating"].is_not_null() & frame["rating"].is_not_nan(), "missing rating", dropped
+    )
+    return _keep(frame, frame["rating"] >= config.min_rating, f"rating below {config.min_rating:g}", dropped)
+
+
+def _drop_duplicates(frame: pl.DataFrame, config: PrepareConfig, dropped: dict[str, int]) -> pl.DataFrame:
+    if config.exact_duplicates == "drop":
+        first = frame.select(pl.struct("user", "item", "time").is_first_distinct()).to_series()
+        frame = _keep(frame, first, "exact duplicate", dropped)
+    if config.duplicates != "keep":
+        pair = frame["user"].cast(pl.Int64) * (2**31) + frame["item"].cast(pl.Int64)
+        one = pair.is_first_distinct() if config.duplicates == "first" else pair.is_last_distinct()
+        frame = _keep(frame, one, "repeated item of a user", dropped)
+    return frame
+
+
+def _drop_rare(frame: pl.DataFrame, config: PrepareConfig, dropped: dict[str, int]) -> pl.DataFrame:
+    """Leave out users and items below the minima, once or until nothing changes."""
+    while config.filter != "none":
+        user_E, item_E = frame["user"].to_numpy(), frame["item"].to_numpy()
+        busy_E = np.bincount(user_E)[user_E] >= config.min_user_events if len(user_E) else np.ones(0, bool)
+        known_E = np.bincount(item_E)[item_E] >= config.min_item_events if len(item_E) else np.ones(0, bool)
+        if busy_E.all() and known_E.all():
+            break
+        rows = int((~busy_E).sum())
+        if rows:
+            reason = f"user with fewer than {config.min_user_events} events"
+            dropped[reason] = dropped.get(reason, 0) + rows
+        if rows := int((busy_E & ~known_E).sum()):
+            reason = f"item with fewer than {config.min_item_events} events"
+            dropped[reason] = dropped.get(reason, 0) + rows
+        frame = frame.filter(pl.Series(busy_E & known_E))
+        if config.filter == "single":
+            break
+    return frame
+
+
+def _used(vocabulary: Vocabulary, numbers_E: np.ndarray) -> tuple[Vocabulary, np.ndarray]:
+    """The vocabulary of the numbers that occur, and the events' numbers in it (the order stays)."""
+    occurs = np.bincount(numbers_E, minlength=len(vocabulary) + 1)[1:] > 0
+    if occurs.all():
+        return vocabulary, numbers_E
+    renumbered = np.concatenate([[0], np.cumsum(occurs)]).astype(np.int32)
+    return Vocabulary(vocabulary.ids.filter(pl.Series(occurs))), renumbered[numbers_E]
+
+
+def _tie_share(user_E: np.ndarray, times_us: np.ndarray) -> float:
+    same = (user_E[1:] == user_E[:-1]) & (times_us[1:] == times_us[:-1])
+    return float((np.append(same, False) | np.append(False, same)).mean())
+
+
+def _features(
+    frame: pl.DataFrame, names: tuple[str, ...]
+) -> tuple[dict[str, np.ndarray], dict[str, Vocabulary]]:
+    """Numbers as they are; texts, and integers with gaps, as codes 1..n with 0 for a missing value."""
+    arrays: dict[str, np.ndarray] = {}
+    coded: dict[str, Vocabulary] = {}
+    for name in names:
+        values = frame[name]
+        if values.dtype in (pl.Categorical, pl.Enum):
+            values = values.cast(pl.String)
+        if values.dtype.is_float():
+            values = values.fill_null(float("nan"))
+        if values.dtype == pl.String or (values.dtype.is_integer() and values.null_count()):
+            coded[name] = Vocabulary.from_ids(values.drop_nulls())
+            arrays[name] = coded[name].encode(values)
+            continue
+        array = values.to_numpy()
+        if values.null_count() or array.dtype.name not in (*_SAME, *_WIDENED):
+            raise DataError(f"feature {name!r} holds {values.dtype}: numbers or strings are due")
+        arrays[name] = array.astype(_WIDENED.get(array.dtype.name, array.dtype.name))
+    return arrays, coded
+
+
+def _check_target(out: Path, overwrite: bool) -> None:
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    try:
+        read_manifest(out, KIND, SCHEMA_VERSION)
+    except ArtefactError:
+        raise ArtefactError(f"{out}: exists and is not an ensue store; it is not replaced") from None
+    if not overwrite:
+        raise ArtefactError(f"{out}: holds a store already; replacing it needs overwrite")
+
+
+def _write_whole(store: SequenceStore, out: Path) -> None:
+    """Write beside `out` and rename, so that `out` is the old store or the whole new one."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    fresh = out.with_name(f".{out.name}.{os.getpid()}.new")
+    old = out.with_name(f".{out.name}.{os.getpid()}.old")
+    try:
+        store.save(fresh)
+        if out.exists():
+            out.replace(old)
+        fresh.replace(out)
+        sync_folder(out.parent)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        if out.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        elif old.exists():
+            old.replace(out)

@@ -1,0 +1,253 @@
+"""Files and frames of many forms, opened as one kind of table. Ids stay the text they were written as."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+import polars as pl
+
+from ensue.errors import DataError
+
+Format = Literal["auto", "csv", "tsv", "space", "::", "jsonl", "parquet"]
+
+_SUFFIXES: dict[str, Format] = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+_SEPARATORS = {"csv": ",", "tsv": "\t"}
+# Splits no line: the byte is not allowed in text files, and one that holds it is refused.
+_NO_SEPARATOR = "\x01"
+MALFORMED = "malformed row"
+
+
+@runtime_checkable
+class ArrowStream(Protocol):
+    """Any frame that exports itself as an Arrow stream: polars, pandas, pyarrow, DuckDB."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """The Arrow C stream capsule."""
+
+
+Source = str | Path | pl.DataFrame | pl.LazyFrame | ArrowStream
+
+
+@dataclass(frozen=True)
+class Table:
+    """An opened source.
+
+    Attributes:
+        rows: the rows, not yet read.
+        names: its columns; "1", "2", ... in files without a header.
+        where: what to call it in messages.
+        text: every value is text as it was written (CSV and its like), so types are still to be found.
+        positional: the columns have no names of their own.
+        spaced: the fields were separated by blanks.
+        malformed: an expression that is true for rows with a wrong number of fields, if the format has such.
+        check: called with the number of rows read; raises when rows were swallowed.
+    """
+
+    rows: pl.LazyFrame
+    names: list[str]
+    where: str
+    text: bool = False
+    positional: bool = False
+    spaced: bool = False
+    malformed: pl.Expr | None = None
+    check: Callable[[int], None] = lambda _: None
+
+
+def open_table(
+    source: Source, form: Format = "auto", header: bool | None = None, multiline: bool = False
+) -> Table:
+    """Open a file or a frame.
+
+    Args:
+        source: a path, or a frame.
+        form: the file's format; "auto" goes by suffix and first line.
+        header: whether a CSV or TSV file starts with names; by default it does unless a field of the first
+            line is a number.
+        multiline: allow quoted CSV fields that run over several lines.
+
+    Raises:
+        DataError: there is no such file, it is empty, or it is not what it should be.
+    """
+    if isinstance(source, pl.DataFrame | pl.LazyFrame):
+        rows = source.lazy()
+        return Table(rows, rows.collect_schema().names(), "the frame")
+    if isinstance(source, str | Path):
+        return _open_file(Path(source), form, header, multiline)
+    if isinstance(source, ArrowStream):
+        frame = pl.DataFrame(source)
+        return Table(frame.lazy(), frame.columns, f"the {type(source).__name__}")
+    raise DataError(f"cannot read {type(source).__name__}: a path or a frame with an Arrow stream is due")
+
+
+def _open_file(path: Path, form: Format, header: bool | None, multiline: bool) -> Table:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    if form == "auto":
+        form = sniff(path)
+    try:
+        if form == "parquet":
+            rows = pl.scan_parquet(path)
+            return Table(rows, rows.collect_schema().names(), str(path))
+        if form == "jsonl":
+            rows = pl.scan_ndjson(path, infer_schema_length=None)
+            return Table(rows, rows.collect_schema().names(), str(path))
+        if form in _SEPARATORS:
+            return _open_separated(path, _SEPARATORS[form], header, multiline)
+        return _open_lines(path, form)
+    except (pl.exceptions.PolarsError, OSError, EOFError) as error:
+        raise DataError(f"{path}: not readable as {form} ({_first_line(error)})") from None
+
+
+def sniff(path: Path) -> Format:
+    """The format of a file by its suffix (".gz" put aside), else by its first line.
+
+    Raises:
+        DataError: the file is empty, or its first line is of no known form.
+    """
+    known = _SUFFIXES.get(Path(path.name.removesuffix(".gz")).suffix.lower())
+    if known is not None:
+        return known
+    line = _head(path)
+    if line.startswith("PAR1"):
+        return "parquet"
+    if line.lstrip().startswith("{"):
+        return "jsonl"
+    marks: tuple[tuple[str, Format], ...] = (("::", "::"), ("\t", "tsv"), (",", "csv"), (" ", "space"))
+    for mark, form in marks:
+        if mark in line:
+            return form
+    raise DataError(
+        f"{path}: cannot tell the format from {line[:60]!r}; name it (csv, tsv, space, ::, jsonl)"
+    )
+
+
+def _open_separated(path: Path, separator: str, header: bool | None, multiline: bool) -> Table:
+    first = next(csv.reader([_head(path)], delimiter=separator))
+    named = header if header is not None else not any(_is_number(field) for field in first)
+    lines, quoted = _count_lines(path)
+    rows = pl.scan_csv(
+        path,
+        separator=separator,
+        has_header=named,
+        infer_schema=False,
+        quote_char='"' if quoted else None,
+        new_columns=None if named else [str(i + 1) for i in range(len(first))],
+    )
+    names = rows.collect_schema().names()
+    due = lines - 1 if named else lines
+
+    def check(count: int) -> None:
+        if quoted and not multiline and count != due:
+            raise DataError(f"{path}: {count} rows read from {due} lines; {_unbalanced(path)}")
+
+    return Table(rows, names, str(path), text=True, positional=not named, check=check)
+
+
+def _open_lines(path: Path, form: Format) -> Table:
+    first = _head(path).strip()
+    count = len(first.split("::")) if form == "::" else len(first.split())
+    lines = pl.scan_csv(
+        path,
+        separator=_NO_SEPARATOR,
+        has_header=False,
+        quote_char=None,
+        schema={"line": pl.String},
+    )
+    line = pl.col("line").fill_null("")
+    if form == "space":
+        line = line.str.strip_chars().str.replace_all(r"\s+", " ")
+    names = [str(i + 1) for i in range(count)]
+    fields = line.str.split_exact("::" if form == "::" else " ", count).struct.rename_fields([*names, "more"])
+    rows = lines.select(fields.alias("fields")).unnest("fields")
+    malformed = pl.col("more").is_not_null() | pl.col(names[-1]).is_null()
+    return Table(rows, names, str(path), True, positional=True, spaced=form == "space", malformed=malformed)
+
+
+def collect(table: Table, columns: list[str]) -> pl.DataFrame:
+    """Read the named columns of every row.
+
+    Raises:
+        DataError: the file is broken, or an unclosed quote would swallow rows.
+    """
+    wanted = [pl.col(name) for name in columns]
+    if table.malformed is not None:
+        wanted.append(table.malformed.alias(MALFORMED))
+    try:
+        frame = table.rows.select(wanted).collect(engine="streaming")
+    except (pl.exceptions.PolarsError, OSError, EOFError) as error:
+        hint = ""
+        if table.text and Path(table.where).is_file() and (found := _unbalanced(Path(table.where))):
+            hint = f"; {found}"
+        raise DataError(f"{table.where}: cannot be read ({_first_line(error)}){hint}") from None
+    table.check(frame.height)
+    return frame
+
+
+def renamed(table: Table, names: list[str]) -> Table:
+    """The same table with its columns renamed in order."""
+    return replace(table, rows=table.rows.rename(dict(zip(table.names, names, strict=True))), names=names)
+
+
+def open_binary(path: Path) -> io.BufferedIOBase:
+    """Open a file for reading bytes, unpacking gzip."""
+    with path.open("rb") as handle:
+        packed = handle.read(2) == b"\x1f\x8b"
+    return gzip.open(path, "rb") if packed else path.open("rb")
+
+
+def _head(path: Path) -> str:
+    """The first line that is not empty."""
+    try:
+        with open_binary(path) as handle:
+            for raw in handle:
+                line = raw[:65536].removeprefix(b"\xef\xbb\xbf").decode(errors="replace").rstrip("\r\n")
+                if line.strip():
+                    return line
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from None
+    raise DataError(f"{path}: the file is empty")
+
+
+def _count_lines(path: Path) -> tuple[int, bool]:
+    """The number of lines, and whether there is any quote."""
+    lines, quoted, last = 0, False, b"\n"
+    with open_binary(path) as handle:
+        while chunk := handle.read(1 << 22):
+            lines += chunk.count(b"\n")
+            quoted = quoted or b'"' in chunk
+            last = chunk[-1:]
+    return lines + (last != b"\n"), quoted
+
+
+def _unbalanced(path: Path) -> str:
+    """Name the first line with a quote that is not closed on it; empty when there is none."""
+    with open_binary(path) as handle:
+        for number, line in enumerate(handle, start=1):
+            if line.count(b'"') % 2:
+                return f"line {number} opens a quote and does not close it (allow it with multiline)"
+    return ""
+
+
+def _is_number(field: str) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return field.strip().lower() not in ("nan", "inf", "infinity", "-inf")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

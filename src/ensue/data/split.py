@@ -1,0 +1,330 @@
+"""Splits: which events train and which are predicted. A split is views on the store and copies nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from ensue.config import Config
+from ensue.data.store import SequenceStore
+from ensue.errors import ConfigError, DataError, nearest
+from ensue.registry import Registry
+from ensue.rng import stream
+
+
+@dataclass(frozen=True, eq=False)
+class Sequences:
+    """R runs of events: row r is events start_R[r]:stop_R[r] of user users_R[r] (0-based), never empty."""
+
+    store: SequenceStore
+    users_R: np.ndarray
+    start_R: np.ndarray
+    stop_R: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.users_R)
+
+    @property
+    def lengths_R(self) -> np.ndarray:
+        """int64 [R]: events of each row."""
+        lengths_R: np.ndarray = self.stop_R - self.start_R
+        return lengths_R
+
+    @property
+    def events_P(self) -> np.ndarray:
+        """int64 [P]: the events of all rows, row after row, as indices into the store's arrays."""
+        lengths_R = self.lengths_R
+        first_R = np.cumsum(lengths_R) - lengths_R
+        events_P: np.ndarray = np.arange(lengths_R.sum()) + np.repeat(self.start_R - first_R, lengths_R)
+        return events_P
+
+    @property
+    def items_P(self) -> np.ndarray:
+        """int32 [P]: the items of all rows, row after row."""
+        items_P: np.ndarray = self.store.items[self.events_P]
+        return items_P
+
+
+@dataclass(frozen=True, eq=False)
+class Cases:
+    """B questions: after the events start_B[b]:stop_B[b], is the item of event target_B[b] predicted?
+
+    Every case has a history of at least one event, and its target comes right after (`stop_B == target_B`).
+    """
+
+    store: SequenceStore
+    users_B: np.ndarray
+    start_B: np.ndarray
+    stop_B: np.ndarray
+    target_B: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.users_B)
+
+    @property
+    def target_items_B(self) -> np.ndarray:
+        """int32 [B]: the item of each target event."""
+        items_B: np.ndarray = self.store.items[self.target_B]
+        return items_B
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A division of the store; `leakage` says in one sentence what it lets through."""
+
+    name: str
+    train: Sequences
+    validation: Cases
+    test: Cases
+    leakage: str
+
+
+class SplitConfig(Config):
+    """Which split, and its boundaries.
+
+    Attributes:
+        split: "leave-one-out", "global-time", "user-holdout" or "session".
+        targets: the events asked for in each held-out part of a user: "last", "first" or "all"; "auto" is
+            "last", and "all" for sessions.
+        validation_fraction: share of events (global-time), users (user-holdout) or sessions (session).
+        test_fraction: the same for the test part.
+        validation_from: global-time and session: the validation part starts at this time (seconds since the
+            epoch, or a value of `order_feature`); needs `test_from`, and replaces the fractions.
+        test_from: the test part starts at this time.
+        split_feature: session: the event feature that says "train", "validation" (or "valid", "val") or
+            "test". Without validation sessions, the last `validation_fraction` of training ones are taken.
+        order_feature: session: the event feature that orders sessions (a day number); else time; else number.
+        seed: user-holdout: the draw of users.
+    """
+
+    split: str = "leave-one-out"
+    targets: Literal["auto", "last", "first", "all"] = "auto"
+    validation_fraction: float = Field(default=0.1, ge=0, lt=1)
+    test_fraction: float = Field(default=0.1, ge=0, lt=1)
+    validation_from: int | None = None
+    test_from: int | None = None
+    split_feature: str | None = None
+    order_feature: str | None = None
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise ValueError("validation_fraction + test_fraction must stay below 1")
+        if self.validation_from is not None and self.test_from is None:
+            raise ValueError("validation_from needs test_from")
+        if None not in (self.validation_from, self.test_from) and self.validation_from > self.test_from:  # type: ignore[operator]
+            raise ValueError("validation_from must not be after test_from")
+        return self
+
+
+Splitter = Callable[[SequenceStore, SplitConfig], Split]
+splits: Registry[Splitter] = Registry("split")
+
+
+def make_split(store: SequenceStore, config: SplitConfig) -> Split:
+    """Split the store as the configuration says.
+
+    Raises:
+        ConfigError: an unknown split, or a setting the split does not take.
+        DataError: the store lacks what the split needs (times, a feature).
+    """
+    return splits[config.split](store, config)
+
+
+@splits.register("leave-one-out")
+def _leave_one_out(store: SequenceStore, config: SplitConfig) -> Split:
+    """Each user's last event is the test target, the one before it the validation target (SASRec, IV).
+
+    Users with fewer than three events only train, as in the authors' code.
+    """
+    if config.targets not in ("auto", "last"):
+        raise ConfigError(
+            f"split 'leave-one-out' predicts the last event: targets must be 'last', got {config.targets!r}"
+        )
+    start, stop = store.offsets[:-1], store.offsets[1:]
+    held = store.lengths >= 3
+    users = np.flatnonzero(held)
+    return Split(
+        name="leave-one-out",
+        train=_sequences(store, np.where(held, stop - 2, stop)),
+        validation=Cases(store, users, start[users], stop[users] - 2, stop[users] - 2),
+        test=Cases(store, users, start[users], stop[users] - 1, stop[users] - 1),
+        leakage="Training events of some users are later than the held-out events of others, so trends of "
+        "the test period are known in training.",
+    )
+
+
+@splits.register("global-time")
+def _global_time(store: SequenceStore, config: SplitConfig) -> Split:
+    """Two moments divide all events: training before the first, test from the second on.
+
+    Events of one moment are never divided. The fractions' moments are those of the last training and the last
+    validation event, so no held-out event can move them.
+    """
+    if store.times is None:
+        raise DataError("split 'global-time' needs times, and this store knows only the order")
+    first, second = _boundaries(np.sort(store.times), config)
+    train_stop = _count_before(store, first)
+    validation_stop = _count_before(store, second)
+    train = _sequences(store, train_stop)
+    targets = _targets(config, "last")
+    test = _cases(store, validation_stop, store.offsets[1:], targets)
+    if len(train) and len(test) and store.times[train.stop_R - 1].max() > store.times[test.target_B].min():
+        raise DataError("a training event is later than a test event: times fall within a user's sequence")
+    return Split(
+        name="global-time",
+        train=train,
+        validation=_cases(store, train_stop, validation_stop, targets),
+        test=test,
+        leakage="Nothing after the boundary trains; a test history holds the user's own events up to the "
+        "target, those after the boundary among them; users without any earlier event are not tested.",
+    )
+
+
+@splits.register("user-holdout")
+def _user_holdout(store: SequenceStore, config: SplitConfig) -> Split:
+    """Some users, drawn among those with two events, do not train; their last events are the targets."""
+    users = np.flatnonzero(store.lengths >= 2)
+    drawn = stream(config.seed, "user-holdout").permutation(users)
+    test_count = round(config.test_fraction * len(users))
+    validation_count = round(config.validation_fraction * len(users))
+    in_test = np.zeros(store.num_users, dtype=bool)
+    in_validation = np.zeros(store.num_users, dtype=bool)
+    in_test[drawn[:test_count]] = True
+    in_validation[drawn[test_count : test_count + validation_count]] = True
+    start, stop = store.offsets[:-1], store.offsets[1:]
+    targets = _targets(config, "last")
+    return Split(
+        name="user-holdout",
+        train=_sequences(store, np.where(in_test | in_validation, start, stop)),
+        validation=_cases(store, start, np.where(in_validation, stop, start), targets),
+        test=_cases(store, start, np.where(in_test, stop, start), targets),
+        leakage="Held-out users are never trained on, but other users' events from the same and later "
+        "times are, so trends of the test period are known in training.",
+    )
+
+
+@splits.register("session")
+def _session(store: SequenceStore, config: SplitConfig) -> Split:
+    """The store's rows are sessions: whole sessions train or are tested, in their order."""
+    part = _marked_parts(store, config) if config.split_feature else _ordered_parts(store, config)
+    start, stop = store.offsets[:-1], store.offsets[1:]
+    targets = _targets(config, "all")
+    return Split(
+        name="session",
+        train=_sequences(store, np.where(part == 0, stop, start)),
+        validation=_cases(store, start, np.where(part == 1, stop, start), targets),
+        test=_cases(store, start, np.where(part == 2, stop, start), targets),
+        leakage="Sessions are whole and ordered by their first event, so a training session that runs over "
+        "the boundary trains on events later than the first test events.",
+    )
+
+
+def _ordered_parts(store: SequenceStore, config: SplitConfig) -> np.ndarray:
+    """[U] 0 train, 1 validation, 2 test, by time, by a feature of the first event, or by number."""
+    if config.order_feature is not None:
+        events_E = _feature(store, config.order_feature)
+    elif store.times is not None:
+        events_E = store.times
+    else:
+        events_E = np.repeat(np.arange(1, store.num_users + 1), store.lengths)
+    filled = store.lengths > 0
+    order = events_E[store.offsets[:-1][filled]].astype(np.int64)
+    first, second = _boundaries(np.sort(order), config)
+    part = np.zeros(store.num_users, dtype=np.int8)
+    part[filled] = (order >= first).astype(np.int8) + (order >= second)
+    return part
+
+
+def _marked_parts(store: SequenceStore, config: SplitConfig) -> np.ndarray:
+    """[U] 0 train, 1 validation, 2 test, as the split feature says."""
+    name = str(config.split_feature)
+    codes_E = _feature(store, name)
+    if name not in store.feature_values:
+        raise DataError(f"feature {name!r} must hold the words train, validation and test, it holds numbers")
+    meaning = {"train": 0, "validation": 1, "valid": 1, "val": 1, "test": 2}
+    values = [str(value) for value in store.feature_values[name].ids.to_list()]
+    if unknown := [value for value in values if value not in meaning]:
+        raise DataError(f"feature {name!r} must say train, validation or test, got {unknown[0]!r}")
+    if (codes_E == 0).any():
+        raise DataError(f"feature {name!r} is missing for {int((codes_E == 0).sum())} events")
+    part_E = np.array([0, *(meaning[value] for value in values)], dtype=np.int8)[codes_E]
+    filled = np.flatnonzero(store.lengths)
+    part = np.zeros(store.num_users, dtype=np.int8)
+    part[filled] = part_E[store.offsets[filled]]
+    mixed = np.flatnonzero(part_E != np.repeat(part, store.lengths))
+    if len(mixed):
+        session = store.users.decode([int(np.searchsorted(store.offsets, mixed[0], side="right"))])[0]
+        raise DataError(
+            f"session {session!r} lies in two parts of the split: feature {name!r} differs within it"
+        )
+    if not (part == 1).any():
+        _take_last_for_validation(store, part, config)
+    return part
+
+
+def _take_last_for_validation(store: SequenceStore, part: np.ndarray, config: SplitConfig) -> None:
+    train = np.flatnonzero((part == 0) & (store.lengths > 0))
+    if config.order_feature is not None:
+        train = train[np.argsort(_feature(store, config.order_feature)[store.offsets[train]], kind="stable")]
+    elif store.times is not None:
+        train = train[np.argsort(store.times[store.offsets[train]], kind="stable")]
+    part[train[len(train) - round(config.validation_fraction * len(train)) :]] = 1
+
+
+def _feature(store: SequenceStore, name: str) -> np.ndarray:
+    if name not in store.features:
+        raise DataError(f"the store has no event feature {name!r}: {nearest(name, store.features)}")
+    return store.features[name]
+
+
+def _targets(config: SplitConfig, default: str) -> str:
+    return default if config.targets == "auto" else config.targets
+
+
+def _boundaries(ordered: np.ndarray, config: SplitConfig) -> tuple[int, int]:
+    """Where validation and test start: values v, w so that training is < v and validation is < w."""
+    if config.test_from is not None:
+        first = config.test_from if config.validation_from is None else config.validation_from
+        return first, config.test_from
+    count = len(ordered)
+    train_count = int(count * (1 - config.validation_fraction - config.test_fraction) + 1e-9)
+    seen_count = int(count * (1 - config.test_fraction) + 1e-9)
+    if train_count < 1:
+        raise DataError(f"{count} are too few to leave any for training")
+    return int(ordered[train_count - 1]) + 1, int(ordered[max(seen_count, train_count) - 1]) + 1
+
+
+def _count_before(store: SequenceStore, moment: int) -> np.ndarray:
+    """int64 [U]: the index after each user's last event earlier than `moment` (times rise within a user)."""
+    assert store.times is not None
+    before = np.concatenate([[0], np.cumsum(store.times < moment)])
+    start, stop = store.offsets[:-1], store.offsets[1:]
+    after: np.ndarray = start + before[stop] - before[start]
+    return after
+
+
+def _sequences(store: SequenceStore, stop: np.ndarray) -> Sequences:
+    """One row for each user's events from the first to `stop`, users without any left out."""
+    start = store.offsets[:-1]
+    users = np.flatnonzero(stop > start)
+    return Sequences(store, users, start[users], stop[users])
+
+
+def _cases(store: SequenceStore, first: np.ndarray, stop: np.ndarray, targets: str) -> Cases:
+    """Cases whose targets are the last, first or all of each user's events first:stop that have a history."""
+    start = store.offsets[:-1]
+    first = np.maximum(first, start + 1)
+    users = np.flatnonzero(stop > first)
+    if targets == "all":
+        counts = stop[users] - first[users]
+        target = np.arange(counts.sum()) + np.repeat(first[users] - np.cumsum(counts) + counts, counts)
+        users = np.repeat(users, counts)
+    else:
+        target = stop[users] - 1 if targets == "last" else first[users]
+    return Cases(store, users, start[users], target, target)

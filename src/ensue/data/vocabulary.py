@@ -1,0 +1,206 @@
+"""External ids and their numbers: 1..N in sorted order, 0 for padding and for ids nobody has seen."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from ensue.errors import ArtefactError, DataError
+from ensue.files import atomic_path
+
+ExternalId = str | int
+
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+# Below this many ids a dictionary answers faster than a join (one user's history while serving).
+_BULK = 4096
+
+
+class Vocabulary:
+    """A one-to-one map between external ids and the numbers 1..N.
+
+    The ids are all strings or all integers (int64) and are never converted: `"007"` is not `7`.
+    Their order is the sorted one (integers by value, strings by code point), so the numbers depend on the set
+    of ids alone and not on the order of rows or on hashing.
+    """
+
+    def __init__(self, ids: pl.Series) -> None:
+        """Take ids that are already sorted and distinct; `from_ids` sorts.
+
+        Raises:
+            DataError: the ids are neither strings nor integers, or are missing, repeated or out of order.
+        """
+        if ids.dtype.is_integer():
+            ids = _as_int64(ids)
+        elif ids.dtype != pl.String:
+            raise DataError(f"ids must be strings or integers, got {ids.dtype}")
+        if ids.null_count():
+            raise DataError(f"{ids.null_count()} ids are missing")
+        if len(ids) > 1 and not bool((ids.slice(1) > ids.head(len(ids) - 1)).all()):
+            raise DataError("the ids of a vocabulary must be sorted and distinct")
+        self.ids = ids.alias("id")
+
+    @classmethod
+    def from_ids(cls, ids: Iterable[ExternalId] | pl.Series) -> Vocabulary:
+        """The vocabulary of the distinct values of `ids`.
+
+        Raises:
+            DataError: strings and integers are mixed, or an id is of another type.
+        """
+        series = ids if isinstance(ids, pl.Series) else _series(list(ids))
+        return cls(series.unique().sort())
+
+    @classmethod
+    def of_range(cls, count: int) -> Vocabulary:
+        """The integers 1..count, each its own number."""
+        return cls(pl.Series("id", np.arange(1, count + 1, dtype=np.int64)))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"Vocabulary({len(self)} {'integers' if self.is_integer else 'strings'})"
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the external ids are integers (else they are strings)."""
+        return self.ids.dtype == pl.Int64
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the ids' type and values, in order: the same on every machine and release."""
+        digest = hashlib.sha256(b"int64" if self.is_integer else b"str")
+        if self.is_integer:
+            digest.update(self.ids.to_numpy().astype("<i8").tobytes())
+        else:
+            digest.update(self.ids.str.len_bytes().to_numpy().astype("<i8").tobytes())
+            digest.update("".join(self.ids.to_list()).encode())
+        return digest.hexdigest()
+
+    def encode(self, ids: Sequence[ExternalId] | np.ndarray | pl.Series) -> np.ndarray:
+        """Numbers of external ids; 0 for an unknown one.
+
+        In an integer vocabulary a string finds the integer it is the canonical form of: `"7"` finds 7, while
+        `"007"`, `"7.0"` and `" 7"` are unknown. In a string vocabulary an integer is always unknown.
+
+        Args:
+            ids: any number of ids.
+
+        Returns:
+            int32 array of the same length.
+
+        Raises:
+            DataError: an id is neither a string nor an integer.
+        """
+        if isinstance(ids, pl.Series) and len(ids) >= _BULK:
+            return self._encode_series(ids)
+        values = ids.to_list() if isinstance(ids, pl.Series) else list(ids)
+        lookup = self._numbers
+        return np.fromiter((lookup.get(self._key(value), 0) for value in values), np.int32, len(values))
+
+    def decode(self, numbers: Sequence[int] | np.ndarray) -> list[ExternalId]:
+        """External ids of numbers 1..N.
+
+        Raises:
+            DataError: a number is outside 1..N (0 is padding and has no id).
+        """
+        numbers_B = np.asarray(numbers, dtype=np.int64).reshape(-1)
+        if numbers_B.size and (numbers_B.min() < 1 or numbers_B.max() > len(self)):
+            wrong = numbers_B[(numbers_B < 1) | (numbers_B > len(self))][0]
+            raise DataError(f"number {wrong} has no id: the vocabulary holds 1..{len(self)}")
+        result: list[ExternalId] = self.ids.gather(numbers_B - 1).to_list()
+        return result
+
+    def write(self, path: Path) -> None:
+        """Write a Parquet file with the column `id`, row i holding the id of number i + 1."""
+        with atomic_path(path) as temporary:
+            self.ids.to_frame().write_parquet(temporary)
+
+    @classmethod
+    def read(cls, path: Path) -> Vocabulary:
+        """Read what `write` wrote; other columns (titles, categories) are allowed and ignored.
+
+        Raises:
+            ArtefactError: the file is missing, is not Parquet, or its ids break the vocabulary's rules.
+        """
+        try:
+            return cls(pl.read_parquet(path, columns=["id"])["id"])
+        except (OSError, pl.exceptions.PolarsError, DataError) as error:
+            raise ArtefactError(f"{path}: not a vocabulary ({error})") from None
+
+    @cached_property
+    def _numbers(self) -> dict[ExternalId | None, int]:
+        return {key: number for number, key in enumerate(self.ids.to_list(), start=1)}
+
+    def _key(self, value: object) -> ExternalId | None:
+        """The id as the vocabulary holds it, or None when it cannot be in there."""
+        if value is None or isinstance(value, bool | np.bool_):
+            return None
+        if isinstance(value, int | np.integer):
+            return int(value) if self.is_integer else None
+        if not isinstance(value, str):
+            raise DataError(f"ids are strings or integers, got {value!r} of type {type(value).__name__}")
+        return _canonical_int(value) if self.is_integer else value
+
+    def _encode_series(self, ids: pl.Series) -> np.ndarray:
+        if ids.dtype == pl.String and self.is_integer:
+            ids = canonical_ints(ids)
+        elif ids.dtype.is_integer() and not self.is_integer:
+            return np.zeros(len(ids), dtype=np.int32)
+        elif ids.dtype.is_integer():
+            ids = ids.cast(pl.Int64, strict=False)
+        elif ids.dtype != pl.String:
+            raise DataError(f"ids are strings or integers, got {ids.dtype}")
+        numbers = pl.int_range(1, len(self) + 1, dtype=pl.Int32, eager=True).alias("number")
+        table = pl.DataFrame([self.ids, numbers])
+        found = ids.alias("id").to_frame().join(table, on="id", how="left", maintain_order="left")
+        return found["number"].fill_null(0).to_numpy().copy()
+
+
+def canonical_ints(ids: pl.Series) -> pl.Series:
+    """int64 values of the strings that are the canonical form of one ("7", "-3"); null for all others.
+
+    Canonical means that writing the integer gives the same text again, so "007", "+7", "1e5", "-0" and
+    anything beyond int64 are not integers.
+    """
+    values = ids.cast(pl.Int64, strict=False)
+    same = (values.cast(pl.String) == ids).fill_null(False)
+    return pl.select(pl.when(same).then(values)).to_series().alias(ids.name)
+
+
+def _canonical_int(text: str) -> int | None:
+    # The length is checked first: int() of a text of thousands of digits is an error of its own.
+    if len(text) > 20 or not text.isascii() or not text.removeprefix("-").isdigit():
+        return None
+    value = int(text)
+    return value if str(value) == text and INT64_MIN <= value <= INT64_MAX else None
+
+
+def _as_int64(ids: pl.Series) -> pl.Series:
+    try:
+        return ids.cast(pl.Int64)
+    except pl.exceptions.PolarsError:
+        raise DataError(f"integer ids must fit int64, got a column of {ids.dtype} beyond it") from None
+
+
+def _series(values: list[ExternalId]) -> pl.Series:
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, str | int | np.integer):
+            raise DataError(f"ids are strings or integers, got {value!r} of type {type(value).__name__}")
+    if all(isinstance(value, str) for value in values) and values:
+        return pl.Series("id", values, dtype=pl.String)
+    if any(isinstance(value, str) for value in values):
+        raise DataError("ids must be all strings or all integers, got both")
+    if any(not INT64_MIN <= int(value) <= INT64_MAX for value in values):
+        raise DataError("integer ids must fit int64")
+    return pl.Series("id", [int(value) for value in values], dtype=pl.Int64)

@@ -1,0 +1,247 @@
+"""Evaluation: where the target stands among the candidates, for every user, and the means of that.
+
+A standing is a pair of counts, items scored strictly higher and other items scored the same; metrics are expectations
+over the places that ties leave open (see `ensue.metrics`). Scores are computed for a few rows at a time, so memory
+does not grow with the number of users, and stays bounded for a million items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from ensue.batches.batch import SequenceBatch, gather_events, history_batch
+from ensue.batches.negatives import SeenItems
+from ensue.config import Config
+from ensue.data.split import Cases, Sequences
+from ensue.errors import EnsueError
+from ensue.metrics import parse_metric
+from ensue.models.base import Scorer
+from ensue.rng import hashed_uniform
+
+ProtocolName = Literal["full", "uniform-100", "popularity-100"]
+SAMPLED = 100
+# Scores held at once: 4 million float32 are 16 MB.
+CELLS = 4_000_000
+ROWS = 512
+
+Progress = Callable[[int, int], None]
+
+
+class EvaluateConfig(Config):
+    """The protocol and the metrics."""
+
+    protocol: ProtocolName = Field("full", description="candidates: all items, or the target and 100 sampled ones")
+    filter_seen: bool = Field(True, description="full: leave out the items of the history (never the target)")
+    metrics: tuple[str, ...] = Field(
+        ("hr@1", "hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr@10"), description="metrics to report"
+    )
+    evaluation_seed: int = Field(0, ge=0, description="seed of the sampled candidates")
+
+    @field_validator("metrics")
+    @classmethod
+    def _check_metrics(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            parse_metric(name)
+        return names
+
+    def label(self, metric: str) -> str:
+        """The metric's name with its protocol: sampled figures never go under a full one's name."""
+        suffix = {"full": "", "uniform-100": "|uni100", "popularity-100": "|pop100"}[self.protocol]
+        return metric + suffix
+
+
+@dataclass(frozen=True)
+class Standings:
+    """Where each case's target stands.
+
+    Attributes:
+        users_B: user numbers (0-based).
+        targets_B: item numbers of the targets.
+        better_B: candidates scored strictly higher.
+        equal_B: other candidates scored the same.
+        candidates_B: candidates, the target among them.
+        repeated_B: whether the target was in the history too (a filter of seen items must spare it).
+    """
+
+    users_B: np.ndarray
+    targets_B: np.ndarray
+    better_B: np.ndarray
+    equal_B: np.ndarray
+    candidates_B: np.ndarray
+    repeated_B: np.ndarray
+
+    @property
+    def rank_B(self) -> np.ndarray:
+        """The expected rank, 1 + better + equal / 2."""
+        rank: np.ndarray = 1.0 + self.better_B + self.equal_B / 2.0
+        return rank
+
+    def metric(self, name: str) -> np.ndarray:
+        """The metric of each case, float64 [B]."""
+        return parse_metric(name)(self.better_B, self.equal_B, self.candidates_B)
+
+    def means(self, config: EvaluateConfig) -> dict[str, float]:
+        """The mean over cases of every metric of the configuration, under its protocol's name."""
+        return {config.label(name): float(self.metric(name).mean()) for name in config.metrics}
+
+
+@torch.inference_mode()
+def evaluate(
+    model: Scorer, cases: Cases, config: EvaluateConfig, train: Sequences, progress: Progress | None = None
+) -> Standings:
+    """Rank every case's target.
+
+    Args:
+        model: any scorer; put into evaluation mode for the time being.
+        cases: histories and targets.
+        config: protocol and metrics.
+        train: the training view, whose popularity `popularity-100` draws by.
+        progress: called with (cases done, cases in all).
+
+    Raises:
+        EnsueError: there are no cases, or the model gives a score that is NaN or infinite.
+    """
+    if len(cases) == 0:
+        raise EnsueError("nothing to evaluate: the split holds no cases out")
+    was_training = isinstance(model, nn.Module) and model.training
+    if isinstance(model, nn.Module):
+        model.eval()
+    candidates = None if config.protocol == "full" else sample_candidates(cases, config, train)
+    better_B, equal_B = np.zeros(len(cases), dtype=np.int64), np.zeros(len(cases), dtype=np.int64)
+    candidates_B = np.full(len(cases), cases.store.num_items if candidates is None else SAMPLED + 1)
+    repeated_B = np.zeros(len(cases), dtype=bool)
+    done = 0
+    for rows, batch in _batches(model, cases, cases.store.num_items if candidates is None else SAMPLED + 1):
+        if candidates is None:
+            better, equal, hidden, repeated = _rank_full(model, batch, cases, rows, config.filter_seen)
+            candidates_B[rows] -= hidden
+            repeated_B[rows] = repeated
+        else:
+            items_BC = torch.from_numpy(candidates[rows]).to(batch.items_P.device)
+            scores = _checked(model.score(batch, items_BC))
+            better, equal = _count(scores, scores[:, :1])
+        better_B[rows], equal_B[rows] = better, equal
+        done += len(rows)
+        if progress is not None:
+            progress(done, len(cases))
+    if was_training and isinstance(model, nn.Module):
+        model.train()
+    return Standings(cases.users_B, cases.target_items_B, better_B, equal_B, candidates_B, repeated_B)
+
+
+def model_device(model: object) -> torch.device:
+    """Where a model's tensors are; the CPU for a model without tensors."""
+    if isinstance(model, nn.Module):
+        for tensor in (*model.parameters(), *model.buffers()):
+            return tensor.device
+    return torch.device("cpu")
+
+
+def _batches(model: Scorer, cases: Cases, width: int) -> Iterator[tuple[np.ndarray, SequenceBatch]]:
+    """Cases in batches of similar length, few enough that [B, width] scores stay small."""
+    histories = Sequences(cases.store, cases.users_B, cases.start_B, cases.stop_B)
+    length_B = np.minimum(cases.stop_B - cases.start_B, model.maxlen)
+    order = np.argsort(-length_B, kind="stable")
+    size = max(1, min(ROWS, CELLS // width))
+    device = model_device(model)
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+        yield rows, history_batch(histories, rows, model.maxlen).to(device)
+
+
+def _rank_full(
+    model: Scorer, batch: SequenceBatch, cases: Cases, rows: np.ndarray, filter_seen: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Better, equal, hidden items and whether the target is in the history, for some cases."""
+    scores = _checked(model.score(batch))
+    target_B = torch.from_numpy(cases.target_items_B[rows].astype(np.int64) - 1).to(scores.device)
+    target_score = scores.gather(1, target_B[:, None])
+    start_B, stop_B = cases.start_B[rows], cases.stop_B[rows]
+    seen_P = cases.store.items[gather_events(start_B, stop_B)].astype(np.int64) - 1
+    row_P = np.repeat(np.arange(len(rows)), stop_B - start_B)
+    repeated = np.zeros(len(rows), dtype=bool)
+    repeated[row_P[seen_P == cases.target_items_B[rows][row_P] - 1]] = True
+    hidden = np.zeros(len(rows), dtype=np.int64)
+    if filter_seen:
+        places = torch.from_numpy(row_P * scores.shape[1] + seen_P).to(scores.device)
+        scores.view(-1)[places] = float("-inf")
+        scores.scatter_(1, target_B[:, None], target_score)
+        hidden = np.bincount(np.unique(row_P * scores.shape[1] + seen_P) // scores.shape[1], minlength=len(rows))
+        hidden = hidden - repeated
+    better, equal = _count(scores, target_score)
+    return better, equal, hidden, repeated
+
+
+def _checked(scores: Tensor) -> Tensor:
+    """Scores in float32, contiguous.
+
+    Raises:
+        EnsueError: a score is NaN or infinite; it would count as a hit or a miss without being either.
+    """
+    scores = scores.float().contiguous()
+    if not bool(torch.isfinite(scores.sum())) and not bool(torch.isfinite(scores).all()):
+        raise EnsueError("the model gave a score that is NaN or infinite; no rank can be told from it")
+    return scores
+
+
+def _count(scores: Tensor, target_score: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Candidates strictly above and others equal to the target, [B] each."""
+    better = (scores > target_score).sum(1)
+    equal = (scores == target_score).sum(1) - 1
+    return better.cpu().numpy(), equal.cpu().numpy()
+
+
+def sample_candidates(cases: Cases, config: EvaluateConfig, train: Sequences) -> np.ndarray:
+    """The target and 100 sampled items that the user has not interacted with: int64 [B, 101], target first.
+
+    `uniform-100` draws uniformly with replacement, as SASRec; `popularity-100` by training count without repeats, as
+    BERT4Rec. A user's draws depend on (seed, user) alone.
+    """
+    known = Sequences(cases.store, cases.users_B, cases.start_B, cases.target_B + 1)
+    seen = SeenItems(known)
+    rows_B, target_B = np.arange(len(cases)), cases.target_items_B.astype(np.int64)
+    keys_B = cases.target_B
+    if config.protocol == "uniform-100":
+        uniform = hashed_uniform(config.evaluation_seed, "uniform-100", keys_B, 0, SAMPLED)
+        drawn = seen.draw_unseen(rows_B, target_B, uniform)
+    else:
+        counts_N = np.bincount(train.items_P, minlength=cases.store.num_items + 1)[1:]
+        drawn = _popular_unseen(seen, counts_N, rows_B, keys_B, config.evaluation_seed)
+    return np.concatenate((target_B[:, None], drawn), axis=1)
+
+
+def _popular_unseen(
+    seen: SeenItems, counts_N: np.ndarray, rows_B: np.ndarray, keys_B: np.ndarray, seed: int
+) -> np.ndarray:
+    """100 distinct unseen items per row, drawn one after another by count; [B, 100].
+
+    Raises:
+        EnsueError: a user has fewer than 100 unseen items with a training event.
+    """
+    cumulative = np.cumsum(counts_N, dtype=np.float64)
+    chosen = np.zeros((len(rows_B), SAMPLED), dtype=np.int64)
+    filled = np.zeros(len(rows_B), dtype=np.int64)
+    for attempt in range(200):
+        open_rows = np.flatnonzero(filled < SAMPLED)
+        if len(open_rows) == 0:
+            return chosen
+        uniform = hashed_uniform(seed, "popularity-100", keys_B[open_rows], attempt * SAMPLED, SAMPLED)
+        drawn = np.searchsorted(cumulative, uniform * cumulative[-1], side="right") + 1
+        fresh = ~seen.contains(rows_B[open_rows], drawn)
+        for row, items in zip(open_rows, np.where(fresh, drawn, 0), strict=True):
+            have = chosen[row, : filled[row]]
+            new = items[np.sort(np.unique(items, return_index=True)[1])]
+            new = new[(new > 0) & ~np.isin(new, have)][: SAMPLED - filled[row]]
+            chosen[row, filled[row] : filled[row] + len(new)] = new
+            filled[row] += len(new)
+    raise EnsueError(
+        f"protocol popularity-100 needs {SAMPLED} unseen items with training events for every user; "
+        f"{int((filled < SAMPLED).sum())} users have fewer: use full"
+    )

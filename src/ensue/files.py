@@ -1,0 +1,128 @@
+"""Files written whole or not at all, and manifests that tell when one was altered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ensue.errors import ArtefactError
+
+MANIFEST = "manifest.json"
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable (a rename is lost at a power cut until its folder is synced)."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; when the block ends well, sync it and rename it into place.
+
+    If the block raises, the temporary file is removed and `path` stays as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        handle = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` atomically and durably."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write UTF-8 text to `path` atomically and durably."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as indented JSON to `path` atomically; NaN and infinity are errors."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON, naming the file when it is missing or is not JSON.
+
+    Raises:
+        ArtefactError: the file is missing or cannot be parsed.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ArtefactError(f"{path}: missing") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ArtefactError(f"{path}: not valid JSON ({error})") from None
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def write_manifest(folder: Path, names: list[str], about: dict[str, Any]) -> None:
+    """Write `manifest.json`: what the folder is (`about`) and the SHA-256 of each named file in it."""
+    write_json(folder / MANIFEST, {**about, "sha256": {name: sha256(folder / name) for name in names}})
+
+
+def read_manifest(folder: Path, kind: str, version: int) -> dict[str, Any]:
+    """Read and check the manifest's own fields; the files are checked by `check_files`.
+
+    Raises:
+        ArtefactError: no manifest, another kind of folder, or another schema version.
+    """
+    if not folder.is_dir():
+        raise ArtefactError(f"{folder}: no such folder (expected an ensue {kind})")
+    about = read_json(folder / MANIFEST)
+    found = about.get("kind") if isinstance(about, dict) else None
+    if found != kind:
+        raise ArtefactError(f"{folder / MANIFEST}: expected an ensue {kind}, found kind {found!r}")
+    if about.get("schema_version") != version:
+        raise ArtefactError(
+            f"{folder / MANIFEST}: schema version {about.get('schema_version')!r}, this release reads {version}"
+        )
+    if not isinstance(about.get("sha256"), dict):
+        raise ArtefactError(f"{folder / MANIFEST}: has no table of file hashes")
+    return dict(about)
+
+
+def check_files(folder: Path, about: dict[str, Any], names: list[str] | None = None) -> None:
+    """Compare files with the hashes of their manifest, before anything in them is parsed.
+
+    Args:
+        folder: the folder.
+        about: its manifest, from `read_manifest`.
+        names: the files to check; all of the manifest's by default.
+
+    Raises:
+        ArtefactError: a file is missing, altered or not in the manifest.
+    """
+    for name in about["sha256"] if names is None else names:
+        expected = about["sha256"].get(name)
+        if expected is None or Path(name).name != name:
+            raise ArtefactError(f"{folder / MANIFEST}: does not list the file {name!r}")
+        if not (folder / name).is_file():
+            raise ArtefactError(f"{folder / name}: missing")
+        if sha256(folder / name) != expected:
+            raise ArtefactError(f"{folder / name}: altered or truncated (its SHA-256 differs from the manifest's)")

@@ -1,0 +1,259 @@
+"""Metrics of rankings and of recommended lists; numpy only.
+
+A ranking metric reads how the one target of each case stands among its candidates: `better_B`, the number of
+candidates scored strictly higher, and `equal_B`, the number of *other* candidates with the same score. Every
+metric is its expectation over the `equal + 1` equally likely places `better + 1 .. better + equal + 1`, so
+a constant scorer gets exactly chance and the order of the candidates changes nothing. Scores that are NaN or
+infinite never come here: counting them is an error where the counts are made.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ensue.errors import ConfigError, DataError
+from ensue.registry import Registry
+
+FloatArray: TypeAlias = NDArray[np.float64]
+IntArray: TypeAlias = NDArray[np.int64]
+
+# (better_B, equal_B, num_candidates_B, k) -> values_B; k is None for a metric without a cut-off
+MetricFunction: TypeAlias = Callable[[ArrayLike, ArrayLike, ArrayLike, int | None], FloatArray]
+METRICS: Registry[MetricFunction] = Registry("metric")
+WITHOUT_CUTOFF = frozenset({"auc", "rank"})
+
+
+def _counts(
+    better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike
+) -> tuple[IntArray, IntArray, IntArray]:
+    """The three counts as int64 arrays of one shape, checked."""
+    better, equal, number = np.broadcast_arrays(
+        *(np.asarray(value, dtype=np.int64) for value in (better_B, equal_B, num_candidates))
+    )
+    wrong = (better < 0) | (equal < 0) | (better + equal >= number)
+    if wrong.any():
+        b = int(np.flatnonzero(wrong)[0])
+        raise DataError(
+            f"case {b}: better {better.flat[b]}, equal {equal.flat[b]} of {number.flat[b]} candidates: "
+            "counts must be 0 or more and leave one place for the target"
+        )
+    return better, equal, number
+
+
+def _expected_gain(
+    better: IntArray, equal: IntArray, k: int | None, gain: Callable[[FloatArray], FloatArray]
+) -> FloatArray:
+    """The mean over the target's places of `gain(place)`, which is 0 beyond place k."""
+    last = int((better + equal).max(initial=0)) + 1
+    depth = last if k is None else min(k, last)
+    below = np.concatenate([[0.0], np.cumsum(gain(np.arange(1, depth + 1, dtype=np.float64)))])
+    first_place, last_place = np.minimum(better, depth), np.minimum(better + equal + 1, depth)
+    return np.asarray((below[last_place] - below[first_place]) / (equal + 1))
+
+
+@METRICS.register("hr")
+def hit_rate(
+    better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = 10
+) -> FloatArray:
+    """HR@k: the probability that the target is among the first k, [B]."""
+    better, equal, _ = _counts(better_B, equal_B, num_candidates)
+    places = equal + 1 if k is None else np.clip(k - better, 0, equal + 1)
+    return np.asarray(places / (equal + 1))
+
+
+@METRICS.register("ndcg")
+def ndcg(
+    better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = 10
+) -> FloatArray:
+    """NDCG@k: 1 / log2(place + 1) within the first k, else 0, [B].
+
+    The ideal gain of one positive is 1 (Järvelin & Kekäläinen, TOIS 2002).
+    """
+    better, equal, _ = _counts(better_B, equal_B, num_candidates)
+    return _expected_gain(better, equal, k, lambda place: np.asarray(1.0 / np.log2(place + 1.0)))
+
+
+@METRICS.register("mrr")
+def mrr(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = 10) -> FloatArray:
+    """MRR@k: 1 / place within the first k, else 0, [B]."""
+    better, equal, _ = _counts(better_B, equal_B, num_candidates)
+    return _expected_gain(better, equal, k, lambda place: np.asarray(1.0 / place))
+
+
+@METRICS.register("map")
+def average_precision(
+    better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = 10
+) -> FloatArray:
+    """AP@k, [B]: with one positive, the precision at its place, hence equal to MRR@k."""
+    return mrr(better_B, equal_B, num_candidates, k)
+
+
+@METRICS.register("recall")
+def recall(
+    better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = 10
+) -> FloatArray:
+    """Recall@k, [B]: the share of the positives among the first k; with one positive, equal to HR@k."""
+    return hit_rate(better_B, equal_B, num_candidates, k)
+
+
+@METRICS.register("precision")
+def precision(
+    better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = 10
+) -> FloatArray:
+    """Precision@k, [B]: the share of positives in the first k, hence HR@k / k.
+
+    Divides by k also where there are fewer than k candidates, as trec_eval does.
+    """
+    hits = hit_rate(better_B, equal_B, num_candidates, k)
+    return np.asarray(hits / (np.asarray(num_candidates) if k is None else k))
+
+
+@METRICS.register("auc")
+def auc(
+    better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = None
+) -> FloatArray:
+    """The share of the other candidates that the target beats, ties counting half, [B].
+
+    `k` is not used. A target without rivals gets 0.5, chance.
+    """
+    better, equal, number = _counts(better_B, equal_B, num_candidates)
+    return np.asarray(np.where(number > 1, 1.0 - (better + equal / 2) / np.maximum(number - 1, 1), 0.5))
+
+
+@METRICS.register("rank")
+def rank(
+    better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = None
+) -> FloatArray:
+    """The expected place of the target, 1 + better + equal / 2, [B]; 1 is best. `k` is not used."""
+    better, equal, _ = _counts(better_B, equal_B, num_candidates)
+    return np.asarray(1.0 + better + equal / 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric with its cut-off, as `parse_metric` reads it; call it on counts."""
+
+    name: str
+    k: int | None
+
+    def __call__(self, better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike) -> FloatArray:
+        """The metric of each case, [B]. `num_candidates` counts the target too: one number or [B]."""
+        return METRICS[self.name](better_B, equal_B, num_candidates, self.k)
+
+    def __str__(self) -> str:
+        """The name in reports: `NDCG@10`."""
+        return self.name.upper() if self.k is None else f"{self.name.upper()}@{self.k}"
+
+
+def parse_metric(text: str) -> Metric:
+    """Read a metric's name, in any case: `ndcg@10`, `HR@5`, `MRR` (no cut-off), `auc`.
+
+    Raises:
+        ConfigError: the metric is unknown, or its cut-off is not a whole number of 1 or more.
+    """
+    name, at, cutoff = text.strip().lower().partition("@")
+    METRICS[name]  # an unknown name is an error that lists the known ones
+    if not at:
+        return Metric(name, None)
+    if name in WITHOUT_CUTOFF:
+        raise ConfigError(f"metric {text!r}: {name} takes no cut-off")
+    if re.fullmatch(r"[1-9][0-9]{0,8}", cutoff) is None:
+        raise ConfigError(
+            f"metric {text!r}: the cut-off must be a whole number of 1 or more (got {cutoff!r})"
+        )
+    return Metric(name, int(cutoff))
+
+
+# ---- recommended lists: item numbers 1..N, best first; 0 marks a place left empty ----
+
+
+def _lists(lists_BK: ArrayLike, num_items: int) -> IntArray:
+    lists = np.asarray(lists_BK, dtype=np.int64)
+    if lists.ndim != 2 or (lists.size and (lists.min() < 0 or lists.max() > num_items)):
+        raise DataError(f"lists must be [B, K] item numbers 0..{num_items} (got shape {lists.shape})")
+    return lists
+
+
+def _mean_over_list(values_BK: FloatArray, filled_BK: NDArray[np.bool_]) -> FloatArray:
+    """The mean over the filled places of each list; 0 for an empty list."""
+    return np.asarray(np.where(filled_BK, values_BK, 0.0).sum(axis=1) / np.maximum(filled_BK.sum(axis=1), 1))
+
+
+def coverage(lists_BK: ArrayLike, num_items: int) -> float:
+    """The share of the catalogue that appears in at least one list."""
+    lists = _lists(lists_BK, num_items)
+    return float(np.unique(lists[lists > 0]).size / num_items)
+
+
+def gini(counts_N: ArrayLike) -> float:
+    """How unequally counts are spread: 0 when all are equal, near 1 when one has everything."""
+    counts = np.sort(np.asarray(counts_N, dtype=np.float64))
+    total = counts.sum()
+    if total <= 0:
+        return 0.0
+    places = np.arange(1, counts.size + 1)
+    return float(((2 * places - counts.size - 1) * counts).sum() / (counts.size * total))
+
+
+def novelty(lists_BK: ArrayLike, popularity_N: ArrayLike) -> FloatArray:
+    """Mean self-information of each list in bits, [B]: -log2 of the items' shares of the training events.
+
+    From Zhou et al., PNAS 2010. An item without events counts as if it had one.
+
+    Args:
+        lists_BK: item numbers.
+        popularity_N: training events of items 1..N.
+    """
+    counts = np.asarray(popularity_N, dtype=np.float64)
+    lists = _lists(lists_BK, counts.size)
+    bits = -np.log2(np.maximum(counts, 1.0) / max(counts.sum(), 1.0))
+    return _mean_over_list(np.concatenate([[0.0], bits])[lists], lists > 0)
+
+
+def popularity_bias(lists_BK: ArrayLike, popularity_N: ArrayLike) -> FloatArray:
+    """Mean training events of a list's items over the catalogue's mean, [B]; 1 is no bias.
+
+    The average recommendation popularity of Yin et al., VLDB 2012, as a ratio.
+    """
+    counts = np.asarray(popularity_N, dtype=np.float64)
+    lists = _lists(lists_BK, counts.size)
+    lift = counts / max(counts.mean(), np.finfo(np.float64).tiny)
+    return _mean_over_list(np.concatenate([[0.0], lift])[lists], lists > 0)
+
+
+def intra_list_diversity(lists_BK: ArrayLike, vectors_ND: ArrayLike) -> FloatArray:
+    """Mean of 1 - cosine over the pairs of each list, [B]; 0 for lists of fewer than two items.
+
+    From Ziegler et al., WWW 2005. For categories pass `category_vectors`: then it is the share of pairs
+    of different categories. An item with a zero vector counts as unlike every other.
+
+    Args:
+        lists_BK: item numbers.
+        vectors_ND: one vector for each of the items 1..N.
+    """
+    vectors = np.asarray(vectors_ND, dtype=np.float64)
+    lists = _lists(lists_BK, vectors.shape[0])
+    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = np.divide(vectors, norm, out=np.zeros_like(vectors), where=norm > 0)
+    unit = np.concatenate([np.zeros((1, unit.shape[1])), unit])
+    total_BD = np.zeros((lists.shape[0], unit.shape[1]))
+    own_B = np.zeros(lists.shape[0])
+    for column in lists.T:  # one place at a time: B x D, never B x K x D
+        total_BD += unit[column]
+        own_B += np.square(unit[column]).sum(axis=1)
+    number = (lists > 0).sum(axis=1)
+    pairs = number * (number - 1)
+    similarity = (np.square(total_BD).sum(axis=1) - own_B) / np.maximum(pairs, 1)
+    return np.asarray(np.where(pairs > 0, 1.0 - similarity, 0.0))
+
+
+def category_vectors(categories: ArrayLike) -> NDArray[Any]:
+    """One indicator vector for each item's category, [N, number of categories]."""
+    _, codes = np.unique(np.asarray(categories), return_inverse=True)
+    return np.asarray(np.eye(int(codes.max(initial=-1)) + 1)[codes])

@@ -1,0 +1,98 @@
+"""What a model is to the rest of the house, and the table of models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from ensue.batches.batch import SequenceBatch
+from ensue.config import Config
+from ensue.data.split import Sequences
+from ensue.errors import ConfigError
+from ensue.registry import Registry
+
+
+class ModelConfig(Config):
+    """What every model has: its name and the longest history it reads."""
+
+    name: str
+    maxlen: int = Field(200, ge=1, description="newest events of a history that the model reads")
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """All that evaluation and serving need."""
+
+    num_items: int
+    maxlen: int
+
+    def score(self, batch: SequenceBatch, items_BC: Tensor | None = None) -> Tensor:
+        """Scores of the next item after each row's newest event, higher is better.
+
+        Args:
+            batch: the histories.
+            items_BC: candidates (item numbers), [B, C]; all items by default.
+
+        Returns:
+            [B, C], or [B, N] whose column j is item j + 1.
+        """
+        ...
+
+
+@runtime_checkable
+class Encoder(Scorer, Protocol):
+    """A scorer by vectors, score = query . item vector; hence full-catalogue losses and vector search."""
+
+    def encode(self, batch: SequenceBatch) -> Tensor:
+        """States at all events, [P, D]; the state at an event predicts the next one."""
+        ...
+
+    def query(self, batch: SequenceBatch) -> Tensor:
+        """States at each row's newest event, [B, D]."""
+        ...
+
+    def item_vectors(self, items: Tensor | None = None) -> Tensor:
+        """Vectors of the given item numbers, [..., D], or of the whole catalogue, [N, D]."""
+        ...
+
+
+@runtime_checkable
+class Counted(Scorer, Protocol):
+    """A scorer that is fitted by counting, in one pass and without gradients."""
+
+    def fit(self, train: Sequences) -> None:
+        """Count the training sequences."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """A configuration class and the function that builds the model for a catalogue."""
+
+    config: type[ModelConfig]
+    build: Callable[[Any, int], nn.Module]
+
+
+MODELS: Registry[ModelEntry] = Registry("model")
+
+
+def model_config(values: dict[str, Any] | ModelConfig) -> ModelConfig:
+    """The configuration of the model that `values["name"]` names, checked.
+
+    Raises:
+        ConfigError: no or an unknown name, an unknown setting, a value out of range.
+    """
+    if isinstance(values, ModelConfig):
+        return values
+    if "name" not in values:
+        raise ConfigError(f"section [model] needs a name, one of: {', '.join(sorted(MODELS))}")
+    return MODELS[values["name"]].config.parse(values, "[model]")
+
+
+def build_model(config: ModelConfig, num_items: int) -> nn.Module:
+    """A new model for a catalogue of `num_items`; its weights are not initialised yet."""
+    return MODELS[config.name].build(config, num_items)

@@ -1,0 +1,71 @@
+"""Item vectors and positions."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ensue.rng import torch_seed
+
+Positions = Literal["learned", "sinusoidal", "none"]
+
+
+class ItemEmbedding(nn.Embedding):
+    """Vectors of items 1..N; row 0, the padding, is zero, gets no gradient and is never a candidate."""
+
+    def __init__(self, num_items: int, hidden_units: int) -> None:
+        super().__init__(num_items + 1, hidden_units, padding_idx=0)
+
+    def catalogue(self) -> Tensor:
+        """The vectors of all items: [N, D], row j is item j + 1."""
+        return self.weight[1:]
+
+
+class PositionEmbedding(nn.Module):
+    """Add to each event a vector of its age: 0 for the newest event of its row, up to maxlen - 1.
+
+    Counting from the newest event is what left-padded implementations do, and makes the vectors independent of padding.
+    """
+
+    def __init__(self, maxlen: int, hidden_units: int, kind: Positions) -> None:
+        super().__init__()
+        self.table: Tensor | None
+        if kind == "learned":
+            self.table = nn.Parameter(torch.empty(maxlen, hidden_units))
+        elif kind == "sinusoidal":
+            self.register_buffer("table", sinusoids(maxlen, hidden_units), persistent=False)
+        else:
+            self.table = None
+
+    def forward(self, x_PD: Tensor, age_P: Tensor) -> Tensor:
+        """[P, D] plus the vectors of `age_P`."""
+        return x_PD if self.table is None else x_PD + nn.functional.embedding(age_P, self.table)
+
+
+def sinusoids(maxlen: int, hidden_units: int) -> Tensor:
+    """[maxlen, D] sines and cosines of geometric wavelengths (Vaswani et al. 2017, section 3.5)."""
+    age = torch.arange(maxlen, dtype=torch.float32)[:, None]
+    rate = torch.exp(torch.arange(0, hidden_units, 2) * (-math.log(10_000.0) / hidden_units))
+    table = torch.zeros(maxlen, hidden_units)
+    table[:, 0::2] = torch.sin(age * rate)
+    table[:, 1::2] = torch.cos(age * rate)[:, : hidden_units // 2]
+    return table
+
+
+def initialise(module: nn.Module, seed: int) -> None:
+    """Xavier-normal matrices and tables, zero biases, from `seed` alone; the padding row stays zero.
+
+    Each parameter draws from a stream of its own name, so adding one changes no other's draws.
+    """
+    for name, parameter in module.named_parameters():
+        if parameter.dim() >= 2:
+            generator = torch.Generator().manual_seed(torch_seed(seed, f"initialise {name}"))
+            nn.init.xavier_normal_(parameter.data, generator=generator)
+        elif name.endswith("bias"):
+            nn.init.zeros_(parameter.data)
+    for part in module.modules():
+        if isinstance(part, ItemEmbedding):
+            part.weight.data[0] = 0.0

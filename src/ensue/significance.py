@@ -1,0 +1,250 @@
+"""Is a difference more than luck? Paired tests on per-user values, intervals, corrections for many tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from ensue.errors import ConfigError, DataError, nearest
+from ensue.rng import stream
+
+FloatArray: TypeAlias = NDArray[np.float64]
+TestName: TypeAlias = Literal["t", "wilcoxon", "permutation"]
+IntervalMethod: TypeAlias = Literal["percentile", "bca"]
+DRAWS_AT_ONCE = 4_000_000  # numbers drawn per step, so that a million users do not fill the memory
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate with its confidence interval."""
+
+    estimate: float
+    low: float
+    high: float
+    confidence: float
+
+    def __str__(self) -> str:
+        return f"{self.estimate:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two models on the same cases; `effect` is the mean of a - b.
+
+    Attributes:
+        mean_a: mean of the first model.
+        mean_b: mean of the second.
+        effect: bootstrap interval of the mean difference.
+        effect_size: the mean difference over the standard deviation of the differences (Cohen's d for pairs).
+        p: two-sided p-value of `test`.
+        test: the test's name.
+        num_cases: pairs compared.
+    """
+
+    mean_a: float
+    mean_b: float
+    effect: Interval
+    effect_size: float
+    p: float
+    test: TestName
+    num_cases: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def _paired(a_B: ArrayLike, b_B: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    a, b = np.asarray(a_B, dtype=np.float64), np.asarray(b_B, dtype=np.float64)
+    if a.ndim != 1 or a.shape != b.shape:
+        raise DataError(f"paired values must be two rows of one length (got shapes {a.shape} and {b.shape})")
+    if a.size < 2:
+        raise DataError(f"paired values must be 2 or more (got {a.size})")
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise DataError("paired values must be finite")
+    return a, b
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ConfigError(f"confidence must be between 0 and 1 (got {confidence})")
+
+
+def paired_t(a_B: ArrayLike, b_B: ArrayLike) -> float:
+    """Two-sided p-value of Student's paired t-test; 1 if all pairs are equal."""
+    a, b = _paired(a_B, b_B)
+    difference = a - b
+    if np.ptp(difference) == 0:  # no spread: t is 0 / 0 or infinite
+        return 1.0 if difference[0] == 0 else 0.0
+    return float(stats.ttest_rel(a, b).pvalue)
+
+
+def wilcoxon(a_B: ArrayLike, b_B: ArrayLike) -> float:
+    """Two-sided p-value of Wilcoxon's signed-rank test; 1 if all pairs are equal.
+
+    Pairs without a difference are handled as Pratt (JASA 1959) does: they take part in the ranking. Dropping
+    them overstates differences, since most users score 0 with both models.
+    """
+    a, b = _paired(a_B, b_B)
+    if (a == b).all():
+        return 1.0
+    return float(stats.wilcoxon(a, b, zero_method="pratt", correction=False, method="auto").pvalue)
+
+
+def permutation_test(a_B: ArrayLike, b_B: ArrayLike, num_draws: int = 10_000, seed: int = 0) -> float:
+    """Two-sided p-value of the mean difference under random exchanges within pairs (Fisher's randomisation).
+
+    p = (1 + draws at least as extreme) / (1 + draws), so it is never 0 (Phipson & Smyth, 2010).
+
+    Args:
+        a_B: values of the first model.
+        b_B: values of the second, of the same cases.
+        num_draws: random exchanges.
+        seed: of the draws.
+    """
+    a, b = _paired(a_B, b_B)
+    if num_draws < 1:
+        raise ConfigError(f"num_draws must be 1 or more (got {num_draws})")
+    moved = (a - b)[a != b]  # an equal pair adds nothing, however it is exchanged
+    observed = abs(moved.sum())
+    close = 1e-12 * np.abs(moved).sum()  # sums that differ by rounding alone are ties
+    step = max(1, DRAWS_AT_ONCE // max(moved.size, 1))
+    extreme = 0
+    for first in range(0, num_draws, step):
+        rng = stream(seed, "permutation_test", step=first)
+        signs = rng.integers(2, size=(min(step, num_draws - first), moved.size), dtype=np.int8)
+        extreme += int((np.abs(2.0 * (signs @ moved) - moved.sum()) >= observed - close).sum())
+    return (1 + extreme) / (1 + num_draws)
+
+
+def bootstrap_interval(
+    values_B: ArrayLike,
+    confidence: float = 0.95,
+    method: IntervalMethod = "bca",
+    num_draws: int = 2_000,
+    seed: int = 0,
+) -> Interval:
+    """Bootstrap interval of a mean over cases (Efron & Tibshirani 1993; BCa: Efron, JASA 1987).
+
+    Args:
+        values_B: one value for each case, such as a metric or a difference of two.
+        confidence: the coverage aimed at.
+        method: "bca" corrects the percentiles for bias and skewness; "percentile" does not.
+        num_draws: resamples.
+        seed: of the draws.
+    """
+    values = np.asarray(values_B, dtype=np.float64)
+    _check_confidence(confidence)
+    if method not in ("percentile", "bca"):
+        raise ConfigError(f"unknown interval method {method!r}: {nearest(method, ('percentile', 'bca'))}")
+    if values.ndim != 1 or values.size < 2 or not np.isfinite(values).all():
+        raise DataError(f"an interval needs a row of 2 or more finite values (got shape {values.shape})")
+    if num_draws < 1:
+        raise ConfigError(f"num_draws must be 1 or more (got {num_draws})")
+    mean = float(values.mean())
+    if np.ptp(values) == 0:
+        return Interval(mean, mean, mean, confidence)
+    means = _resampled_means(values, num_draws, seed)
+    tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
+    if method == "bca":
+        tails = _bca_tails(values, means, tails)
+    low, high = np.quantile(means, tails)
+    return Interval(mean, float(low), float(high), confidence)
+
+
+def _resampled_means(values: FloatArray, num_draws: int, seed: int) -> FloatArray:
+    step = max(1, DRAWS_AT_ONCE // values.size)
+    parts = []
+    for first in range(0, num_draws, step):
+        rng = stream(seed, "bootstrap_interval", step=first)
+        chosen = rng.integers(values.size, size=(min(step, num_draws - first), values.size), dtype=np.int32)
+        parts.append(values[chosen].mean(axis=1))
+    return np.concatenate(parts)
+
+
+def _bca_tails(values: FloatArray, means: FloatArray, tails: FloatArray) -> FloatArray:
+    """The percentiles to read instead of `tails`; for a mean the jackknife has a closed form."""
+    share_below = ((means < values.mean()).mean() + (means <= values.mean()).mean()) / 2
+    edge = 0.5 / means.size
+    bias = stats.norm.ppf(np.clip(share_below, edge, 1 - edge))
+    centred = values - values.mean()
+    acceleration = (centred**3).sum() / (6 * (centred**2).sum() ** 1.5)
+    z = bias + stats.norm.ppf(tails)
+    return np.asarray(stats.norm.cdf(bias + z / (1 - acceleration * z)))
+
+
+def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Mean and Student's t interval over a few independent runs (seeds).
+
+    Raises:
+        DataError: fewer than two values, or one is not finite.
+    """
+    runs = np.asarray(values, dtype=np.float64)
+    _check_confidence(confidence)
+    if runs.ndim != 1 or runs.size < 2 or not np.isfinite(runs).all():
+        raise DataError(f"an interval over seeds needs 2 or more finite values (got {runs.tolist()})")
+    half = stats.t.ppf((1 + confidence) / 2, runs.size - 1) * runs.std(ddof=1) / np.sqrt(runs.size)
+    mean = float(runs.mean())
+    return Interval(mean, float(mean - half), float(mean + half), confidence)
+
+
+def _p_values(p_M: ArrayLike) -> FloatArray:
+    p = np.asarray(p_M, dtype=np.float64)
+    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
+        raise DataError("p-values must be a row of numbers from 0 to 1")
+    return p
+
+
+def holm(p_M: ArrayLike) -> FloatArray:
+    """Adjusted p-values that bound the chance of any false finding (Holm 1979), in the given order, [M]."""
+    p = _p_values(p_M)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * (p.size - np.arange(p.size))), 1.0)
+    return adjusted
+
+
+def benjamini_hochberg(p_M: ArrayLike) -> FloatArray:
+    """Adjusted p-values that bound the share of false findings (Benjamini & Hochberg 1995), [M]."""
+    p = _p_values(p_M)
+    order = np.argsort(p, kind="stable")[::-1]
+    adjusted = np.empty_like(p)
+    scaled = p[order] * p.size / np.arange(p.size, 0, -1)
+    adjusted[order] = np.minimum(np.minimum.accumulate(scaled), 1.0)
+    return adjusted
+
+
+def compare(
+    a_B: ArrayLike, b_B: ArrayLike, test: TestName = "t", confidence: float = 0.95, seed: int = 0
+) -> Comparison:
+    """Compare two models case by case.
+
+    Args:
+        a_B: a metric's values of the first model.
+        b_B: the same of the second model, on the same cases in the same order.
+        test: "t", "wilcoxon" or "permutation". With hundreds of users t and permutation agree.
+        confidence: of the interval of the mean difference.
+        seed: of the bootstrap and the permutations.
+
+    Raises:
+        ConfigError: an unknown test, or the confidence is out of range.
+        DataError: the rows differ in length, have fewer than two cases, or hold NaN.
+    """
+    a, b = _paired(a_B, b_B)
+    tests: dict[str, Callable[[], float]] = {
+        "t": lambda: paired_t(a, b),
+        "wilcoxon": lambda: wilcoxon(a, b),
+        "permutation": lambda: permutation_test(a, b, seed=seed),
+    }
+    if test not in tests:
+        raise ConfigError(f"unknown test {test!r}: {nearest(test, tests)}")
+    difference = a - b
+    spread = float(difference.std(ddof=1))
+    effect = bootstrap_interval(difference, confidence, seed=seed)
+    size = effect.estimate / spread if spread > 0 else 0.0
+    return Comparison(float(a.mean()), float(b.mean()), effect, size, tests[test](), test, int(a.size))

@@ -1,0 +1,110 @@
+"""Checkpoints: folders of safetensors + JSON, written whole or not at all, the last two kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ensue.errors import ArtefactError, TrainingError
+from ensue.files import check_files, read_json, read_manifest, sync_folder, write_json, write_manifest
+
+KIND, VERSION, KEPT = "checkpoint", 1, 2
+TENSORS, STATE = "state.safetensors", "state.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Everything that decides how training goes on.
+
+    Attributes:
+        tensors: `model.*`, `best.*` and `optimizer.*`, keyed by parameter name.
+        state: JSON: settings, data fingerprint, epoch, step, early-stopping state, log so far.
+    """
+
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors under `prefix.`, without it."""
+        return {k.removeprefix(f"{prefix}."): v for k, v in self.tensors.items() if k.startswith(f"{prefix}.")}
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, number: int) -> None:
+    """Write checkpoint `number` under `folder` and remove all but the last two.
+
+    The folder is filled under a temporary name, synced, and renamed: a power cut leaves the old ones or the new one.
+    """
+    target = folder / f"{number:010d}"
+    temporary = folder / f".{target.name}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_file({k: v.detach().cpu().contiguous() for k, v in checkpoint.tensors.items()}, temporary / TENSORS)
+    _sync_file(temporary / TENSORS)
+    write_json(temporary / STATE, checkpoint.state)
+    write_manifest(temporary, [TENSORS, STATE], {"kind": KIND, "schema_version": VERSION})
+    sync_folder(temporary)
+    if target.exists():
+        shutil.rmtree(target)
+    os.rename(temporary, target)
+    sync_folder(folder)
+    for old in _numbered(folder)[:-KEPT]:
+        shutil.rmtree(old)
+
+
+def load_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint under `folder` that is whole; None if there is none.
+
+    Raises:
+        ArtefactError: there are checkpoints, and every one is damaged.
+    """
+    damaged: ArtefactError | None = None
+    for path in reversed(_numbered(folder)):
+        try:
+            check_files(path, read_manifest(path, KIND, VERSION))
+            return Checkpoint(load_file(path / TENSORS), read_json(path / STATE))
+        except ArtefactError as error:
+            damaged = damaged or error
+    if damaged is not None:
+        raise damaged
+    return None
+
+
+def _numbered(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("[0-9]*") if path.is_dir()) if folder.is_dir() else []
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
+    """Adam's state keyed by parameter name: `optimizer.<parameter>.<slot>`."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return {
+        f"optimizer.{names[parameter]}.{slot}": value
+        for parameter, slots in optimizer.state.items()
+        for slot, value in slots.items()
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave (without its prefix).
+
+    Raises:
+        TrainingError: a tensor belongs to no parameter, or a shape differs.
+    """
+    parameters = dict(model.named_parameters())
+    for key, value in tensors.items():
+        name, _, slot = key.rpartition(".")
+        parameter = parameters.get(name)
+        if parameter is None or (value.dim() and value.shape != parameter.shape):
+            raise TrainingError(f"checkpoint: optimiser state {key!r} of shape {list(value.shape)} fits no parameter")
+        optimizer.state[parameter][slot] = value.to(parameter.device) if value.dim() else value

@@ -1,0 +1,75 @@
+"""The settings of a run: model, objective, training, split, evaluation; one TOML file, one flag per field."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+
+from ensue.config import Config
+from ensue.data.split import SplitConfig
+from ensue.evaluate import EvaluateConfig
+from ensue.models import ModelConfig, model_config
+from ensue.models.sasrec import SASRecConfig
+from ensue.train.objective import ObjectiveConfig
+
+
+class TrainConfig(Config):
+    """The training loop's settings; the defaults are SASRec's."""
+
+    num_epochs: int = Field(300, ge=0, description="passes over the training windows at most")
+    batch_size: int = Field(128, ge=1, description="windows per step")
+    lr: float = Field(0.001, gt=0, description="learning rate")
+    optimizer: Literal["adam", "adamw"] = Field("adam", description="adamw decouples weight decay")
+    beta1: float = Field(0.9, ge=0, lt=1, description="Adam's first-moment decay")
+    beta2: float = Field(0.98, ge=0, lt=1, description="Adam's second-moment decay")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay")
+    l2_emb: float = Field(0.0, ge=0, description="L2 penalty on the item vectors that a step uses")
+    schedule: Literal["constant", "cosine", "step"] = Field("constant", description="learning rate over the run")
+    warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
+    step_epochs: int = Field(50, ge=1, description="schedule step: epochs between decays")
+    step_gamma: float = Field(0.5, gt=0, le=1, description="schedule step: factor of each decay")
+    clip_norm: float = Field(0.0, ge=0, description="clip the gradient's norm to this; 0 is off")
+    window: Literal["last", "sliding"] = Field("last", description="newest maxlen events of a user, or all")
+    stride: int = Field(0, ge=0, description="sliding window: step between windows; 0 is maxlen")
+    eval_epochs: int = Field(1, ge=1, description="epochs between evaluations on validation")
+    validation_metric: str = Field("ndcg@10", description="metric that stops training and picks the best state")
+    validation_users: int = Field(0, ge=0, description="evaluate on this many validation cases; 0 is all")
+    patience: int = Field(20, ge=0, description="evaluations without a better value before stopping; 0: never")
+    checkpoint_minutes: float = Field(1.0, ge=0, description="minutes between checkpoints; 0 is every step")
+    amp: Literal["off", "bf16", "fp16"] = Field("off", description="automatic mixed precision")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's default")
+    seed: int = Field(0, ge=0, description="the seed of everything drawn")
+
+
+def _resolve(values: Any) -> Any:
+    return model_config(values) if isinstance(values, dict) else values
+
+
+class RunConfig(Config):
+    """Everything that decides a run, beside the data."""
+
+    model: Annotated[SerializeAsAny[ModelConfig], BeforeValidator(_resolve)] = SASRecConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    train: TrainConfig = TrainConfig()
+    split: SplitConfig = SplitConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.train.stride > self.model.maxlen:
+            raise ValueError(f"stride {self.train.stride} must not exceed maxlen {self.model.maxlen}")
+        return self
+
+
+def differences(a: dict[str, Any], b: dict[str, Any], where: str = "") -> list[str]:
+    """The settings in which two (nested) dictionaries differ, as `key: x here, y there`."""
+    found = []
+    for key in sorted(a.keys() | b.keys()):
+        x, y = a.get(key), b.get(key)
+        if isinstance(x, dict) and isinstance(y, dict):
+            found += differences(x, y, f"{where}{key}.")
+        elif x != y:
+            found.append(f"{where}{key}: {x!r} now, {y!r} then")
+    return found

@@ -1,0 +1,266 @@
+"""The training loop. All randomness comes from (seed, epoch, step), so a resumed run takes the same course."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ensue.batches.batch import SequenceBatch
+from ensue.batches.loader import Loader
+from ensue.batches.tasks import make_windows
+from ensue.data.split import Cases, Split
+from ensue.errors import TrainingError
+from ensue.evaluate import evaluate
+from ensue.models import Encoder, build_model
+from ensue.nn.embedding import initialise
+from ensue.rng import stream, torch_seed
+from ensue.train.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
+from ensue.train.config import RunConfig, differences
+from ensue.train.log import RunLog, Watcher
+from ensue.train.objective import Objective
+from ensue.train.optim import autocast, choose_device, learning_rate, make_optimizer
+
+# Settings that do not change the course of a run, so a resumed run may have others.
+FREE_TO_CHANGE = ("checkpoint_minutes",)
+
+
+@dataclass
+class Progress:
+    """Where training stands; all of it goes into a checkpoint."""
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    positions: int = 0
+    best: float | None = None
+    best_epoch: int = 0
+    evaluations_without_better: int = 0
+    finished: bool = False
+    stopped_by: str = ""
+    seconds: float = 0.0
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The trained model, in its best state by validation, and how it got there."""
+
+    model: nn.Module
+    progress: Progress
+
+
+class Trainer:
+    """Trains one encoder on one split.
+
+    Args:
+        config: the run's settings.
+        split: the data; only `train` and `validation` are looked at.
+        folder: where checkpoints and the log go; None keeps nothing on disk.
+        watchers: who follows.
+    """
+
+    def __init__(
+        self, config: RunConfig, split: Split, folder: Path | None = None, watchers: Iterable[Watcher] = ()
+    ) -> None:
+        self.config, self.split, self.folder = config, split, folder
+        train = config.train
+        if train.threads:
+            torch.set_num_threads(train.threads)
+        self.device = choose_device(train.device)
+        store = split.train.store
+        model = build_model(config.model, store.num_items)
+        initialise(model, train.seed)
+        self.model = model.to(self.device)
+        self.encoder = cast(Encoder, self.model)
+        self.objective = Objective(config.objective, split.train)
+        windows = make_windows(split.train, config.model.maxlen, train.window, train.stride or None)
+        self.loader = Loader(windows, train.batch_size, train.seed)
+        self.optimizer = make_optimizer(self.model, train)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=train.amp == "fp16")
+        self.validation = _some_cases(split.validation, train.validation_users, train.seed)
+        self.progress = Progress()
+        self.best: dict[str, Tensor] = {}
+        self.log = RunLog(None, [])
+        self.watchers = tuple(watchers)
+        self.last_saved = time.monotonic()
+
+    def run(self, resume: bool = True) -> TrainResult:
+        """Train until the last epoch or until patience ends; go on from the folder's checkpoint if there is one.
+
+        Raises:
+            TrainingError: the checkpoint is of other data or settings, or the loss is not finite.
+        """
+        checkpoint = load_checkpoint(self.folder / "checkpoints") if resume and self.folder else None
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        path = None if self.folder is None else self.folder / "log.jsonl"
+        self.log = RunLog(path, self.progress.records, self.watchers)
+        progress = self.progress
+        for watcher in self.watchers:
+            watcher.start(self.loader.steps, self.config.train.num_epochs, progress.epoch, progress.step)
+        try:
+            while not progress.finished and progress.epoch < self.config.train.num_epochs:
+                self._epoch()
+        finally:
+            for watcher in self.watchers:
+                watcher.finish()
+        if not progress.finished:
+            progress.finished, progress.stopped_by = True, "num_epochs"
+            self._save()
+        if self.best:
+            self.model.load_state_dict(self.best)
+        self.model.eval()
+        return TrainResult(self.model, progress)
+
+    def _epoch(self) -> None:
+        progress, train = self.progress, self.config.train
+        started = time.monotonic() - progress.seconds
+        self.model.train()
+        for step, rows_B, batch in self.loader.epoch(progress.epoch, progress.step):
+            loss_sum, positions = self._step(progress.epoch, step, rows_B, batch)
+            progress.loss_sum += loss_sum
+            progress.positions += positions
+            progress.step = step + 1
+            progress.seconds = time.monotonic() - started
+            for watcher in self.watchers:
+                watcher.step(progress.epoch, step, progress.loss_sum / progress.positions)
+            if progress.step < self.loader.steps and self._is_time_to_save():
+                self._save()
+        record: dict[str, Any] = {
+            "epoch": progress.epoch + 1,
+            "loss": progress.loss_sum / progress.positions,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "seconds": round(progress.seconds, 3),
+        }
+        progress.epoch, progress.step = progress.epoch + 1, 0
+        progress.loss_sum, progress.positions, progress.seconds = 0.0, 0, 0.0
+        if progress.epoch % train.eval_epochs == 0 or progress.epoch == train.num_epochs:
+            self._validate(record)
+        self.log.add(record)
+        progress.records = self.log.records
+        if progress.finished or self._is_time_to_save():
+            self._save()
+
+    def _step(self, epoch: int, step: int, rows_B: np.ndarray, batch: SequenceBatch) -> tuple[float, int]:
+        """One optimiser step; returns the loss summed over positions, and how many there are."""
+        config = self.config.train
+        negatives = self.objective.draw(rows_B, batch, stream(config.seed, "negatives", epoch, step))
+        torch.manual_seed(torch_seed(config.seed, "dropout", epoch, step))
+        batch = batch.to(self.device)
+        if negatives is not None:
+            negatives = negatives.to(self.device)
+        with autocast(config.amp, self.device):
+            h_PD = self.encoder.encode(batch)
+            loss_P = self.objective(self.encoder, h_PD, batch, negatives)
+        positions = loss_P.shape[0]
+        loss_sum = loss_P.sum()
+        objective = loss_sum / positions
+        if config.l2_emb:
+            objective = objective + config.l2_emb * self.encoder.item_vectors(batch.items_P).square().sum() / positions
+        value = float(loss_sum.detach())
+        if not math.isfinite(value):
+            raise self._not_finite("loss", value, epoch, step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config, epoch * self.loader.steps + step, self.loader.steps)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(objective).backward()
+        if config.clip_norm or config.amp != "fp16":
+            self.scaler.unscale_(self.optimizer)
+            norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm or math.inf))
+            if not math.isfinite(norm) and config.amp != "fp16":
+                raise self._not_finite("gradient norm", norm, epoch, step)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return value, positions
+
+    def _not_finite(self, what: str, value: float, epoch: int, step: int) -> TrainingError:
+        kept = f"; the last good state is in {self.folder / 'checkpoints'}" if self.folder else ""
+        return TrainingError(
+            f"training stopped: the {what} is {value} at epoch {epoch + 1}, step {step + 1}{kept}. "
+            f"Try a smaller lr (now {self.config.train.lr}), clip_norm = 1, or amp = off."
+        )
+
+    def _validate(self, record: dict[str, Any]) -> None:
+        """Evaluate on validation, keep the best state, and decide whether patience has ended."""
+        progress, train = self.progress, self.config.train
+        if len(self.validation) == 0:
+            return
+        settings = self.config.evaluate.replace(protocol="full", metrics=(train.validation_metric,))
+        started = time.monotonic()
+        standings = evaluate(self.encoder, self.validation, settings, self.split.train)
+        value = float(standings.metric(train.validation_metric).mean())
+        record[f"validation {train.validation_metric}"] = value
+        record["validation seconds"] = round(time.monotonic() - started, 3)
+        if progress.best is None or value > progress.best:
+            progress.best, progress.best_epoch, progress.evaluations_without_better = value, progress.epoch, 0
+            self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        else:
+            progress.evaluations_without_better += 1
+        if train.patience and progress.evaluations_without_better >= train.patience:
+            progress.finished, progress.stopped_by = True, "patience"
+
+    def _is_time_to_save(self) -> bool:
+        return time.monotonic() - self.last_saved >= 60 * self.config.train.checkpoint_minutes
+
+    def _save(self) -> None:
+        if self.folder is None:
+            return
+        progress = replace(self.progress, records=self.log.records)
+        tensors = {
+            **{f"model.{name}": tensor for name, tensor in self.model.state_dict().items()},
+            **{f"best.{name}": tensor for name, tensor in self.best.items()},
+            **optimizer_tensors(self.optimizer, self.model),
+        }
+        state = {
+            "config": self.config.model_dump(mode="json"),
+            "fingerprint": self.split.train.store.fingerprint,
+            "threads": torch.get_num_threads(),
+            "scaler": self.scaler.state_dict(),
+            "progress": vars(progress),
+        }
+        number = progress.epoch * (self.loader.steps + 1) + progress.step
+        save_checkpoint(self.folder / "checkpoints", Checkpoint(tensors, state), number)
+        self.last_saved = time.monotonic()
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        state = checkpoint.state
+        now = self.config.model_dump(mode="json")
+        then = {**state["config"], "train": dict(state["config"]["train"])}
+        then["train"].update({name: now["train"][name] for name in FREE_TO_CHANGE})
+        changed = differences(now, then)
+        if state["fingerprint"] != self.split.train.store.fingerprint:
+            changed.insert(0, f"data: fingerprint {self.split.train.store.fingerprint} now, {state['fingerprint']} then")
+        if changed:
+            raise TrainingError(
+                f"{self.folder} holds a run with other data or settings: {'; '.join(changed)}. "
+                "Resume with the same ones, or choose another folder."
+            )
+        self.model.load_state_dict(checkpoint.part("model"))
+        self.best = checkpoint.part("best")
+        restore_optimizer(self.optimizer, self.model, checkpoint.part("optimizer"))
+        self.scaler.load_state_dict(state["scaler"])
+        self.progress = Progress(**state["progress"])
+
+
+def _some_cases(cases: Cases, count: int, seed: int) -> Cases:
+    """All cases, or `count` of them drawn once for the whole run."""
+    if count == 0 or count >= len(cases):
+        return cases
+    chosen = np.sort(stream(seed, "validation cases").choice(len(cases), count, replace=False))
+    return Cases(
+        cases.store, cases.users_B[chosen], cases.start_B[chosen], cases.stop_B[chosen], cases.target_B[chosen]
+    )

@@ -1,0 +1,220 @@
+"""The rules of the house: floors, no pickle, sizes, docstrings. See docs/architecture.md."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "ensue"
+MODULES = sorted(SOURCE.rglob("*.py"))
+
+# A module of ensue -> its floor; whatever is not listed stands on the top floor.
+FLOORS = {
+    **dict.fromkeys(["errors", "files", "registry", "rng", "config"], 0),
+    **dict.fromkeys(["data", "metrics", "significance"], 1),
+    **dict.fromkeys(["nn", "losses", "batches"], 2),
+    **dict.fromkeys(["models"], 3),
+    **dict.fromkeys(["train", "evaluate", "index", "artefact"], 4),
+}
+TOP = 5
+NO_TORCH = 1  # floors up to this one never import torch
+MAX_LINES = 400
+PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def dotted(path: Path) -> str:
+    """src/ensue/data/store.py -> ensue.data.store; a package's __init__ is the package."""
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def floor(module: str) -> int:
+    """The floor of a dotted name inside ensue; the package itself is the public face."""
+    parts = module.split(".")
+    return FLOORS.get(parts[1], TOP) if len(parts) > 1 else TOP
+
+
+def imported(node: ast.AST, module: str, is_package: bool) -> list[str]:
+    """The dotted names that one import statement brings in (relative ones resolved); [] for other nodes."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    base = node.module or ""
+    if node.level:
+        parts = module.split(".")
+        parts = parts[: len(parts) - node.level + (1 if is_package else 0)]
+        base = ".".join([*parts, base] if base else parts)
+    # `from ensue import files` names a module, not an attribute of the package.
+    return [f"{base}.{alias.name}" for alias in node.names] if base == "ensue" else [base]
+
+
+def imports(source: ast.Module, module: str, is_package: bool) -> Iterator[tuple[int, str]]:
+    """Every import of a module, also those inside functions: (line, dotted name)."""
+    for node in ast.walk(source):
+        for name in imported(node, module, is_package):
+            yield node.lineno, name
+
+
+def floor_breaks(source: ast.Module, module: str, is_package: bool = False) -> list[str]:
+    """What breaks the floors in one module: an import from a higher floor, or torch on the lower ones."""
+    found = []
+    for line, name in imports(source, module, is_package):
+        top = name.split(".")[0]
+        if top == "ensue" and floor(name) > floor(module):
+            found.append(f"{module}:{line} (floor {floor(module)}) imports {name} (floor {floor(name)})")
+        if top == "torch" and floor(module) <= NO_TORCH:
+            found.append(f"{module}:{line} (floor {floor(module)}) imports {name}")
+    return found
+
+
+def pickle_breaks(source: ast.Module) -> list[str]:
+    """Ways for a file to run code when it is read: pickle modules, torch.load/save, allow_pickle=True."""
+    found = []
+    for node in ast.walk(source):
+        for name in imported(node, "ensue", True):
+            if name.split(".")[0] in PICKLES:
+                found.append(f"line {node.lineno}: imports {name}")
+        if isinstance(node, ast.ImportFrom) and node.module == "torch":
+            found += [f"line {node.lineno}: torch.{n.name}" for n in node.names if n.name in {"load", "save"}]
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in {"torch.load", "torch.save"}:
+            found.append(f"line {node.lineno}: {ast.unparse(node)}")
+        if (
+            isinstance(node, ast.keyword)
+            and node.arg == "allow_pickle"
+            and ast.unparse(node.value) != "False"
+        ):
+            found.append(f"line {node.value.lineno}: allow_pickle")
+    return found
+
+
+def undocumented(source: ast.Module) -> list[str]:
+    """Public functions, classes and methods without a docstring, and the module itself."""
+    found = [] if ast.get_docstring(source) else ["the module"]
+    scopes: list[tuple[str, list[ast.stmt]]] = [("", source.body)]
+    while scopes:
+        prefix, body = scopes.pop()
+        for node in body:
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                continue
+            if node.name.startswith("_"):
+                continue
+            overload = any(
+                ast.unparse(mark).split(".")[-1] in {"overload", "setter"} for mark in node.decorator_list
+            )
+            if not overload and not ast.get_docstring(node):
+                found.append(f"line {node.lineno}: {prefix}{node.name}")
+            if isinstance(node, ast.ClassDef):
+                scopes.append((f"{prefix}{node.name}.", node.body))
+    return found
+
+
+def name_of(path: Path) -> str:
+    return dotted(path)
+
+
+def test_there_is_a_house() -> None:
+    assert {"ensue.errors", "ensue.files", "ensue.config", "ensue.registry", "ensue.rng"} <= set(
+        map(dotted, MODULES)
+    )
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_modules_import_downwards(path: Path) -> None:
+    assert floor_breaks(tree(path), dotted(path), path.name == "__init__.py") == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_no_pickle(path: Path) -> None:
+    assert pickle_breaks(tree(path)) == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_modules_are_small(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_public_names_have_docstrings(path: Path) -> None:
+    assert undocumented(tree(path)) == []
+
+
+# The rules above are only worth something if they catch what they forbid.
+
+
+@pytest.mark.parametrize(
+    ("module", "is_package", "code"),
+    [
+        ("ensue.data.store", False, "import torch"),
+        ("ensue.metrics", False, "def f():\n    from torch import nn"),
+        ("ensue.data.store", False, "from ensue import evaluate"),
+        ("ensue.data.store", False, "from ensue.models.protocol import Scorer"),
+        ("ensue.data.store", False, "from ..nn.block import Block"),
+        ("ensue.data", True, "from ..losses import bce"),
+        ("ensue.losses", False, "import ensue.models.sasrec"),
+        ("ensue.config", False, "from ensue.data.store import SequenceStore"),
+        ("ensue.train.loop", False, "import ensue"),
+    ],
+)
+def test_a_wrong_import_is_caught(module: str, is_package: bool, code: str) -> None:
+    assert len(floor_breaks(ast.parse(code), module, is_package)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "code"),
+    [
+        (
+            "ensue.data.store",
+            "from ensue.data.vocabulary import Vocabulary\nfrom ensue import files\nimport numpy",
+        ),
+        ("ensue.data.store", "from .vocabulary import Vocabulary"),
+        ("ensue.losses", "import torch\nfrom ensue.data.store import SequenceStore"),
+        ("ensue.recommender", "from ensue.cli import main\nfrom ensue import evaluate"),
+    ],
+)
+def test_a_right_import_passes(module: str, code: str) -> None:
+    assert floor_breaks(ast.parse(code), module) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "import torch\ntorch.load(path)",
+        "import torch\ntorch.save(state, path)",
+        "from torch import load",
+        "numpy.load(path, allow_pickle=True)",
+        "numpy.load(path, allow_pickle=flag)",
+        "import joblib",
+    ],
+)
+def test_a_pickle_is_caught(code: str) -> None:
+    assert pickle_breaks(ast.parse(code))
+
+
+def test_a_missing_docstring_is_caught() -> None:
+    code = '"""Doc."""\ndef f(): ...\nclass C:\n    """Doc."""\n    def g(self): ...\n    def _h(self): ...\n'
+    assert undocumented(ast.parse(code)) == ["line 2: f", "line 5: C.g"]
+
+
+def test_lower_floors_run_without_torch() -> None:
+    """Importing every module of floors 0 and 1 loads no torch, whatever `ensue/__init__.py` does."""
+    names = [dotted(path) for path in MODULES if floor(dotted(path)) <= NO_TORCH]
+    load = f"import importlib, sys\nfor name in {names!r}:\n    importlib.import_module(name)\n"
+    code = load + "sys.exit('torch' in sys.modules)"
+    path = os.pathsep.join([str(SOURCE.parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, check=False)
+    assert done.returncode == 0
