@@ -3,7 +3,7 @@
 Run with the interpreter of RecBole's own environment (`python benchmarks/peers.py setup recbole`).
 
 RecBole turns every prefix of every sequence into a padded row of its own, so an epoch of ML-1M is about a
-million rows of 200 items where the others have 6,040. `--steps N` therefore times N steps after 3 warm-up
+million rows of 200 items where the others have 6,040. `--steps N` therefore times N steps after 5 warm-up
 steps and multiplies by the number of steps of an epoch; the line then says `"extrapolated_from_steps": N`.
 RecBole's SASRec has no binary cross-entropy: BPR with one negative is the nearest. Its feed-forward width and
 activation are set to SASRec's.
@@ -16,6 +16,7 @@ import itertools
 import logging
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from recbole.model.sequential_recommender import SASRec
 from recbole.trainer import Trainer
 from recbole.utils import init_seed
 
-WARM_UP_STEPS = 3
+WARM_UP_STEPS = 5
 
 
 def write_atomic_file(log: Log, folder: Path) -> None:
@@ -72,15 +73,20 @@ def configuration(options: argparse.Namespace, folder: Path) -> Config:
     )
 
 
-class FirstSteps:
-    """A loader that stops after `steps` batches; RecBole's own epoch loop runs over it."""
+class TimedSteps:
+    """A loader of a few batches for RecBole's own epoch loop; times the steps after the warm-up."""
 
-    def __init__(self, loader: Any, steps: int) -> None:
-        self.loader, self.steps = loader, steps
+    def __init__(self, loader: Any, steps: int, clock: Clock) -> None:
+        self.loader, self.steps, self.clock = loader, steps, clock
         self.shuffle = loader.shuffle
 
-    def __iter__(self) -> Any:
-        return itertools.islice(iter(self.loader), self.steps)
+    def __iter__(self) -> Iterator[Any]:
+        batches = itertools.islice(iter(self.loader), WARM_UP_STEPS + self.steps)
+        yield from itertools.islice(batches, WARM_UP_STEPS)
+        start = self.clock.now()
+        yield from batches
+        # The loop asks for the next batch when the step of the last one is over.
+        self.clock.add("epoch", start, scale=len(self.loader) / self.steps)
 
 
 def main() -> None:
@@ -99,10 +105,7 @@ def main() -> None:
         trainer = Trainer(config, SASRec(config, train.dataset))
         more: dict[str, Any] = {"rows": len(train.dataset), "steps_an_epoch": len(train)}
         if options.steps:
-            trainer._train_epoch(FirstSteps(train, WARM_UP_STEPS), 0)
-            start = clock.now()
-            trainer._train_epoch(FirstSteps(train, options.steps), 0)
-            clock.add("epoch", start, scale=len(train) / options.steps)
+            trainer._train_epoch(TimedSteps(train, options.steps, clock), 0)
             more["extrapolated_from_steps"] = options.steps
         else:
             for epoch in range(options.epochs):

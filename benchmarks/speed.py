@@ -2,10 +2,10 @@
 
 python benchmarks/speed.py --data ml-1m-sasrec --peer rectools --pairs 3
 
-Runs on a busy machine are worthless: with other work on the same cores a two-thread epoch takes several
-times as long. The script refuses to start while the load average is above `--max-load`. Each run is a process
-of its own; its peak memory is `ru_maxrss`. Results go to docs/results/speed.json (every run) and
-docs/results/speed.md (the table).
+Runs on a busy machine are worthless: with other work on the same cores a two-thread epoch takes several times
+as long. So the script refuses to start while others keep more than `--max-others` cores busy, watches them
+during each run, and writes no result in which they did. Each run is a process of its own; its peak memory is
+`ru_maxrss`. Results go to docs/results/speed.json (every run) and docs/results/speed.md (the table).
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,26 @@ PIECES = {
 }
 
 
+class Others:
+    """Watches how many cores anything but our own runs keeps busy, from the kernel's counters (Linux)."""
+
+    def __init__(self) -> None:
+        self.wall, self.busy, self.own = self._now()
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        # The fields of the first line: user nice system idle iowait irq softirq steal guest guest_nice.
+        ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+        busy = (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+        own = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return time.perf_counter(), busy, sum(usage.ru_utime + usage.ru_stime for usage in own)
+
+    def cores(self) -> float:
+        """The mean number of cores that others kept busy since the start."""
+        wall, busy, own = self._now()
+        return round(max(0.0, (busy - self.busy) - (own - self.own)) / (wall - self.wall), 3)
+
+
 def run(library: str, options: argparse.Namespace) -> dict[str, Any]:
     """Run one runner and read its JSON line."""
     command = [str(python(library)), str(Path(__file__).with_name(RUNNERS[library])), "--data", options.data]
@@ -48,12 +70,12 @@ def run(library: str, options: argparse.Namespace) -> dict[str, Any]:
         "OMP_NUM_THREADS": str(options.threads),
         "MKL_NUM_THREADS": str(options.threads),
     }
-    load = os.getloadavg()[0]
+    watch = Others()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{library} failed:\n{done.stderr[-4000:]}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return {**result, "load_before": round(load, 2)}
+    return {**result, "other_cores": watch.cores()}
 
 
 def value(result: dict[str, Any], piece: str) -> float:
@@ -150,14 +172,18 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2, help="epochs in each run")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=30, help="RecBole: steps to time and extrapolate from")
-    parser.add_argument("--max-load", type=float, default=0.7, help="refuse to start on a busier machine")
+    parser.add_argument("--max-others", type=float, default=0.15, help="cores that other work may keep busy")
     options = parser.parse_args()
-    load = os.getloadavg()[0]
-    if load > options.max_load:
-        sys.exit(f"the machine is busy: load average {load:.2f}, limit {options.max_load} (--max-load)")
+    watch = Others()
+    time.sleep(5)
+    if watch.cores() > options.max_others:
+        sys.exit(f"the machine is busy: others use {watch.cores()} cores (--max-others {options.max_others})")
     result = benchmark(options)
-    write(result)
     print(table(result))
+    busiest = max(side["other_cores"] for pair in result["runs"] for side in pair.values())
+    if busiest > options.max_others:
+        sys.exit(f"nothing written: others used {busiest} cores in a run (--max-others {options.max_others})")
+    write(result)
 
 
 if __name__ == "__main__":

@@ -111,6 +111,7 @@ def test_arrays_there_and_back() -> None:
         ("1.keys", np.array([2, 1]), "sorted"),
         ("popularity", np.array([1.0, np.nan, 1.0]), "finite"),
         ("smoothing", np.array([]), "missing"),
+        ("extra", np.array([1]), "unknown array 'extra'"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(name: str, array: np.ndarray, message: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
@@ -63,7 +63,7 @@ class Dataset:
     members: tuple[str, ...] = ()
     md5: str | None = None
     log_md5: str | None = None
-    columns: Columns = Columns()
+    columns: Columns = field(default_factory=Columns)
     read_log: Callable[[Path], pl.DataFrame] | None = None
     read_items: Callable[[Path], pl.DataFrame] | None = None
     prepared: tuple[str, ...] = ()
@@ -161,9 +161,10 @@ def load_dataset(
     local = data_folder()
     dataset = DATASETS.get(name)
     if local is not None and (local / name / _LOG).is_file():
-        log, items = local / name / _LOG, _described(local / name)
-        default, columns = (SASREC if dataset is not None else _AS_IS), _own_columns(local / name / _LOG)
-        return prepare(log, out, columns, config or default, items, overwrite, progress)[0]
+        own = local / name / _LOG
+        default = SASREC if dataset is not None else _AS_IS
+        described = _described(local / name)
+        return prepare(own, out, _own_columns(own), config or default, described, overwrite, progress)[0]
     if dataset is None:
         raise ConfigError(f"unknown dataset {name!r}: {nearest(name, [*DATASETS, *local_names()])}")
     for folder in dataset.prepared:

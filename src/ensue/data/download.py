@@ -1,4 +1,4 @@
-"""Fetching a publisher's file once: whole or not at all, and compared with its checksum whenever it is used."""
+"""Fetching a publisher's file: whole or not at all, and compared with its checksum whenever it is used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ _CHUNK = 1 << 18
 _TIMEOUT = 30.0
 
 
-def download(url: str, target: Path, md5: str | None = None, progress: DownloadProgress | None = None) -> Path:
+def download(
+    url: str, target: Path, md5: str | None = None, progress: DownloadProgress | None = None
+) -> Path:
     """Download `url` to `target` under a temporary name, check it, and rename it into place.
 
     Where the publisher's MD5 is not known, the SHA-256 of this first download is written to
@@ -63,7 +65,7 @@ def check_download(path: Path, md5: str | None = None) -> None:
     else:
         same = not record.is_file() or record.read_text().strip() == sha256(path)
     if not same:
-        raise ArtefactError(f"{path}: not the file that was published or first downloaded; remove it to fetch it again")
+        raise ArtefactError(f"{path}: not the file once published or downloaded; remove it to try again")
 
 
 def _record(path: Path) -> Path:

@@ -43,7 +43,8 @@ def read_item_table(
     if ids.dtype in (pl.Categorical, pl.Enum):
         ids = ids.cast(pl.String)
     numbers = pl.Series("number", item_ids.encode(ids))
-    frame = frame.drop({id_column, "id"} & set(frame.columns)).rename(_standard_names(frame, plain, id_column))
+    names = _standard_names(frame, plain, id_column)
+    frame = frame.drop({id_column, "id"} & set(frame.columns)).rename(names)
     frame = frame.with_columns(numbers).filter(pl.col("number") > 0).unique("number", keep="first")
     if not frame.height:
         raise DataError(f"{table.where}: none of its ids in {id_column!r} is an item of the log")

@@ -33,7 +33,7 @@ class PrepareConfig(Config):
         min_user_events: users with fewer events are left out.
         min_item_events: items with fewer events are left out.
         filter: "single" counts users and items once, both on the unfiltered log (as SASRec's preparation
-            does, so a few rarer ones remain); "core" repeats until every count holds; "none" ignores the minima.
+            does, so a few rarer ones remain); "core" repeats until every count holds; "none" does not filter.
         duplicates: of several events of one user with one item, keep all, the "first" or the "last".
         exact_duplicates: of events of the same user, item and time, "keep" all or "drop" all but the first.
         min_rating: events rated lower, or not rated, are left out.
@@ -57,7 +57,7 @@ class PrepareReport:
         users: users of the store.
         items: items of the store.
         dropped: reason -> rows.
-        tie_share: share of events that share their time with another of the same user; None without times.
+        tie_share: share of events with the time of another event of the same user; None without times.
         time_unit: the unit that times were read in.
         columns: meaning -> the source's column.
         items_described: items found in the item file; None without one.

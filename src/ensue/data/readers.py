@@ -87,7 +87,10 @@ def open_table(
     if isinstance(source, str | Path):
         return _open_file(Path(source), form, header, multiline)
     if isinstance(source, ArrowStream):
-        frame = pl.DataFrame(source)
+        try:
+            frame = pl.DataFrame(source)
+        except (ValueError, TypeError, pl.exceptions.PolarsError) as error:  # a column of mixed types
+            raise DataError(f"cannot read the {type(source).__name__} ({_first_line(error)})") from None
         return Table(frame.lazy(), frame.columns, f"the {type(source).__name__}")
     raise DataError(f"cannot read {type(source).__name__}: a path or a frame with an Arrow stream is due")
 
@@ -150,8 +153,9 @@ def _open_separated(path: Path, separator: str, header: bool | None, multiline: 
     due = lines - 1 if named else lines
 
     def check(count: int) -> None:
-        if quoted and not multiline and count != due:
-            raise DataError(f"{path}: {count} rows read from {due} lines; {_unbalanced(path)}")
+        # Blank lines before the header are no rows; a swallowed line needs an earlier one left open.
+        if quoted and not multiline and count != due and (found := _unbalanced(path)):
+            raise DataError(f"{path}: {count} rows read from {due} lines; {found}")
 
     return Table(rows, names, str(path), text=True, positional=not named, check=check)
 

@@ -105,7 +105,7 @@ SECOND_WORDS = {
     "Gardens": ("Garden", "Meadow", "Year", "Border", "Keeper", "Almanac", "Path"),
     "History": ("Venice", "Carthage", "Byzantium", "Samarkand", "Lisbon", "Novgorod", "Alexandria"),
     "Horror": ("House", "Chapel", "Mirror", "Cellar", "Choir", "Marsh", "Guest"),
-    "Romance": ("Provence", "Cornwall", "Verona", "Vienna", "Kyoto", "Havana", "Galway"),
+    "Romance": ("Tuscany", "Cornwall", "Verona", "Vienna", "Kyoto", "Havana", "Galway"),
     "Science": ("Universe", "Cell", "Ocean", "Number", "Atom", "Mind", "Forest"),
     "Space": ("Gambit", "Station", "Signal", "Drift", "Accord", "Colony", "Relay"),
     "Travel": ("Silk Road", "Andes", "Danube", "Hebrides", "Sahara", "Baltic", "Alps"),

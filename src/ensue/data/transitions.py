@@ -192,7 +192,10 @@ class Transitions:
             )
         for j, level in enumerate(levels, start=1):
             _check_level(level, j, popularity.size)
-        return cls(popularity, tuple(levels), smoothing)
+        fitted = cls(popularity, tuple(levels), smoothing)
+        if unknown := sorted(named.keys() - fitted.arrays().keys()):
+            raise ArtefactError(f"transition counts: unknown array {unknown[0]!r}")
+        return fitted
 
 
 def _check_level(level: Level, j: int, num_items: int) -> None:

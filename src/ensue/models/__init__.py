@@ -1,6 +1,17 @@
 """One file per model. Importing this package registers them all."""
 
-from ensue.models import sasrec
-from ensue.models.base import MODELS, Encoder, ModelConfig, Scorer, build_model, model_config
+from ensue.models import markov, popularity, sasrec
+from ensue.models.base import MODELS, CountedModel, Encoder, ModelConfig, Scorer, build_model, model_config
 
-__all__ = ["MODELS", "Encoder", "ModelConfig", "Scorer", "build_model", "model_config", "sasrec"]
+__all__ = [
+    "MODELS",
+    "CountedModel",
+    "Encoder",
+    "ModelConfig",
+    "Scorer",
+    "build_model",
+    "markov",
+    "model_config",
+    "popularity",
+    "sasrec",
+]

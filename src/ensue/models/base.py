@@ -60,13 +60,26 @@ class Encoder(Scorer, Protocol):
         ...
 
 
-@runtime_checkable
-class Counted(Scorer, Protocol):
-    """A scorer that is fitted by counting, in one pass and without gradients."""
+class CountedModel(nn.Module):
+    """A scorer that is fitted by counting, in one pass and without gradients; it scores the whole catalogue."""
+
+    def __init__(self, num_items: int, maxlen: int) -> None:
+        super().__init__()
+        self.num_items = num_items
+        self.maxlen = maxlen
 
     def fit(self, train: Sequences) -> None:
         """Count the training sequences."""
-        ...
+        raise TypeError(f"{type(self).__name__} must define fit")
+
+    def score_all(self, batch: SequenceBatch) -> Tensor:
+        """Scores of all items, [B, N]."""
+        raise TypeError(f"{type(self).__name__} must define score_all")
+
+    def score(self, batch: SequenceBatch, items_BC: Tensor | None = None) -> Tensor:
+        """Scores of the candidates, [B, C], or of all items, [B, N]."""
+        scores_BN = self.score_all(batch)
+        return scores_BN if items_BC is None else scores_BN.gather(1, items_BC - 1)
 
 
 @dataclass(frozen=True, slots=True)

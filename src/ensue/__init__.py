@@ -1,0 +1,21 @@
+"""Sequential recommendation: from a person's ordered history, what comes next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ensue.recommender import Recommendation, Recommendations, Recommender, read
+
+__all__ = ["Recommendation", "Recommendations", "Recommender", "__version__", "read"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public face when it is first asked for, so that `import ensue` does not load torch."""
+    if name in __all__:
+        from ensue import recommender
+
+        return getattr(recommender, name)
+    raise AttributeError(f"module 'ensue' has no attribute {name!r}")

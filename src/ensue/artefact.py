@@ -1,0 +1,253 @@
+"""The run folder: everything that serving needs, under one manifest.
+
+`config.toml, model.safetensors, vocabulary.parquet, items.parquet, metrics.json, log.jsonl, card.md, manifest.json`.
+Files are checked against the manifest before anything in them is parsed; tensors are checked against the configuration.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import ensue
+from ensue.data.store import SequenceStore
+from ensue.data.vocabulary import Vocabulary
+from ensue.errors import ArtefactError
+from ensue.evaluate import EvaluateConfig, Standings
+from ensue.files import (
+    atomic_path,
+    check_files,
+    read_json,
+    read_manifest,
+    sha256,
+    write_json,
+    write_manifest,
+    write_text,
+)
+from ensue.models import CountedModel, build_model
+from ensue.train.config import RunConfig
+
+KIND, SCHEMA_VERSION = "run", 1
+CONFIG, MODEL, VOCABULARY, ITEMS = "config.toml", "model.safetensors", "vocabulary.parquet", "items.parquet"
+METRICS, LOG, CARD = "metrics.json", "log.jsonl", "card.md"
+ARTEFACT = (CONFIG, MODEL, VOCABULARY, ITEMS)
+HEADER_LIMIT = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A trained model with what belongs to it.
+
+    Attributes:
+        config: the run's settings.
+        model: the scorer, in evaluation mode.
+        item_ids: external ids of the items 1..N.
+        items: N rows: id, title, category and more where known, and `events`, the item's training events.
+        fingerprint: of the data it was trained on.
+        store: the folder of that data, as it was given; None if it was in memory.
+    """
+
+    config: RunConfig
+    model: nn.Module
+    item_ids: Vocabulary
+    items: pl.DataFrame
+    fingerprint: str
+    store: Path | None
+
+
+def save_run(folder: Path, run: Run, log: list[dict[str, Any]] | None = None) -> None:
+    """Write the run's files and, last, its manifest. An interrupted save leaves no manifest, or the old one's mismatch.
+
+    Args:
+        folder: where to; made if missing.
+        run: what to write.
+        log: the records of training, for the card and `log.jsonl` if that is not there yet.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    run.config.write_toml(folder / CONFIG)
+    with atomic_path(folder / MODEL) as path:
+        save_file({name: tensor.contiguous().cpu() for name, tensor in run.model.state_dict().items()}, path)
+    run.item_ids.write(folder / VOCABULARY)
+    with atomic_path(folder / ITEMS) as path:
+        run.items.write_parquet(path)
+    if not (folder / LOG).exists() or log is not None:
+        write_text(folder / LOG, "".join(json.dumps(record) + "\n" for record in log or []))
+    write_json(folder / METRICS, {})
+    write_text(folder / CARD, _card(run, {}, log or []))
+    _seal(folder, run)
+
+
+def load_run(folder: Path) -> Run:
+    """Open a run folder.
+
+    Raises:
+        ArtefactError: a file is missing, altered, truncated or foreign, or does not fit the configuration.
+    """
+    about = read_manifest(folder, KIND, SCHEMA_VERSION)
+    check_files(folder, about, [*ARTEFACT, LOG, CARD])
+    config = RunConfig.read_toml(folder / CONFIG)
+    item_ids = Vocabulary.read(folder / VOCABULARY)
+    items = pl.read_parquet(folder / ITEMS)
+    if items.height != len(item_ids):
+        raise ArtefactError(f"{folder / ITEMS}: {items.height} rows for {len(item_ids)} items of {VOCABULARY}")
+    model = build_model(config.model, len(item_ids))
+    expected = None if isinstance(model, CountedModel) else model.state_dict()
+    model.load_state_dict(read_tensors(folder / MODEL, expected))
+    model.eval()
+    store = about.get("store")
+    return Run(config, model, item_ids, items, str(about.get("fingerprint")), Path(store) if store else None)
+
+
+def read_tensors(path: Path, expected: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    """Read a safetensors file whose names, shapes and types must be those of `expected`.
+
+    Args:
+        path: the file.
+        expected: tensors of the right names, shapes and types; None for a model whose tensors vary in size.
+
+    Raises:
+        ArtefactError: not such a file, or a value that is NaN or infinite.
+    """
+    with path.open("rb") as handle:
+        header = int.from_bytes(handle.read(8), "little")
+    if not 2 <= header <= min(HEADER_LIMIT, path.stat().st_size - 8):
+        raise ArtefactError(f"{path}: a header of {header:,} bytes; not a model of this release, or truncated")
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise ArtefactError(f"{path}: not valid safetensors ({error})") from None
+    if expected is not None:
+        if tensors.keys() != expected.keys():
+            odd = sorted(tensors.keys() ^ expected.keys())
+            raise ArtefactError(f"{path}: its tensors are not those of the configured model; they differ in {odd[:5]}")
+        for name, tensor in tensors.items():
+            want = expected[name]
+            if tensor.shape != want.shape or tensor.dtype != want.dtype:
+                raise ArtefactError(
+                    f"{path}: tensor {name!r} is {list(tensor.shape)} {tensor.dtype}, the configuration says "
+                    f"{list(want.shape)} {want.dtype}"
+                )
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ArtefactError(f"{path}: tensor {name!r} has a value that is NaN or infinite")
+    return tensors
+
+
+def item_table(store: SequenceStore, events_N: np.ndarray) -> pl.DataFrame:
+    """The store's item table with the column `events`, training events of each item [N]."""
+    return store.item_table.with_columns(pl.Series("events", events_N.astype(np.int64)))
+
+
+def save_evaluation(
+    folder: Path, run: Run, store: SequenceStore, part: str, config: EvaluateConfig, standings: Standings
+) -> dict[str, Any]:
+    """Write the per-user table and add the means to `metrics.json`, to the card, and to the manifest.
+
+    Args:
+        folder: the run folder.
+        run: the run.
+        store: the data evaluated on.
+        part: "test" or "validation".
+        config: protocol and metrics.
+        standings: the results.
+
+    Returns:
+        What was added to `metrics.json` under `<part>/<protocol>`.
+    """
+    table = f"per_user-{part}-{config.protocol}.parquet"
+    with atomic_path(folder / table) as path:
+        per_user_table(store, config, standings).write_parquet(path)
+    entry = {
+        "part": part,
+        "protocol": config.protocol,
+        "settings": config.model_dump(mode="json"),
+        "users": int(len(np.unique(standings.users_B))),
+        "cases": len(standings.users_B),
+        "targets_in_history": int(standings.repeated_B.sum()),
+        "tied": float((standings.equal_B > 0).mean()),
+        "metrics": standings.means(config),
+        "fingerprint": store.fingerprint,
+        "per_user": table,
+        "per_user_sha256": sha256(folder / table),
+    }
+    results = {**read_metrics(folder), f"{part}/{config.protocol}": entry}
+    write_json(folder / METRICS, results)
+    log = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+    write_text(folder / CARD, _card(run, results, log))
+    _seal(folder, run)
+    return entry
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The evaluations so far; none if the file is missing, or was altered since the manifest was written."""
+    try:
+        check_files(folder, read_manifest(folder, KIND, SCHEMA_VERSION), [METRICS])
+    except ArtefactError:
+        return {}
+    return dict(read_json(folder / METRICS))
+
+
+def per_user_table(store: SequenceStore, config: EvaluateConfig, standings: Standings) -> pl.DataFrame:
+    """One row per case: user, target, better, equal, candidates, rank and every metric."""
+    columns: dict[str, Any] = {
+        "user": pl.Series(store.users.decode(standings.users_B + 1)),
+        "target": pl.Series(store.item_ids.decode(standings.targets_B)),
+        "better": standings.better_B,
+        "equal": standings.equal_B,
+        "candidates": standings.candidates_B,
+        "rank": standings.rank_B,
+    }
+    columns |= {config.label(name): standings.metric(name) for name in config.metrics}
+    return pl.DataFrame(columns)
+
+
+def _seal(folder: Path, run: Run) -> None:
+    names = [*ARTEFACT, METRICS, LOG, CARD]
+    write_manifest(
+        folder,
+        names,
+        {
+            "kind": KIND,
+            "schema_version": SCHEMA_VERSION,
+            "ensue": ensue.__version__,
+            "torch": torch.__version__,
+            "model": run.config.model.name,
+            "items": len(run.item_ids),
+            "fingerprint": run.fingerprint,
+            "store": None if run.store is None else str(run.store),
+        },
+    )
+
+
+def _card(run: Run, results: dict[str, Any], log: list[dict[str, Any]]) -> str:
+    """The model card, Markdown."""
+    lines = [
+        f"# {run.config.model.name}",
+        "",
+        f"Made by ensue {ensue.__version__}. Recommends among {len(run.item_ids):,} items.",
+        "",
+        f"- Data: fingerprint `{run.fingerprint}`",
+        f"- Split: {run.config.split.split}; states chosen by validation {run.config.train.validation_metric}",
+        f"- Epochs trained: {sum('epoch' in record for record in log)}",
+        "",
+        "## Results",
+        "",
+    ]
+    for key, entry in results.items():
+        lines += [f"{key}, {entry['cases']:,} cases", "", "| metric | value |", "|---|---|"]
+        lines += [f"| {name} | {value:.4f} |" for name, value in entry["metrics"].items()]
+        lines.append("")
+    if not results:
+        lines += ["Not evaluated yet: `ensue evaluate FOLDER`.", ""]
+    lines += ["## Settings", "", "```toml", run.config.to_toml().rstrip(), "```", ""]
+    return "\n".join(lines)

@@ -1,0 +1,67 @@
+"""Markov chain of order k with back-off: what followed the last items before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ensue.batches.batch import SequenceBatch
+from ensue.data.split import Sequences
+from ensue.data.transitions import MAX_ORDER, Transitions, fit_transitions
+from ensue.errors import ArtefactError, EnsueError
+from ensue.models.base import MODELS, CountedModel, ModelConfig, ModelEntry
+
+
+class MarkovConfig(ModelConfig):
+    """Length of the context and weight of the shorter ones."""
+
+    name: Literal["markov"] = "markov"
+    order: int = Field(1, ge=1, le=MAX_ORDER, description="longest context, in items")
+    smoothing: float = Field(1.0, gt=0, description="events that the shorter context's prediction is worth")
+
+
+class Markov(CountedModel):
+    """p(i | last k items), interpolated with shorter contexts and popularity; see `Transitions.score`."""
+
+    def __init__(self, config: MarkovConfig, num_items: int) -> None:
+        super().__init__(num_items, config.maxlen)
+        self.config = config
+        self.transitions: Transitions | None = None
+
+    def fit(self, train: Sequences) -> None:
+        """Count what follows every context of up to `order` items."""
+        self.transitions = fit_transitions(train, self.config.order, self.config.smoothing)
+
+    def score_all(self, batch: SequenceBatch) -> Tensor:
+        """Probabilities of the next item: [B, N]."""
+        return torch.from_numpy(self._fitted().score(batch.items_P.cpu().numpy(), batch.lengths_B.cpu().numpy()))
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
+        """The counts as tensors, under the names of `Transitions.arrays`."""
+        return {name: torch.from_numpy(array) for name, array in self._fitted().arrays().items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Take the counts that `state_dict` gave.
+
+        Raises:
+            ArtefactError: the counts do not fit together, or are of another catalogue or order.
+        """
+        transitions = Transitions.from_arrays({name: tensor.numpy() for name, tensor in state_dict.items()})
+        if transitions.order != self.config.order or transitions.popularity_N.size != self.num_items:
+            raise ArtefactError(
+                f"transition counts of order {transitions.order} over {transitions.popularity_N.size} items; the "
+                f"settings say order {self.config.order} over {self.num_items}"
+            )
+        self.transitions = transitions
+
+    def _fitted(self) -> Transitions:
+        if self.transitions is None:
+            raise EnsueError("this Markov chain has not been fitted: call fit first")
+        return self.transitions
+
+
+MODELS.register("markov")(ModelEntry(MarkovConfig, Markov))

@@ -1,0 +1,146 @@
+"""The recipes, and how a name, a recipe and single settings become a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ensue.errors import ConfigError, nearest
+from ensue.models import MODELS, model_config
+from ensue.registry import Registry
+from ensue.train.config import RunConfig
+
+Values = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Settings by section, with what they are for and what they gave.
+
+    Attributes:
+        name: its name.
+        summary: what it is, with its source.
+        expected: measured score and time, and on what.
+        make: the settings.
+    """
+
+    name: str
+    summary: str
+    expected: str
+    make: Callable[[], Values]
+
+
+RECIPES: Registry[Recipe] = Registry("preset")
+
+
+def _recipe(name: str, expected: str) -> Callable[[Callable[[], Values]], Callable[[], Values]]:
+    def put(make: Callable[[], Values]) -> Callable[[], Values]:
+        summary = " ".join((make.__doc__ or "").split())
+        RECIPES.register(name)(Recipe(name, summary, expected, make))
+        return make
+
+    return put
+
+
+def sections(model: str) -> dict[str, list[str]]:
+    """Section -> fields of a run with this model; every field's name is in one section only."""
+    found = {"model": [name for name in MODELS[model].config.model_fields if name != "name"]}
+    for section in ("objective", "train", "split", "evaluate"):
+        annotation = RunConfig.model_fields[section].annotation
+        assert annotation is not None
+        found[section] = list(annotation.model_fields)
+    return found
+
+
+def run_config(model: str | None, preset: str | None, settings: dict[str, Any]) -> RunConfig:
+    """The configuration of a model and preset with single settings changed.
+
+    Args:
+        model: a model's name; the preset's, or "sasrec", by default.
+        preset: a recipe's name, or None.
+        settings: field -> value, by flat names.
+
+    Raises:
+        ConfigError: an unknown model, preset or field, or a value out of range.
+    """
+    values: Values = {} if preset is None else {key: dict(part) for key, part in RECIPES[preset].make().items()}
+    chosen = values.setdefault("model", {})
+    if model is not None and preset is not None and chosen.get("name", "sasrec") != model:
+        raise ConfigError(f"preset {preset!r} is of model {chosen.get('name')!r}, not {model!r}")
+    name = model or chosen.get("name", "sasrec")
+    chosen["name"] = name
+    known = {field: section for section, fields in sections(name).items() for field in fields}
+    for field, value in settings.items():
+        if field not in known:
+            raise ConfigError(f"unknown setting {field!r} of model {name!r}: {nearest(field, known)}")
+        values.setdefault(known[field], {})[field] = value
+    return RunConfig.parse({**values, "model": model_config(chosen)})
+
+
+@_recipe("sasrec-paper", "not measured yet")
+def sasrec_paper() -> Values:
+    """SASRec as published for MovieLens-1M (Kang & McAuley 2018): BCE, one negative, width 50, post-norm."""
+    return {
+        "model": {"name": "sasrec", "norm": "post"},
+        "objective": {"loss": "bce"},
+        "train": {"num_epochs": 300, "eval_epochs": 5, "patience": 12},
+        "evaluate": {"protocol": "uniform-100"},
+    }
+
+
+@_recipe("sasrec-paper-sparse", "not measured yet")
+def sasrec_paper_sparse() -> Values:
+    """SASRec as published for Amazon and Steam: BCE, one negative, width 50, dropout 0.5, maxlen 50, pre-norm."""
+    return {
+        "model": {"name": "sasrec", "maxlen": 50, "dropout_rate": 0.5, "norm": "pre"},
+        "objective": {"loss": "bce"},
+        "train": {"num_epochs": 300, "eval_epochs": 5, "patience": 12},
+        "evaluate": {"protocol": "uniform-100"},
+    }
+
+
+@_recipe("sasrec-ce", "not measured yet")
+def sasrec_ce() -> Values:
+    """SASRec with the full softmax: the best without times on catalogues up to some hundred thousand items."""
+    return {
+        "model": {"name": "sasrec", "hidden_units": 64, "dropout_rate": 0.2},
+        "objective": {"loss": "ce"},
+        "train": {"num_epochs": 200, "eval_epochs": 2, "patience": 8},
+    }
+
+
+@_recipe("sasrec-sampled", "not measured yet")
+def sasrec_sampled() -> Values:
+    """SASRec with sampled softmax, 256 shared negatives by popularity: for sparse data and large catalogues."""
+    return {
+        "model": {"name": "sasrec", "maxlen": 50, "hidden_units": 64, "num_blocks": 1, "dropout_rate": 0.2},
+        "objective": {
+            "loss": "sampled-softmax",
+            "negatives": "uniform",
+            "num_negatives": 256,
+            "share_negatives": True,
+            "logq": False,
+        },
+        "train": {"num_epochs": 200, "eval_epochs": 2, "patience": 8},
+    }
+
+
+@_recipe("gsasrec", "not measured yet")
+def gsasrec() -> Values:
+    """gSASRec (Petrov & Macdonald, RecSys 2023): generalised BCE with 256 negatives, t = 0.75."""
+    return {
+        "model": {"name": "sasrec", "hidden_units": 128, "dropout_rate": 0.5},
+        "objective": {"loss": "gbce", "num_negatives": 256, "gbce_t": 0.75},
+        "train": {"num_epochs": 200, "eval_epochs": 2, "patience": 10},
+    }
+
+
+@_recipe("demo", "not measured yet")
+def demo() -> Values:
+    """A small SASRec that learns the simulated shop of `ensue demo` within a minute."""
+    return {
+        "model": {"name": "sasrec", "maxlen": 60, "hidden_units": 64, "dropout_rate": 0.1},
+        "objective": {"loss": "ce"},
+        "train": {"num_epochs": 40, "batch_size": 64, "patience": 6, "lr": 0.002},
+    }

@@ -1,0 +1,296 @@
+"""The public face: read a log, fit a model, recommend, evaluate, save and load."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self, cast
+
+import numpy as np
+import torch
+
+from ensue.artefact import Run, item_table, load_run, save_evaluation, save_run
+from ensue.batches.batch import SequenceBatch
+from ensue.data.interactions import Columns
+from ensue.data.prepare import PrepareConfig, prepare
+from ensue.data.readers import Source
+from ensue.data.split import Cases, make_split
+from ensue.data.store import SequenceStore
+from ensue.data.transitions import fit_popularity
+from ensue.data.vocabulary import ExternalId
+from ensue.errors import DataError, EnsueError
+from ensue.evaluate import EvaluateConfig, Progress, Standings, evaluate, model_device
+from ensue.index import ExactIndex, top_k
+from ensue.models import CountedModel, Encoder, Scorer, build_model
+from ensue.recipes import run_config
+from ensue.train.config import RunConfig
+from ensue.train.log import Watcher
+from ensue.train.loop import Trainer
+
+
+def read(
+    source: Source,
+    user: str | None = None,
+    item: str | None = None,
+    time: str | None = None,
+    items: Source | None = None,
+    **settings: Any,
+) -> SequenceStore:
+    """Read and prepare a log in memory.
+
+    Args:
+        source: a file (CSV, TSV, `::`, JSON Lines, Parquet), or a frame (polars, pandas, pyarrow, DuckDB).
+        user: column of user ids; by default a usual name.
+        item: column of item ids; by default a usual name.
+        time: column of times; by default a usual name, or the order of rows.
+        items: a file or frame with the items' titles and categories.
+        settings: fields of `PrepareConfig`, such as `min_user_events=5`.
+
+    Raises:
+        DataError: the log cannot be read, or nothing of it is left.
+        ConfigError: an unknown setting.
+    """
+    config = PrepareConfig.parse(settings)
+    return prepare(source, None, Columns(user=user, item=item, time=time), config, items)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """An item, by its external id."""
+
+    item: ExternalId
+    score: float
+    title: str | None = None
+
+
+@dataclass(frozen=True)
+class Recommendations(Sequence[Recommendation]):
+    """Items from the best down, and what there is to know about them.
+
+    Attributes:
+        items: the recommendations.
+        unknown: ids of the history that the model does not know; they were skipped.
+        note: says so when the items are merely the popular ones; else None.
+    """
+
+    items: tuple[Recommendation, ...]
+    unknown: tuple[ExternalId, ...] = ()
+    note: str | None = None
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.items[place]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def ids(self) -> list[ExternalId]:
+        """The external ids alone."""
+        return [entry.item for entry in self.items]
+
+
+@dataclass
+class Recommender:
+    """A model by name or recipe, its settings, and after `fit` or `load` all it needs to recommend.
+
+    Args:
+        model: "sasrec", "markov", "popularity", ...
+        preset: a recipe to start from, as `ensue presets` lists them.
+        settings: any field of the run's settings by its flat name, such as `hidden_units=64, loss="ce"`.
+    """
+
+    config: RunConfig
+    run: Run | None = field(default=None, repr=False)
+    log: list[dict[str, Any]] = field(default_factory=list, repr=False)
+
+    def __init__(self, model: str | None = None, preset: str | None = None, **settings: Any) -> None:
+        self.config = run_config(model, preset, settings)
+        self.run, self.log = None, []
+
+    @classmethod
+    def from_config(cls, config: RunConfig) -> Self:
+        """A recommender of a complete configuration."""
+        self = cls.__new__(cls)
+        self.config, self.run, self.log = config, None, []
+        return self
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Open a run folder that `save`, `fit(folder=...)` or `ensue train` wrote.
+
+        Raises:
+            ArtefactError: a file is missing, altered or foreign.
+        """
+        run = load_run(Path(folder))
+        self = cls.from_config(run.config)
+        self.run = run
+        return self
+
+    def fit(
+        self, data: SequenceStore | Source, folder: str | Path | None = None, watchers: Iterable[Watcher] = ()
+    ) -> Self:
+        """Train on the training part of the split; the best state on validation is kept.
+
+        Args:
+            data: a store, or a log to prepare with the usual settings.
+            folder: a run folder; training there resumes where it stopped, and the run is saved when done.
+            watchers: who follows the training.
+
+        Raises:
+            DataError: the log cannot be read, or there is nothing to train on.
+            TrainingError: the folder holds a run of other data or settings, or the loss is not finite.
+        """
+        store = data if isinstance(data, SequenceStore) else read(data)
+        split = make_split(store, self.config.split)
+        path = None if folder is None else Path(folder)
+        model = build_model(self.config.model, store.num_items)
+        if isinstance(model, CountedModel):
+            model.fit(split.train)
+            self.log = []
+        else:
+            result = Trainer(self.config, split, path, watchers).run()
+            model, self.log = result.model, result.progress.records
+        items = item_table(store, fit_popularity(split.train))
+        model.eval()
+        self.run = Run(self.config, model, store.item_ids, items, store.fingerprint, store.folder)
+        if path is not None:
+            save_run(path, self.run, self.log)
+        return self
+
+    def save(self, folder: str | Path) -> None:
+        """Write a run folder; files are written whole or not at all."""
+        save_run(Path(folder), self._run(), self.log)
+
+    def recommend(
+        self, history: Sequence[ExternalId], k: int = 10, exclude_seen: bool = True, times: Sequence[int] | None = None
+    ) -> Recommendations:
+        """What comes next after a history.
+
+        Args:
+            history: external ids, oldest first. Unknown ones are reported and skipped; if none is left, the items
+                are the popular ones, and the note says so.
+            k: how many; fewer come back when fewer are left.
+            exclude_seen: leave out the items of the history.
+            times: seconds since the epoch of each event, for models that read times.
+
+        Raises:
+            EnsueError: `k` is below 1, or the model was not fitted.
+        """
+        run = self._run()
+        if k < 1:
+            raise EnsueError(f"k must be at least 1 (got {k})")
+        if times is not None and len(times) != len(history):
+            raise EnsueError(f"times must be as many as the history's items, {len(history)} (got {len(times)})")
+        numbers = run.item_ids.encode(list(history))
+        unknown = tuple(item for item, number in zip(history, numbers, strict=True) if number == 0)
+        known = numbers > 0
+        seen = torch.from_numpy(np.unique(numbers[known]).astype(np.int64))
+        note = None
+        if known.any():
+            stamps = None if times is None else np.asarray(times, dtype=np.int64)[known]
+            scores_N = self._score(numbers[known], stamps)
+        else:
+            scores_N = torch.from_numpy(run.items["events"].to_numpy().copy()).float()
+            note = "no known item in the history: these are the most popular items"
+        scores, items = top_k(scores_N[None], k, [seen] if exclude_seen else None)
+        return Recommendations(self._named(items[0], scores[0]), unknown, note)
+
+    def similar(self, item: ExternalId, k: int = 10) -> Recommendations:
+        """Items whose vectors have the largest cosine with this item's.
+
+        Raises:
+            DataError: the model does not know the item.
+            EnsueError: the model has no item vectors.
+        """
+        run = self._run()
+        number = int(run.item_ids.encode([item])[0])
+        if number == 0:
+            raise DataError(f"item {item!r} is not among the {len(run.item_ids):,} items of this model")
+        if not isinstance(run.model, Encoder):
+            raise EnsueError(f"model {run.config.model.name!r} has no item vectors: similar needs an encoder")
+        with torch.inference_mode():
+            unit_ND = torch.nn.functional.normalize(run.model.item_vectors().float(), dim=-1)
+            scores, items = ExactIndex(unit_ND).search(unit_ND[number - 1 : number], k, [torch.tensor([number])])
+        return Recommendations(self._named(items[0], scores[0]))
+
+    def evaluate(
+        self,
+        data: SequenceStore,
+        part: str = "test",
+        config: EvaluateConfig | None = None,
+        folder: str | Path | None = None,
+        progress: Progress | None = None,
+    ) -> tuple[dict[str, float], Standings]:
+        """Rank the held-out events of the run's split.
+
+        Args:
+            data: the store that the model was trained on.
+            part: "test" or "validation".
+            config: protocol and metrics; the run's own by default.
+            folder: the run folder, to add the results to.
+            progress: called with (cases done, cases in all).
+
+        Returns:
+            The mean of every metric, and each case's standing.
+
+        Raises:
+            DataError: the store is not the one that the model was trained on.
+        """
+        run = self._run()
+        if data.fingerprint != run.fingerprint:
+            raise DataError(
+                f"this run was trained on data {run.fingerprint[:12]}..., and this store is {data.fingerprint[:12]}...: "
+                "item numbers would not agree"
+            )
+        config = config or run.config.evaluate
+        split = make_split(data, run.config.split)
+        cases: Cases = {"test": split.test, "validation": split.validation}[part]
+        standings = evaluate(cast(Scorer, run.model), cases, config, split.train, progress)
+        if folder is not None:
+            save_evaluation(Path(folder), run, data, part, config, standings)
+        return standings.means(config), standings
+
+    def _score(self, numbers: np.ndarray, times: np.ndarray | None) -> torch.Tensor:
+        """Scores of all items after one history: [N]."""
+        model = cast(Scorer, self._run().model)
+        numbers = numbers[-model.maxlen :]
+        times = None if times is None else times[-model.maxlen :]
+        batch = SequenceBatch.from_numpy(numbers, np.array([len(numbers)]), times)
+        with torch.inference_mode():
+            return model.score(batch.to(model_device(model)))[0].float().cpu()
+
+    def _named(self, items: torch.Tensor, scores: torch.Tensor) -> tuple[Recommendation, ...]:
+        run = self._run()
+        kept = torch.isfinite(scores)
+        numbers = items[kept].numpy()
+        titles: list[Any] = [None] * len(numbers)
+        if "title" in run.items.columns:
+            titles = run.items["title"].gather(numbers - 1).to_list()
+        ids = run.item_ids.decode(numbers)
+        return tuple(
+            Recommendation(item, float(score), title)
+            for item, score, title in zip(ids, scores[kept].tolist(), titles, strict=True)
+        )
+
+    def _run(self) -> Run:
+        if self.run is None:
+            raise EnsueError("this recommender has no model yet: call fit, or Recommender.load(folder)")
+        return self.run
+
+
+def history_of(store: SequenceStore, user: ExternalId) -> tuple[list[ExternalId], list[int] | None]:
+    """A user's items, oldest first, and their times if the store has them.
+
+    Raises:
+        DataError: the store does not know the user.
+    """
+    number = int(store.users.encode([user])[0])
+    if number == 0:
+        raise DataError(f"user {user!r} is not among the {store.num_users:,} users of this data")
+    events = slice(int(store.offsets[number - 1]), int(store.offsets[number]))
+    times = None if store.times is None else store.times[events].tolist()
+    return store.item_ids.decode(store.items[events]), times
+
+
+__all__ = ["Recommendation", "Recommendations", "Recommender", "history_of", "read"]

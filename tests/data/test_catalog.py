@@ -1,0 +1,165 @@
+import gzip
+import hashlib
+import os
+import urllib.error
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ensue.data import catalog
+from ensue.data.catalog import DATASETS, load_dataset, local_names
+from ensue.data.download import check_download, download
+from ensue.data.prepare import PrepareConfig
+from ensue.errors import ArtefactError, ConfigError, DataError
+
+REAL = Path(os.environ.get("ENSUE_DATA", Path(__file__).parents[3] / "shared" / "data"))
+EVERYTHING = PrepareConfig(filter="none")
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch):
+    """An empty $ENSUE_DATA and cache, and no network."""
+    monkeypatch.setenv("ENSUE_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def refuse(url, timeout):
+        raise urllib.error.URLError("unreachable")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
+
+
+def put(folder, name, content):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content)
+
+
+@pytest.mark.parametrize("name", list(DATASETS))
+def test_without_network_the_error_says_what_to_put_where(empty, name):
+    with pytest.raises(DataError, match=rf"no network.*put {DATASETS[name].file} .*\$ENSUE_DATA/{name}"):
+        load_dataset(name)
+
+
+def test_unknown_names_are_answered_with_the_known(empty):
+    with pytest.raises(ConfigError, match="did you mean 'ml-1m'"):
+        load_dataset("ml-1n")
+
+
+def test_movielens_files_are_read_as_published(empty, monkeypatch):
+    log = b"1::10::5::978300760\n1::20::3::978300761\n2::10::4::978300762\n"
+    movies = "10::Am\xe9lie (2001)::Comedy|Romance\n20::Heat (1995)::Action\n".encode("latin-1")
+    put(empty / "ml-1m", "ratings.dat", log)
+    put(empty / "ml-1m", "movies.dat", movies)
+    with pytest.raises(ArtefactError, match=r"ratings\.dat: not the file once published"):
+        load_dataset("ml-1m", config=EVERYTHING)
+    known = replace(DATASETS["ml-1m"], log_md5=hashlib.md5(log).hexdigest())
+    monkeypatch.setitem(catalog.DATASETS, "ml-1m", known)
+    store = load_dataset("ml-1m", config=EVERYTHING)
+    assert store.titles == [None, "Am\xe9lie (2001)", "Heat (1995)"]
+    assert store.categories[1] == "Comedy|Romance"
+    assert (store.num_users, store.num_items, store.num_events) == (2, 2, 3)
+
+
+def test_an_archive_is_checked_and_unpacked(empty, monkeypatch, tmp_path):
+    item = "7|Film (1990)|01-Jan-1990||http://x|" + "|".join("0100000000000000001") + "\n"
+    (empty / "ml-100k").mkdir()
+    archive = empty / "ml-100k" / "ml-100k.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("ml-100k/u.data", "1\t7\t3\t881250949\n2\t7\t4\t881250950\n")
+        packed.writestr("ml-100k/u.item", item)
+    with pytest.raises(ArtefactError, match=r"ml-100k\.zip"):
+        load_dataset("ml-100k", config=EVERYTHING)
+    known = replace(DATASETS["ml-100k"], md5=hashlib.md5(archive.read_bytes()).hexdigest())
+    monkeypatch.setitem(catalog.DATASETS, "ml-100k", known)
+    store = load_dataset("ml-100k", tmp_path / "out", config=EVERYTHING)
+    assert store.titles == [None, "Film (1990)"]
+    assert store.categories == [None, "Action|Western"]
+    assert store.times.tolist() == [881250949, 881250950]
+
+
+def test_amazon_and_steam_files_are_read_as_published(empty):
+    put(
+        empty / "amazon-beauty",
+        "ratings_Beauty.csv",
+        b"A1,0205616461,4.0,1369699200\nA1,B001,2.0,1369699200\n",
+    )
+    store = load_dataset("amazon-beauty", config=EVERYTHING)
+    assert store.item_ids.ids.to_list() == ["0205616461", "B001"]
+    lines = b"{u'username': u'Ch\\xe9', u'date': u'2017-12-17', u'product_id': u'7', u'text': u'\"'}\n"
+    put(empty / "steam", "steam_reviews.json.gz", gzip.compress(lines))
+    store = load_dataset("steam", config=EVERYTHING)
+    assert store.users.ids.to_list() == ["Ch\xe9"]
+    assert store.times.tolist() == [1513468800]
+    put(empty / "steam", "steam_reviews.json.gz", gzip.compress(lines + b"__import__('os')\n"))
+    with pytest.raises(DataError, match="line 2 is not a review"):
+        load_dataset("steam", config=EVERYTHING)
+
+
+def test_any_prepared_folder_is_a_dataset(empty):
+    (empty / "mine").mkdir()
+    frame = pl.DataFrame({"user_id": [1, 1], "item_id": [5, 6], "period": [0, 1], "split": ["train", "test"]})
+    frame.write_parquet(empty / "mine" / "interactions.parquet")
+    assert local_names() == ["mine"]
+    store = load_dataset("mine")
+    assert store.times is None
+    assert store.features["period"].tolist() == [0, 1]
+    assert store.feature_values["split"].ids.to_list() == ["test", "train"]
+
+
+def test_download_is_checked_and_remembered(tmp_path):
+    origin, target = tmp_path / "origin", tmp_path / "cache" / "file"
+    origin.write_bytes(b"content")
+    seen = []
+    download(origin.as_uri(), target, progress=lambda done, total: seen.append((done, total)))
+    assert target.read_bytes() == b"content"
+    assert seen == [(7, 7)]
+    check_download(target)
+    target.write_bytes(b"other")
+    with pytest.raises(ArtefactError, match="remove it"):
+        check_download(target)
+    with pytest.raises(DataError, match="MD5"):
+        download(origin.as_uri(), tmp_path / "cache" / "wrong", md5="0" * 32)
+    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["file", "file.sha256"]
+
+
+def real(name):
+    return pytest.mark.skipif(not (REAL / name).is_dir(), reason=f"{name} is not here (ENSUE_DATA)")
+
+
+@real("ml-1m")
+def test_ml_1m_is_prepared_exactly_as_sasrec(monkeypatch, tmp_path):
+    monkeypatch.setenv("ENSUE_DATA", str(REAL))
+    store = load_dataset("ml-1m", tmp_path / "ml-1m")
+    assert (store.num_users, store.num_items, store.num_events) == DATASETS["ml-1m"].counts
+    # 77.4 % share their second with another rating of the user (52.9 % with the one just before).
+    assert store.made["report"]["tie_share"] == pytest.approx(0.77385, abs=5e-6)
+    same = np.diff(store.times) == 0
+    same[store.offsets[1:-1] - 1] = False
+    assert same.sum() / store.num_events == pytest.approx(0.52886, abs=5e-6)
+    published = pl.read_parquet(REAL / "ml-1m-sasrec" / "interactions.parquet")
+    published = published.sort("orig_user_id", maintain_order=True)
+    assert np.array_equal(np.repeat(store.users.ids.to_numpy(), store.lengths), published["orig_user_id"])
+    assert np.array_equal(store.item_ids.ids.to_numpy()[store.items - 1], published["orig_item_id"])
+    assert np.array_equal(store.times, published["timestamp"])
+    assert store.titles[1] == "Toy Story (1995)"
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        pytest.param("ml-1m-sasrec", (6_040, 3_416, 999_611), marks=real("ml-1m-sasrec")),
+        pytest.param("amazon-games", (31_013, 23_715, 287_107), marks=real("amazon-games-sasrec")),
+        pytest.param("amazon-beauty-5core", (22_363, 12_101, 198_502), marks=real("amazon-beauty-5core")),
+        pytest.param("diginetica-srgnn", (202_633, 43_097, 982_961), marks=real("diginetica-srgnn")),
+        pytest.param("yoochoose-ader", (816_019, 25_958, 3_370_578), marks=real("yoochoose-ader")),
+    ],
+)
+def test_filtered_sets_keep_every_row(monkeypatch, name, counts):
+    monkeypatch.setenv("ENSUE_DATA", str(REAL))
+    store = load_dataset(name)
+    assert (store.num_users, store.num_items, store.num_events) == counts

@@ -1,0 +1,277 @@
+import gzip
+import io
+import json
+
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ensue.data.interactions import Columns, read_interactions
+from ensue.data.moments import to_microseconds
+from ensue.errors import ConfigError, DataError
+
+NASTY = [
+    "007",
+    "7",
+    "NA",
+    "null",
+    "nan",
+    "None",
+    "1e5",
+    "-0",
+    " 7",
+    "9007199254740993",
+    "9007199254740992",
+    "é",
+    "a,b",
+]
+
+
+LINE = st.text(st.characters(codec="utf-8", exclude_characters='"\r\n'), max_size=5)
+
+
+@pytest.fixture
+def write(tmp_path):
+    def put(text, name="log.csv"):
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return put
+
+
+def ids(log, name="user"):
+    return log.frame[name].to_list()
+
+
+def balanced(log):
+    assert log.rows_in == len(log.frame) + sum(log.dropped.values())
+    return log
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.one_of(st.sampled_from(["", *NASTY]), LINE),
+            st.one_of(st.sampled_from(["", *NASTY]), st.integers(-(2**64), 2**64).map(str)),
+            st.sampled_from(["1", "", "x", "2.5", "2014-01-01", "1e300"]),
+        ),
+        max_size=12,
+    )
+)  # fmt: skip
+def test_rows_in_are_rows_kept_and_dropped_and_ids_come_out_as_written(tmp_path_factory, rows):
+    path = tmp_path_factory.getbasetemp() / "nasty.csv"
+    path.write_text("user,item,time\n" + "".join(f'"{user}","{item}",{time}\n' for user, item, time in rows))
+    log = balanced(read_interactions(path))
+    assert log.rows_in == len(rows)
+    kept = [row for row in rows if row[0] and row[1] and row[2] not in ("", "x", "1e300")]
+    assert [str(user) for user in ids(log)] == [row[0] for row in kept]
+    assert [str(item) for item in ids(log, "item")] == [row[1] for row in kept]
+    assert log.dropped.get("missing user", 0) == sum(not row[0] for row in rows)
+    for column in ("user", "item"):
+        assert log.frame[column].dtype in (pl.String, pl.Int64)
+
+
+@given(st.lists(st.one_of(st.none(), st.text(st.characters(codec="utf-8"), max_size=6)), max_size=12))
+def test_frames_keep_any_text(texts):
+    frame = pl.DataFrame(
+        {"user": texts, "item": [1] * len(texts)}, schema={"user": pl.String, "item": pl.Int32}
+    )
+    log = balanced(read_interactions(frame))
+    assert ids(log) == [text for text in texts if text]
+
+
+def test_one_odd_id_makes_the_column_text(write):
+    assert ids(read_interactions(write("user,item\n7,1\n8,2\n"))) == [7, 8]
+    assert ids(read_interactions(write("user,item\n7,1\n08,2\n"))) == ["7", "08"]
+    assert ids(read_interactions(write("user,item\n7,1\n,2\n"))) == [7]
+    large = "9007199254740993\n9007199254740992\n9223372036854775808\n"
+    text = "item,user\n" + "".join(f"1,{line}\n" for line in large.split())
+    assert ids(read_interactions(write(text))) == large.split()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'user,item,time\na,"b,1\nc,d,2\ne,f,3\n',
+        'user,item,time\na,"b,1\nc,d"",2\ne,f,3\n"',
+        'user,item,time\na,"b,1\nc,d",2\n',
+        'user,item,time\na,b,1\nc,"d\ne",2\n',
+    ],
+)
+def test_an_unclosed_quote_is_an_error_that_names_its_line(write, text):
+    with pytest.raises(DataError, match=r"line [23] opens a quote"):
+        read_interactions(write(text))
+
+
+def test_fields_over_several_lines_are_allowed_on_request(write):
+    path = write('user,item,text\na,b,"one\ntwo"\nc,d,x\n')
+    assert ids(balanced(read_interactions(path, Columns(multiline=True)))) == ["a", "c"]
+
+
+def test_quotes_and_separators_inside_quotes(write):
+    log = read_interactions(write('user,item\n"a,b","say ""hi"""\n'))
+    assert (ids(log), ids(log, "item")) == (["a,b"], ['say "hi"'])
+
+
+def test_rows_are_dropped_by_reason(write):
+    log = balanced(read_interactions(write("user,item,time\n,b,1\na,,1\na,b,\na,b,soon\na,b,1\n\n")))
+    assert log.dropped == {"missing user": 2, "missing item": 1, "missing time": 1, "unreadable time": 1}
+    assert log.frame["row"].to_list() == [4]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("ratings.dat", "1::10::5::97830\n2::20::4::97831\n", [(1, 10, 97830), (2, 20, 97831)]),
+        ("log.txt", "1 10 5\n2  20  6 \n", [(1, 10, 5), (2, 20, 6)]),
+        ("u.data", "1\t10\t3\t5\n2\t20\t4\t6\n", [(1, 10, 5), (2, 20, 6)]),
+        ("log.tsv", "userId\titemId\ttimestamp\n1\t10\t5\n", [(1, 10, 5)]),
+        ("log.csv", "A1,0439,5.0,100\nA2,B00,1.0,200\n", [("A1", "0439", 100), ("A2", "B00", 200)]),
+        ("log.jsonl", '{"user":1,"item":"007","time":5}\n', [(1, "007", 5)]),
+        ("log", "1,10,3,5\n", [(1, 10, 5)]),
+    ],
+)  # fmt: skip
+def test_formats_are_seen_from_name_and_content(write, name, text, expected):
+    log = balanced(read_interactions(write(text, name)))
+    rows = zip(ids(log), ids(log, "item"), (log.frame["time"] // 1_000_000).to_list(), strict=True)
+    assert list(rows) == expected
+    packed = write(gzip.compress(text.encode()), name + ".gz")
+    assert read_interactions(packed).frame.equals(log.frame)
+
+
+def test_space_separated_pairs_keep_file_order(write):
+    log = balanced(read_interactions(write("1 3\n1 2\n2 9 9\nodd\n\n1 1\n", "log.txt")))
+    assert ids(log, "item") == [3, 2, 1]
+    assert log.dropped == {"malformed row": 3}
+    assert "time" not in log.frame.columns
+
+
+def test_the_format_can_be_said(write):
+    path = write("1,10\n", "log.weird")
+    with pytest.raises(DataError, match="one column only"):
+        read_interactions(path, Columns(format="tsv", header=False))
+    assert ids(read_interactions(path, Columns(format="csv", header=False))) == [1]
+    with pytest.raises(ConfigError, match="format"):
+        Columns.parse({"format": "xml"})
+
+
+def test_json_lines_refuse_to_merge_a_number_and_a_text(write):
+    with pytest.raises(DataError, match=r"line 2: 'user' is a number"):
+        read_interactions(write('{"user":"7","item":"a"}\n{"user":7,"item":"b"}\n', "log.jsonl"))
+    with pytest.raises(DataError, match="Float64"):
+        read_interactions(write('{"user":1e5,"item":"a"}\n', "log.jsonl"))
+    with pytest.raises(DataError, match=r"log\.jsonl"):
+        read_interactions(write('{"user":1,"item":"a"}\n{"user":\n', "log.jsonl"))
+    log = read_interactions(write(json.dumps({"user": 9007199254740993, "item": "NA"}) + "\n", "log.jsonl"))
+    assert (ids(log), ids(log, "item")) == ([9007199254740993], ["NA"])
+
+
+def test_frames_of_all_kinds_read_the_same():
+    data = {"user_id": ["a", "b"], "item_id": [9007199254740993, 2], "timestamp": [5, 6]}
+    frames = [pl.DataFrame(data), pl.DataFrame(data).lazy(), pd.DataFrame(data), pa.table(data)]
+    buffer = io.BytesIO()
+    pl.DataFrame(data).write_parquet(buffer)
+    logs = [read_interactions(frame).frame for frame in frames]
+    assert all(log.equals(logs[0]) for log in logs)
+    assert logs[0]["item"].to_list() == data["item_id"]
+
+
+def test_parquet_keeps_text_ids_text(tmp_path):
+    pl.DataFrame({"user": ["7", "8"], "item": [1, 2]}).write_parquet(tmp_path / "log.parquet")
+    assert ids(read_interactions(tmp_path / "log.parquet")) == ["7", "8"]
+
+
+def test_float_ids_are_refused_with_the_reason():
+    with pytest.raises(DataError, match="pandas makes integers with missing values floats"):
+        read_interactions(pd.DataFrame({"user": [1, None], "item": [1, 2]}))
+    with pytest.raises(DataError, match="cannot read the DataFrame"):
+        read_interactions(pd.DataFrame({"user": [1, "a"], "item": [1, 2]}, dtype=object))
+    with pytest.raises(DataError, match="Boolean"):
+        read_interactions(pl.DataFrame({"user": [True], "item": [1]}))
+
+
+def test_columns_are_found_or_named(write):
+    path = write("userId,movieId,rating,timestamp\n1,2,3.5,4\n")
+    log = read_interactions(path)
+    assert log.columns == {"user": "userId", "item": "movieId", "time": "timestamp", "rating": "rating"}
+    assert "time" not in read_interactions(path, Columns(time="-")).frame.columns
+    with pytest.raises(DataError, match=r"no column 'movieid'.*did you mean 'movieId'.*rating"):
+        read_interactions(path, Columns(item="movieid"))
+    with pytest.raises(DataError, match="which column is the user"):
+        read_interactions(write("who,what\na,b\n"))
+    with pytest.raises(DataError, match="3 columns without names"):
+        read_interactions(write("1,2,3\n"))
+    assert read_interactions(write("1,2,3\n"), Columns(time="3")).columns["time"] == "3"
+
+
+def test_features_are_typed_and_kept(write):
+    path = write("user,item,event,price,n\na,b,buy,1.5,3\na,c,view,,4\n")
+    frame = read_interactions(path, Columns(features=("event", "price", "n"))).frame
+    assert frame["event"].to_list() == ["buy", "view"]
+    assert frame["price"].to_list() == [1.5, None]
+    assert frame["n"].dtype == pl.Int64
+    with pytest.raises(DataError, match="no column 'evnt'"):
+        read_interactions(path, Columns(features=("evnt",)))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty"),
+        ("user,item\na,b,c\n", "cannot be read"),
+        (b"user,item\n\xff,2\n", "utf-8"),
+    ],
+)
+def test_broken_files_are_named(write, text, message):
+    with pytest.raises(DataError, match=message) as caught:
+        read_interactions(write(text))
+    assert "log.csv" in str(caught.value)
+
+
+def test_missing_and_cut_files_and_other_things_are_named(write, tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        read_interactions(tmp_path / "nothing.csv")
+    with pytest.raises(DataError, match=r"cut\.csv\.gz"):
+        read_interactions(write(gzip.compress(b"user,item\n1,2\n" * 50)[:-9], "cut.csv.gz"))
+    with pytest.raises(DataError, match=r"log\.parquet"):
+        read_interactions(write("no parquet", "log.parquet"))
+    with pytest.raises(DataError, match="list"):
+        read_interactions([1])
+
+
+SECOND = 1_500_000_000
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "unit"),
+    [
+        ([SECOND, 5], [SECOND * 10**6, 5 * 10**6], "s"),
+        ([SECOND * 1000 + 7], [SECOND * 10**6 + 7000], "ms"),
+        ([SECOND * 10**6 + 7], [SECOND * 10**6 + 7], "us"),
+        ([SECOND * 10**9 + 7000], [SECOND * 10**6 + 7], "ns"),
+        ([1.5, float("nan"), float("inf")], [1_500_000, None, None], "s"),
+        (["1.5e9", "abc", None], [SECOND * 10**6, None, None], "s"),
+        (["2014-04-07T10:51:09.277Z"], [1396867869277000], "date"),
+        (["2014-04-07 10:51:09", "2014-04-07"], [1396867869000000, 1396828800000000], "date"),
+        (["2014-04-07 12:51:09+02:00"], [1396867869000000], "date"),
+        (["2014-04-07 10:51:09 UTC", "2014-04-07T10:51"], [1396867869000000, 1396867860000000], "date"),
+        (["2014-13-07", "5"], [None, 5_000_000], "s"),
+        ([2**63 - 1, 1, 1], [None, 10**6, 10**6], "s"),
+    ],
+)  # fmt: skip
+def test_times(values, expected, unit):
+    found, chosen = to_microseconds(pl.Series("t", values))
+    assert found.to_list() == expected
+    assert chosen == unit
+
+
+def test_time_unit_can_be_said_and_dates_are_read():
+    assert to_microseconds(pl.Series([5]), "ms")[0].to_list() == [5000]
+    dates = pl.Series(["1970-01-02"]).str.to_date()
+    assert to_microseconds(dates)[0].to_list() == [86_400_000_000]
+    zoned = pl.Series(["1970-01-01T01:00:00"]).str.to_datetime("%FT%T").dt.replace_time_zone("Europe/Paris")
+    assert to_microseconds(zoned)[0].to_list() == [0]

@@ -1,0 +1,185 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ensue.data.split import SplitConfig, make_split, splits
+from ensue.data.store import SequenceStore
+from ensue.data.vocabulary import Vocabulary
+from ensue.errors import ConfigError, DataError
+
+NAMES = ["leave-one-out", "global-time", "user-holdout", "session"]
+
+
+@st.composite
+def stores(draw, times=True):
+    lengths = draw(st.lists(st.integers(0, 7), min_size=1, max_size=12))
+    if not sum(lengths):
+        lengths.append(1)
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    span = draw(st.sampled_from([5, 1000]))
+    return SequenceStore.from_arrays(
+        np.concatenate([[0], np.cumsum(lengths)]),
+        rng.integers(1, 6, sum(lengths)),
+        np.concatenate([np.sort(rng.integers(0, span, length)) for length in lengths]) if times else None,
+        {"event": rng.integers(0, 3, sum(lengths))},
+        item_ids=Vocabulary.of_range(9),
+    )
+
+
+def split_of(store, name, targets="auto"):
+    config = SplitConfig(split=name, targets=targets, validation_fraction=0.2, test_fraction=0.2, seed=3)
+    parts = np.count_nonzero(store.lengths) if name == "session" else store.num_events
+    if parts == 1 and name in ("global-time", "session"):
+        with pytest.raises(DataError, match="too few"):
+            make_split(store, config)
+        return None
+    return make_split(store, config)
+
+
+def test_the_splits_are_registered():
+    assert list(splits) == NAMES
+
+
+@given(stores(), st.sampled_from(NAMES), st.sampled_from(["auto", "last", "first", "all"]))
+def test_laws_of_every_split(store, name, targets):
+    if name == "leave-one-out" and targets in ("first", "all"):
+        with pytest.raises(ConfigError, match="leave-one-out"):
+            split_of(store, name, targets)
+        return
+    split = split_of(store, name, targets)
+    if split is None:
+        return
+    trained = set(split.train.events_P.tolist())
+    assert len(trained) == len(split.train.events_P)
+    assert (split.train.lengths_R > 0).all()
+    for cases in (split.validation, split.test):
+        assert not trained & set(cases.target_B.tolist())
+        assert len(set(cases.target_B.tolist())) == len(cases)
+        assert (cases.start_B == store.offsets[cases.users_B]).all()
+        assert (cases.stop_B > cases.start_B).all()
+        assert (cases.stop_B == cases.target_B).all()
+        assert (cases.target_B < store.offsets[cases.users_B + 1]).all()
+        assert np.array_equal(cases.target_items_B, store.items[cases.target_B])
+    assert not set(split.validation.target_B.tolist()) & set(split.test.target_B.tolist())
+    assert split.leakage.endswith(".")
+
+
+@given(stores(), st.sampled_from(NAMES), st.randoms(use_true_random=False))
+def test_held_out_events_do_not_shape_training(store, name, random):
+    """Items, features and times of events that do not train may change (times stay held out)."""
+    split = split_of(store, name)
+    if split is None:
+        return
+    held = np.setdiff1d(np.arange(store.num_events), split.train.events_P)
+    items, times, event = store.items.copy(), store.times.copy(), store.features["event"].copy()
+    for index in held:
+        items[index] = random.randint(1, 9)
+        event[index] = random.randint(0, 9)
+    # Later by a growing amount: still in order within each user, and still held out.
+    times[held] += np.cumsum([random.choice([0, 1, 100]) for _ in held], dtype=np.int64)
+    changed = SequenceStore.from_arrays(
+        store.offsets, items, times, {"event": event}, item_ids=Vocabulary.of_range(9)
+    )
+    again = split_of(changed, name)
+    for array in ("users_R", "start_R", "stop_R", "items_P"):
+        assert getattr(split.train, array).tobytes() == getattr(again.train, array).tobytes()
+    events_P = split.train.events_P
+    assert store.times[events_P].tobytes() == changed.times[events_P].tobytes()
+    assert store.features["event"][events_P].tobytes() == changed.features["event"][events_P].tobytes()
+
+
+@given(stores())
+def test_global_time_divides_all_events_at_two_moments(store):
+    split = split_of(store, "global-time", "all")
+    if split is None:
+        return
+    train, test = store.times[split.train.events_P], store.times[split.test.target_B]
+    validation = store.times[split.validation.target_B]
+    if len(test):
+        assert train.max() <= test.min()
+    if len(validation):
+        assert train.max() < validation.min()
+        if len(test):
+            assert validation.max() < test.min()
+
+
+def test_leave_one_out_by_hand():
+    store = SequenceStore.from_arrays(np.array([0, 4, 6, 6, 9]), np.array([1, 2, 3, 4, 5, 6, 7, 8, 9]))
+    split = make_split(store, SplitConfig())
+    assert split.train.items_P.tolist() == [1, 2, 5, 6, 7]
+    assert split.train.users_R.tolist() == [0, 1, 3]
+    assert split.validation.target_items_B.tolist() == [3, 8]
+    assert split.validation.stop_B.tolist() == [2, 7]
+    assert split.test.target_items_B.tolist() == [4, 9]
+    assert split.test.stop_B.tolist() == [3, 8]  # the test history includes the validation event
+
+
+def test_global_time_by_hand():
+    store = SequenceStore.from_arrays(
+        np.array([0, 4, 6, 8]), np.arange(1, 9), np.array([1, 12, 25, 30, 5, 21, 22, 23])
+    )
+    config = SplitConfig(split="global-time", validation_from=10, test_from=20)
+    split = make_split(store, config)
+    assert split.train.items_P.tolist() == [1, 5]
+    assert split.validation.target_items_B.tolist() == [2]
+    assert split.test.target_items_B.tolist() == [4, 6, 8]
+    first = make_split(store, config.replace(targets="first")).test
+    assert first.target_items_B.tolist() == [3, 6, 8]  # user 3 starts after the boundary: 7 has no history
+    every = make_split(store, config.replace(targets="all")).test
+    assert every.target_items_B.tolist() == [3, 4, 6, 8]
+
+
+def test_user_holdout_draws_the_share_and_depends_on_the_seed():
+    store = SequenceStore.from_arrays(np.arange(0, 303, 3), np.tile([1, 2, 3], 100))
+    one = make_split(store, SplitConfig(split="user-holdout", seed=1))
+    assert (len(one.train), len(one.validation), len(one.test)) == (80, 10, 10)
+    again = make_split(store, SplitConfig(split="user-holdout", seed=1))
+    other = make_split(store, SplitConfig(split="user-holdout", seed=2))
+    assert np.array_equal(one.test.users_B, again.test.users_B)
+    assert not np.array_equal(one.test.users_B, other.test.users_B)
+
+
+def test_sessions_by_a_feature():
+    words = Vocabulary.from_ids(["test", "train"])
+    marks = words.encode(["train"] * 8 + ["test"] * 3)
+    store = SequenceStore.from_arrays(
+        np.array([0, 2, 4, 6, 8, 11]),
+        np.arange(1, 12),
+        features={"split": marks},
+        feature_values={"split": words},
+    )
+    split = make_split(store, SplitConfig(split="session", split_feature="split", validation_fraction=0.25))
+    assert split.train.users_R.tolist() == [0, 1, 2]
+    assert split.validation.target_items_B.tolist() == [8]
+    assert split.test.target_items_B.tolist() == [10, 11]
+    assert split.test.start_B.tolist() == [8, 8]
+    marks[9] = words.encode(["train"])[0]
+    with pytest.raises(DataError, match="session 5 lies in two parts"):
+        make_split(store, SplitConfig(split="session", split_feature="split"))
+
+
+def test_sessions_by_a_day_number():
+    days = np.array([0, 0, 2, 2, 1, 1, 3, 3], dtype=np.int8)
+    store = SequenceStore.from_arrays(np.arange(0, 10, 2), np.arange(1, 9), features={"period": days})
+    config = SplitConfig(split="session", order_feature="period", validation_from=2, test_from=3)
+    split = make_split(store, config)
+    assert split.train.users_R.tolist() == [0, 2]
+    assert split.validation.target_items_B.tolist() == [4]
+    assert split.test.target_items_B.tolist() == [8]
+
+
+def test_what_a_split_needs_is_named():
+    store = SequenceStore.from_arrays(np.array([0, 3]), np.array([1, 2, 3]), features={"period": np.zeros(3)})
+    with pytest.raises(DataError, match="needs times"):
+        make_split(store, SplitConfig(split="global-time"))
+    with pytest.raises(DataError, match="did you mean 'period'"):
+        make_split(store, SplitConfig(split="session", order_feature="periods"))
+    with pytest.raises(DataError, match="must hold the words"):
+        make_split(store, SplitConfig(split="session", split_feature="period"))
+    with pytest.raises(ConfigError, match="did you mean 'leave-one-out'"):
+        make_split(store, SplitConfig(split="leave-one-ou"))
+    with pytest.raises(ConfigError, match="below 1"):
+        SplitConfig.parse({"validation_fraction": 0.5, "test_fraction": 0.5})
+    with pytest.raises(ConfigError, match="needs test_from"):
+        SplitConfig.parse({"validation_from": 5})
