@@ -80,9 +80,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--steps", type=int, default=0, help="stop the epoch after so many steps and extrapolate"
-    )
+    parser.add_argument("--steps", type=int, default=0, help="stop the epoch after so many steps and extrapolate")
     return parser.parse_args()
 
 
@@ -143,7 +141,5 @@ def hit_rate(users_R: np.ndarray, items_R: np.ndarray, log: Log) -> float:
     """HR@10 of recommended (user, item) rows against the test events: a check that the model did learn."""
     test = log.part("test")
     target = dict(zip(log.users[test].tolist(), log.items[test].tolist(), strict=True))
-    hits = sum(
-        target.get(user) == item for user, item in zip(users_R.tolist(), items_R.tolist(), strict=True)
-    )
+    hits = sum(target.get(user) == item for user, item in zip(users_R.tolist(), items_R.tolist(), strict=True))
     return round(hits / len(target), 4)

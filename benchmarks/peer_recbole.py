@@ -34,9 +34,7 @@ WARM_UP_STEPS = 5
 
 def write_atomic_file(log: Log, folder: Path) -> None:
     """Write RecBole's own input format; users under 3 events are left out, as its split cannot hold them."""
-    frame = pl.DataFrame(
-        {"user_id:token": log.users, "item_id:token": log.items, "timestamp:float": log.order}
-    )
+    frame = pl.DataFrame({"user_id:token": log.users, "item_id:token": log.items, "timestamp:float": log.order})
     (folder / "log").mkdir()
     frame.filter(log.count >= 3).write_csv(folder / "log" / "log.inter", separator="\t")
 

@@ -155,17 +155,13 @@ def write(result: dict[str, Any]) -> None:
     kept = [old for old in kept if (old["data"], old["peer"]) != (result["data"], result["peer"])]
     kept = sorted([*kept, result], key=lambda each: (each["peer"], each["data"]), reverse=True)
     path.write_text(json.dumps(kept, indent=1) + "\n")
-    head = (
-        "# Speed and memory\n\nEach ratio is peer / ours of one pair of runs, made one after the other.\n\n"
-    )
+    head = "# Speed and memory\n\nEach ratio is peer / ours of one pair of runs, made one after the other.\n\n"
     (RESULTS / "speed.md").write_text(head + "\n".join(table(each) for each in kept))
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=sorted(SETTINGS), default="ml-1m-sasrec")
     parser.add_argument("--peer", choices=sorted(REQUIREMENTS), default="rectools")
     parser.add_argument("--pairs", type=int, default=3)

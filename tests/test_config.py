@@ -32,9 +32,7 @@ class Settings(Config):
     @model_validator(mode="after")
     def _heads(self) -> Settings:
         if self.hidden_units % self.num_heads:
-            raise ValueError(
-                f"hidden_units {self.hidden_units} is not a multiple of num_heads {self.num_heads}"
-            )
+            raise ValueError(f"hidden_units {self.hidden_units} is not a multiple of num_heads {self.num_heads}")
         return self
 
 
@@ -42,7 +40,7 @@ class Settings(Config):
     ("values", "words"),
     [
         ({"hiden_units": 64}, ["unknown setting 'hiden_units'", "did you mean 'hidden_units'?"]),
-        ({"optimiser": {"schedul": "cosine"}}, ["'optimiser.schedul'", "did you mean 'schedule'?"]),
+        ({"optimiser": {"schedule_": "cosine"}}, ["'optimiser.schedule_'", "did you mean 'schedule'?"]),
         ({"zzz": 1}, ["unknown setting 'zzz'", "Known: cutoffs, dropout_rate, hidden_units"]),
         ({"dropout_rate": 1.0}, ["'dropout_rate'", "less than 1", "got 1.0"]),
         ({"dropout_rate": float("nan")}, ["'dropout_rate'", "got nan"]),

@@ -200,9 +200,7 @@ def test_any_flipped_bit_is_found(
     folder = tmp_path_factory.mktemp("store")
     make_folder(folder, {"items.bin": content, "other.bin": b"other"})
     altered = bytearray(content)
-    altered[data.draw(st.integers(0, len(content) - 1), "position")] ^= 1 << data.draw(
-        st.integers(0, 7), "bit"
-    )
+    altered[data.draw(st.integers(0, len(content) - 1), "position")] ^= 1 << data.draw(st.integers(0, 7), "bit")
     (folder / "items.bin").write_bytes(bytes(altered))
     with pytest.raises(ArtefactError, match=r"items\.bin: altered"):
         check(folder)

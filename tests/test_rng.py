@@ -14,11 +14,7 @@ from hypothesis import strategies as st
 from ensue.rng import hashed_uniform, stream, torch_seed
 
 KEYS = [
-    (seed, purpose, epoch, step)
-    for seed in (0, 1)
-    for purpose in ("a", "b")
-    for epoch in (0, 1)
-    for step in (0, 9)
+    (seed, purpose, epoch, step) for seed in (0, 1) for purpose in ("a", "b") for epoch in (0, 1) for step in (0, 9)
 ]
 keys = st.tuples(st.integers(0, 2**40), st.text(max_size=8), st.integers(0, 12), st.integers(0, 12))
 

@@ -124,7 +124,11 @@ def cross_entropy(h_PD: Tensor, target_P: Tensor, items_ND: Tensor) -> Tensor:
     Returns:
         [P], float32.
     """
-    loss: Tensor = _CrossEntropy.apply(h_PD, target_P, items_ND)  # type: ignore[no-untyped-call]
+    device = h_PD.device.type
+    if torch.is_autocast_enabled(device):
+        h_PD = h_PD.to(torch.get_autocast_dtype(device))
+    with torch.autocast(device, enabled=False):  # the gradient's products are made outside autocast's sight
+        loss: Tensor = _CrossEntropy.apply(h_PD, target_P, items_ND)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -145,8 +149,7 @@ class _CrossEntropy(torch.autograd.Function):
         h_PD, target_P, items_ND, grad_h, grad_items = ctx.saved_tensors
         upstream_P = grads[0]
         if bool((upstream_P == upstream_P[0]).all()):
-            scale = upstream_P[0].to(h_PD.dtype)
-            return grad_h * scale, None, grad_items * scale
+            return grad_h * upstream_P[0], None, grad_items * upstream_P[0]
         _, weighted_h, weighted_items = _cross_entropy_pass(h_PD, target_P, items_ND, upstream_P)
         return weighted_h, None, weighted_items
 
@@ -156,13 +159,14 @@ def _cross_entropy_pass(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Loss [P], and with `upstream_P` the gradients [P, D] and [N, D]."""
     rows = max(1, CHUNK_CELLS // items_ND.shape[0])
+    table_ND = items_ND.to(h_PD.dtype)
     losses = []
     grad_h = None if upstream_P is None else torch.empty_like(h_PD)
     grad_items = None if upstream_P is None else torch.zeros_like(items_ND, dtype=torch.float32)
     for start in range(0, h_PD.shape[0], rows):
         stop = min(start + rows, h_PD.shape[0])
         h_CD, target_C = h_PD[start:stop], target_P[start:stop, None]
-        logits = (h_CD @ items_ND.T).float()
+        logits = (h_CD @ table_ND.T).float()
         target_logit = logits.gather(1, target_C)
         largest = logits.amax(1, keepdim=True)
         # From here on `logits` holds its exponentials: one pass of exp serves the loss and the gradient.
@@ -173,6 +177,6 @@ def _cross_entropy_pass(
             delta = logits.mul_(weight / total)
             delta.scatter_add_(1, target_C, -weight.to(delta.dtype))
             delta = delta.to(h_PD.dtype)
-            torch.mm(delta, items_ND, out=grad_h[start:stop])
+            torch.mm(delta, table_ND, out=grad_h[start:stop])
             grad_items.addmm_(delta.T.float(), h_CD.float())
     return torch.cat(losses), grad_h, None if grad_items is None else grad_items.to(items_ND.dtype)

@@ -78,7 +78,7 @@ class Layout:
         """Cut packed events [P, ...] into one rectangle [rows, width, ...] per group; padding is zero."""
         if self.order_P is not None:
             x_PD = x_PD.index_select(0, self.order_P)
-        parts = x_PD.split(self.sizes)
+        parts = torch.split(x_PD, list(self.sizes))
         return [_pad(part, group) for part, group in zip(parts, self.groups, strict=True)]
 
     def unpad(self, rectangles: list[Tensor]) -> Tensor:

@@ -56,8 +56,8 @@ class SeenItems:
         # The i-th (from 0) seen item of a row has `item - 1 - i` unseen items before it: non-decreasing in i.
         unseen_before = keys % (self.num_items + 1) - 1 - (np.arange(len(keys)) - first[keys // (self.num_items + 1)])
         ladder = (keys // (self.num_items + 1)) * (self.num_items + 1) + unseen_before
-        passed = np.searchsorted(ladder, rows[:, None] * (self.num_items + 1) + rank, side="right") - first[rows][:, None]
-        drawn = rank + 1 + passed
+        passed = np.searchsorted(ladder, rows[:, None] * (self.num_items + 1) + rank, side="right")
+        drawn: np.ndarray = rank + 1 + passed - first[rows][:, None]
         full = free[:, 0] <= 0
         if full.any():
             others = 1 + (uniform_PK[full] * max(1, self.num_items - 1)).astype(np.int64)
@@ -129,11 +129,13 @@ class PopularityNegatives:
 
     def log_q(self) -> np.ndarray:
         """log share of each item."""
-        return np.concatenate(([0.0], np.log(self.share_N))).astype(np.float32)
+        log_q: np.ndarray = np.concatenate(([0.0], np.log(self.share_N))).astype(np.float32)
+        return log_q
 
     def _sample(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         found = np.searchsorted(self.cumulative, rng.random(shape) * self.cumulative[-1], side="right")
-        return np.minimum(found, len(self.cumulative) - 1).astype(np.int64) + 1
+        items: np.ndarray = np.minimum(found, len(self.cumulative) - 1).astype(np.int64) + 1
+        return items
 
 
 class InBatchNegatives:
@@ -181,7 +183,8 @@ class MixedNegatives:
         """log of the mixture's probability."""
         share = self.uniform_share
         mixed = share * np.exp(self.uniform.log_q()) + (1 - share) * np.exp(self.popularity.log_q())
-        return np.log(mixed).astype(np.float32)
+        log_q: np.ndarray = np.log(mixed).astype(np.float32)
+        return log_q
 
 
 def _distinct(log_share_N: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

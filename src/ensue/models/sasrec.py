@@ -13,6 +13,7 @@ from ensue.models.base import MODELS, ModelConfig, ModelEntry
 from ensue.nn.block import LAYER_NORM_EPS, Block, Norm
 from ensue.nn.dropout import Dropout
 from ensue.nn.embedding import ItemEmbedding, PositionEmbedding, Positions
+from ensue.nn.residual import PlainResidual
 
 
 class SASRecConfig(ModelConfig):
@@ -52,6 +53,7 @@ class SASRec(nn.Module):
             Block(config.hidden_units, config.num_heads, config.dropout_rate, config.norm)
             for _ in range(config.num_blocks)
         )
+        self.residual = PlainResidual()
         self.norm = nn.LayerNorm(config.hidden_units, eps=LAYER_NORM_EPS)
 
     def encode(self, batch: SequenceBatch) -> Tensor:
@@ -79,12 +81,11 @@ class SASRec(nn.Module):
     def _trunk(self, batch: SequenceBatch, newest: bool) -> Tensor:
         layout = batch.layout
         x_PD = self.dropout(self.positions(self.items(batch.items_P) * self.scale, layout.age_P))
-        residual = self.blocks[0].attention_residual
-        state = residual.open(x_PD)
+        state = self.residual.open(x_PD)
         for block in self.blocks[:-1]:
             state = block(state, layout)
         state = self.blocks[-1](state, layout, newest)
-        h_XD: Tensor = self.norm(residual.close(state))
+        h_XD: Tensor = self.norm(self.residual.close(state))
         return h_XD
 
 

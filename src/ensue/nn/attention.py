@@ -17,6 +17,10 @@ from ensue.batches.layout import Group, Layout
 from ensue.nn.dropout import LEVELS, keep_mask, random_bytes, threshold
 
 
+# Queries per strip: the smallest whose products still run at full speed (measured on CPU, width 50).
+STRIP = 40
+
+
 @lru_cache(maxsize=2)
 def _mask_of_size(size: int) -> Tensor:
     return torch.full((1, size, size), float("-inf")).triu_(1)
@@ -27,43 +31,59 @@ def causal_mask(width: int) -> Tensor:
     return _mask_of_size(1 << (width - 1).bit_length())[:, :width, :width]
 
 
-class _CausalAttention(torch.autograd.Function):
-    """softmax(mask + scale q k^T), dropout, times v, with its gradient by hand.
+def _strips(width: int) -> list[tuple[int, int]]:
+    """Cut the queries into strips; strip (lo, hi) needs the keys before hi only, which spares most of the upper triangle."""
+    count = max(1, width // STRIP)
+    edges = [width * i // count for i in range(count + 1)]
+    return list(zip(edges[:-1], edges[1:], strict=True))
 
-    Beside autograd's own it saves the scores, the scaled dropout mask and three passes over [X, T, T].
+
+class _CausalAttention(torch.autograd.Function):
+    """softmax(mask + scale q k^T), dropout, times v, strip by strip, with its gradient by hand.
+
+    Beside autograd's own it spares the masked part of the work and several passes over the weights.
     `naive_attention` is the obvious form and checks this one.
     """
 
     @staticmethod
     def forward(ctx: Any, q_XTD: Tensor, k_XTD: Tensor, v_XTD: Tensor, drop_below: int) -> Tensor:
-        scale = q_XTD.shape[-1] ** -0.5
-        mask = causal_mask(q_XTD.shape[1])
-        attention = torch.softmax(torch.baddbmm(mask, q_XTD, k_XTD.transpose(1, 2), alpha=scale), -1)
+        scale, mask = q_XTD.shape[-1] ** -0.5, causal_mask(q_XTD.shape[1])
+        out = torch.empty(v_XTD.shape, dtype=v_XTD.dtype)
+        saved = []
+        for lo, hi in _strips(q_XTD.shape[1]):
+            scores = torch.baddbmm(mask[:, lo:hi, :hi], q_XTD[:, lo:hi], k_XTD[:, :hi].transpose(1, 2), alpha=scale)
+            attention = torch.softmax(scores, -1)
+            saved.append(attention)
+            kept = attention
+            if drop_below:
+                saved.append(random_bytes(attention.shape))
+                kept = keep_mask(saved[-1], drop_below).mul_(attention)
+            out[:, lo:hi] = kept.bmm(v_XTD[:, :hi])
         ctx.drop_below = drop_below
-        if not drop_below:
-            ctx.save_for_backward(q_XTD, k_XTD, v_XTD, attention)
-            return torch.bmm(attention, v_XTD)
-        bytes_XTT = random_bytes(attention.shape)
-        ctx.save_for_backward(q_XTD, k_XTD, v_XTD, attention, bytes_XTT)
-        kept = keep_mask(bytes_XTT, drop_below).mul_(attention)
-        return torch.bmm(kept, v_XTD).mul_(LEVELS / (LEVELS - drop_below))
+        ctx.save_for_backward(q_XTD, k_XTD, v_XTD, *saved)
+        return out.mul_(LEVELS / (LEVELS - drop_below)) if drop_below else out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q_XTD, k_XTD, v_XTD, attention, *rest = ctx.saved_tensors
+        q_XTD, k_XTD, v_XTD, *saved = ctx.saved_tensors
         scale = q_XTD.shape[-1] ** -0.5
         grad = grads[0]
-        if rest:
+        if ctx.drop_below:
             grad = grad * (LEVELS / (LEVELS - ctx.drop_below))
-            mask = keep_mask(rest[0], ctx.drop_below)
-            grad_attention = torch.bmm(grad, v_XTD.transpose(1, 2)).mul_(mask)
-            kept = mask.mul_(attention)
-        else:
-            grad_attention = torch.bmm(grad, v_XTD.transpose(1, 2))
-            kept = attention
-        grad_v = torch.bmm(kept.transpose(1, 2), grad)
-        grad_scores = torch._softmax_backward_data(grad_attention, attention, -1, attention.dtype).mul_(scale)
-        return torch.bmm(grad_scores, k_XTD), torch.bmm(grad_scores.transpose(1, 2), q_XTD), grad_v, None
+        grad_q, grad_k, grad_v = torch.empty_like(q_XTD), torch.zeros_like(k_XTD), torch.zeros_like(v_XTD)
+        left = iter(saved)
+        for lo, hi in _strips(q_XTD.shape[1]):
+            attention = kept = next(left)
+            grad_attention = grad[:, lo:hi].bmm(v_XTD[:, :hi].transpose(1, 2))
+            if ctx.drop_below:
+                mask = keep_mask(next(left), ctx.drop_below)
+                grad_attention.mul_(mask)
+                kept = mask.mul_(attention)
+            grad_v[:, :hi].baddbmm_(kept.transpose(1, 2), grad[:, lo:hi])
+            grad_scores = torch._softmax_backward_data(grad_attention, attention, -1, attention.dtype).mul_(scale)
+            grad_q[:, lo:hi] = grad_scores.bmm(k_XTD[:, :hi])
+            grad_k[:, :hi].baddbmm_(grad_scores.transpose(1, 2), q_XTD[:, lo:hi])
+        return grad_q, grad_k, grad_v, None
 
 
 def causal_attention(q_GHTD: Tensor, k_GHTD: Tensor, v_GHTD: Tensor, dropout_rate: float = 0.0) -> Tensor:
@@ -90,7 +110,8 @@ def naive_attention(q_GHTD: Tensor, k_GHTD: Tensor, v_GHTD: Tensor) -> Tensor:
     """The obvious form of `causal_attention` without dropout, in any precision; it checks the fast one."""
     scores = q_GHTD @ k_GHTD.transpose(-1, -2) * q_GHTD.shape[-1] ** -0.5
     future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-    return scores.masked_fill(future, float("-inf")).softmax(-1) @ v_GHTD
+    weights: Tensor = scores.masked_fill(future, float("-inf")).softmax(-1)
+    return weights @ v_GHTD
 
 
 def newest_attention(q_GHD: Tensor, k_GHTD: Tensor, v_GHTD: Tensor, length_G: Tensor) -> Tensor:
@@ -135,12 +156,13 @@ class CausalSelfAttention(nn.Module):
             projected: Tensor = self.qkv(x_PD)
             return projected
         width = x_PD.shape[-1]
-        weight_q, weight_kv = self.qkv.weight.split((width, 2 * width))
-        bias_q, bias_kv = self.qkv.bias.split((width, 2 * width))
-        return torch.cat((F.linear(query_PD, weight_q, bias_q), F.linear(x_PD, weight_kv, bias_kv)), -1)
+        weight, bias = self.qkv.weight, self.qkv.bias
+        query = F.linear(query_PD, weight[:width], bias[:width])
+        return torch.cat((query, F.linear(x_PD, weight[width:], bias[width:])), -1)
 
     def _heads(self, x_GTD: Tensor) -> Tensor:
-        return x_GTD.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        rows, width, _ = x_GTD.shape
+        return x_GTD.view(rows, width, self.num_heads, -1).transpose(1, 2)
 
     def _attend(self, qkv_GTD: Tensor) -> Tensor:
         q, k, v = (self._heads(x) for x in qkv_GTD.chunk(3, -1))

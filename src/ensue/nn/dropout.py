@@ -27,8 +27,8 @@ def random_bytes(shape: torch.Size | tuple[int, ...]) -> Tensor:
 
 
 def threshold(rate: float) -> int:
-    """Bytes below this are dropped; `rate` rounded to 1/256."""
-    return round(rate * LEVELS)
+    """Bytes below this are dropped; `rate` rounded to 1/256, and below 1, so that something is always kept."""
+    return min(round(rate * LEVELS), LEVELS - 1)
 
 
 def keep_mask(bytes_X: Tensor, drop_below: int) -> Tensor:

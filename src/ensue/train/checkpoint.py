@@ -87,7 +87,7 @@ def _sync_file(path: Path) -> None:
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
     """Adam's state keyed by parameter name: `optimizer.<parameter>.<slot>`."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"optimizer.{names[parameter]}.{slot}": value
         for parameter, slots in optimizer.state.items()

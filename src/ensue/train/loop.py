@@ -177,7 +177,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, epoch * self.loader.steps + step, self.loader.steps)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(objective).backward()
+        self.scaler.scale(objective).backward()  # type: ignore[no-untyped-call]
         if config.clip_norm or config.amp != "fp16":
             self.scaler.unscale_(self.optimizer)
             norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm or math.inf))

@@ -1,0 +1,142 @@
+"""Quality runs: a recipe on a dataset with several seeds, every run's folder kept, and the table of all of them.
+
+    python benchmarks/quality.py run --data ml-1m-sasrec --preset sasrec-paper --seeds 1 2 3
+    python benchmarks/quality.py report
+
+A run that was interrupted goes on; one that is finished is not done again. Run folders (settings, seed, data fingerprint,
+per-user results) stay in build/quality; `report` writes docs/results/quality.json and quality.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ensue.artefact import read_metrics
+from ensue.data.catalog import load_dataset
+from ensue.data.store import SequenceStore
+from ensue.errors import ArtefactError
+from ensue.files import write_json, write_text
+from ensue.recipes import run_config
+from ensue.recommender import Recommender
+from ensue.significance import t_interval
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNS, RESULTS = ROOT / "build" / "quality", ROOT / "docs" / "results"
+REPORTED = ("hr@10", "ndcg@10")
+
+
+def open_store(name: str) -> SequenceStore:
+    folder = ROOT / "build" / "data" / name
+    try:
+        return SequenceStore.open(folder)
+    except ArtefactError:
+        return load_dataset(name, folder)
+
+
+def run(options: argparse.Namespace) -> None:
+    torch.set_num_threads(options.threads)
+    store = open_store(options.data)
+    settings = dict(pair.split("=", 1) for pair in options.set)
+    for seed in options.seeds:
+        name = "-".join([options.data, options.preset, *(f"{k}={v}" for k, v in settings.items()), f"seed{seed}"])
+        folder = RUNS / name
+        config = run_config(None, options.preset, {**settings, "seed": seed, "threads": options.threads})
+        started = time.monotonic()
+        recommender = Recommender.from_config(config).fit(store, folder, [Printer(name)])
+        for protocol in ("full", "uniform-100"):
+            if f"test/{protocol}" not in read_metrics(folder):
+                recommender.evaluate(store, "test", config.evaluate.replace(protocol=protocol), folder)
+        means = {k: v for e in read_metrics(folder).values() for k, v in e["metrics"].items() if "@10" in k}
+        about = {"data": options.data, "preset": options.preset, "set": settings, "seed": seed}
+        write_json(folder / "quality.json", {**about, "seconds": round(time.monotonic() - started, 1)})
+        print(name, json.dumps(means), flush=True)
+
+
+class Printer:
+    """Prints each epoch's record on a line."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def start(self, steps: int, epochs: int, epoch: int, step: int) -> None:
+        print(f"{self.name}: {steps} steps an epoch, from epoch {epoch + 1}", flush=True)
+
+    def step(self, epoch: int, step: int, loss: float) -> None:
+        pass
+
+    def record(self, record: dict[str, Any]) -> None:
+        print(json.dumps(record), flush=True)
+
+    def finish(self) -> None:
+        pass
+
+
+def report(options: argparse.Namespace) -> None:
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for path in sorted(RUNS.glob("*/quality.json")):
+        about, folder = json.loads(path.read_text()), path.parent
+        key = (about["data"], about["preset"], " ".join(f"{k}={v}" for k, v in about["set"].items()))
+        row = rows.setdefault(key, {"seeds": [], "metrics": {}, "runs": []})
+        row["seeds"].append(about["seed"])
+        log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        results = read_metrics(folder)
+        row["fingerprint"] = next(iter(results.values()))["fingerprint"]
+        row["cases"] = next(iter(results.values()))["cases"]
+        means = {name: value for entry in results.values() for name, value in entry["metrics"].items()}
+        row["runs"].append({"seed": about["seed"], "epochs": len(log), "metrics": means})
+        for name, value in means.items():
+            row["metrics"].setdefault(name, []).append(value)
+    table, output = [], []
+    for (data, preset, changed), row in rows.items():
+        cells = []
+        for suffix in ("", "|uni100"):
+            for metric in REPORTED:
+                values = np.array(row["metrics"].get(metric + suffix, []))
+                cells.append(_cell(values))
+        epochs = "/".join(str(r["epochs"]) for r in row["runs"])
+        table.append(f"| {data} | {preset} {changed} | {len(row['seeds'])} | {epochs} | " + " | ".join(cells) + " |")
+        output.append({"data": data, "preset": preset, "set": changed, **row})
+    write_json(RESULTS / "quality.json", output)
+    write_text(RESULTS / "quality_table.md", "\n".join([*HEADER, *table]) + "\n")
+    print("\n".join([*HEADER, *table]))
+
+
+HEADER = [
+    "| data | recipe | seeds | epochs | HR@10 full | NDCG@10 full | HR@10 uniform-100 | NDCG@10 uniform-100 |",
+    "|---|---|---|---|---|---|---|---|",
+]
+
+
+def _cell(values: np.ndarray) -> str:
+    if len(values) == 0:
+        return "-"
+    if len(values) == 1:
+        return f"{values[0]:.4f}"
+    interval = t_interval(values)
+    return f"{values.mean():.4f} ± {(interval.high - interval.low) / 2:.4f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    runner = commands.add_parser("run")
+    runner.add_argument("--data", required=True)
+    runner.add_argument("--preset", required=True)
+    runner.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    runner.add_argument("--threads", type=int, default=1)
+    runner.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE")
+    runner.set_defaults(command=run)
+    commands.add_parser("report").set_defaults(command=report)
+    options = parser.parse_args()
+    options.command(options)
+
+
+if __name__ == "__main__":
+    main()

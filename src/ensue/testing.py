@@ -1,0 +1,259 @@
+"""The laws every model keeps, as tests that ship with the package.
+
+A model's own test file is a few lines:
+
+    class TestSASRec(ModelContract):
+        config = SASRecConfig(maxlen=16, hidden_units=16, dropout_rate=0.1)
+
+Laws that a model's kind does not know (gradients of a counted model, say) are skipped. Needs pytest.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ensue.batches.batch import SequenceBatch
+from ensue.data.simulate import ordered_sequences, shuffled
+from ensue.data.split import Cases, Split, SplitConfig, make_split
+from ensue.data.store import SequenceStore
+from ensue.evaluate import EvaluateConfig, evaluate
+from ensue.models import CountedModel, Encoder, ModelConfig, Scorer, build_model
+from ensue.nn.embedding import ItemEmbedding, initialise
+from ensue.train.config import RunConfig, TrainConfig
+from ensue.train.loop import Trainer
+from ensue.train.objective import ObjectiveConfig
+
+NUM_ITEMS = 40
+TOLERANCE = 1e-5
+HISTORIES = [[3, 1, 4, 1, 5], [9], [2, 6, 5, 3, 5, 8, 9, 7], [40, 39], [7, 7, 7], [1, 40, 2, 39, 3]]
+
+
+class ModelContract:
+    """Subclass with a `config` and pytest finds the laws.
+
+    Attributes:
+        config: the model's settings; `maxlen` of at least 12, dropout low enough to learn in seconds.
+        objective: what encoders are trained with.
+        train: how encoders are trained.
+        reads_order: whether the model can learn that one item determines the next.
+    """
+
+    config: ClassVar[ModelConfig]
+    objective: ClassVar[ObjectiveConfig] = ObjectiveConfig(loss="ce")
+    train: ClassVar[TrainConfig] = TrainConfig(num_epochs=25, batch_size=50, lr=0.01, patience=0, eval_epochs=25, device="cpu")
+    reads_order: ClassVar[bool] = True
+
+    def run_config(self, **train: Any) -> RunConfig:
+        """The whole run's settings, some training settings changed."""
+        return RunConfig(model=self.config, objective=self.objective, train=self.train.replace(**train))
+
+    def fresh(self, seed: int = 0) -> nn.Module:
+        """The model before any training: initialised; a counted model has counted."""
+        model = build_model(self.config, NUM_ITEMS)
+        if isinstance(model, CountedModel):
+            model.fit(_split(False).train)
+        else:
+            initialise(model, seed)
+        return model.eval()
+
+    def fitted(self, split: Split, **train: Any) -> nn.Module:
+        """The model trained on a split."""
+        model = build_model(self.config, split.train.store.num_items)
+        if isinstance(model, CountedModel):
+            model.fit(split.train)
+            return model.eval()
+        return Trainer(self.run_config(**train), split).run().model
+
+    def encoder(self) -> tuple[nn.Module, Encoder]:
+        """A fresh model as an encoder; skips where it is none."""
+        model = self.fresh()
+        if not isinstance(model, Encoder):
+            pytest.skip("not an encoder")
+        return model, model
+
+    # ---- settings and state ----
+
+    def test_configuration_survives_toml(self, tmp_path: Path) -> None:
+        """Written and read back, the settings are equal and of the same class."""
+        config = self.run_config()
+        config.write_toml(tmp_path / "config.toml")
+        back = RunConfig.read_toml(tmp_path / "config.toml")
+        assert back == config
+        assert type(back.model) is type(self.config)
+
+    def test_saved_state_gives_equal_scores(self, tmp_path: Path) -> None:
+        """The state as a safetensors file, put into a new model, gives the same bits."""
+        model, batch = self.fresh(), _batch()
+        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, tmp_path / "m.safetensors")
+        other = build_model(self.config, NUM_ITEMS)
+        if not isinstance(other, CountedModel):
+            initialise(other, 99)
+        other.load_state_dict(load_file(tmp_path / "m.safetensors"))
+        assert torch.equal(_scores(other.eval(), batch), _scores(model, batch))
+
+    def test_two_models_share_nothing(self) -> None:
+        """The seed alone decides the initial weights, and another seed gives others."""
+        first, again = _scores(self.fresh(0), _batch()), _scores(self.fresh(0), _batch())
+        assert torch.equal(first, again)
+        if not isinstance(self.fresh(), CountedModel):
+            assert not torch.equal(first, _scores(self.fresh(1), _batch()))
+
+    # ---- scores ----
+
+    def test_scores_have_a_column_for_every_item_and_none_for_padding(self) -> None:
+        """[B, N], finite and floating."""
+        model = self.fresh()
+        assert isinstance(model, Scorer)
+        assert model.num_items == NUM_ITEMS
+        assert model.maxlen == self.config.maxlen
+        scores = _scores(model, _batch())
+        assert scores.shape == (len(HISTORIES), NUM_ITEMS)
+        assert scores.is_floating_point()
+        assert bool(scores.isfinite().all())
+
+    def test_scores_of_candidates_are_columns_of_all_scores(self) -> None:
+        """score(batch, items) is score(batch) at those items, in any order and with repeats."""
+        model, batch = self.fresh(), _batch()
+        generator = torch.Generator().manual_seed(0)
+        items_BC = torch.randint(1, NUM_ITEMS + 1, (len(HISTORIES), 9), generator=generator)
+        torch.testing.assert_close(
+            _scores(model, batch, items_BC), _scores(model, batch).gather(1, items_BC - 1), rtol=TOLERANCE, atol=TOLERANCE
+        )
+
+    def test_single_equals_batch(self) -> None:
+        """A history scored alone has the scores it has among others."""
+        model = self.fresh()
+        together = _scores(model, _batch())
+        for row, history in enumerate(HISTORIES):
+            alone = _scores(model, SequenceBatch.from_lists([history]))
+            torch.testing.assert_close(alone[0], together[row], rtol=TOLERANCE, atol=TOLERANCE)
+
+    def test_other_rows_and_their_order_do_not_matter(self) -> None:
+        """Neither the order of rows nor the padding that longer ones bring changes a score."""
+        model = self.fresh()
+        together = _scores(model, _batch())
+        order = [4, 2, 0, 5, 1, 3]
+        mixed = _scores(model, SequenceBatch.from_lists([HISTORIES[row] for row in order]))
+        torch.testing.assert_close(mixed, together[order], rtol=TOLERANCE, atol=TOLERANCE)
+        long = list(range(1, self.config.maxlen + 1))
+        padded = _scores(model, SequenceBatch.from_lists([long[:NUM_ITEMS], *HISTORIES]))
+        torch.testing.assert_close(padded[1:], together, rtol=TOLERANCE, atol=TOLERANCE)
+
+    def test_the_longest_history_is_read(self) -> None:
+        """maxlen events are no error."""
+        history = [1 + i % NUM_ITEMS for i in range(self.config.maxlen)]
+        assert bool(_scores(self.fresh(), SequenceBatch.from_lists([history, [1]])).isfinite().all())
+
+    def test_scoring_changes_nothing(self) -> None:
+        """Scoring and evaluating twice give the same, and leave the state as it was."""
+        model, split = self.fresh(), _split(False)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        first = evaluate(cast(Scorer, model), _few(split.test), EvaluateConfig(), split.train)
+        again = evaluate(cast(Scorer, model), _few(split.test), EvaluateConfig(), split.train)
+        assert (first.better_B == again.better_B).all()
+        assert (first.equal_B == again.equal_B).all()
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+    # ---- encoders ----
+
+    def test_no_state_sees_the_future(self) -> None:
+        """Changing later events changes no earlier state, in any bit."""
+        model, encoder = self.encoder()
+        history = [3, 1, 4, 1, 5, 9, 2, 6]
+        with torch.inference_mode():
+            before = encoder.encode(SequenceBatch.from_lists([history, [7, 8]]))
+            for t in range(1, len(history)):
+                changed = [*history[:t], *(NUM_ITEMS - item for item in history[t:])]
+                after = encoder.encode(SequenceBatch.from_lists([changed, [7, 8]]))
+                assert torch.equal(after[:t], before[:t])
+                assert not torch.equal(after[t], before[t])
+
+    def test_query_is_the_newest_state_and_scores_are_inner_products(self) -> None:
+        """query = encode at the newest events; score = query . item vectors."""
+        model, encoder = self.encoder()
+        batch = _batch()
+        with torch.inference_mode():
+            query_BD, h_PD = encoder.query(batch), encoder.encode(batch)
+            vectors_ND = encoder.item_vectors()
+            torch.testing.assert_close(query_BD, h_PD[batch.layout.last_B], rtol=TOLERANCE, atol=TOLERANCE)
+            torch.testing.assert_close(encoder.score(batch), query_BD @ vectors_ND.T, rtol=TOLERANCE, atol=TOLERANCE)
+            assert torch.equal(encoder.item_vectors(torch.arange(1, NUM_ITEMS + 1)), vectors_ND)
+        assert vectors_ND.shape[0] == NUM_ITEMS
+
+    def test_gradients_reach_every_parameter(self) -> None:
+        """After one backward pass every parameter has a finite gradient that is not all zero."""
+        model, encoder = self.encoder()
+        weight_PD = torch.randn(encoder.encode(_batch()).shape, generator=torch.Generator().manual_seed(0))
+        (encoder.encode(_batch()) * weight_PD).sum().backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None, name
+            assert bool(parameter.grad.isfinite().all()), name
+            assert bool(parameter.grad.any()), name
+
+    def test_padding_vector_is_zero_and_without_effect(self) -> None:
+        """Row 0 is zero after initialising and after training, and no score depends on it."""
+        fresh, _ = self.encoder()
+        for model in (fresh, self.fitted(_split(False), num_epochs=2)):
+            tables = [part for part in model.modules() if isinstance(part, ItemEmbedding)]
+            before = _scores(model, _batch())
+            for table in tables:
+                assert not bool(table.weight[0].any())
+                assert bool(table.weight[1:].any(-1).all())
+                table.weight.data[0] = 1e3
+            assert torch.equal(_scores(model, _batch()), before)
+
+    # ---- learning ----
+
+    def test_learns_that_one_item_determines_the_next(self) -> None:
+        """On sequences of one fixed cycle the target comes first, almost always."""
+        if not self.reads_order:
+            pytest.skip("reads no order")
+        split = _split(False)
+        assert _hit_rate(self.fitted(split), split, 1) > 0.95
+
+    def test_learns_nothing_where_there_is_nothing(self) -> None:
+        """On the same items dealt out at random, the hit rate is chance, within five standard deviations."""
+        split = _split(True)
+        chance = 10 / NUM_ITEMS
+        bound = 5 * (chance * (1 - chance) / len(split.test)) ** 0.5
+        assert abs(_hit_rate(self.fitted(split), split, 10) - chance) < bound
+
+
+@cache
+def _store(is_shuffled: bool) -> SequenceStore:
+    store = ordered_sequences(num_users=400, num_items=NUM_ITEMS, length=10)
+    return shuffled(store) if is_shuffled else store
+
+
+@cache
+def _split(is_shuffled: bool) -> Split:
+    return make_split(_store(is_shuffled), SplitConfig())
+
+
+def _few(cases: Cases, count: int = 7) -> Cases:
+    return Cases(
+        cases.store, cases.users_B[:count], cases.start_B[:count], cases.stop_B[:count], cases.target_B[:count]
+    )
+
+
+def _batch() -> SequenceBatch:
+    return SequenceBatch.from_lists(HISTORIES)
+
+
+def _scores(model: nn.Module, batch: SequenceBatch, items_BC: Tensor | None = None) -> Tensor:
+    with torch.inference_mode():
+        return cast(Scorer, model).score(batch, items_BC)
+
+
+def _hit_rate(model: nn.Module, split: Split, k: int) -> float:
+    config = EvaluateConfig(filter_seen=False)
+    standings = evaluate(cast(Scorer, model), split.test, config, split.train)
+    return float(np.mean(standings.metric(f"hr@{k}")))

@@ -1,0 +1,102 @@
+"""Item vectors, positions, initial weights, and the block's three ways to normalise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ensue.batches.layout import make_layout
+from ensue.nn.block import Block, Norm
+from ensue.nn.embedding import ItemEmbedding, PositionEmbedding, initialise, sinusoids
+from ensue.nn.residual import PlainResidual
+
+LENGTHS = np.array([4, 2, 5])
+
+
+def test_row_zero_is_zero_and_gets_no_gradient() -> None:
+    table = ItemEmbedding(5, 3)
+    initialise(table, 0)
+    assert table.weight[0].abs().max() == 0
+    assert table.weight[1:].abs().min() > 0
+    assert table.catalogue().shape == (5, 3)
+    table(torch.tensor([0, 2, 2])).sum().backward()
+    assert table.weight.grad[0].abs().max() == 0
+    assert (table.weight.grad[2] == 2).all()
+
+
+def test_initial_weights_depend_on_seed_and_name_alone() -> None:
+    def weights(seed: int, *extra: str) -> dict[str, torch.Tensor]:
+        module = nn.ModuleDict({name: nn.Linear(4, 4) for name in (*extra, "kept")})
+        initialise(module, seed)
+        return dict(module.named_parameters())
+
+    assert torch.equal(weights(1)["kept.weight"], weights(1, "another")["kept.weight"])
+    assert not torch.equal(weights(1)["kept.weight"], weights(2)["kept.weight"])
+    assert weights(1)["kept.bias"].abs().max() == 0
+    assert not torch.equal(*[p for name, p in weights(1, "a").items() if name.endswith("weight")])
+
+
+def test_initial_weights_are_xavier_normal() -> None:
+    layer = nn.Linear(400, 200)
+    initialise(layer, 0)
+    assert float(layer.weight.detach().std()) == pytest.approx((2 / 600) ** 0.5, rel=0.02)
+    assert abs(float(layer.weight.detach().mean())) < 1e-3
+
+
+@pytest.mark.parametrize("width", [1, 5, 8])
+def test_sinusoids(width: int) -> None:
+    table = sinusoids(20, width)
+    assert table.shape == (20, width)
+    for age in (0, 3, 19):
+        for d in range(width):
+            angle = age / 10_000 ** (2 * (d // 2) / width)
+            expected = np.sin(angle) if d % 2 == 0 else np.cos(angle)
+            assert float(table[age, d]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_positions_add_the_vector_of_the_age() -> None:
+    x, age = torch.zeros(3, 4), torch.tensor([2, 0, 2])
+    learned = PositionEmbedding(5, 4, "learned")
+    initialise(learned, 0)
+    assert torch.equal(learned(x, age), learned.table[age])
+    assert torch.equal(PositionEmbedding(5, 4, "sinusoidal")(x, age), sinusoids(5, 4)[age])
+    assert PositionEmbedding(5, 4, "none")(x, age) is x
+    assert [name for name, _ in PositionEmbedding(5, 4, "sinusoidal").state_dict().items()] == []
+
+
+def test_plain_residual_laws() -> None:
+    residual, x, y = PlainResidual(), torch.randn(3, 2), torch.randn(3, 2)
+    assert torch.equal(residual.close(residual.open(x)), x)
+    seen, carry = residual.read(residual.open(x))
+    assert torch.equal(seen, x)
+    assert torch.equal(residual.write(carry, y), x + y)
+
+
+@pytest.mark.parametrize("norm", ["pre", "post", "original"])
+def test_block_is_the_written_formula(norm: Norm) -> None:
+    torch.manual_seed(3)
+    block = Block(6, 2, 0.2, norm).eval()
+    for layer in (block.attention_norm, block.feed_forward_norm):
+        nn.init.normal_(layer.weight)
+        nn.init.normal_(layer.bias)
+    layout = make_layout(LENGTHS)
+    x = torch.randn(int(LENGTHS.sum()), 6)
+    n1, n2 = block.attention_norm, block.feed_forward_norm
+
+    def feed_forward(x: torch.Tensor) -> torch.Tensor:
+        return block.feed_forward.outer(F.relu(block.feed_forward.inner(x)))
+
+    if norm == "pre":
+        h = x + block.attention(n1(x), layout)
+        expected = h + feed_forward(n2(h))
+    elif norm == "post":
+        h = n1(x + block.attention(x, layout))
+        expected = n2(h + feed_forward(h))
+    else:  # Kang & McAuley's code: the query is normalised, and the residual adds what was normalised
+        h = n1(x) + block.attention(x, layout, query_PD=n1(x))
+        expected = n2(h) + feed_forward(n2(h))
+    torch.testing.assert_close(block(x, layout), expected)
+    torch.testing.assert_close(block(x, layout, newest=True), expected[layout.last_B], rtol=1e-5, atol=1e-6)
