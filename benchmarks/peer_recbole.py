@@ -12,6 +12,7 @@ activation are set to SASRec's.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import logging
 import tempfile
@@ -94,7 +95,8 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     torch.set_num_threads(options.threads)
     clock, log = Clock(), read_log(options.data)
-    with tempfile.TemporaryDirectory() as name:
+    # RecBole writes its TensorBoard log into the working folder.
+    with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
         write_atomic_file(log, Path(name))
         config = configuration(options, Path(name))
         init_seed(config["seed"], config["reproducibility"])

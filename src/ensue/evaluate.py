@@ -118,21 +118,23 @@ def evaluate(
     candidates_B = np.full(len(cases), cases.store.num_items if candidates is None else SAMPLED + 1)
     repeated_B = np.zeros(len(cases), dtype=bool)
     done = 0
-    for rows, batch in _batches(model, cases, cases.store.num_items if candidates is None else SAMPLED + 1):
-        if candidates is None:
-            better, equal, hidden, repeated = _rank_full(model, batch, cases, rows, config.filter_seen)
-            candidates_B[rows] -= hidden
-            repeated_B[rows] = repeated
-        else:
-            items_BC = torch.from_numpy(candidates[rows]).to(batch.items_P.device)
-            scores = _checked(model.score(batch, items_BC))
-            better, equal = _count(scores, scores[:, :1])
-        better_B[rows], equal_B[rows] = better, equal
-        done += len(rows)
-        if progress is not None:
-            progress(done, len(cases))
-    if was_training and isinstance(model, nn.Module):
-        model.train()
+    try:
+        for rows, batch in _batches(model, cases, cases.store.num_items if candidates is None else SAMPLED + 1):
+            if candidates is None:
+                better, equal, hidden, repeated = _rank_full(model, batch, cases, rows, config.filter_seen)
+                candidates_B[rows] -= hidden
+                repeated_B[rows] = repeated
+            else:
+                items_BC = torch.from_numpy(candidates[rows]).to(batch.items_P.device)
+                scores = _checked(model.score(batch, items_BC))
+                better, equal = _count(scores, scores[:, :1])
+            better_B[rows], equal_B[rows] = better, equal
+            done += len(rows)
+            if progress is not None:
+                progress(done, len(cases))
+    finally:
+        if was_training and isinstance(model, nn.Module):
+            model.train()
     return Standings(cases.users_B, cases.target_items_B, better_B, equal_B, candidates_B, repeated_B)
 
 
@@ -166,16 +168,20 @@ def _rank_full(
     start_B, stop_B = cases.start_B[rows], cases.stop_B[rows]
     seen_P = cases.store.items[gather_events(start_B, stop_B)].astype(np.int64) - 1
     row_P = np.repeat(np.arange(len(rows)), stop_B - start_B)
+    row_K, seen_K = np.divmod(np.unique(row_P * scores.shape[1] + seen_P), scores.shape[1])
+    is_target = seen_K == cases.target_items_B[rows][row_K] - 1
     repeated = np.zeros(len(rows), dtype=bool)
-    repeated[row_P[seen_P == cases.target_items_B[rows][row_P] - 1]] = True
+    repeated[row_K[is_target]] = True
     hidden = np.zeros(len(rows), dtype=np.int64)
-    if filter_seen:
-        places = torch.from_numpy(row_P * scores.shape[1] + seen_P).to(scores.device)
-        scores.view(-1)[places] = float("-inf")
-        scores.scatter_(1, target_B[:, None], target_score)
-        hidden = np.bincount(np.unique(row_P * scores.shape[1] + seen_P) // scores.shape[1], minlength=len(rows))
-        hidden = hidden - repeated
     better, equal = _count(scores, target_score)
+    if filter_seen:
+        # Seen items are counted out; the scores may be the model's own table and are never written to.
+        row_K, seen_K = row_K[~is_target], seen_K[~is_target]
+        places = torch.from_numpy(row_K * scores.shape[1] + seen_K).to(scores.device)
+        score_K, target_K = scores.view(-1)[places].cpu().numpy(), target_score.view(-1).cpu().numpy()[row_K]
+        better = better - np.bincount(row_K[score_K > target_K], minlength=len(rows))
+        equal = equal - np.bincount(row_K[score_K == target_K], minlength=len(rows))
+        hidden = np.bincount(row_K, minlength=len(rows))
     return better, equal, hidden, repeated
 
 

@@ -24,7 +24,7 @@ class TrainConfig(Config):
     beta1: float = Field(0.9, ge=0, lt=1, description="Adam's first-moment decay")
     beta2: float = Field(0.98, ge=0, lt=1, description="Adam's second-moment decay")
     weight_decay: float = Field(0.0, ge=0, description="weight decay")
-    l2_emb: float = Field(0.0, ge=0, description="L2 penalty on the item vectors that a step uses")
+    l2_emb: float = Field(0.0, ge=0, description="L2 penalty: times the sum of squares of all item vectors")
     schedule: Literal["constant", "cosine", "step"] = Field("constant", description="learning rate over the run")
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
     step_epochs: int = Field(50, ge=1, description="schedule step: epochs between decays")

@@ -170,7 +170,7 @@ class Trainer:
         loss_sum = loss_P.sum()
         objective = loss_sum / positions
         if config.l2_emb:
-            objective = objective + config.l2_emb * self.encoder.item_vectors(batch.items_P).square().sum() / positions
+            objective = objective + config.l2_emb * self.encoder.item_vectors().square().sum()
         value = float(loss_sum.detach())
         if not math.isfinite(value):
             raise self._not_finite("loss", value, epoch, step)
@@ -178,17 +178,23 @@ class Trainer:
             group["lr"] = learning_rate(config, epoch * self.loader.steps + step, self.loader.steps)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(objective).backward()  # type: ignore[no-untyped-call]
-        if config.clip_norm or config.amp != "fp16":
-            self.scaler.unscale_(self.optimizer)
-            norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm or math.inf))
-            if not math.isfinite(norm) and config.amp != "fp16":
-                raise self._not_finite("gradient norm", norm, epoch, step)
+        self.scaler.unscale_(self.optimizer)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        # With fp16 the scaler itself skips such a step and lowers its scale.
+        if config.amp != "fp16" and not math.isfinite(float(norm)):
+            raise self._not_finite("gradient norm", float(norm), epoch, step)
+        if config.clip_norm:
+            nn.utils.clip_grads_with_norm_(self.model.parameters(), config.clip_norm, norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return value, positions
 
     def _not_finite(self, what: str, value: float, epoch: int, step: int) -> TrainingError:
-        kept = f"; the last good state is in {self.folder / 'checkpoints'}" if self.folder else ""
+        kept = ""
+        if self.folder is not None:
+            self._save()  # the step was not taken, so the weights are still those of the last good one
+            kept = f"; the state before it is kept in {self.folder / 'checkpoints'}"
         return TrainingError(
             f"training stopped: the {what} is {value} at epoch {epoch + 1}, step {step + 1}{kept}. "
             f"Try a smaller lr (now {self.config.train.lr}), clip_norm = 1, or amp = off."

@@ -1,0 +1,75 @@
+"""The command line: `ensue COMMAND`. Every command is one module; the heavy imports wait until they are needed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from ensue import __version__
+from ensue.errors import ConfigError, EnsueError
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line.
+
+    Args:
+        argv: the arguments; those of the process by default.
+
+    Returns:
+        The exit status: 0, 1 for an error, 2 for a wrong command line or setting, 130 after Ctrl-C.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        # A title must not end a command where the terminal lacks its letters.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        status = _run(words)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader has gone; what is still buffered must not fail once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
+
+
+def _run(words: list[str]) -> int:
+    if words[:1] == ["--version"]:
+        print(f"ensue {__version__}")
+        return 0
+    from ensue.cli.app import build
+
+    try:
+        status = build(words)(words, prog_name="ensue", standalone_mode=False)
+    except EnsueError as error:
+        if "--debug" in words:
+            raise
+        return _fail(str(error), 2 if isinstance(error, ConfigError) else 1)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if "--debug" in words:
+            raise
+        return _fail(str(error), 1)
+    except Exception as error:
+        # Typer's usage errors have no common public class; they know their own message.
+        message = getattr(error, "format_message", None)
+        if message is None or "--debug" in words:
+            raise
+        context = getattr(error, "ctx", None)
+        hint = f" (see {context.command_path} --help)" if context is not None else ""
+        return _fail(f"{message()}{hint}", int(getattr(error, "exit_code", 2)))
+    return status if isinstance(status, int) else 0
+
+
+def _fail(message: str, status: int) -> int:
+    """One line on standard error."""
+    line = "; ".join(part.strip() for part in message.splitlines() if part.strip())
+    sys.stdout.flush()
+    print(f"ensue: {line}", file=sys.stderr)
+    return status

@@ -1,0 +1,154 @@
+"""The commands and their flags, put together for one invocation."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+
+from ensue.cli import compare, datasets, demo, doctor, evaluate, prepare, presets, recommend, train
+from ensue.cli.flags import Flag, settings_of
+from ensue.cli.output import Screen
+
+# A command: (screen, its own arguments..., settings) -> the object that --json prints.
+Command = Callable[..., dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A command.
+
+    Attributes:
+        path: its words: ("train",) or ("data", "check").
+        run: the function; its docstring is the help, whose part after a form feed is not shown.
+        examples: lines of the help's end.
+        flags: makes the flags that stand for settings; called only when the command is used, since it may load torch.
+    """
+
+    path: tuple[str, ...]
+    run: Command
+    examples: tuple[str, ...]
+    flags: Callable[[], list[Flag]] | None = None
+
+
+ENTRIES = (
+    Entry(("demo",), demo.run, ("ensue demo", "ensue demo --out /tmp/demo --users 500 --epochs 5")),
+    Entry(
+        ("prepare",),
+        prepare.run,
+        (
+            "ensue prepare ratings.csv --user userId --item movieId --time timestamp --out data/ml",
+            "ensue prepare log.parquet --min-user-events 5 --min-item-events 5 --filter core --out data/log",
+            "ensue prepare ml-1m --out data/ml-1m",
+        ),
+        prepare.flags,
+    ),
+    Entry(
+        ("train",),
+        train.run,
+        (
+            "ensue train data/ml --model sasrec --out runs/sasrec",
+            "ensue train data/ml --preset sasrec-ce --hidden-units 128 --out runs/wide",
+        ),
+        train.flags,
+    ),
+    Entry(
+        ("evaluate",),
+        evaluate.run,
+        ("ensue evaluate runs/sasrec", "ensue evaluate runs/sasrec --protocol uniform-100 --metrics hr@10,ndcg@10"),
+        evaluate.flags,
+    ),
+    Entry(
+        ("recommend",),
+        recommend.recommend,
+        ("ensue recommend runs/sasrec --history 1193,661,914 -k 10", "ensue recommend runs/sasrec --user 42 --json"),
+    ),
+    Entry(("similar",), recommend.similar, ("ensue similar runs/sasrec --item 1193",)),
+    Entry(("compare",), compare.run, ("ensue compare runs/sasrec runs/markov",)),
+    Entry(
+        ("data", "check"),
+        doctor.run,
+        ("ensue data check ratings.csv --user userId --item movieId", "ensue data check data/ml --split global-time"),
+        doctor.flags,
+    ),
+    Entry(
+        ("datasets",),
+        datasets.run,
+        ("ensue datasets", "ensue datasets ml-1m --out data/ml-1m"),
+    ),
+    Entry(("presets",), presets.run, ("ensue presets", "ensue presets sasrec-ce > mine.toml")),
+)
+
+
+def build(words: Sequence[str]) -> typer.Typer:
+    """The application for one command line; only the command it names gets its generated flags.
+
+    Args:
+        words: the arguments.
+    """
+    app = typer.Typer(
+        name="ensue",
+        help="Sequential recommendation: from a person's ordered history, what comes next.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    data = typer.Typer(help="Examine a log or a store.", no_args_is_help=True)
+    app.add_typer(data, name="data")
+    for entry in ENTRIES:
+        asked = [word for word in words if not word.startswith("-")][: len(entry.path)] == list(entry.path)
+        flags = entry.flags() if asked and entry.flags else []
+        target = data if len(entry.path) > 1 else app
+        # A blank line between lines keeps them apart in the help.
+        epilog = "[bold]Examples[/bold]\n\n" + "\n\n".join(f"  {line}" for line in entry.examples)
+        target.command(entry.path[-1], epilog=epilog)(_typed(entry.run, flags))
+    return app
+
+
+def _root(
+    version: bool = typer.Option(False, "--version", help="Print the version and end."),
+) -> None:
+    # Handled before the application is built; declared here so that the help lists it.
+    del version
+
+
+def _typed(run: Command, flags: list[Flag]) -> Callable[..., None]:
+    """The function that Typer calls: the command's own arguments, the generated flags, --json and --debug."""
+    signature = inspect.signature(run, eval_str=True)
+    takes_settings = "settings" in signature.parameters
+    own = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, parameter in signature.parameters.items()
+        if name not in ("screen", "settings")
+    ]
+
+    def call(**values: Any) -> None:
+        screen = Screen(values.pop("as_json"))
+        values.pop("debug")
+        given = {name.removeprefix("set_"): values.pop(name) for name in list(values) if name.startswith("set_")}
+        if takes_settings:
+            values["settings"] = settings_of(flags, given)
+        screen.emit(run(screen, **values))
+
+    parameters = [*own, *_COMMON, *(flag.parameter() for flag in flags)]
+    call.__doc__ = run.__doc__
+    call.__annotations__ = {}
+    setattr(call, "__signature__", inspect.Signature(parameters))  # noqa: B010
+    return call
+
+
+def _common(name: str, option: str, text: str) -> inspect.Parameter:
+    info = typer.Option(False, option, help=text)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=info, annotation=bool)
+
+
+_COMMON = (
+    _common("as_json", "--json", "Print one JSON object and nothing else on standard output."),
+    _common("debug", "--debug", "Show the traceback of an error."),
+)

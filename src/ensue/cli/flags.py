@@ -1,0 +1,188 @@
+"""One flag per field of a configuration: its type, range, choices and description are read off the class."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from inspect import Parameter
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+from pydantic.fields import FieldInfo
+
+from ensue.config import Config
+from ensue.errors import ConfigError, nearest
+
+ConfigClass = type[Config]
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A command-line flag.
+
+    Attributes:
+        name: the setting's flat name; the flag is `--` and the name with dashes.
+        panel: the section of the help it is listed in.
+        help: what it does.
+        metavar: how its value is written.
+        default: the default, as it is written; "" for none.
+        choices: the values allowed, if they are listed.
+        switch: a yes-or-no flag, `--x` and `--no-x`.
+        many: several values, separated by commas.
+    """
+
+    name: str
+    panel: str
+    help: str
+    metavar: str
+    default: str
+    choices: tuple[str, ...] = ()
+    switch: bool = False
+    many: bool = False
+
+    @property
+    def option(self) -> str:
+        """As written on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    def parameter(self) -> Parameter:
+        """The flag as a keyword parameter that Typer understands; None when it is not given."""
+        names = f"{self.option}/--no-{self.option[2:]}" if self.switch else self.option
+        info = typer.Option(
+            None,
+            names,
+            help=self.help,
+            metavar=None if self.switch else self.metavar,
+            show_default=self.default or False,
+            rich_help_panel=self.panel,
+        )
+        annotation = bool | None if self.switch else str | None
+        return Parameter(f"set_{self.name}", Parameter.KEYWORD_ONLY, default=info, annotation=annotation)
+
+    def value(self, given: str | bool) -> Any:
+        """The given text as a value for the configuration, which checks its type and range.
+
+        Raises:
+            ConfigError: not one of the choices; the nearest is named.
+        """
+        if isinstance(given, bool):
+            return given
+        if self.many:
+            return split_list(given)
+        if given.lower() == "none" and not self.default:
+            return None
+        if self.choices and given not in self.choices:
+            raise ConfigError(f"{self.option}: unknown value {given!r}: {nearest(given, self.choices)}")
+        return given
+
+
+def split_list(text: str) -> list[str]:
+    """`a,b,"c,d"` -> a, b and c,d; blanks around an entry go, and an empty text is an empty list."""
+    if not text.strip():
+        return []
+    (row,) = csv.reader([text], skipinitialspace=True)
+    return [entry.strip() for entry in row]
+
+
+def flags_of(
+    config: ConfigClass, panel: str, skip: Iterable[str] = (), rename: Mapping[str, str] | None = None
+) -> list[Flag]:
+    """The flags of a configuration's fields.
+
+    Args:
+        config: the class.
+        panel: the help's section.
+        skip: fields without a flag.
+        rename: field -> flat name, where that differs.
+    """
+    text = descriptions(config)
+    return [
+        _flag((rename or {}).get(name, name), field, panel, text[name])
+        for name, field in config.model_fields.items()
+        if name not in set(skip)
+    ]
+
+
+def descriptions(config: ConfigClass) -> dict[str, str]:
+    """Field -> what it does, from the field itself or from the class's `Attributes:` section; "" if neither tells."""
+    told: dict[str, str] = {}
+    _, _, section = (config.__doc__ or "").partition("Attributes:\n")
+    for name, text in re.findall(r"^ {8}(\w+): (.*(?:\n {9,}.*)*)", section, flags=re.MULTILINE):
+        told[name] = " ".join(text.split())
+    return {name: field.description or told.get(name, "") for name, field in config.model_fields.items()}
+
+
+def _flag(name: str, field: FieldInfo, panel: str, text: str) -> Flag:
+    kinds = _kinds(field.annotation)
+    choices = tuple(str(kind) for kind in kinds if not isinstance(kind, type))
+    many = tuple in kinds
+    switch = bool in kinds
+    metavar = "|".join(choices) if choices else "A,B,..." if many else _number_or_text(kinds)
+    limits = _limits(field)
+    return Flag(
+        name,
+        panel,
+        f"{text} [{limits}]" if limits else text,
+        metavar,
+        "" if switch and field.default is None else _written(field.default),
+        choices,
+        switch,
+        many,
+    )
+
+
+def _kinds(annotation: Any) -> list[Any]:
+    """The types of an annotation with unions taken apart, `tuple` for any tuple, and a Literal's values."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        return [kind for part in get_args(annotation) for kind in _kinds(part)]
+    if origin is Literal:
+        return list(get_args(annotation))
+    if origin is tuple:
+        return [tuple]
+    return [] if annotation is NoneType else [annotation]
+
+
+def _number_or_text(kinds: list[Any]) -> str:
+    return "FLOAT" if float in kinds else "INT" if int in kinds else "TEXT"
+
+
+def _limits(field: FieldInfo) -> str:
+    """The range, such as `0 <= x < 1`; "" without one."""
+    low = high = ""
+    for rule in field.metadata:
+        for attribute, sign in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<")):
+            bound = getattr(rule, attribute, None)
+            if bound is None:
+                continue
+            if attribute[0] == "g":
+                low = f"{sign} {bound}"
+            else:
+                high = f"{sign} {bound}"
+    return ", ".join(part for part in (low, high) if part)
+
+
+def _written(default: Any) -> str:
+    """A default as it is typed; "" where there is none to show."""
+    if default is None:
+        return ""
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    if isinstance(default, tuple):
+        return ",".join(str(value) for value in default)
+    return str(default)
+
+
+def settings_of(flags: Iterable[Flag], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat name -> value, for the flags that were given.
+
+    Raises:
+        ConfigError: a value is not one of its flag's choices.
+    """
+    by_name = {flag.name: flag for flag in flags}
+    return {name: by_name[name].value(value) for name, value in given.items() if value is not None}

@@ -1,0 +1,104 @@
+"""What a command shows: tables and notes for people, or one JSON object for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+PLAIN_WIDTH = 110
+
+
+class Screen:
+    """Where a command's output goes.
+
+    With `--json` everything for people goes to standard error, and standard output gets one object at the end.
+
+    Args:
+        as_json: whether `--json` was given.
+    """
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
+        stream = sys.stderr if as_json else sys.stdout
+        self.console = self._console(stream)
+        # A pipe has no width of its own; 80 columns would fold titles.
+        if not self.console.is_terminal:
+            self.console = self._console(stream, PLAIN_WIDTH)
+
+    @staticmethod
+    def _console(stream: Any, width: int | None = None) -> Console:
+        return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+
+    @property
+    def live(self) -> bool:
+        """Whether a display may be drawn over again."""
+        return self.console.is_terminal
+
+    def say(self, text: str = "", style: str = "") -> None:
+        """Print a line, however long."""
+        self.console.print(Text(clean(text), style=style), soft_wrap=True)
+
+    def show(self, what: RenderableType) -> None:
+        """Print anything that rich can draw."""
+        self.console.print(what)
+
+    def next(self, command: str) -> None:
+        """Print the command to try next; the last line of a command's output."""
+        self.say()
+        self.console.print(Text.assemble(("next: ", "dim"), (clean(command), "bold")), soft_wrap=True)
+
+    def emit(self, payload: dict[str, Any]) -> None:
+        """With `--json`, print the object."""
+        if self.as_json:
+            print(json.dumps(payload, allow_nan=False, default=str), flush=True)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "", right: Sequence[str] = ()) -> Table:
+    """A plain table.
+
+    Args:
+        columns: headings.
+        rows: cells; None is an empty one, a Text keeps its style.
+        title: above the table.
+        right: the columns of numbers.
+    """
+    drawn = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold", pad_edge=False)
+    for column in columns:
+        drawn.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(cell if isinstance(cell, Text) else clean("" if cell is None else str(cell)) for cell in row))
+    return drawn
+
+
+def clean(text: str) -> str:
+    """Text from a log without what a terminal would obey."""
+    return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)
+
+
+def bar(share: float, width: int = 24) -> str:
+    """A bar of `share` (0..1) of the width."""
+    eighths = round(max(0.0, min(1.0, share)) * width * 8)
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+
+
+def sparkline(values: Sequence[float], width: int = 32) -> str:
+    """The newest values as little columns between their smallest and their largest."""
+    shown = list(values)[-width:]
+    if not shown:
+        return ""
+    low, span = min(shown), max(shown) - min(shown)
+    return "".join("▁▂▃▄▅▆▇█"[round((value - low) / span * 7) if span else 3] for value in shown)
+
+
+def duration(seconds: float) -> str:
+    """75 -> `1:15`, 3700 -> `1:01:40`."""
+    whole = max(0, round(seconds))
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
