@@ -31,7 +31,11 @@ RESULTS = ROOT / "docs" / "results"
 
 # What is compared: (label, our piece of work, the peer's). RecBole evaluates; it has no top-10 of all users.
 PIECES = {
-    "rectools": [("training epoch", "epoch", "epoch"), ("top-10 of all users", "top10", "top10")],
+    "rectools": [
+        ("training epoch", "epoch", "epoch"),
+        ("top-10 of all users", "top10", "top10"),
+        ("full-ranking evaluation; the peer only its top-10", "evaluation", "top10"),
+    ],
     "recbole": [
         ("training epoch", "epoch", "epoch"),
         ("full-ranking evaluation", "evaluation", "evaluation"),

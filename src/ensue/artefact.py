@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-import ensue
+from ensue import __version__
 from ensue.data.store import SequenceStore
 from ensue.data.vocabulary import Vocabulary
 from ensue.errors import ArtefactError
@@ -219,7 +219,7 @@ def _seal(folder: Path, run: Run) -> None:
         {
             "kind": KIND,
             "schema_version": SCHEMA_VERSION,
-            "ensue": ensue.__version__,
+            "ensue": __version__,
             "torch": torch.__version__,
             "model": run.config.model.name,
             "items": len(run.item_ids),
@@ -234,7 +234,7 @@ def _card(run: Run, results: dict[str, Any], log: list[dict[str, Any]]) -> str:
     lines = [
         f"# {run.config.model.name}",
         "",
-        f"Made by ensue {ensue.__version__}. Recommends among {len(run.item_ids):,} items.",
+        f"Made by ensue {__version__}. Recommends among {len(run.item_ids):,} items.",
         "",
         f"- Data: fingerprint `{run.fingerprint}`",
         f"- Split: {run.config.split.split}; states chosen by validation {run.config.train.validation_metric}",

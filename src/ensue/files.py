@@ -71,7 +71,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise ArtefactError(f"{path}: missing") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ArtefactError(f"{path}: not valid JSON ({error})") from None
 
 

@@ -26,7 +26,7 @@ from ensue.data.split import Cases, Split, SplitConfig, make_split
 from ensue.data.store import SequenceStore
 from ensue.evaluate import EvaluateConfig, evaluate
 from ensue.models import CountedModel, Encoder, ModelConfig, Scorer, build_model
-from ensue.nn.embedding import ItemEmbedding, initialise
+from ensue.nn.embedding import ItemEmbedding, dense_gradients, initialise
 from ensue.train.config import RunConfig, TrainConfig
 from ensue.train.loop import Trainer
 from ensue.train.objective import ObjectiveConfig
@@ -48,7 +48,9 @@ class ModelContract:
 
     config: ClassVar[ModelConfig]
     objective: ClassVar[ObjectiveConfig] = ObjectiveConfig(loss="ce")
-    train: ClassVar[TrainConfig] = TrainConfig(num_epochs=25, batch_size=50, lr=0.01, patience=0, eval_epochs=25, device="cpu")
+    train: ClassVar[TrainConfig] = TrainConfig(
+        num_epochs=25, batch_size=50, lr=0.01, patience=0, eval_epochs=25, device="cpu"
+    )
     reads_order: ClassVar[bool] = True
 
     def run_config(self, **train: Any) -> RunConfig:
@@ -125,7 +127,10 @@ class ModelContract:
         generator = torch.Generator().manual_seed(0)
         items_BC = torch.randint(1, NUM_ITEMS + 1, (len(HISTORIES), 9), generator=generator)
         torch.testing.assert_close(
-            _scores(model, batch, items_BC), _scores(model, batch).gather(1, items_BC - 1), rtol=TOLERANCE, atol=TOLERANCE
+            _scores(model, batch, items_BC),
+            _scores(model, batch).gather(1, items_BC - 1),
+            rtol=TOLERANCE,
+            atol=TOLERANCE,
         )
 
     def test_single_equals_batch(self) -> None:
@@ -192,7 +197,8 @@ class ModelContract:
         """After one backward pass every parameter has a finite gradient that is not all zero."""
         model, encoder = self.encoder()
         weight_PD = torch.randn(encoder.encode(_batch()).shape, generator=torch.Generator().manual_seed(0))
-        (encoder.encode(_batch()) * weight_PD).sum().backward()
+        torch.autograd.backward((encoder.encode(_batch()) * weight_PD).sum())
+        dense_gradients(model.parameters())
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None, name
             assert bool(parameter.grad.isfinite().all()), name

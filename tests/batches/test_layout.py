@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -55,7 +57,10 @@ def test_ages_and_newest_events(lengths_B: np.ndarray) -> None:
 @given(lengths)
 def test_rows_join_in_the_batch_order(lengths_B: np.ndarray) -> None:
     layout = make_layout(lengths_B)
-    newest = [x[torch.arange(g.rows), g.length_G - 1] for x, g in zip(layout.pad(packed(lengths_B)), layout.groups, strict=True)]
+    newest = [
+        x[torch.arange(g.rows), g.length_G - 1]
+        for x, g in zip(layout.pad(packed(lengths_B)), layout.groups, strict=True)
+    ]
     assert torch.equal(layout.join_rows(newest), packed(lengths_B)[layout.last_B])
 
 
@@ -65,7 +70,7 @@ def test_the_cut_covers_all_rows_and_costs_at_most_one_group(lengths_B: np.ndarr
     groups = _cut(ordered)
     assert groups[0][0] == 0
     assert groups[-1][1] == len(ordered)
-    assert all(a[1] == b[0] for a, b in zip(groups[:-1], groups[1:], strict=True))
+    assert all(a[1] == b[0] for a, b in pairwise(groups))
 
     def cost(cuts: list[tuple[int, int]]) -> float:
         return sum((b - a) * ordered[a] * (ordered[a] + layouts.COPY) + layouts.CALL for a, b in cuts)
@@ -83,7 +88,7 @@ def test_the_cut_is_the_cheapest_of_all(monkeypatch: pytest.MonkeyPatch) -> None
     every = []
     for pattern in range(1 << 7):
         edges = [0, *(i + 1 for i in range(7) if pattern >> i & 1), 8]
-        every.append(cost(list(zip(edges[:-1], edges[1:], strict=True))))
+        every.append(cost(list(pairwise(edges))))
     assert cost(_cut(ordered)) == min(every)
 
 

@@ -11,7 +11,8 @@ OTHERS = [name for name in MODELS if not (Path(__file__).parent / f"test_{name.r
 
 for _name in OTHERS:
     _class = f"Test{_name.title().replace('-', '')}"
-    globals()[_class] = type(_class, (ModelContract,), {"config": MODELS[_name].config.parse({"name": _name, "maxlen": 16})})
+    _config = MODELS[_name].config.parse({"name": _name, "maxlen": 16})
+    globals()[_class] = type(_class, (ModelContract,), {"config": _config})
 
 
 def test_the_contract_reaches_every_model() -> None:

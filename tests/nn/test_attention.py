@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -33,7 +35,7 @@ def with_gradients(parts: Triple) -> Triple:
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4])
-@pytest.mark.parametrize("width", [1, 2, 9, 33])
+@pytest.mark.parametrize("width", [1, 2, 39, 81, 130])
 def test_fast_equals_naive(heads: int, width: int) -> None:
     parts = qkv(heads=heads, width=width)
     fast, slow = with_gradients(parts), with_gradients(tuple(x.double() for x in parts))
@@ -53,36 +55,54 @@ def test_other_precisions_equal_naive(dtype: torch.dtype) -> None:
     torch.testing.assert_close(causal_attention(*parts), naive_attention(*parts), rtol=tolerance, atol=tolerance)
 
 
-def obvious_with_mask(parts: Triple, bytes_XTT: Tensor, drop_below: int) -> Tensor:
+def obvious_with_mask(parts: Triple, keep_XTT: Tensor) -> Tensor:
     q, k, v = parts
     weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + causal_mask(q.shape[2])).softmax(-1)
-    kept = keep_mask(bytes_XTT, drop_below).view_as(weights) * LEVELS / (LEVELS - drop_below)
-    return (weights * kept) @ v
+    return (weights * keep_XTT.view_as(weights)) @ v
+
+
+def strip_by_strip(heads: int, width: int, drop_below: int) -> Tensor:
+    """The factors of all weights, drawn in the order of the strips."""
+    factor = torch.zeros(heads, width, width)
+    for lo, hi in attention._strips(width):
+        factor[:, lo:hi, :hi] = keep_mask(random_bytes((heads, hi - lo, hi)), drop_below)
+    return factor * LEVELS / (LEVELS - drop_below)
 
 
 @pytest.mark.parametrize("rate", [0.2, 0.5])
-def test_dropout_equals_autograd_through_the_same_bytes(rate: float) -> None:
-    parts = qkv(rows=2, heads=2, width=7)
+@pytest.mark.parametrize("width", [7, 100])
+def test_dropout_equals_autograd_through_the_same_bytes(rate: float, width: int) -> None:
+    parts = qkv(rows=2, heads=2, width=width)
     fast, slow = with_gradients(parts), with_gradients(parts)
     upstream = torch.randn(parts[0].shape, generator=torch.Generator().manual_seed(1))
     torch.manual_seed(11)
     got = causal_attention(*fast, rate)
     torch.manual_seed(11)
-    expected = obvious_with_mask(slow, random_bytes((4, 7, 7)), threshold(rate))
+    expected = obvious_with_mask(slow, strip_by_strip(4, width, threshold(rate)))
     assert not torch.allclose(got, naive_attention(*parts))
-    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
     got.backward(upstream)
     expected.backward(upstream)
     for a, b in zip(fast, slow, strict=True):
-        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [1, 39, 40, 41, 79, 80, 200, 513])
+def test_strips_cover_every_query_once(width: int) -> None:
+    strips = attention._strips(width)
+    assert strips[0][0] == 0
+    assert strips[-1][1] == width
+    assert all(a[1] == b[0] for a, b in pairwise(strips))
+    assert all(lo < hi for lo, hi in strips)
 
 
 def test_causality_is_exact() -> None:
-    q, k, v = qkv(width=12)
-    before = causal_attention(q, k, v)
-    for changed in (q, k, v):
-        changed[:, :, 8:] = 1e3
-    assert torch.equal(causal_attention(q, k, v)[:, :, :8], before[:, :, :8])
+    for width, first in ((12, 8), (100, 30), (100, 70)):
+        q, k, v = qkv(width=width)
+        before = causal_attention(q, k, v)
+        for changed in (q, k, v):
+            changed[:, :, first:] = 1e3
+        assert torch.equal(causal_attention(q, k, v)[:, :, :first], before[:, :, :first])
 
 
 def test_extreme_scores_stay_finite() -> None:

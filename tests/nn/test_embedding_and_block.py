@@ -10,21 +10,37 @@ from torch.nn import functional as F
 
 from ensue.batches.layout import make_layout
 from ensue.nn.block import Block, Norm
-from ensue.nn.embedding import ItemEmbedding, PositionEmbedding, initialise, sinusoids
+from ensue.nn.embedding import ItemEmbedding, PositionEmbedding, dense_gradients, initialise, sinusoids
 from ensue.nn.residual import PlainResidual
 
 LENGTHS = np.array([4, 2, 5])
 
 
-def test_row_zero_is_zero_and_gets_no_gradient() -> None:
+def test_row_zero_is_zero_and_no_candidate() -> None:
     table = ItemEmbedding(5, 3)
     initialise(table, 0)
     assert table.weight[0].abs().max() == 0
     assert table.weight[1:].abs().min() > 0
-    assert table.catalogue().shape == (5, 3)
-    table(torch.tensor([0, 2, 2])).sum().backward()
-    assert table.weight.grad[0].abs().max() == 0
-    assert (table.weight.grad[2] == 2).all()
+    assert torch.equal(table.catalogue(), table.weight[1:])
+
+
+def test_gradients_of_several_lookups_add_up_to_one_dense_table() -> None:
+    """Against torch's own dense lookup; with and without the whole catalogue among the uses."""
+    for with_catalogue in (False, True):
+        table = ItemEmbedding(5, 3)
+        initialise(table, 0)
+        plain = table.weight.detach().double().requires_grad_()
+        first, second = torch.tensor([2, 5, 2]), torch.tensor([[1, 2], [5, 5]])
+        loss = table(first).square().sum() + (table(second) ** 3).sum()
+        expected = plain[first].square().sum() + (plain[second] ** 3).sum()
+        if with_catalogue:
+            loss, expected = loss + table.catalogue().exp().sum(), expected + plain[1:].exp().sum()
+        loss.backward()
+        expected.backward()
+        dense_gradients(table.parameters())
+        assert not table.weight.grad.is_sparse
+        torch.testing.assert_close(table.weight.grad.double(), plain.grad, rtol=1e-5, atol=1e-6)
+        assert table.weight.grad[0].abs().max() == 0
 
 
 def test_initial_weights_depend_on_seed_and_name_alone() -> None:

@@ -44,6 +44,7 @@ def _run(words: list[str]) -> int:
         return 0
     from ensue.cli.app import build
 
+    words = words or ["--help"]
     try:
         status = build(words)(words, prog_name="ensue", standalone_mode=False)
     except EnsueError as error:

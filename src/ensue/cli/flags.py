@@ -56,7 +56,7 @@ class Flag:
             names,
             help=self.help,
             metavar=None if self.switch else self.metavar,
-            show_default=self.default or False,
+            show_default=False,
             rich_help_panel=self.panel,
         )
         annotation = bool | None if self.switch else str | None
@@ -121,17 +121,10 @@ def _flag(name: str, field: FieldInfo, panel: str, text: str) -> Flag:
     many = tuple in kinds
     switch = bool in kinds
     metavar = "|".join(choices) if choices else "A,B,..." if many else _number_or_text(kinds)
-    limits = _limits(field)
-    return Flag(
-        name,
-        panel,
-        f"{text} [{limits}]" if limits else text,
-        metavar,
-        "" if switch and field.default is None else _written(field.default),
-        choices,
-        switch,
-        many,
-    )
+    default = "" if switch and field.default is None else _written(field.default)
+    # Typer would print the default apart and the range not at all.
+    facts = ", ".join(part for part in (f"default {default}" if default else "", _limits(field)) if part)
+    return Flag(name, panel, f"{text} ({facts})" if facts else text, metavar, default, choices, switch, many)
 
 
 def _kinds(annotation: Any) -> list[Any]:

@@ -60,7 +60,9 @@ class Screen:
             print(json.dumps(payload, allow_nan=False, default=str), flush=True)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "", right: Sequence[str] = ()) -> Table:
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], title: str = "", right: Sequence[str] = ()
+) -> Table:
     """A plain table.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -14,10 +15,14 @@ Positions = Literal["learned", "sinusoidal", "none"]
 
 
 class ItemEmbedding(nn.Embedding):
-    """Vectors of items 1..N; row 0, the padding, is zero, gets no gradient and is never a candidate."""
+    """Vectors of items 1..N; row 0, the padding, is zero, is never looked up and never a candidate.
+
+    A lookup's gradient is sparse, so that the several lookups of a training step (inputs, targets, negatives) do not
+    each fill a table of the catalogue's size; `dense_gradients` makes one table of them all.
+    """
 
     def __init__(self, num_items: int, hidden_units: int) -> None:
-        super().__init__(num_items + 1, hidden_units, padding_idx=0)
+        super().__init__(num_items + 1, hidden_units, sparse=True)
 
     def catalogue(self) -> Tensor:
         """The vectors of all items: [N, D], row j is item j + 1."""
@@ -53,6 +58,17 @@ def sinusoids(maxlen: int, hidden_units: int) -> Tensor:
     table[:, 0::2] = torch.sin(age * rate)
     table[:, 1::2] = torch.cos(age * rate)[:, : hidden_units // 2]
     return table
+
+
+def dense_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Turn the sparse gradients that lookups leave into dense ones, in place; optimisers and norms want those."""
+    for parameter in parameters:
+        grad = parameter.grad
+        if grad is not None and grad.is_sparse:
+            rows = grad._indices()[0]
+            parameter.grad = torch.ops.aten.embedding_dense_backward(
+                grad._values(), rows, parameter.shape[0], -1, False
+            )
 
 
 def initialise(module: nn.Module, seed: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ensue.errors import ConfigError, nearest
@@ -12,6 +13,8 @@ from ensue.registry import Registry
 from ensue.train.config import RunConfig
 
 Values = dict[str, dict[str, Any]]
+# Fields whose own name is another section's too: the training's seed is the plain `seed`.
+FLAT_NAMES = {("split", "seed"): "split_seed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,38 +46,49 @@ def _recipe(name: str, expected: str) -> Callable[[Callable[[], Values]], Callab
     return put
 
 
-def sections(model: str) -> dict[str, list[str]]:
-    """Section -> fields of a run with this model; every field's name is in one section only."""
-    found = {"model": [name for name in MODELS[model].config.model_fields if name != "name"]}
+def sections(model: str) -> dict[str, dict[str, str]]:
+    """Section -> flat name -> field, of a run with this model; every flat name is in one section only."""
+    found = {"model": {name: name for name in MODELS[model].config.model_fields if name != "name"}}
     for section in ("objective", "train", "split", "evaluate"):
         annotation = RunConfig.model_fields[section].annotation
         assert annotation is not None
-        found[section] = list(annotation.model_fields)
+        found[section] = {FLAT_NAMES.get((section, name), name): name for name in annotation.model_fields}
     return found
 
 
-def run_config(model: str | None, preset: str | None, settings: dict[str, Any]) -> RunConfig:
+def run_config(
+    model: str | None, preset: str | None, settings: dict[str, Any], file: Path | None = None
+) -> RunConfig:
     """The configuration of a model and preset with single settings changed.
 
     Args:
         model: a model's name; the preset's, or "sasrec", by default.
         preset: a recipe's name, or None.
-        settings: field -> value, by flat names.
+        settings: field -> value, by flat names; the split's seed is `split_seed`.
+        file: a TOML file of settings to start from instead of a preset.
 
     Raises:
-        ConfigError: an unknown model, preset or field, or a value out of range.
+        ConfigError: an unknown model, preset or field, a value out of range, or both a preset and a file.
     """
-    values: Values = {} if preset is None else {key: dict(part) for key, part in RECIPES[preset].make().items()}
+    if preset is not None and file is not None:
+        raise ConfigError(f"start from preset {preset!r} or from {file}, not both")
+    start = f"preset {preset!r}" if file is None else str(file)
+    values: Values = {}
+    if preset is not None:
+        values = {key: dict(part) for key, part in RECIPES[preset].make().items()}
+    elif file is not None:
+        values = RunConfig.read_toml(file).model_dump(mode="json", exclude_none=True)
     chosen = values.setdefault("model", {})
-    if model is not None and preset is not None and chosen.get("name", "sasrec") != model:
-        raise ConfigError(f"preset {preset!r} is of model {chosen.get('name')!r}, not {model!r}")
+    if model is not None and (preset or file) and chosen.get("name", "sasrec") != model:
+        raise ConfigError(f"{start} is of model {chosen.get('name')!r}, not {model!r}")
     name = model or chosen.get("name", "sasrec")
     chosen["name"] = name
-    known = {field: section for section, fields in sections(name).items() for field in fields}
-    for field, value in settings.items():
-        if field not in known:
-            raise ConfigError(f"unknown setting {field!r} of model {name!r}: {nearest(field, known)}")
-        values.setdefault(known[field], {})[field] = value
+    known = {flat: (section, field) for section, fields in sections(name).items() for flat, field in fields.items()}
+    for flat, value in settings.items():
+        if flat not in known:
+            raise ConfigError(f"unknown setting {flat!r} of model {name!r}: {nearest(flat, known)}")
+        section, field = known[flat]
+        values.setdefault(section, {})[field] = value
     return RunConfig.parse({**values, "model": model_config(chosen)})
 
 

@@ -43,8 +43,12 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, number: int) -> None:
     """
     target = folder / f"{number:010d}"
     temporary = folder / f".{target.name}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        sync_folder(folder.parent)
+    for unfinished in folder.glob(".*.tmp"):
+        shutil.rmtree(unfinished)
+    temporary.mkdir()
     save_file({k: v.detach().cpu().contiguous() for k, v in checkpoint.tensors.items()}, temporary / TENSORS)
     _sync_file(temporary / TENSORS)
     write_json(temporary / STATE, checkpoint.state)
@@ -67,13 +71,20 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     damaged: ArtefactError | None = None
     for path in reversed(_numbered(folder)):
         try:
-            check_files(path, read_manifest(path, KIND, VERSION))
+            check_files(path, read_manifest(path, KIND, VERSION), [TENSORS, STATE])
             return Checkpoint(load_file(path / TENSORS), read_json(path / STATE))
         except ArtefactError as error:
             damaged = damaged or error
     if damaged is not None:
         raise damaged
     return None
+
+
+def clear_checkpoints(folder: Path) -> None:
+    """Remove every checkpoint under `folder`: a new run must not be outlived by those of an older, longer one."""
+    if folder.is_dir():
+        shutil.rmtree(folder)
+        sync_folder(folder.parent)
 
 
 def _numbered(folder: Path) -> list[Path]:
@@ -107,4 +118,6 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensor
         parameter = parameters.get(name)
         if parameter is None or (value.dim() and value.shape != parameter.shape):
             raise TrainingError(f"checkpoint: optimiser state {key!r} of shape {list(value.shape)} fits no parameter")
-        optimizer.state[parameter][slot] = value.to(parameter.device) if value.dim() else value
+        # Fused Adam keeps its step count beside the parameter, the plain one on the CPU.
+        moves = value.dim() > 0 or optimizer.defaults.get("fused")
+        optimizer.state[parameter][slot] = value.to(parameter.device) if moves else value

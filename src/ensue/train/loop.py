@@ -20,10 +20,12 @@ from ensue.data.split import Cases, Split
 from ensue.errors import TrainingError
 from ensue.evaluate import evaluate
 from ensue.models import Encoder, build_model
-from ensue.nn.embedding import initialise
+from ensue.nn.embedding import dense_gradients, initialise
+from ensue.nn.memory import keep_freed_memory
 from ensue.rng import stream, torch_seed
 from ensue.train.checkpoint import (
     Checkpoint,
+    clear_checkpoints,
     load_checkpoint,
     optimizer_tensors,
     restore_optimizer,
@@ -81,6 +83,7 @@ class Trainer:
         if train.threads:
             torch.set_num_threads(train.threads)
         self.device = choose_device(train.device)
+        keep_freed_memory()
         store = split.train.store
         model = build_model(config.model, store.num_items)
         initialise(model, train.seed)
@@ -101,10 +104,15 @@ class Trainer:
     def run(self, resume: bool = True) -> TrainResult:
         """Train until the last epoch or until patience ends; go on from the folder's checkpoint if there is one.
 
+        Args:
+            resume: False removes the folder's checkpoints and starts anew.
+
         Raises:
             TrainingError: the checkpoint is of other data or settings, or the loss is not finite.
         """
-        checkpoint = load_checkpoint(self.folder / "checkpoints") if resume and self.folder else None
+        if self.folder is not None and not resume:
+            clear_checkpoints(self.folder / "checkpoints")
+        checkpoint = load_checkpoint(self.folder / "checkpoints") if self.folder is not None else None
         if checkpoint is not None:
             self._restore(checkpoint)
         path = None if self.folder is None else self.folder / "log.jsonl"
@@ -178,6 +186,7 @@ class Trainer:
             group["lr"] = learning_rate(config, epoch * self.loader.steps + step, self.loader.steps)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(objective).backward()  # type: ignore[no-untyped-call]
+        dense_gradients(self.model.parameters())
         self.scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)

@@ -1,0 +1,69 @@
+"""`ensue datasets`: the public datasets that ensue knows by name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ensue.cli.output import Screen, table
+from ensue.cli.prepare import prepare_dataset
+from ensue.errors import ConfigError
+
+
+def run(
+    screen: Screen,
+    name: Annotated[str | None, typer.Argument(help="A dataset to prepare; without it they are listed.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the store to write.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store that is there.")] = False,
+) -> dict[str, Any]:
+    """List the public datasets, or find, download and prepare one as the SASRec paper does."""
+    if name is not None:
+        if out is None:
+            raise ConfigError(f"--out is due: the folder to write {name!r} to")
+        return prepare_dataset(screen, name, out, None, overwrite)
+    from ensue.data.catalog import DATASETS, data_folder, local_names
+
+    listed = [
+        {
+            "name": dataset.name,
+            "title": dataset.title,
+            "counts": None
+            if dataset.counts is None
+            else dict(zip(("users", "items", "interactions"), dataset.counts, strict=True)),
+            "licence": dataset.licence,
+            "source": dataset.url,
+            "found": _found(dataset),
+        }
+        for dataset in DATASETS.values()
+    ]
+    rows = []
+    for entry in listed:
+        counts = entry["counts"]
+        numbers = " / ".join(f"{count:,}" for count in counts.values()) if isinstance(counts, dict) else "not verified"
+        about = f"{entry['title']}\n{entry['licence']}\n{entry['source']}"
+        rows.append((entry["name"], about, numbers, entry["found"] or "to download"))
+    screen.show(table(("name", "what, licence, source", "users / items / events", "found"), rows))
+    folder = data_folder()
+    own = [local for local in local_names() if local not in DATASETS]
+    if own:
+        screen.say(f"also in {folder}: {', '.join(own)}")
+    if folder is None:
+        screen.say("ENSUE_DATA is not set; it names a folder to look in first", style="dim")
+    screen.next("ensue datasets ml-1m --out data/ml-1m")
+    return {"datasets": listed, "folder": None if folder is None else str(folder), "local": own}
+
+
+def _found(dataset: Any) -> str | None:
+    """Where the files are already, if anywhere: $ENSUE_DATA, or the cache."""
+    from ensue.data.catalog import data_folder
+
+    local = data_folder()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ensue" / dataset.name
+    folders = [cache] if local is None else [local / dataset.name, *(local / name for name in dataset.prepared), cache]
+    for folder in folders:
+        if any((folder / file).is_file() for file in ("interactions.parquet", dataset.log, dataset.file)):
+            return str(folder)
+    return None

@@ -1,0 +1,95 @@
+"""`ensue data check`: the doctor's findings and the distribution of lengths."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.text import Text
+
+from ensue.cli.flags import Flag, flags_of
+from ensue.cli.output import Screen, bar, clean, table
+from ensue.errors import ConfigError, DataError
+
+STYLE = {"ok": "green", "warn": "yellow", "problem": "red"}
+SPLIT_NAMES = {"seed": "split_seed"}
+
+
+def flags() -> list[Flag]:
+    """The split's flags, and the columns' for a log that is not prepared."""
+    from ensue.data.interactions import Columns
+    from ensue.data.split import SplitConfig
+
+    return [*flags_of(SplitConfig, "Split", rename=SPLIT_NAMES), *flags_of(Columns, "Columns (of a log)")]
+
+
+def run(
+    screen: Screen,
+    source: Annotated[Path, typer.Argument(help="A log file or a store folder.")],
+    settings: dict[str, Any],
+) -> dict[str, Any]:
+    """Look a log or a store over: duplicates, ties, cold items, leakage, lengths, and whether order matters."""
+    from ensue.data.doctor import check
+    from ensue.data.interactions import Columns, read_interactions
+    from ensue.data.split import SplitConfig
+    from ensue.data.store import SequenceStore
+
+    fields = {SPLIT_NAMES.get(name, name): name for name in SplitConfig.model_fields}
+    split = SplitConfig.parse({fields[name]: value for name, value in settings.items() if name in fields})
+    columns = {name: value for name, value in settings.items() if name in Columns.model_fields}
+    if source.is_dir():
+        if columns:
+            raise ConfigError(f"{source}: a store has no columns to name: leave out {', '.join(columns)}")
+        store = SequenceStore.open(source)
+        report, lengths = check(store, split), store.lengths
+    elif source.is_file():
+        log = read_interactions(source, Columns.parse(columns))
+        report, lengths = check(log, split), log.frame.group_by("user").len()["len"].to_numpy()
+    else:
+        raise DataError(f"{source}: no such file or folder")
+    rows = [
+        (Text(finding.level, style=STYLE[finding.level]), finding.name, _both(finding.text, finding.advice))
+        for finding in report.findings
+    ]
+    screen.show(table(("", "looked at", "found"), rows))
+    bins = histogram(lengths)
+    top = max(count for _, count in bins)
+    screen.show(
+        table(
+            ("events", "users", ""),
+            [(label, f"{count:,}", bar(count / top)) for label, count in bins],
+            title="Lengths",
+            right=("events", "users"),
+        )
+    )
+    worst = report.level
+    screen.say(f"{'nothing stands out' if worst == 'ok' else 'worst level: ' + worst}", style=STYLE[worst])
+    flag = f" --maxlen {report.suggested_maxlen}"
+    if source.is_dir():
+        screen.next(f"ensue train {source} --model sasrec{flag} --out runs/sasrec")
+    else:
+        screen.next(f"ensue prepare {source} --out data/{source.name.split('.')[0]}")
+    return {**report.as_dict(), "lengths": [{"events": label, "users": count} for label, count in bins]}
+
+
+def _both(text: str, advice: str) -> Text:
+    return Text.assemble(clean(text), (f" {clean(advice)}" if advice else "", "dim"))
+
+
+def histogram(lengths_U: np.ndarray) -> list[tuple[str, int]]:
+    """Users by number of events: 1, 2, 3-4, 5-9, 10-19, 20-49, 50-99, ... up to the longest; [(label, users)]."""
+    edges = [1, 2, 3, 5, 10, 20, 50]
+    while edges[-1] <= lengths_U.max(initial=1):
+        # 50, 100, 200, 500, ...: each is ten times the third before it.
+        edges.append(10 * edges[-3])
+    counts, _ = np.histogram(lengths_U, bins=[*edges, np.inf])
+    labels = [str(low) if high == low + 1 else f"{low}-{high - 1}" for low, high in pairwise(edges)]
+    shown = [(label, int(count)) for label, count in zip(labels, counts, strict=False)]
+    while len(shown) > 1 and shown[-1][1] == 0:
+        shown.pop()
+    while len(shown) > 1 and shown[0][1] == 0:
+        shown.pop(0)
+    return shown

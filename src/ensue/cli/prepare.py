@@ -1,0 +1,101 @@
+"""`ensue prepare`: a log, or a public dataset by name, becomes a sequence store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ensue.cli.flags import Flag, flags_of
+from ensue.cli.output import Screen
+from ensue.cli.sources import report_table
+from ensue.errors import ConfigError, DataError, nearest
+
+if TYPE_CHECKING:
+    from ensue.data.store import SequenceStore
+
+
+def flags() -> list[Flag]:
+    """The columns' flags and the filters'."""
+    from ensue.data.interactions import Columns
+    from ensue.data.prepare import PrepareConfig
+
+    return [*flags_of(Columns, "Columns"), *flags_of(PrepareConfig, "Filters")]
+
+
+def run(
+    screen: Screen,
+    source: Annotated[str, typer.Argument(help="A log file, or the name of a dataset (see ensue datasets).")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the store to write.")],
+    settings: dict[str, Any],
+    items: Annotated[Path | None, typer.Option("--items", help="File of items: id, title, category.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store that is there.")] = False,
+) -> dict[str, Any]:
+    """Read a log and write a sequence store."""
+    from ensue.data import catalog
+    from ensue.data.interactions import Columns
+    from ensue.data.prepare import PrepareConfig, prepare
+
+    filters = {name: value for name, value in settings.items() if name in PrepareConfig.model_fields}
+    columns = {name: value for name, value in settings.items() if name in Columns.model_fields}
+    if Path(source).is_file():
+        with Stages(screen) as stage:
+            store, report = prepare(
+                source, out, Columns.parse(columns), PrepareConfig.parse(filters), items, overwrite, stage
+            )
+        return shown(screen, out, store, report.as_dict())
+    known = [*catalog.DATASETS, *catalog.local_names()]
+    if source not in known:
+        raise DataError(f"{source}: no such file, and no dataset of this name: {nearest(source, known)}")
+    if columns or items:
+        wrong = ", ".join(f"--{name.replace('_', '-')}" for name in (*columns, *(["items"] if items else [])))
+        raise ConfigError(f"dataset {source!r} knows its own columns and items; leave out {wrong}")
+    config = catalog.SASREC.replace(**filters) if filters else None
+    return prepare_dataset(screen, source, out, config, overwrite)
+
+
+def prepare_dataset(screen: Screen, name: str, out: Path, config: Any, overwrite: bool) -> dict[str, Any]:
+    """Find or download a dataset, prepare it and show what came of it."""
+    from ensue.data.catalog import load_dataset
+
+    with Stages(screen) as stage:
+        store = load_dataset(name, out, config, overwrite, stage, stage.download)
+    return shown(screen, out, store, dict(store.made["report"]))
+
+
+def shown(screen: Screen, out: Path, store: SequenceStore, report: dict[str, Any]) -> dict[str, Any]:
+    """Print the report and the next command; the object that --json prints."""
+    screen.show(report_table(report))
+    screen.say(f"written to {out}, fingerprint {store.fingerprint[:12]}")
+    screen.next(f"ensue train {out} --model sasrec --out runs/sasrec")
+    return {**report, "store": str(out), "fingerprint": store.fingerprint}
+
+
+class Stages:
+    """Shows the name of each stage while it lasts, and the share of a download.
+
+    Nothing is drawn where standard output is no terminal.
+    """
+
+    def __init__(self, screen: Screen) -> None:
+        self.status = screen.console.status("read") if screen.live else None
+
+    def __enter__(self) -> Stages:
+        if self.status is not None:
+            self.status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.status is not None:
+            self.status.stop()
+
+    def __call__(self, stage: str) -> None:
+        """A stage begins."""
+        if self.status is not None:
+            self.status.update(stage)
+
+    def download(self, done: int, total: int | None) -> None:
+        """Some bytes have arrived."""
+        share = f" of {total / 1e6:.1f} MB" if total else " MB"
+        self(f"download {done / 1e6:.1f}{share}")

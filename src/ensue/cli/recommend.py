@@ -1,0 +1,115 @@
+"""`ensue recommend` and `ensue similar`: use of a trained run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ensue.cli.flags import split_list
+from ensue.cli.output import Screen, table
+from ensue.cli.sources import data_of_run
+from ensue.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ensue.artefact import Run
+    from ensue.recommender import Recommendation
+
+SHOWN = 12
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as ensue train writes it.")]
+Count = Annotated[int, typer.Option("-k", help="How many items.", min=1)]
+
+
+def recommend(
+    screen: Screen,
+    folder: RunFolder,
+    history: Annotated[
+        str | None, typer.Option("--history", metavar="A,B,...", help='Item ids, oldest first; "" for a newcomer.')
+    ] = None,
+    user: Annotated[str | None, typer.Option("--user", metavar="ID", help="Someone of the data, by id.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Store or log of --user; by default the run's.")] = None,
+    k: Count = 10,
+    keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Allow items of the history.")] = False,
+) -> dict[str, Any]:
+    """What comes next after a history."""
+    if (history is None) == (user is None):
+        raise ConfigError('give a history (--history A,B or --history "") or a user (--user ID), one of the two')
+    from ensue.recommender import Recommender, history_of
+
+    recommender = Recommender.load(folder)
+    assert recommender.run is not None
+    times: list[int] | None = None
+    if user is None:
+        ids: list[Any] = list(split_list(history or ""))
+    else:
+        ids, times = history_of(data_of_run(folder, recommender.run, data, screen), user)
+    found = recommender.recommend(ids, k=k, exclude_seen=not keep_seen, times=times)
+    known = _named(recommender.run, ids)
+    screen.say("history, oldest first:" if ids else "history: empty")
+    if len(known) > SHOWN:
+        screen.say(f"  ... {len(known) - SHOWN:,} before these")
+    for item, title in known[-SHOWN:]:
+        screen.say(f"  {item}  {title}" if title else f"  {item}")
+    if found.unknown:
+        screen.say(
+            f"skipped {len(found.unknown)} that this model does not know: {', '.join(map(str, found.unknown))}",
+            "yellow",
+        )
+    if found.note:
+        screen.say(found.note, "yellow")
+    screen.show(items_table(found.items))
+    if len(found) < k:
+        screen.say(f"{len(found)} of {k}: no more items are left", "yellow")
+    return {
+        "history": [{"item": item, "title": title} for item, title in known],
+        "unknown": list(found.unknown),
+        "note": found.note,
+        "items": [{"rank": rank, **asdict(entry)} for rank, entry in enumerate(found.items, start=1)],
+    }
+
+
+def similar(
+    screen: Screen,
+    folder: RunFolder,
+    item: Annotated[str, typer.Option("--item", metavar="ID", help="The item, by id.")],
+    k: Count = 10,
+) -> dict[str, Any]:
+    """The items whose vectors are nearest to an item's, by cosine."""
+    from ensue.recommender import Recommender
+
+    recommender = Recommender.load(folder)
+    assert recommender.run is not None
+    found = recommender.similar(item, k=k)
+    ((known, title),) = _named(recommender.run, [item])
+    screen.say(f"near {known}  {title}" if title else f"near {known}")
+    screen.show(items_table(found.items, "cosine"))
+    return {
+        "item": known,
+        "title": title,
+        "items": [{"rank": rank, **asdict(entry)} for rank, entry in enumerate(found.items, start=1)],
+    }
+
+
+def items_table(items: Sequence[Recommendation], score: str = "score") -> Table:
+    """Rank, id, title where there is one, and score."""
+    titled = any(entry.title for entry in items)
+    rows = [
+        (rank, entry.item, *([entry.title] if titled else []), f"{entry.score:.3f}")
+        for rank, entry in enumerate(items, start=1)
+    ]
+    return table(("rank", "item", *(["title"] if titled else []), score), rows, right=("rank", score))
+
+
+def _named(run: Run, ids: Sequence[Any]) -> list[tuple[Any, str | None]]:
+    """The ids that the run knows, as the run writes them, with their titles."""
+    numbers = run.item_ids.encode(ids)
+    numbers = numbers[numbers > 0]
+    titles: list[Any] = [None] * len(numbers)
+    if "title" in run.items.columns:
+        titles = run.items["title"].gather(numbers - 1).to_list()
+    return list(zip(run.item_ids.decode(numbers), titles, strict=True))

@@ -1,0 +1,221 @@
+"""`ensue train`: fit a model and write a run folder. Every field of the settings is a flag."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ensue.cli.doctor import SPLIT_NAMES
+from ensue.cli.flags import Flag, flags_of
+from ensue.cli.live import training_display
+from ensue.cli.output import Screen, duration
+from ensue.cli.sources import open_data
+from ensue.errors import ArtefactError, DataError, TrainingError
+
+if TYPE_CHECKING:
+    from ensue.data.store import SequenceStore
+    from ensue.recommender import Recommender
+    from ensue.train.config import RunConfig
+    from ensue.train.log import Watcher
+
+CHECKPOINTS = "checkpoints"
+
+
+def flags() -> list[Flag]:
+    """Every setting of a run: those of all models, then objective, training, split and evaluation."""
+    from ensue.data.split import SplitConfig
+    from ensue.evaluate import EvaluateConfig
+    from ensue.models import MODELS
+    from ensue.train.config import TrainConfig
+    from ensue.train.objective import ObjectiveConfig
+
+    models = {name: MODELS[name].config for name in MODELS}
+    having: dict[str, list[str]] = {}
+    for model, config in models.items():
+        for name in config.model_fields:
+            having.setdefault(name, []).append(model)
+    found: dict[str, Flag] = {}
+    for model, config in models.items():
+        skip = {"name", *found}
+        for flag in flags_of(config, f"Model {model}", skip=skip):
+            shared = having[flag.name]
+            panel = "Every model" if len(shared) == len(models) else f"Model {', '.join(shared)}"
+            found[flag.name] = Flag(**{**vars(flag), "panel": panel})
+    return [
+        *sorted(found.values(), key=lambda flag: flag.panel != "Every model"),
+        *flags_of(ObjectiveConfig, "Objective"),
+        *flags_of(TrainConfig, "Training"),
+        *flags_of(SplitConfig, "Split", rename=SPLIT_NAMES),
+        *flags_of(EvaluateConfig, "Evaluation"),
+    ]
+
+
+def run(
+    screen: Screen,
+    data: Annotated[Path, typer.Argument(help="A store folder (see ensue prepare), or a log file.")],
+    out: Annotated[Path, typer.Option("--out", help="The run folder; an interrupted run there goes on.")],
+    settings: dict[str, Any],
+    model: Annotated[str | None, typer.Option("--model", help="sasrec (the default), markov, popularity.")] = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="Settings to start from; see ensue presets.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="A TOML file of settings to start from.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run that is in the folder first.")] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write RUN/tensorboard (extra log).")] = False,
+) -> dict[str, Any]:
+    """Train a model and write a run folder. The same command resumes a run that was interrupted."""
+    from ensue.recipes import run_config
+    from ensue.recommender import Recommender
+
+    chosen = run_config(model, preset, settings, config)
+    store = open_data(data, screen)
+    if overwrite:
+        remove_run(out)
+    recommender = Recommender.from_config(chosen)
+    watchers: list[Watcher] = []
+    if tensorboard:
+        from ensue.train.tensorboard import TensorBoardWatcher
+
+        watchers.append(TensorBoardWatcher(out / "tensorboard"))
+    recommender, fresh = fit(screen, recommender, store, out, watchers)
+    files = sorted(path.name for path in out.iterdir() if path.is_file())
+    screen.say(f"{'written' if fresh else 'already trained'}: {out} ({', '.join(files)})")
+    screen.next(f"ensue evaluate {out}" + ("" if store.folder is not None else f" --data {data}"))
+    log = recommender.log
+    best = max((value for record in log if (value := _value(record, chosen)) is not None), default=None)
+    return {
+        "run": str(out),
+        "model": chosen.model.name,
+        "epochs": len(log),
+        "seconds": round(sum(record["seconds"] for record in log), 3),
+        "loss": log[-1]["loss"] if log else None,
+        "validation": None if best is None else {chosen.train.validation_metric: best},
+        "trained": fresh,
+        "files": files,
+    }
+
+
+def _value(record: dict[str, Any], config: RunConfig) -> float | None:
+    return record.get(f"validation {config.train.validation_metric}")
+
+
+def fit(
+    screen: Screen, recommender: Recommender, store: SequenceStore, out: Path, watchers: list[Watcher]
+) -> tuple[Recommender, bool]:
+    """Train into a folder with a display, or take what is there when it is this very run, finished.
+
+    Returns:
+        The fitted recommender, and whether anything was trained.
+
+    Raises:
+        TrainingError: the folder holds a run of other data or settings.
+    """
+    from ensue.models import CountedModel
+    from ensue.plots import learning_curve
+
+    done = finished(recommender, store, out)
+    if done is not None:
+        return done, False
+    config = recommender.config
+    resumes = (out / CHECKPOINTS).is_dir()
+    events = events_per_epoch(config, store)
+    screen.say(
+        f"{config.model.name} on {store.num_users:,} users, {store.num_items:,} items, {store.num_events:,} events"
+        + (f"; goes on from the checkpoint in {out}" if resumes else "")
+    )
+    display = training_display(events, screen)
+    try:
+        recommender.fit(store, out, [display, *watchers])
+    except KeyboardInterrupt:
+        kept = "goes on from its last checkpoint" if (out / CHECKPOINTS).is_dir() else "starts anew (no checkpoint yet)"
+        screen.say(f"interrupted; the same command {kept}", "yellow")
+        raise
+    assert recommender.run is not None
+    if not isinstance(recommender.run.model, CountedModel):
+        _summary(screen, recommender)
+        learning_curve(recommender.log, out)
+    return recommender, True
+
+
+def _summary(screen: Screen, recommender: Recommender) -> None:
+    """How long it took, why it ended, and the best epoch."""
+    log, train = recommender.log, recommender.config.train
+    seconds = sum(record["seconds"] + record.get("validation seconds", 0.0) for record in log)
+    text = f"{len(log)} epochs in {duration(seconds)}"
+    found = [(value, record["epoch"]) for record in log if (value := _value(record, recommender.config)) is not None]
+    if found:
+        value, epoch = max(found, key=lambda pair: (pair[0], -pair[1]))
+        text += f"; best validation {train.validation_metric} {value:.4f} at epoch {epoch}, and that state is kept"
+    if len(log) < train.num_epochs:
+        text += f"; stopped after {train.patience} evaluations without a better one"
+    screen.say(text)
+
+
+def events_per_epoch(config: RunConfig, store: SequenceStore) -> int:
+    """Targets of one epoch: the positions that the windows hold; 0 for a model that only counts.
+
+    Raises:
+        DataError: nothing to train on.
+    """
+    from ensue.batches.tasks import make_windows
+    from ensue.data.split import make_split
+    from ensue.models import CountedModel, build_model
+
+    if isinstance(build_model(config.model, 1), CountedModel):
+        return 0
+    train = config.train
+    windows = make_windows(
+        make_split(store, config.split).train, config.model.maxlen, train.window, train.stride or None
+    )
+    return int((windows.stop_W - windows.start_W - 1).sum())
+
+
+def finished(recommender: Recommender, store: SequenceStore, out: Path) -> Recommender | None:
+    """The run in the folder, if it is complete and of this data and these settings; None if there is none.
+
+    Raises:
+        TrainingError: it is of other data or settings; the differences are named.
+        ArtefactError: the folder holds something else.
+    """
+    from ensue.artefact import LOG
+    from ensue.files import MANIFEST
+    from ensue.recommender import Recommender as Loaded
+    from ensue.train.config import differences
+    from ensue.train.log import read_log
+
+    if not (out / MANIFEST).exists():
+        if out.exists() and not out.is_dir():
+            raise ArtefactError(f"{out}: is a file; a run is a folder")
+        return None
+    there = Loaded.load(out)
+    assert there.run is not None
+    changed = differences(recommender.config.model_dump(mode="json"), there.config.model_dump(mode="json"))
+    if there.run.fingerprint != store.fingerprint:
+        changed.insert(0, f"data: fingerprint {store.fingerprint[:12]} now, {there.run.fingerprint[:12]} then")
+    if changed:
+        raise TrainingError(
+            f"{out} holds a run with other data or settings: {'; '.join(changed)}. "
+            "Choose another folder, or --overwrite it."
+        )
+    there.log = read_log(out / LOG)
+    return there
+
+
+def remove_run(out: Path) -> None:
+    """Remove a run's folder.
+
+    Raises:
+        DataError: the folder is not a run's; nothing is removed.
+    """
+    from ensue.artefact import KIND, SCHEMA_VERSION
+    from ensue.files import read_manifest
+
+    if not out.exists():
+        return
+    if not (out / CHECKPOINTS).is_dir():
+        try:
+            read_manifest(out, KIND, SCHEMA_VERSION)
+        except ArtefactError as error:
+            raise DataError(f"{out} is not removed, it is not a run folder: {error}") from None
+    shutil.rmtree(out)

@@ -1,0 +1,79 @@
+"""Plots of what a run recorded. matplotlib is imported when something is drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ensue.files import atomic_path
+
+CURVE = "learning_curve"
+VALIDATION = "validation "
+LOSS_COLOUR, VALUE_COLOUR = "#4c72b0", "#c44e52"
+
+
+def learning_curve(records: list[dict[str, Any]], folder: Path) -> list[Path]:
+    """Draw the training loss and the validation metric over the epochs.
+
+    Args:
+        records: a run's log, one record per epoch, as `ensue.train.log` writes it.
+        folder: gets `learning_curve.svg` and `learning_curve.png`.
+
+    Returns:
+        The files; none if no epoch was recorded.
+    """
+    epochs = [record for record in records if "epoch" in record and "loss" in record]
+    if not epochs:
+        return []
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(7.2, 4.2), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    numbers = [record["epoch"] for record in epochs]
+    axes.plot(
+        numbers, [record["loss"] for record in epochs], color=LOSS_COLOUR, marker=_marker(len(epochs)), markersize=3
+    )
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("training loss", color=LOSS_COLOUR)
+    axes.tick_params(axis="y", labelcolor=LOSS_COLOUR)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.25)
+    axes.spines["top"].set_visible(False)
+    _draw_validation(axes, epochs)
+    paths = [folder / f"{CURVE}.svg", folder / f"{CURVE}.png"]
+    # The same run gives the same bytes: no date, and names in the SVG from a fixed salt.
+    with mpl.rc_context({"svg.hashsalt": CURVE}):
+        for path in paths:
+            form = path.suffix[1:]
+            with atomic_path(path) as temporary:
+                figure.savefig(temporary, format=form, metadata={"Date": None} if form == "svg" else None)
+    return paths
+
+
+def _draw_validation(axes: Any, epochs: list[dict[str, Any]]) -> None:
+    """The validation metric on an axis of its own, its best epoch marked."""
+    name = next((key for record in epochs for key in record if _is_metric(key)), None)
+    if name is None:
+        return
+    points = [(record["epoch"], record[name]) for record in epochs if name in record]
+    right = axes.twinx()
+    right.plot(*zip(*points, strict=True), color=VALUE_COLOUR, marker=_marker(len(points)), markersize=3)
+    best_epoch, best = max(points, key=lambda point: point[1])
+    right.plot([best_epoch], [best], "o", color=VALUE_COLOUR, markersize=7, markerfacecolor="none")
+    right.set_ylabel(name, color=VALUE_COLOUR)
+    right.tick_params(axis="y", labelcolor=VALUE_COLOUR)
+    right.spines["top"].set_visible(False)
+    axes.set_title(f"best {name}: {best:.4f} at epoch {best_epoch}", fontsize=10, loc="left")
+
+
+def _is_metric(key: str) -> bool:
+    return key.startswith(VALIDATION) and key != "validation seconds"
+
+
+def _marker(count: int) -> str:
+    """Points are marked while they can be told apart."""
+    return "o" if count <= 60 else ""

@@ -1,0 +1,43 @@
+"""TensorBoard as a watcher of training; needs the extra `log`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ensue.errors import EnsueError
+
+
+class TensorBoardWatcher:
+    """Writes loss, learning rate and validation of every epoch as TensorBoard scalars.
+
+    Args:
+        folder: where the event files go.
+
+    Raises:
+        EnsueError: tensorboard is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise EnsueError("TensorBoard is not installed: pip install 'ensue[log]'") from None
+        self.writer: Any = SummaryWriter(str(folder))
+
+    def start(self, steps: int, epochs: int, epoch: int, step: int) -> None:
+        """Training starts or resumes."""
+
+    def step(self, epoch: int, step: int, loss: float) -> None:
+        """A step is done; only epochs are written."""
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Write an epoch's numbers."""
+        for name, value in record.items():
+            if name != "epoch" and isinstance(value, int | float):
+                self.writer.add_scalar(name.replace(" ", "/").replace("@", "_at_"), value, record["epoch"])
+        self.writer.flush()
+
+    def finish(self) -> None:
+        """Training ended."""
+        self.writer.close()

@@ -1,0 +1,333 @@
+"""The training loop: what a step does, when it stops, and what it never looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import ensue.train.loop as loop
+from ensue.data.split import Cases, Split
+from ensue.errors import ConfigError, TrainingError
+from ensue.evaluate import Standings
+from ensue.train.checkpoint import load_checkpoint, restore_optimizer
+from ensue.train.config import RunConfig, TrainConfig, differences
+from ensue.train.log import RunLog, read_log
+from ensue.train.loop import Trainer
+from ensue.train.objective import LossName
+from ensue.train.optim import choose_device, learning_rate, make_optimizer
+
+Tiny = Callable[..., RunConfig]
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(value, b[name]) for name, value in a.items())
+
+
+def test_the_seed_decides_everything(tiny: Tiny, split: Split) -> None:
+    first = weights(Trainer(tiny(), split).run().model)
+    torch.manual_seed(77)  # what was drawn before does not matter
+    assert equal(first, weights(Trainer(tiny(), split).run().model))
+    assert not equal(first, weights(Trainer(tiny(seed=1), split).run().model))
+
+
+def test_a_step_is_adam_on_the_mean_over_positions(tiny: Tiny, split: Split) -> None:
+    """One epoch of one step, without dropout, against the same step by hand."""
+    config = tiny(
+        num_epochs=1, batch_size=24, l2_emb=0.1, objective={"loss": "ce"}, model={"dropout_rate": 0.0}, patience=0
+    )
+    trainer = Trainer(config, split)
+    model = Trainer(config, split).model.train()
+    ((_, rows_B, batch),) = list(trainer.loader.epoch(0))
+    logits = model.encode(batch) @ model.item_vectors().T
+    loss = nn.functional.cross_entropy(logits, batch.targets_P - 1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01, betas=(0.9, 0.98))
+    (loss + 0.1 * model.item_vectors().square().sum()).backward()
+    optimizer.step()
+    trainer.run()
+    expected = model.state_dict()
+    for name, value in trainer.model.state_dict().items():
+        if name.endswith("qkv.bias"):  # the keys' bias has no effect, so its gradient is rounding noise
+            value[8:16], expected[name][8:16] = 0.0, 0.0
+        torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-5)
+    assert trainer.log.records[0]["loss"] == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_the_gradient_norm_is_clipped(tiny: Tiny, split: Split) -> None:
+    def norm(clip_norm: float) -> float:
+        trainer = Trainer(tiny(num_epochs=1, batch_size=24, clip_norm=clip_norm), split)
+        trainer.run()
+        return float(nn.utils.get_total_norm([p.grad for p in trainer.model.parameters()]))
+
+    assert norm(0) > 0.1
+    assert norm(0.1) == pytest.approx(0.1, rel=1e-3)
+    assert norm(100) == norm(0)
+
+
+# ---- early stopping ----
+
+
+class Poison:
+    """A test part that may not be looked at."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise AssertionError(f"training looked at the test part: {name}")
+
+    def __len__(self) -> int:
+        raise AssertionError("training looked at the test part")
+
+
+def told(monkeypatch: pytest.MonkeyPatch, values: list[int]) -> list[Cases]:
+    """Make validation say these numbers of better items, one after another; returns the cases it was asked for."""
+    asked: list[Cases] = []
+    left = iter(values)
+
+    def evaluate(model: Any, cases: Cases, *_: Any) -> Standings:
+        asked.append(cases)
+        better, zeros = np.full(len(cases), next(left)), np.zeros(len(cases), dtype=np.int64)
+        return Standings(cases.users_B, cases.target_items_B, better, zeros, zeros + 15, zeros > 0)
+
+    monkeypatch.setattr(loop, "evaluate", evaluate)
+    return asked
+
+
+def test_patience_stops_and_the_best_state_is_kept(
+    monkeypatch: pytest.MonkeyPatch, tiny: Tiny, split: Split, tmp_path: Path
+) -> None:
+    asked = told(monkeypatch, [5, 2, 2, 3, 1])
+    result = Trainer(tiny(num_epochs=9, patience=2), replace(split, test=Poison()), tmp_path).run()
+    assert result.progress.stopped_by == "patience"
+    assert (result.progress.epoch, result.progress.best_epoch) == (4, 2)
+    assert result.progress.best == pytest.approx(1 / 2)  # ndcg of place 3
+    assert all(cases is split.validation for cases in asked)
+    told(monkeypatch, [5, 2])
+    assert equal(weights(result.model), weights(Trainer(tiny(num_epochs=2), split).run().model))
+    assert not result.model.training
+    checkpoint = load_checkpoint(tmp_path / "checkpoints")
+    assert checkpoint is not None
+    assert equal(checkpoint.part("best"), weights(result.model))
+    assert not equal(checkpoint.part("model"), weights(result.model))
+
+
+def test_without_patience_all_epochs_run(monkeypatch: pytest.MonkeyPatch, tiny: Tiny, split: Split) -> None:
+    asked = told(monkeypatch, [1, 2, 3, 4, 5, 6])
+    result = Trainer(tiny(num_epochs=5, patience=0, eval_epochs=2), split).run()
+    assert (result.progress.stopped_by, result.progress.epoch, result.progress.best_epoch) == ("num_epochs", 5, 2)
+    assert len(asked) == 3  # after epochs 2, 4 and the last
+
+
+def test_validation_on_some_users_is_one_draw(monkeypatch: pytest.MonkeyPatch, tiny: Tiny, split: Split) -> None:
+    asked = told(monkeypatch, [1, 2, 3])
+    Trainer(tiny(validation_users=7), split).run()
+    assert [len(cases) for cases in asked] == [7, 7, 7]
+    assert (asked[0].target_B == asked[2].target_B).all()
+    assert np.isin(asked[0].target_B, split.validation.target_B).all()
+
+
+def test_without_validation_cases_the_last_state_is_the_result(tiny: Tiny, split: Split) -> None:
+    none = Cases(split.train.store, *(np.array([], dtype=np.int64) for _ in range(4)))
+    result = Trainer(tiny(), replace(split, validation=none, test=Poison())).run()
+    assert result.progress.best is None
+    assert result.progress.epoch == 3
+
+
+# ---- what is not finite ----
+
+
+def poison_loss(trainer: Trainer, calls: int, poison: Callable[[Tensor], Tensor]) -> None:
+    """From the given call on, the loss is poisoned."""
+    loss, count = trainer.objective.loss, iter(range(10**6))
+    trainer.objective.loss = lambda pos, neg: poison(loss(pos, neg)) if next(count) >= calls else loss(pos, neg)
+
+
+@pytest.mark.parametrize(
+    ("poison", "what"),
+    [
+        (lambda loss: loss * float("nan"), "loss is nan"),
+        (lambda loss: loss + float("inf"), "loss is inf"),
+        (lambda loss: loss + (loss - loss).sqrt(), "gradient norm is nan"),
+    ],
+)
+def test_a_loss_that_is_not_finite_stops_with_a_good_checkpoint(
+    tiny: Tiny, split: Split, tmp_path: Path, poison: Callable[[Tensor], Tensor], what: str
+) -> None:
+    config = tiny(checkpoint_minutes=60)
+    trainer = Trainer(config, split, tmp_path)
+    poison_loss(trainer, 4, poison)
+    with pytest.raises(TrainingError, match=rf"{what} at epoch 2, step 2; .*smaller lr \(now 0.01\)"):
+        trainer.run()
+    checkpoint = load_checkpoint(tmp_path / "checkpoints")
+    assert checkpoint is not None
+    assert (checkpoint.state["progress"]["epoch"], checkpoint.state["progress"]["step"]) == (1, 1)
+    assert all(bool(value.isfinite().all()) for value in checkpoint.tensors.values())
+    # Nothing of the bad step is in it: without the poison the run ends as if it had never been.
+    resumed = Trainer(config, split, tmp_path).run()
+    assert equal(weights(resumed.model), weights(Trainer(config, split).run().model))
+
+
+# ---- precision ----
+
+
+@pytest.mark.parametrize("loss", LossName.__args__)  # type: ignore[attr-defined]
+def test_bf16_is_finite_and_learns(tiny: Tiny, split: Split, loss: str) -> None:
+    objective = {"loss": loss, "num_negatives": 3}
+    trainer = Trainer(tiny(amp="bf16", objective=objective, num_epochs=4, model={"dropout_rate": 0.1}), split)
+    result = trainer.run()
+    assert all(bool(value.isfinite().all()) for value in result.model.state_dict().values())
+    assert all(value.dtype == torch.float32 for value in result.model.state_dict().values())
+    curve = [record["loss"] for record in trainer.log.records]
+    assert curve[-1] < curve[0]
+
+
+def test_bf16_is_near_float32(tiny: Tiny, split: Split) -> None:
+    def first_loss(amp: str) -> float:
+        trainer = Trainer(tiny(amp=amp, num_epochs=1, model={"dropout_rate": 0.0}), split)
+        trainer.run()
+        return float(trainer.log.records[0]["loss"])
+
+    assert first_loss("bf16") == pytest.approx(first_loss("off"), rel=0.02)
+    assert first_loss("bf16") != first_loss("off")
+
+
+# ---- learning rate, optimiser, device ----
+
+
+def test_schedules() -> None:
+    constant = TrainConfig(lr=0.1, num_epochs=4)
+    assert [learning_rate(constant, step, 5) for step in (0, 7, 19)] == [0.1] * 3
+    warm = constant.replace(warmup_steps=4)
+    assert [learning_rate(warm, step, 5) for step in range(5)] == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1])
+    steps = constant.replace(schedule="step", step_epochs=2, step_gamma=0.1)
+    assert [learning_rate(steps, step, 5) for step in (0, 9, 10, 19, 20)] == pytest.approx(
+        [0.1, 0.1, 0.01, 0.01, 0.001]
+    )
+    cosine = constant.replace(schedule="cosine", warmup_steps=4)
+    curve = [learning_rate(cosine, step, 5) for step in range(25)]
+    assert curve[4] == pytest.approx(0.1)
+    assert curve[12] == pytest.approx(0.05)
+    assert curve[20] == pytest.approx(0.0)
+    assert curve[24] == pytest.approx(0.0)  # and never rises again
+    assert all(a > b for a, b in zip(curve[4:20], curve[5:21], strict=True))
+
+
+def test_the_rate_in_the_log_is_the_last_steps(tiny: Tiny, split: Split) -> None:
+    config = tiny(schedule="cosine", warmup_steps=2)
+    trainer = Trainer(config, split)
+    trainer.run()
+    expected = [learning_rate(config.train, 3 * epoch + 2, 3) for epoch in range(3)]
+    assert [record["lr"] for record in trainer.log.records] == expected
+
+
+def test_optimisers() -> None:
+    model = nn.Linear(2, 2)
+    model.bias.requires_grad_(False)
+    config = TrainConfig(lr=0.3, beta1=0.5, beta2=0.7, weight_decay=0.2)
+    adam = make_optimizer(model, config)
+    assert type(adam) is torch.optim.Adam
+    assert type(make_optimizer(model, config.replace(optimizer="adamw"))) is torch.optim.AdamW
+    (group,) = adam.param_groups
+    assert [group[key] for key in ("lr", "betas", "weight_decay")] == [0.3, (0.5, 0.7), 0.2]
+    assert group["params"] == [model.weight]
+
+
+def test_foreign_optimiser_state_is_refused() -> None:
+    model = nn.Linear(2, 2)
+    optimizer = make_optimizer(model, TrainConfig())
+    for key, value in (("other.exp_avg", torch.zeros(2, 2)), ("weight.exp_avg", torch.zeros(3))):
+        with pytest.raises(TrainingError, match="fits no parameter"):
+            restore_optimizer(optimizer, model, {key: value})
+
+
+def test_devices() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type in ("cpu", "cuda", "mps")
+    with pytest.raises(ConfigError, match="unknown device 'gpu'"):
+        choose_device("gpu")
+    with pytest.raises(ConfigError, match="this machine has"):
+        choose_device("cuda:99")
+
+
+# ---- log, watchers, settings ----
+
+
+class Notes:
+    """A watcher that writes everything down."""
+
+    def __init__(self) -> None:
+        self.notes: list[Any] = []
+
+    def start(self, *at: int) -> None:
+        self.notes.append(("start", *at))
+
+    def step(self, epoch: int, step: int, loss: float) -> None:
+        assert loss > 0
+        self.notes.append((epoch, step))
+
+    def record(self, record: dict[str, Any]) -> None:
+        self.notes.append(record["epoch"])
+
+    def finish(self) -> None:
+        self.notes.append("finish")
+
+
+def test_watchers_and_log_tell_the_same_story(tiny: Tiny, split: Split, tmp_path: Path) -> None:
+    notes = Notes()
+    trainer = Trainer(tiny(num_epochs=2), split, tmp_path, [notes])
+    trainer.run()
+    first, second = [(0, 0), (0, 1), (0, 2), 1], [(1, 0), (1, 1), (1, 2), 2]
+    assert notes.notes == [("start", 3, 2, 0, 0), *first, *second, "finish"]
+    records = read_log(tmp_path / "log.jsonl")
+    assert records == trainer.log.records
+    assert [record["epoch"] for record in records] == [1, 2]
+    assert all("validation ndcg@10" in record for record in records)
+
+
+def test_watchers_are_told_of_a_failure_too(tiny: Tiny, split: Split) -> None:
+    notes = Notes()
+    trainer = Trainer(tiny(), split, None, [notes])
+    poison_loss(trainer, 0, lambda loss: loss * float("nan"))
+    with pytest.raises(TrainingError, match="epoch 1, step 1. Try"):
+        trainer.run()
+    assert notes.notes[-1] == "finish"
+
+
+def test_the_log_is_cut_back_to_what_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    log = RunLog(path, [])
+    for epoch in (1, 2, 3):
+        log.add({"epoch": epoch})
+    with path.open("ab") as handle:
+        handle.write(b'{"epoch": 4, "lo')
+    assert read_log(path) == [{"epoch": 1}, {"epoch": 2}, {"epoch": 3}]
+    RunLog(path, [{"epoch": 1}]).add({"epoch": 2, "again": True})
+    assert read_log(path) == [{"epoch": 1}, {"epoch": 2, "again": True}]
+    assert read_log(tmp_path / "none.jsonl") == []
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        log.add({"loss": float("nan")})
+
+
+def test_differences_are_named() -> None:
+    a = {"train": {"lr": 1, "seed": 2}, "model": {"name": "x"}, "new": 1}
+    b = {"train": {"lr": 1, "seed": 3}, "model": {"name": "y", "width": 4}}
+    assert differences(a, b) == [
+        "model.name: 'x' now, 'y' then",
+        "model.width: None now, 4 then",
+        "new: 1 now, None then",
+        "train.seed: 2 now, 3 then",
+    ]
+    assert differences(a, a) == []
+
+
+def test_a_stride_beyond_maxlen_is_refused() -> None:
+    with pytest.raises(ConfigError, match="stride 9 must not exceed maxlen 6"):
+        RunConfig.parse({"model": {"name": "sasrec", "maxlen": 6}, "train": {"stride": 9}})

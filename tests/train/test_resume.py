@@ -1,0 +1,176 @@
+"""A run that is killed and goes on ends where the undisturbed one ends, in every bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ensue.data.simulate import ordered_sequences
+from ensue.data.split import Split, SplitConfig, make_split
+from ensue.errors import ArtefactError, TrainingError
+from ensue.train.checkpoint import STATE, TENSORS, load_checkpoint
+from ensue.train.config import RunConfig
+from ensue.train.log import read_log
+from ensue.train.loop import Trainer
+
+Tiny = Callable[..., RunConfig]
+TRIALS = 30
+
+
+def test_thirty_trials_of_two_or_more_kills(tmp_path: Path) -> None:
+    worker = Path(__file__).with_name("resume_worker.py")
+    source = str(Path(__file__).parents[2] / "src")
+    done = subprocess.run(
+        [sys.executable, str(worker), str(tmp_path), str(TRIALS)],
+        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": source},
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    report = json.loads(done.stdout)
+    assert report["different"] == []
+    assert len(report["kills"]) == TRIALS
+    assert all(len(kills) >= 2 for kills in report["kills"])
+    # The kills fell on many kinds of operation, half-done writes among them.
+    kinds = {kind for kills in report["kills"] for kind in kills}
+    assert len(kinds) >= 10
+    assert any(kind.startswith("amid") for kind in kinds)
+    assert all(name.isdigit() for name in report["folders"])
+
+
+class StopAt:
+    """A watcher that ends a run as Ctrl-C would, after a number of steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def start(self, steps: int, epochs: int, epoch: int, step: int) -> None: ...
+
+    def step(self, epoch: int, step: int, loss: float) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+
+    def record(self, record: dict[str, Any]) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+def stopped(config: RunConfig, split: Split, folder: Path, steps: int = 4) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(config, split, folder, [StopAt(steps)]).run()
+
+
+def same_weights(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    other = b.state_dict()
+    return all(torch.equal(value, other[name]) for name, value in a.state_dict().items())
+
+
+def test_other_data_is_refused(tiny: Tiny, split: Split, tmp_path: Path) -> None:
+    stopped(tiny(), split, tmp_path)
+    other = make_split(ordered_sequences(num_users=24, num_items=15, length=8, seed=1), SplitConfig())
+    with pytest.raises(TrainingError, match=r"data: fingerprint [0-9a-f]{64} now, [0-9a-f]{64} then"):
+        Trainer(tiny(), other, tmp_path).run()
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"lr": 0.02}, "train.lr: 0.02 now, 0.01 then"),
+        ({"seed": 5, "beta2": 0.9}, "train.beta2: 0.9 now, 0.98 then; train.seed: 5 now, 0 then"),
+        ({"model": {"dropout_rate": 0.1}}, "model.dropout_rate: 0.1 now, 0.3 then"),
+        ({"objective": {"loss": "bpr"}}, "objective.loss: 'bpr' now, 'bce' then"),
+    ],
+)
+def test_other_settings_are_refused_by_name(
+    tiny: Tiny, split: Split, tmp_path: Path, changes: dict[str, Any], named: str
+) -> None:
+    stopped(tiny(), split, tmp_path)
+    before = sorted(path for path in tmp_path.rglob("*"))
+    with pytest.raises(TrainingError) as error:
+        Trainer(tiny(**changes), split, tmp_path).run()
+    assert named in str(error.value)
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+
+
+def test_the_time_between_checkpoints_may_change(tiny: Tiny, split: Split, tmp_path: Path) -> None:
+    stopped(tiny(), split, tmp_path)
+    resumed = Trainer(tiny(checkpoint_minutes=9), split, tmp_path).run()
+    assert same_weights(resumed.model, Trainer(tiny(), split).run().model)
+
+
+@pytest.mark.parametrize("name", [TENSORS, STATE, "manifest.json"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_a_damaged_newest_checkpoint_is_passed_over(
+    tiny: Tiny, split: Split, tmp_path: Path, name: str, damage: str
+) -> None:
+    stopped(tiny(), split, tmp_path)
+    older, newest = sorted((tmp_path / "checkpoints").iterdir())
+    content = bytearray((newest / name).read_bytes())
+    if damage == "remove":
+        (newest / name).unlink()
+    else:
+        content[len(content) // 2] ^= 1
+        (newest / name).write_bytes(content if damage == "flip" else content[: len(content) // 2])
+    found = load_checkpoint(tmp_path / "checkpoints")
+    assert found is not None
+    assert found.state == json.loads((older / STATE).read_bytes())
+    assert same_weights(Trainer(tiny(), split, tmp_path).run().model, Trainer(tiny(), split).run().model)
+
+
+def test_only_damaged_checkpoints_are_an_error(tiny: Tiny, split: Split, tmp_path: Path) -> None:
+    stopped(tiny(), split, tmp_path)
+    for folder in (tmp_path / "checkpoints").iterdir():
+        (folder / TENSORS).write_bytes(b"")
+    with pytest.raises(ArtefactError, match="altered or truncated"):
+        Trainer(tiny(), split, tmp_path).run()
+
+
+def test_the_last_two_checkpoints_are_kept_and_unfinished_ones_removed(
+    tiny: Tiny, split: Split, tmp_path: Path
+) -> None:
+    stopped(tiny(), split, tmp_path)
+    (tmp_path / "checkpoints" / ".0000000099.tmp").mkdir()
+    Trainer(tiny(), split, tmp_path).run()
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["0000000010", "0000000012"]
+
+
+def test_a_finished_run_is_loaded_and_not_trained_on(tiny: Tiny, split: Split, tmp_path: Path) -> None:
+    first = Trainer(tiny(), split, tmp_path).run()
+    again = Trainer(tiny(), split, tmp_path, [StopAt(0)]).run()
+    assert again.progress == first.progress
+    assert same_weights(first.model, again.model)
+
+
+def test_starting_anew_is_not_outlived_by_the_old_run(tiny: Tiny, split: Split, tmp_path: Path) -> None:
+    """The old run's later checkpoints must not win over the new run's."""
+    Trainer(tiny(), split, tmp_path).run()
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(tiny(lr=0.5), split, tmp_path, [StopAt(2)]).run(resume=False)
+    checkpoint = load_checkpoint(tmp_path / "checkpoints")
+    assert checkpoint is not None
+    assert checkpoint.state["progress"]["step"] == 2
+    assert checkpoint.state["config"]["train"]["lr"] == 0.5
+    assert read_log(tmp_path / "log.jsonl") == []
+
+
+def test_optimiser_state_is_kept_by_name(tiny: Tiny, split: Split, tmp_path: Path) -> None:
+    stopped(tiny(), split, tmp_path)
+    checkpoint = load_checkpoint(tmp_path / "checkpoints")
+    assert checkpoint is not None
+    names = {name for name, _ in Trainer(tiny(), split).model.named_parameters()}
+    kept = checkpoint.part("optimizer")
+    assert {key.rpartition(".")[0] for key in kept} == names
+    assert {key.rpartition(".")[2] for key in kept} == {"step", "exp_avg", "exp_avg_sq"}
+    assert all(int(value) == 4 for key, value in kept.items() if key.endswith(".step"))
+    assert not np.isnan(checkpoint.state["progress"]["loss_sum"])
