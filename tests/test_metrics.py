@@ -37,9 +37,7 @@ def tie_free() -> tuple[np.ndarray, np.ndarray]:
         ("precision@5", "P@5"),
     ],
 )
-def test_equal_to_ir_measures_per_case(
-    name: str, measure: str, tie_free: tuple[np.ndarray, np.ndarray]
-) -> None:
+def test_equal_to_ir_measures_per_case(name: str, measure: str, tie_free: tuple[np.ndarray, np.ndarray]) -> None:
     scores, target = tie_free
     run = {str(b): {str(i): float(s) for i, s in enumerate(row)} for b, row in enumerate(scores)}
     qrels = {str(b): {str(t): 1} for b, t in enumerate(target)}
@@ -162,10 +160,7 @@ def test_diversity_equals_the_loop_over_pairs() -> None:
     rng = np.random.default_rng(1)
     vectors, lists = rng.normal(size=(12, 4)), rng.permuted(np.tile(np.arange(1, 13), (6, 1)), axis=1)[:, :5]
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    slow = [
-        np.mean([1 - unit[a - 1] @ unit[b - 1] for i, a in enumerate(row) for b in row[i + 1 :]])
-        for row in lists
-    ]
+    slow = [np.mean([1 - unit[a - 1] @ unit[b - 1] for i, a in enumerate(row) for b in row[i + 1 :]]) for row in lists]
     np.testing.assert_allclose(metrics.intra_list_diversity(lists, vectors), slow)
 
 

@@ -104,9 +104,7 @@ def test_t_interval_by_hand() -> None:
     # mean 3, s = sqrt(2.5), t(0.975, 4) = 2.776445
     interval = t_interval([1, 2, 3, 4, 5])
     half = 2.776445 * np.sqrt(2.5 / 5)
-    assert (interval.estimate, interval.low, interval.high) == pytest.approx(
-        (3, 3 - half, 3 + half), abs=1e-5
-    )
+    assert (interval.estimate, interval.low, interval.high) == pytest.approx((3, 3 - half, 3 + half), abs=1e-5)
     assert str(interval) == "3.0000 [1.0368, 4.9632]"
     with pytest.raises(DataError, match="2 or more"):
         t_interval([0.5])

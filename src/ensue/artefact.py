@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,11 @@ class Run:
     items: pl.DataFrame
     fingerprint: str
     store: Path | None
+
+    @cached_property
+    def titles(self) -> list[str | None] | None:
+        """`titles[number]` is the item's title (None at 0 and where unknown); None without titles."""
+        return [None, *self.items["title"].to_list()] if "title" in self.items.columns else None
 
 
 def save_run(folder: Path, run: Run, log: list[dict[str, Any]] | None = None) -> None:

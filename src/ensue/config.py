@@ -72,7 +72,9 @@ def _explain(cls: type[BaseModel], error: ValidationError, where: str) -> str:
         key = ".".join(str(part) for part in item["loc"]) or cls.__name__
         prefix = f"{where}: " if where else ""
         if item["type"] == "extra_forbidden":
-            lines.append(f"{prefix}unknown setting {key!r}: {nearest(str(item['loc'][-1]), _fields_at(cls, item['loc']))}")
+            lines.append(
+                f"{prefix}unknown setting {key!r}: {nearest(str(item['loc'][-1]), _fields_at(cls, item['loc']))}"
+            )
         else:
             message = item["msg"].removeprefix("Value error, ")
             message = message[:1].lower() + message[1:]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -141,7 +142,7 @@ def evaluate(
 def model_device(model: object) -> torch.device:
     """Where a model's tensors are; the CPU for a model without tensors."""
     if isinstance(model, nn.Module):
-        for tensor in (*model.parameters(), *model.buffers()):
+        for tensor in chain(model.parameters(), model.buffers()):
             return tensor.device
     return torch.device("cpu")
 

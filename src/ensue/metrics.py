@@ -29,9 +29,7 @@ METRICS: Registry[MetricFunction] = Registry("metric")
 WITHOUT_CUTOFF = frozenset({"auc", "rank"})
 
 
-def _counts(
-    better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike
-) -> tuple[IntArray, IntArray, IntArray]:
+def _counts(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike) -> tuple[IntArray, IntArray, IntArray]:
     """The three counts as int64 arrays of one shape, checked."""
     better, equal, number = np.broadcast_arrays(
         *(np.asarray(value, dtype=np.int64) for value in (better_B, equal_B, num_candidates))
@@ -58,9 +56,7 @@ def _expected_gain(
 
 
 @METRICS.register("hr")
-def hit_rate(
-    better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = 10
-) -> FloatArray:
+def hit_rate(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = 10) -> FloatArray:
     """HR@k: the probability that the target is among the first k, [B]."""
     better, equal, _ = _counts(better_B, equal_B, num_candidates)
     places = equal + 1 if k is None else np.clip(k - better, 0, equal + 1)
@@ -68,9 +64,7 @@ def hit_rate(
 
 
 @METRICS.register("ndcg")
-def ndcg(
-    better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = 10
-) -> FloatArray:
+def ndcg(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = 10) -> FloatArray:
     """NDCG@k: 1 / log2(place + 1) within the first k, else 0, [B].
 
     The ideal gain of one positive is 1 (Järvelin & Kekäläinen, TOIS 2002).
@@ -95,17 +89,13 @@ def average_precision(
 
 
 @METRICS.register("recall")
-def recall(
-    better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = 10
-) -> FloatArray:
+def recall(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = 10) -> FloatArray:
     """Recall@k, [B]: the share of the positives among the first k; with one positive, equal to HR@k."""
     return hit_rate(better_B, equal_B, num_candidates, k)
 
 
 @METRICS.register("precision")
-def precision(
-    better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = 10
-) -> FloatArray:
+def precision(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = 10) -> FloatArray:
     """Precision@k, [B]: the share of positives in the first k, hence HR@k / k.
 
     Divides by k also where there are fewer than k candidates, as trec_eval does.
@@ -115,9 +105,7 @@ def precision(
 
 
 @METRICS.register("auc")
-def auc(
-    better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = None
-) -> FloatArray:
+def auc(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = None) -> FloatArray:
     """The share of the other candidates that the target beats, ties counting half, [B].
 
     `k` is not used. A target without rivals gets 0.5, chance.
@@ -127,9 +115,7 @@ def auc(
 
 
 @METRICS.register("rank")
-def rank(
-    better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = None
-) -> FloatArray:
+def rank(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = None) -> FloatArray:
     """The expected place of the target, 1 + better + equal / 2, [B]; 1 is best. `k` is not used."""
     better, equal, _ = _counts(better_B, equal_B, num_candidates)
     return np.asarray(1.0 + better + equal / 2)
@@ -164,9 +150,7 @@ def parse_metric(text: str) -> Metric:
     if name in WITHOUT_CUTOFF:
         raise ConfigError(f"metric {text!r}: {name} takes no cut-off")
     if re.fullmatch(r"[1-9][0-9]{0,8}", cutoff) is None:
-        raise ConfigError(
-            f"metric {text!r}: the cut-off must be a whole number of 1 or more (got {cutoff!r})"
-        )
+        raise ConfigError(f"metric {text!r}: the cut-off must be a whole number of 1 or more (got {cutoff!r})")
     return Metric(name, int(cutoff))
 
 

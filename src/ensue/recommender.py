@@ -262,15 +262,12 @@ class Recommender:
 
     def _named(self, items: torch.Tensor, scores: torch.Tensor) -> tuple[Recommendation, ...]:
         run = self._run()
-        kept = torch.isfinite(scores)
-        numbers = items[kept].numpy()
-        titles: list[Any] = [None] * len(numbers)
-        if "title" in run.items.columns:
-            titles = run.items["title"].gather(numbers - 1).to_list()
-        ids = run.item_ids.decode(numbers)
+        pairs = [(n, s) for n, s in zip(items.tolist(), scores.tolist(), strict=True) if s > float("-inf")]
+        ids = run.item_ids.decode([number for number, _ in pairs])
+        titles = run.titles
         return tuple(
-            Recommendation(item, float(score), title)
-            for item, score, title in zip(ids, scores[kept].tolist(), titles, strict=True)
+            Recommendation(item, score, titles[number] if titles else None)
+            for item, (number, score) in zip(ids, pairs, strict=True)
         )
 
     def _run(self) -> Run:

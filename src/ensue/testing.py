@@ -171,7 +171,7 @@ class ModelContract:
 
     def test_no_state_sees_the_future(self) -> None:
         """Changing later events changes no earlier state, in any bit."""
-        model, encoder = self.encoder()
+        _, encoder = self.encoder()
         history = [3, 1, 4, 1, 5, 9, 2, 6]
         with torch.inference_mode():
             before = encoder.encode(SequenceBatch.from_lists([history, [7, 8]]))
@@ -183,7 +183,7 @@ class ModelContract:
 
     def test_query_is_the_newest_state_and_scores_are_inner_products(self) -> None:
         """query = encode at the newest events; score = query . item vectors."""
-        model, encoder = self.encoder()
+        _, encoder = self.encoder()
         batch = _batch()
         with torch.inference_mode():
             query_BD, h_PD = encoder.query(batch), encoder.encode(batch)

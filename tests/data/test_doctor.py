@@ -28,12 +28,8 @@ def frame() -> pl.DataFrame:
 
 def store_of(rows: list[list[int]], times: list[list[int]] | None = None) -> SequenceStore:
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
-    flat = (
-        None if times is None else np.concatenate([np.array(t, dtype=np.int64) for t in times]) * DAY + 10**9
-    )
-    return SequenceStore.from_arrays(
-        offsets=offsets, items=np.concatenate([np.array(r) for r in rows]), times=flat
-    )
+    flat = None if times is None else np.concatenate([np.array(t, dtype=np.int64) for t in times]) * DAY + 10**9
+    return SequenceStore.from_arrays(offsets=offsets, items=np.concatenate([np.array(r) for r in rows]), times=flat)
 
 
 def test_a_sound_log_has_nothing_but_the_leakage_of_its_split(frame: pl.DataFrame) -> None:
@@ -47,9 +43,7 @@ def test_a_sound_log_has_nothing_but_the_leakage_of_its_split(frame: pl.DataFram
 
 
 def test_rows_that_cannot_be_used(frame: pl.DataFrame) -> None:
-    broken = frame.with_columns(
-        pl.when(pl.int_range(pl.len()) % 10 == 0).then(None).otherwise("item").alias("item")
-    )
+    broken = frame.with_columns(pl.when(pl.int_range(pl.len()) % 10 == 0).then(None).otherwise("item").alias("item"))
     finding = check(read_interactions(broken))["rows"]
     assert (finding.level, round(finding.value, 3)) == ("problem", 0.1)
     assert "missing item" in finding.text
@@ -93,9 +87,7 @@ def test_no_times_is_said() -> None:
 
 
 def test_times_of_a_wrong_unit_are_a_problem() -> None:
-    store = SequenceStore.from_arrays(
-        offsets=np.array([0, 3]), items=np.array([1, 2, 3]), times=np.array([1, 2, 3])
-    )
+    store = SequenceStore.from_arrays(offsets=np.array([0, 3]), items=np.array([1, 2, 3]), times=np.array([1, 2, 3]))
     assert check(store)["times"].level == "problem"
     assert check(store).level == "problem"
 
@@ -182,9 +174,7 @@ def test_as_dict_is_json() -> None:
     assert [finding["name"] for finding in back["findings"]] == [finding.name for finding in report.findings]
 
 
-@pytest.mark.parametrize(
-    ("name", "timed", "maxlen"), [("amazon-games-sasrec", False, 50), ("ml-1m-sasrec", True, 200)]
-)
+@pytest.mark.parametrize(("name", "timed", "maxlen"), [("amazon-games-sasrec", False, 50), ("ml-1m-sasrec", True, 200)])
 def test_real_logs(name: str, timed: bool, maxlen: int) -> None:
     path = DATA / name / "interactions.parquet"
     if not path.exists():

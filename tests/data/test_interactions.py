@@ -77,9 +77,7 @@ def test_rows_in_are_rows_kept_and_dropped_and_ids_come_out_as_written(tmp_path_
 
 @given(st.lists(st.one_of(st.none(), st.text(st.characters(codec="utf-8"), max_size=6)), max_size=12))
 def test_frames_keep_any_text(texts):
-    frame = pl.DataFrame(
-        {"user": texts, "item": [1] * len(texts)}, schema={"user": pl.String, "item": pl.Int32}
-    )
+    frame = pl.DataFrame({"user": texts, "item": [1] * len(texts)}, schema={"user": pl.String, "item": pl.Int32})
     log = balanced(read_interactions(frame))
     assert ids(log) == [text for text in texts if text]
 

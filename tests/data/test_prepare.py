@@ -157,9 +157,7 @@ def test_features_follow_their_events():
 
 def test_item_descriptions_are_laid_out_by_number(tmp_path):
     path = tmp_path / "movies.csv"
-    path.write_text(
-        'movieId,title,genres,year\n30,"C, the film",x|y,2000\n10,A,z,\n10,again,q,\n99,none,q,1\n'
-    )
+    path.write_text('movieId,title,genres,year\n30,"C, the film",x|y,2000\n10,A,z,\n10,again,q,\n99,none,q,1\n')
     log = pl.DataFrame({"user": [1, 1, 1], "item": [30, 20, 10]})
     store, report = prepare(log, items=path)
     assert store.titles == [None, "A", None, "C, the film"]

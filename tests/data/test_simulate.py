@@ -45,12 +45,9 @@ def test_popularity_below_markov_below_best_by_wide_margins(world: Simulation) -
     items, lengths, times = histories(split.test)
     best = world.best_scores(items, lengths, times)
     unread = np.where(best > 0, 0.0, -1.0)
-    popularity = ndcg(
-        np.tile(fit_popularity(split.train), (len(best), 1)) * (best > 0) + unread, split.test
-    ).mean()
+    popularity = ndcg(np.tile(fit_popularity(split.train), (len(best), 1)) * (best > 0) + unread, split.test).mean()
     first, second = (
-        ndcg(fit_transitions(split.train, order).score(items, lengths) + unread, split.test).mean()
-        for order in (1, 2)
+        ndcg(fit_transitions(split.train, order).score(items, lengths) + unread, split.test).mean() for order in (1, 2)
     )
     top = ndcg(best, split.test).mean()
     assert popularity * 2 < first
@@ -78,9 +75,7 @@ def test_best_scores_equal_the_sum_over_all_taste_paths() -> None:
         own = frame.filter(pl.col("user") == user)
         books, times = own["item"].to_numpy(), own["timestamp"].to_numpy()
         slow = _sum_over_paths(world, books - 1, np.diff(times))
-        np.testing.assert_allclose(
-            world.best_scores(books, [len(books)], times)[0], slow, rtol=1e-9, atol=1e-15
-        )
+        np.testing.assert_allclose(world.best_scores(books, [len(books)], times)[0], slow, rtol=1e-9, atol=1e-15)
 
 
 def _choice(world: Simulation, before: np.ndarray, later: bool, taste: int) -> np.ndarray:
@@ -135,9 +130,7 @@ def test_batches_and_vocabularies_change_nothing(world: Simulation) -> None:
     ends = np.cumsum(lengths)
     for b, end in enumerate(ends):
         row = slice(end - lengths[b], end)
-        np.testing.assert_allclose(
-            world.best_scores(items[row], lengths[b : b + 1], times[row])[0], together[b]
-        )
+        np.testing.assert_allclose(world.best_scores(items[row], lengths[b : b + 1], times[row])[0], together[b])
     seen = np.unique(items)
     renumbered = world.best_scores(np.searchsorted(seen, items) + 1, lengths, times, item_ids=seen)
     np.testing.assert_allclose(renumbered, together[:, seen - 1])

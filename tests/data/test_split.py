@@ -78,9 +78,7 @@ def test_held_out_events_do_not_shape_training(store, name, random):
         event[index] = random.randint(0, 9)
     # Later by a growing amount: still in order within each user, and still held out.
     times[held] += np.cumsum([random.choice([0, 1, 100]) for _ in held], dtype=np.int64)
-    changed = SequenceStore.from_arrays(
-        store.offsets, items, times, {"event": event}, item_ids=Vocabulary.of_range(9)
-    )
+    changed = SequenceStore.from_arrays(store.offsets, items, times, {"event": event}, item_ids=Vocabulary.of_range(9))
     again = split_of(changed, name)
     for array in ("users_R", "start_R", "stop_R", "items_P"):
         assert getattr(split.train, array).tobytes() == getattr(again.train, array).tobytes()
@@ -116,9 +114,7 @@ def test_leave_one_out_by_hand():
 
 
 def test_global_time_by_hand():
-    store = SequenceStore.from_arrays(
-        np.array([0, 4, 6, 8]), np.arange(1, 9), np.array([1, 12, 25, 30, 5, 21, 22, 23])
-    )
+    store = SequenceStore.from_arrays(np.array([0, 4, 6, 8]), np.arange(1, 9), np.array([1, 12, 25, 30, 5, 21, 22, 23]))
     config = SplitConfig(split="global-time", validation_from=10, test_from=20)
     split = make_split(store, config)
     assert split.train.items_P.tolist() == [1, 5]

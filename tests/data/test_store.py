@@ -19,9 +19,7 @@ def small(**changes):
         "features": {"event": np.array([1, 2, 1, 0, 1], dtype=np.int32), "price": np.ones(5)},
         "users": Vocabulary.from_ids(["a", "b", "c"]),
         "item_ids": Vocabulary.from_ids([10, 20, 30]),
-        "item_table": pl.DataFrame(
-            {"id": [10, 20, 30], "title": ["x", None, "z"], "category": [["p", "q"], [], None]}
-        ),
+        "item_table": pl.DataFrame({"id": [10, 20, 30], "title": ["x", None, "z"], "category": [["p", "q"], [], None]}),
         "feature_values": {"event": Vocabulary.from_ids(["buy", "view"])},
         "made": {"source": "test"},
     }

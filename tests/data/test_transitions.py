@@ -24,14 +24,10 @@ def sequences(rows: list[list[int]], num_items: int, times: list[int] | None = N
     return SimpleNamespace(store=store, start_R=start, stop_R=ends if keep is None else start + keep)
 
 
-def by_hand(
-    rows: list[list[int]], num_items: int, order: int, smoothing: float, history: list[int]
-) -> np.ndarray:
+def by_hand(rows: list[list[int]], num_items: int, order: int, smoothing: float, history: list[int]) -> np.ndarray:
     popularity = Counter(item for row in rows for item in row)
     total = sum(popularity.values())
-    p = np.array(
-        [(popularity[i] + smoothing / num_items) / (total + smoothing) for i in range(1, num_items + 1)]
-    )
+    p = np.array([(popularity[i] + smoothing / num_items) / (total + smoothing) for i in range(1, num_items + 1)])
     for j in range(1, min(order, len(history)) + 1):
         context = history[-j:]
         after = Counter(row[t] for row in rows for t in range(j, len(row)) if row[t - j : t] == context)
@@ -49,9 +45,7 @@ rows_strategy = st.lists(st.lists(st.integers(1, 4), max_size=12), min_size=1, m
     st.sampled_from([0.1, 1.0, 5.0]),
     st.lists(st.integers(1, 4), max_size=6),
 )
-def test_equal_to_counting_by_hand(
-    rows: list[list[int]], order: int, smoothing: float, history: list[int]
-) -> None:
+def test_equal_to_counting_by_hand(rows: list[list[int]], order: int, smoothing: float, history: list[int]) -> None:
     fitted = fit_transitions(sequences(rows, 4), order, smoothing)
     batch = [[2, 1], history, []]
     scores = fitted.score([i for h in batch for i in h], [len(h) for h in batch])

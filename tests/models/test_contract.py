@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal
 
 import pytest
-import torch
 from torch import Tensor, nn
 
 from ensue.batches.batch import SequenceBatch
@@ -63,9 +61,8 @@ class Broken(nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MODELS._entries, "broken", ModelEntry(BrokenConfig, Broken))
-    yield
 
 
 LAWS = {

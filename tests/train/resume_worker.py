@@ -34,9 +34,10 @@ CONFIG = RunConfig(
     model=SASRecConfig(maxlen=6, hidden_units=8, num_blocks=1, dropout_rate=0.3),
     objective=ObjectiveConfig(negatives="mixed", num_negatives=2),
     train=TrainConfig(
-        num_epochs=3,
+        num_epochs=4,
         batch_size=8,
-        lr=0.01,
+        lr=0.05,
+        seed=4,
         warmup_steps=2,
         schedule="cosine",
         clip_norm=1.0,
@@ -171,8 +172,11 @@ def main(folder: Path, trials: int) -> None:
     # What is made once is made before any fork: the fingerprint, and the modules that torch imports at first use.
     _ = split.train.store.fingerprint
     Trainer(CONFIG.replace(train=CONFIG.train.replace(num_epochs=1)), split).run()
+    # The best epoch is not the last, so that forgetting the best state shows.
     events = int(attempt(folder / "undisturbed", split, None).removeprefix("events: "))
     expected = outcome(folder / "undisturbed")
+    if not 1 <= expected["state"]["progress"]["best_epoch"] < CONFIG.train.num_epochs:
+        raise RuntimeError("choose settings whose best epoch is not the last")
     kills: list[list[str]] = []
     different: list[int] = []
     for trial in range(trials):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def test_a_step_is_adam_on_the_mean_over_positions(tiny: Tiny, split: Split) -> 
     )
     trainer = Trainer(config, split)
     model = Trainer(config, split).model.train()
-    ((_, rows_B, batch),) = list(trainer.loader.epoch(0))
+    ((_, _, batch),) = list(trainer.loader.epoch(0))
     logits = model.encode(batch) @ model.item_vectors().T
     loss = nn.functional.cross_entropy(logits, batch.targets_P - 1)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01, betas=(0.9, 0.98))
@@ -60,7 +61,7 @@ def test_a_step_is_adam_on_the_mean_over_positions(tiny: Tiny, split: Split) -> 
         if name.endswith("qkv.bias"):  # the keys' bias has no effect, so its gradient is rounding noise
             value[8:16], expected[name][8:16] = 0.0, 0.0
         torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-5)
-    assert trainer.log.records[0]["loss"] == pytest.approx(float(loss), rel=1e-5)
+    assert trainer.log.records[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
 
 
 def test_the_gradient_norm_is_clipped(tiny: Tiny, split: Split) -> None:
@@ -217,7 +218,7 @@ def test_schedules() -> None:
     assert curve[12] == pytest.approx(0.05)
     assert curve[20] == pytest.approx(0.0)
     assert curve[24] == pytest.approx(0.0)  # and never rises again
-    assert all(a > b for a, b in zip(curve[4:20], curve[5:21], strict=True))
+    assert all(a > b for a, b in pairwise(curve[4:21]))
 
 
 def test_the_rate_in_the_log_is_the_last_steps(tiny: Tiny, split: Split) -> None:
@@ -296,7 +297,7 @@ def test_watchers_are_told_of_a_failure_too(tiny: Tiny, split: Split) -> None:
     notes = Notes()
     trainer = Trainer(tiny(), split, None, [notes])
     poison_loss(trainer, 0, lambda loss: loss * float("nan"))
-    with pytest.raises(TrainingError, match="epoch 1, step 1. Try"):
+    with pytest.raises(TrainingError, match=r"epoch 1, step 1\. Try"):
         trainer.run()
     assert notes.notes[-1] == "finish"
 

@@ -120,6 +120,8 @@ def make_layout(lengths_B: np.ndarray) -> Layout:
 
 def _cut(lengths: np.ndarray) -> list[tuple[int, int]]:
     """Cut rows, longest first, into consecutive groups of least total cost (exact for CUTS possible cuts)."""
+    if len(lengths) == 1:
+        return [(0, 1)]
     edges = np.unique(np.linspace(0, len(lengths), min(CUTS, len(lengths)) + 1).astype(np.int64))
     best = np.zeros(len(edges))
     came_from = np.zeros(len(edges), dtype=np.int64)

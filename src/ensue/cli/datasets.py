@@ -43,9 +43,11 @@ def run(
     for entry in listed:
         counts = entry["counts"]
         numbers = " / ".join(f"{count:,}" for count in counts.values()) if isinstance(counts, dict) else "not verified"
-        about = f"{entry['title']}\n{entry['licence']}\n{entry['source']}"
-        rows.append((entry["name"], about, numbers, entry["found"] or "to download"))
-    screen.show(table(("name", "what, licence, source", "users / items / events", "found"), rows))
+        rows.append((entry["name"], entry["title"], numbers, entry["found"] or "to download"))
+    screen.show(table(("name", "what", "users / items / events", "found"), rows))
+    for entry in listed:
+        screen.say(f"{entry['name']}: {entry['source']}\n  {entry['licence']}", "dim")
+    screen.say()
     folder = data_folder()
     own = [local for local in local_names() if local not in DATASETS]
     if own:

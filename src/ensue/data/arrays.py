@@ -41,9 +41,7 @@ def map_array(path: Path, dtype: str, length: int) -> np.ndarray:
     except (ValueError, OSError, EOFError, MemoryError, RecursionError, SyntaxError) as error:
         raise ArtefactError(f"{path}: not a readable .npy file ({error})") from None
     if found != expected or shape != (length,):
-        raise ArtefactError(
-            f"{path}: holds {found} of shape {shape}, the manifest says {dtype} of ({length},)"
-        )
+        raise ArtefactError(f"{path}: holds {found} of shape {shape}, the manifest says {dtype} of ({length},)")
     size = start + length * expected.itemsize
     if path.stat().st_size != size:
         raise ArtefactError(f"{path}: {path.stat().st_size} bytes, its header asks for {size}")

@@ -70,9 +70,7 @@ class Dataset:
     counts: tuple[int, int, int] | None = None
 
 
-def _amazon(
-    name: str, title: str, category: str, counts: tuple[int, int, int], prepared: tuple[str, ...]
-) -> Dataset:
+def _amazon(name: str, title: str, category: str, counts: tuple[int, int, int], prepared: tuple[str, ...]) -> Dataset:
     file = f"ratings_{category}.csv"
     return Dataset(
         name=name,

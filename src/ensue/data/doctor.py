@@ -168,9 +168,7 @@ def _of_events(store: SequenceStore) -> Iterator[Finding]:
         _graded(repeats, 0.01),
         repeats,
         f"{repeats:.1%} of the events are of an item that the user has elsewhere too.",
-        "Evaluate without filter_seen, which would make every repeated target a miss."
-        if repeats > 0.01
-        else "",
+        "Evaluate without filter_seen, which would make every repeated target a miss." if repeats > 0.01 else "",
     )
 
 
@@ -214,8 +212,7 @@ def _of_times(store: SequenceStore) -> Iterator[Finding]:
         _graded(share, 0.05, 0.8),
         share,
         f"{share:.1%} of the events share their second with another event of the same user.",
-        "Their order is that of the log's rows, so keep the rows as they were recorded; next-item scores "
-        "depend on it."
+        "Their order is that of the log's rows, so keep the rows as they were recorded; next-item scores depend on it."
         if share > 0.05
         else "",
     )
@@ -254,11 +251,8 @@ def _of_sizes(store: SequenceStore) -> Iterator[Finding]:
         "short-users",
         _graded(few, 0.2),
         few,
-        f"{few:.1%} of the users have fewer than {FEW} events, {float((lengths < 3).mean()):.1%} "
-        "fewer than 3.",
-        f"Consider min_user_events = {FEW}, as most papers do; say so beside the results."
-        if few > 0.2
-        else "",
+        f"{few:.1%} of the users have fewer than {FEW} events, {float((lengths < 3).mean()):.1%} fewer than 3.",
+        f"Consider min_user_events = {FEW}, as most papers do; say so beside the results." if few > 0.2 else "",
     )
     counts = np.bincount(store.items, minlength=store.num_items + 1)[1:]
     rare = float((counts < FEW).mean())
@@ -304,8 +298,7 @@ def _of_split(store: SequenceStore, split: Split) -> Iterator[Finding]:
         "leakage",
         _graded(later, 0.01),
         later,
-        f"Split {split.name!r}: a test event precedes {later:.1%} of the training events on average. "
-        f"{split.leakage}",
+        f"Split {split.name!r}: a test event precedes {later:.1%} of the training events on average. {split.leakage}",
         'Confirm the conclusions with split = "global-time".' if later > 0.01 else "",
     )
 

@@ -15,9 +15,7 @@ _CHUNK = 1 << 18
 _TIMEOUT = 30.0
 
 
-def download(
-    url: str, target: Path, md5: str | None = None, progress: DownloadProgress | None = None
-) -> Path:
+def download(url: str, target: Path, md5: str | None = None, progress: DownloadProgress | None = None) -> Path:
     """Download `url` to `target` under a temporary name, check it, and rename it into place.
 
     Where the publisher's MD5 is not known, the SHA-256 of this first download is written to

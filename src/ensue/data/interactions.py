@@ -167,9 +167,7 @@ def _resolve(table: Table, columns: Columns) -> dict[str, str]:
             if found:
                 chosen[meaning] = found[0]
             elif meaning in ("user", "item"):
-                raise DataError(
-                    f"{table.where}: which column is the {meaning}? Columns: {', '.join(table.names)}"
-                )
+                raise DataError(f"{table.where}: which column is the {meaning}? Columns: {', '.join(table.names)}")
     taken = {"user", "item", "time", "rating", "row"}
     for name in columns.features:
         _present(table, name, "feature")

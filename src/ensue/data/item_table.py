@@ -13,9 +13,7 @@ _TITLES = ("title", "name", "itemname", "movietitle", "producttitle")
 _CATEGORIES = ("category", "categories", "genres", "genre", "attributes")
 
 
-def read_item_table(
-    source: Source, item_ids: Vocabulary, id_column: str | None = None
-) -> tuple[pl.DataFrame, int]:
+def read_item_table(source: Source, item_ids: Vocabulary, id_column: str | None = None) -> tuple[pl.DataFrame, int]:
     """Read a description of items and lay it out by item number.
 
     Columns with a usual name become `title` and `category`; the others keep their names. Of several rows

@@ -127,9 +127,7 @@ def prepare(
     return SequenceStore.open(out), report
 
 
-def _build(
-    log: Interactions, config: PrepareConfig, items: Source | None
-) -> tuple[SequenceStore, PrepareReport]:
+def _build(log: Interactions, config: PrepareConfig, items: Source | None) -> tuple[SequenceStore, PrepareReport]:
     _check_columns(log, config)
     dropped = dict(log.dropped)
     frame, all_users, all_items = _numbered(log.frame)
@@ -197,9 +195,7 @@ def _sorted(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.sort(keys, maintain_order=True)
 
 
-def _keep(
-    frame: pl.DataFrame, keep: pl.Series | np.ndarray, reason: str, dropped: dict[str, int]
-) -> pl.DataFrame:
+def _keep(frame: pl.DataFrame, keep: pl.Series | np.ndarray, reason: str, dropped: dict[str, int]) -> pl.DataFrame:
     mask = keep if isinstance(keep, pl.Series) else pl.Series(keep)
     if count := frame.height - int(mask.sum()):
         dropped[reason] = dropped.get(reason, 0) + count
@@ -210,9 +206,7 @@ def _keep(
 def _drop_rated(frame: pl.DataFrame, config: PrepareConfig, dropped: dict[str, int]) -> pl.DataFrame:
     if config.min_rating is None:
         return frame
-    frame = _keep(
-        frame, frame["rating"].is_not_null() & frame["rating"].is_not_nan(), "missing rating", dropped
-    )
+    frame = _keep(frame, frame["rating"].is_not_null() & frame["rating"].is_not_nan(), "missing rating", dropped)
     return _keep(frame, frame["rating"] >= config.min_rating, f"rating below {config.min_rating:g}", dropped)
 
 
@@ -262,9 +256,7 @@ def _tie_share(user_E: np.ndarray, times_us: np.ndarray) -> float:
     return float((np.append(same, False) | np.append(False, same)).mean())
 
 
-def _features(
-    frame: pl.DataFrame, names: tuple[str, ...]
-) -> tuple[dict[str, np.ndarray], dict[str, Vocabulary]]:
+def _features(frame: pl.DataFrame, names: tuple[str, ...]) -> tuple[dict[str, np.ndarray], dict[str, Vocabulary]]:
     """Numbers as they are; texts, and integers with gaps, as codes 1..n with 0 for a missing value."""
     arrays: dict[str, np.ndarray] = {}
     coded: dict[str, Vocabulary] = {}

@@ -66,9 +66,7 @@ class Table:
     check: Callable[[int], None] = lambda _: None
 
 
-def open_table(
-    source: Source, form: Format = "auto", header: bool | None = None, multiline: bool = False
-) -> Table:
+def open_table(source: Source, form: Format = "auto", header: bool | None = None, multiline: bool = False) -> Table:
     """Open a file or a frame.
 
     Args:
@@ -132,9 +130,7 @@ def sniff(path: Path) -> Format:
     for mark, form in marks:
         if mark in line:
             return form
-    raise DataError(
-        f"{path}: cannot tell the format from {line[:60]!r}; name it (csv, tsv, space, ::, jsonl)"
-    )
+    raise DataError(f"{path}: cannot tell the format from {line[:60]!r}; name it (csv, tsv, space, ::, jsonl)")
 
 
 def _open_separated(path: Path, separator: str, header: bool | None, multiline: bool) -> Table:

@@ -114,15 +114,9 @@ class Simulation:
         """
         items, times = np.asarray(items_P, dtype=np.int64), np.asarray(times_P, dtype=np.int64)
         lengths = np.asarray(lengths_B, dtype=np.int64)
-        books = (
-            np.arange(1, self.config.num_items + 1)
-            if item_ids is None
-            else np.asarray(item_ids, dtype=np.int64)
-        )
+        books = np.arange(1, self.config.num_items + 1) if item_ids is None else np.asarray(item_ids, dtype=np.int64)
         if items.shape != times.shape or items.size != int(lengths.sum()):
-            raise DataError(
-                f"{items.size} items, {times.size} times, lengths that add up to {int(lengths.sum())}"
-            )
+            raise DataError(f"{items.size} items, {times.size} times, lengths that add up to {int(lengths.sum())}")
         if items.size and not 1 <= items.min() <= items.max() <= books.size:
             raise DataError(f"item numbers must be 1..{books.size} (got {items.min()}..{items.max()})")
         if books.size and not 1 <= books.min() <= books.max() <= self.config.num_items:
@@ -139,9 +133,7 @@ class Simulation:
         ]
         return np.concatenate([np.zeros((0, books.size)), *(part[:, books - 1] for part in scores)])
 
-    def _filter(
-        self, books_P: IntArray, times_P: IntArray, start_B: IntArray, stop_B: IntArray
-    ) -> FloatArray:
+    def _filter(self, books_P: IntArray, times_P: IntArray, start_B: IntArray, stop_B: IntArray) -> FloatArray:
         """Forward filter over the taste along each history, then the mixture over the gap to come: [B, N]."""
         state = _State.begin(self, len(start_B))
         taste_BZ = np.full((len(start_B), self.config.num_tastes), 1 / self.config.num_tastes)
@@ -164,9 +156,7 @@ class Simulation:
         for later, chance, stay in ((False, SAME_SITTING, 1.0), (True, 1 - SAME_SITTING, stay_long)):
             share = state.thread_share(everyone, np.full(len(start_B), later))
             weight = _drift(taste_BZ, np.full(len(start_B), stay)) / state.unread(everyone, threads, share)
-            mixed = (share * weight.sum(axis=1))[:, None] * threads + (1 - share)[:, None] * (
-                weight @ self.taste_ZN
-            )
+            mixed = (share * weight.sum(axis=1))[:, None] * threads + (1 - share)[:, None] * (weight @ self.taste_ZN)
             scores += chance * mixed
         return np.asarray(scores * state.unread_BN)
 
@@ -296,9 +286,7 @@ def _draw(world: Simulation) -> pl.DataFrame:
         drifts = rng.random(len(rows)) >= STAY_PER_DAY**days
         taste[rows] = np.where(drifts, rng.integers(config.num_tastes, size=len(rows)), taste[rows])
         share = state.thread_share(rows, later)[:, None]
-        chance = (share * state.threads(rows) + (1 - share) * world.taste_ZN[taste[rows]]) * state.unread_BN[
-            rows
-        ]
+        chance = (share * state.threads(rows) + (1 - share) * world.taste_ZN[taste[rows]]) * state.unread_BN[rows]
         reach = chance.cumsum(axis=1)
         book = (reach <= rng.random((len(rows), 1)) * reach[:, -1:]).sum(axis=1)
         state.read(rows, book)
@@ -307,9 +295,7 @@ def _draw(world: Simulation) -> pl.DataFrame:
     return pl.DataFrame({"user": user, "item": item, "timestamp": timestamp}).sort("timestamp", "user")
 
 
-def ordered_sequences(
-    num_users: int = 200, num_items: int = 40, length: int = 12, seed: int = 0
-) -> SequenceStore:
+def ordered_sequences(num_users: int = 200, num_items: int = 40, length: int = 12, seed: int = 0) -> SequenceStore:
     """Sequences in which each item alone determines the next (one fixed cycle): a model must learn this.
 
     Args:

@@ -260,9 +260,7 @@ def _marked_parts(store: SequenceStore, config: SplitConfig) -> np.ndarray:
     mixed = np.flatnonzero(part_E != np.repeat(part, store.lengths))
     if len(mixed):
         session = store.users.decode([int(np.searchsorted(store.offsets, mixed[0], side="right"))])[0]
-        raise DataError(
-            f"session {session!r} lies in two parts of the split: feature {name!r} differs within it"
-        )
+        raise DataError(f"session {session!r} lies in two parts of the split: feature {name!r} differs within it")
     if not (part == 1).any():
         _take_last_for_validation(store, part, config)
     return part

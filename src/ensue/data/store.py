@@ -169,22 +169,16 @@ class SequenceStore:
         """
         offsets, events = self.offsets, self.num_events
         if offsets.ndim != 1 or len(offsets) < 1 or offsets[0] != 0 or offsets[-1] != events:
-            raise DataError(
-                f"offsets must be one row that starts at 0 and ends at the number of events, {events}"
-            )
+            raise DataError(f"offsets must be one row that starts at 0 and ends at the number of events, {events}")
         if (np.diff(offsets) < 0).any():
             raise DataError("offsets must never fall")
         if len(self.users) != self.num_users:
             raise DataError(f"{self.num_users} users in the arrays, but {len(self.users)} user ids")
         if events and not 1 <= self.items.min() <= self.items.max() <= self.num_items:
-            raise DataError(
-                f"item numbers must be 1..{self.num_items}, got {self.items.min()}..{self.items.max()}"
-            )
+            raise DataError(f"item numbers must be 1..{self.num_items}, got {self.items.min()}..{self.items.max()}")
         for name, array in self._arrays().items():
             if name != "offsets" and array.shape != (events,):
-                raise DataError(
-                    f"{name} has the shape {array.shape}, one value for each of {events} events is due"
-                )
+                raise DataError(f"{name} has the shape {array.shape}, one value for each of {events} events is due")
         for name, array in self.features.items():
             if not name.isidentifier() or array.dtype.name not in _FEATURE_DTYPES:
                 raise DataError(f"feature {name!r} of {array.dtype}: a plain name and a number type are due")

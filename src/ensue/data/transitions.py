@@ -143,9 +143,7 @@ class Transitions:
             counts = level.counts_M[entries].astype(np.float64)
             total = np.bincount(entry_rows, weights=counts, minlength=rows.size) + self.smoothing
             scores[rows] *= (self.smoothing / total).astype(np.float32)[:, None]
-            scores[rows[entry_rows], level.items_M[entries] - 1] += (counts / total[entry_rows]).astype(
-                np.float32
-            )
+            scores[rows[entry_rows], level.items_M[entries] - 1] += (counts / total[entry_rows]).astype(np.float32)
         return scores
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -184,12 +182,8 @@ class Transitions:
             ]
         except (KeyError, IndexError) as error:
             raise ArtefactError(f"transition counts: array missing or empty ({error})") from None
-        if not (
-            popularity.size and np.isfinite(popularity).all() and (popularity >= 0).all() and smoothing > 0
-        ):
-            raise ArtefactError(
-                "transition counts: popularity must be finite and not negative, smoothing above 0"
-            )
+        if not (popularity.size and np.isfinite(popularity).all() and (popularity >= 0).all() and smoothing > 0):
+            raise ArtefactError("transition counts: popularity must be finite and not negative, smoothing above 0")
         for j, level in enumerate(levels, start=1):
             _check_level(level, j, popularity.size)
         fitted = cls(popularity, tuple(levels), smoothing)
@@ -204,12 +198,8 @@ def _check_level(level: Level, j: int, num_items: int) -> None:
         raise ArtefactError(f"transition counts of order {j}: the arrays' lengths do not fit together")
     if (np.diff(level.starts_C1) < 1).any() or (np.diff(level.keys_C) < 1).any():
         raise ArtefactError(f"transition counts of order {j}: contexts must be sorted, each with an entry")
-    if level.items_M.size and (
-        level.items_M.min() < 1 or level.items_M.max() > num_items or level.counts_M.min() < 1
-    ):
-        raise ArtefactError(
-            f"transition counts of order {j}: an item is outside 1..{num_items} or a count below 1"
-        )
+    if level.items_M.size and (level.items_M.min() < 1 or level.items_M.max() > num_items or level.counts_M.min() < 1):
+        raise ArtefactError(f"transition counts of order {j}: an item is outside 1..{num_items} or a count below 1")
 
 
 def recent_items(items_P: ArrayLike, lengths_B: ArrayLike, count: int) -> IntArray:
@@ -249,9 +239,7 @@ def fit_transitions(sequences: Sequences, order: int = 1, smoothing: float = 1.0
     for j in range(1, order + 1):
         deep = place[before] >= j - 1
         before, contexts = before[deep], contexts[deep]
-        keys, contexts = np.unique(
-            contexts * (store.num_items + 1) + items[before - (j - 1)], return_inverse=True
-        )
+        keys, contexts = np.unique(contexts * (store.num_items + 1) + items[before - (j - 1)], return_inverse=True)
         levels.append(_count(keys, contexts, items[before + 1], store.num_items))
     return Transitions(fit_popularity(sequences), tuple(levels), float(smoothing))
 

@@ -71,7 +71,7 @@ class Vocabulary:
     def __repr__(self) -> str:
         return f"Vocabulary({len(self)} {'integers' if self.is_integer else 'strings'})"
 
-    @property
+    @cached_property
     def is_integer(self) -> bool:
         """Whether the external ids are integers (else they are strings)."""
         return self.ids.dtype == pl.Int64
@@ -105,8 +105,9 @@ class Vocabulary:
         if isinstance(ids, pl.Series) and len(ids) >= _BULK:
             return self._encode_series(ids)
         values = ids.to_list() if isinstance(ids, pl.Series) else list(ids)
-        lookup = self._numbers
-        return np.fromiter((lookup.get(self._key(value), 0) for value in values), np.int32, len(values))
+        lookup, own, key = self._numbers, int if self.is_integer else str, self._key
+        found = (lookup.get(value if type(value) is own else key(value), 0) for value in values)
+        return np.fromiter(found, np.int32, len(values))
 
     def decode(self, numbers: Sequence[int] | np.ndarray) -> list[ExternalId]:
         """External ids of numbers 1..N.
@@ -118,6 +119,8 @@ class Vocabulary:
         if numbers_B.size and (numbers_B.min() < 1 or numbers_B.max() > len(self)):
             wrong = numbers_B[(numbers_B < 1) | (numbers_B > len(self))][0]
             raise DataError(f"number {wrong} has no id: the vocabulary holds 1..{len(self)}")
+        if numbers_B.size < _BULK:
+            return [self._list[number - 1] for number in numbers_B.tolist()]
         result: list[ExternalId] = self.ids.gather(numbers_B - 1).to_list()
         return result
 
@@ -139,8 +142,13 @@ class Vocabulary:
             raise ArtefactError(f"{path}: not a vocabulary ({error})") from None
 
     @cached_property
+    def _list(self) -> list[ExternalId]:
+        ids: list[ExternalId] = self.ids.to_list()
+        return ids
+
+    @cached_property
     def _numbers(self) -> dict[ExternalId | None, int]:
-        return {key: number for number, key in enumerate(self.ids.to_list(), start=1)}
+        return {key: number for number, key in enumerate(self._list, start=1)}
 
     def _key(self, value: object) -> ExternalId | None:
         """The id as the vocabulary holds it, or None when it cannot be in there."""

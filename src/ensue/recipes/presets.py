@@ -56,9 +56,7 @@ def sections(model: str) -> dict[str, dict[str, str]]:
     return found
 
 
-def run_config(
-    model: str | None, preset: str | None, settings: dict[str, Any], file: Path | None = None
-) -> RunConfig:
+def run_config(model: str | None, preset: str | None, settings: dict[str, Any], file: Path | None = None) -> RunConfig:
     """The configuration of a model and preset with single settings changed.
 
     Args:
@@ -126,7 +124,7 @@ def sasrec_ce() -> Values:
 
 @_recipe("sasrec-sampled", "not measured yet")
 def sasrec_sampled() -> Values:
-    """SASRec with sampled softmax, 256 shared negatives by popularity: for sparse data and large catalogues."""
+    """SASRec with sampled softmax, 256 uniform negatives shared by a batch: for sparse data and large catalogues."""
     return {
         "model": {"name": "sasrec", "maxlen": 50, "hidden_units": 64, "num_blocks": 1, "dropout_rate": 0.2},
         "objective": {
@@ -142,10 +140,10 @@ def sasrec_sampled() -> Values:
 
 @_recipe("gsasrec", "not measured yet")
 def gsasrec() -> Values:
-    """gSASRec (Petrov & Macdonald, RecSys 2023): generalised BCE with 256 negatives, t = 0.75."""
+    """gSASRec (Petrov & Macdonald, RecSys 2023): generalised BCE, t = 0.75, 256 negatives (here shared by a batch)."""
     return {
         "model": {"name": "sasrec", "hidden_units": 128, "dropout_rate": 0.5},
-        "objective": {"loss": "gbce", "num_negatives": 256, "gbce_t": 0.75},
+        "objective": {"loss": "gbce", "num_negatives": 256, "share_negatives": True, "gbce_t": 0.75},
         "train": {"num_epochs": 200, "eval_epochs": 2, "patience": 10},
     }
 

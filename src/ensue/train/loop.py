@@ -258,7 +258,9 @@ class Trainer:
         then["train"].update({name: now["train"][name] for name in FREE_TO_CHANGE})
         changed = differences(now, then)
         if state["fingerprint"] != self.split.train.store.fingerprint:
-            changed.insert(0, f"data: fingerprint {self.split.train.store.fingerprint} now, {state['fingerprint']} then")
+            changed.insert(
+                0, f"data: fingerprint {self.split.train.store.fingerprint} now, {state['fingerprint']} then"
+            )
         if changed:
             raise TrainingError(
                 f"{self.folder} holds a run with other data or settings: {'; '.join(changed)}. "

@@ -66,7 +66,9 @@ class Objective:
             )
         counts_N = np.bincount(train.items_P, minlength=self.num_items + 1)[1:]
         self.negatives = make_negatives(config, SeenItems(train), counts_N)
-        self.log_q = torch.from_numpy(self.negatives.log_q()) if config.loss == "sampled-softmax" and config.logq else None
+        self.log_q = (
+            torch.from_numpy(self.negatives.log_q()) if config.loss == "sampled-softmax" and config.logq else None
+        )
         self.loss = self._make_loss()
 
     def _make_loss(self) -> losses.Loss:

@@ -1,0 +1,361 @@
+"""Every command on small data: what it writes, what it prints, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from ensue import __version__
+from ensue.cli import main
+from ensue.cli.live import TrainingState
+
+from .conftest import SMALL, Run
+
+
+def test_the_way_of_the_readme(ensue: Run, csv_log: Path, tmp_path: Path) -> None:
+    store, run = tmp_path / "data" / "ml", tmp_path / "runs" / "sasrec"
+    words = ("--user", "userId", "--item", "movieId", "--time", "timestamp")
+    done = ensue("prepare", csv_log, *words, "--out", store)
+    assert done.status == 0
+    assert done.out.splitlines()[-1].startswith(f"next: ensue train {store}")
+    done = ensue("train", store, "--model", "sasrec", "--out", run, *SMALL)
+    assert done.status == 0
+    assert done.out.splitlines()[-1] == f"next: ensue evaluate {run}"
+    lines = [line for line in done.out.splitlines() if line.startswith("epoch ")]
+    assert [line.split(",")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
+    assert "validation ndcg@10" in lines[0]
+    assert {"learning_curve.svg", "learning_curve.png"} <= {path.name for path in run.iterdir()}
+    done = ensue("evaluate", run)
+    assert done.status == 0
+    assert "ndcg@10" in done.out
+    assert (run / "per_user-test-full.parquet").is_file()
+    assert ensue("recommend", run, "--history", "3,5,8", "-k", 4).status == 0
+    assert ensue("similar", run, "--item", 3).status == 0
+
+
+def test_prepare_counts_every_row(ensue: Run, tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user,item,time\na,x,1\na,y,2\nb,x,3\n,x,4\nb,,5\nb,z,soon\n")
+    done = ensue("prepare", tmp_path / "log.csv", "--out", tmp_path / "store", "--json")
+    found = done.json
+    assert (done.status, found["rows_in"], found["users"], found["items"]) == (0, 6, 2, 2)
+    assert found["dropped"] == {"missing user": 1, "missing item": 1, "unreadable time": 1}
+    assert found["rows_in"] == found["interactions"] + sum(found["dropped"].values())
+    shown = ensue("prepare", tmp_path / "log.csv", "--out", tmp_path / "store", "--overwrite").out
+    assert "dropped: missing user" in shown
+
+
+def test_prepare_takes_columns_filters_and_formats(ensue: Run, tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_text("a;1\n".replace(";", " ") * 2 + "a 2\nb 1\n")
+    words = ("--format", "space", "--min-user-events", 2, "--duplicates", "first", "--json")
+    found = ensue("prepare", tmp_path / "log.txt", "--out", tmp_path / "store", *words).json
+    assert (found["users"], found["interactions"]) == (1, 2)
+    assert found["dropped"] == {"repeated item of a user": 1, "user with fewer than 2 events": 1}
+
+
+def test_prepare_knows_datasets(ensue: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "public" / "tiny"
+    folder.mkdir(parents=True)
+    pl.DataFrame({"user_id": [1, 1, 2], "item_id": [5, 6, 5]}).write_parquet(folder / "interactions.parquet")
+    monkeypatch.setenv("ENSUE_DATA", str(tmp_path / "public"))
+    assert ensue("prepare", "tiny", "--out", tmp_path / "a", "--filter", "none", "--json").json["users"] == 2
+    assert ensue("datasets", "tiny", "--out", tmp_path / "b", "--json").json["interactions"] == 3
+    assert ensue("datasets", "--json").json["local"] == ["tiny"]
+    wrong = ensue("prepare", "tinny", "--out", tmp_path / "c")
+    assert (wrong.status, wrong.out) == (1, "")
+    assert "did you mean 'tiny'" in wrong.err
+
+
+def test_datasets_tell_source_and_licence(ensue: Run) -> None:
+    listed = {entry["name"]: entry for entry in ensue("datasets", "--json").json["datasets"]}
+    assert listed["ml-1m"]["counts"] == {"users": 6040, "items": 3416, "interactions": 999611}
+    assert all(entry["source"].startswith("http") and entry["licence"] for entry in listed.values())
+    assert "GroupLens" in ensue("datasets").out
+    assert "--out is due" in ensue("datasets", "ml-1m").err
+
+
+def test_train_again_takes_what_is_there(ensue: Run, store: Path, trained: Path) -> None:
+    before = (trained / "model.safetensors").read_bytes()
+    again = ensue("train", store, "--model", "sasrec", "--out", trained, *SMALL, "--json")
+    assert (again.status, again.json["trained"], again.json["epochs"]) == (0, False, 2)
+    assert (trained / "model.safetensors").read_bytes() == before
+    other = ensue("train", store, "--model", "sasrec", "--out", trained, *SMALL, "--lr", 0.1)
+    assert other.status == 1
+    assert "train.lr: 0.1 now, 0.001 then" in other.err
+
+
+def test_overwrite_starts_anew_but_spares_other_folders(ensue: Run, store: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert ensue("train", store, "--model", "popularity", "--out", run).status == 0
+    assert ensue("train", store, "--model", "markov", "--out", run).status == 1
+    assert ensue("train", store, "--model", "markov", "--out", run, "--overwrite", "--json").json["model"] == "markov"
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    refused = ensue("train", store, "--model", "markov", "--out", tmp_path / "mine", "--overwrite")
+    assert refused.status == 1
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_an_interrupted_run_resumes_by_the_same_command(
+    ensue: Run, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("train", store, *SMALL, "--num-epochs", 4, "--checkpoint-minutes", 0)
+    assert ensue(*words, "--out", tmp_path / "whole").status == 0
+    step = TrainingState.step
+
+    def interrupt(self: TrainingState, epoch: int, number: int, loss: float) -> None:
+        step(self, epoch, number, loss)
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainingState, "step", interrupt)
+        stopped = ensue(*words, "--out", tmp_path / "cut")
+    assert stopped.status == 130
+    assert "the same command goes on from its last checkpoint" in stopped.out
+    assert not (tmp_path / "cut" / "manifest.json").exists()
+    resumed = ensue(*words, "--out", tmp_path / "cut", "--json")
+    assert (resumed.status, resumed.json["epochs"]) == (0, 4)
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut")]
+    assert weights[0] == weights[1]
+
+
+def test_train_reads_a_log_and_says_so(ensue: Run, csv_log: Path, tmp_path: Path) -> None:
+    done = ensue("train", csv_log, "--model", "markov", "--out", tmp_path / "run")
+    assert done.status == 0
+    assert "is a log: prepared in memory with the usual settings" in done.out
+    assert done.out.splitlines()[-1] == f"next: ensue evaluate {tmp_path / 'run'} --data {csv_log}"
+    assert "give it with --data" in ensue("evaluate", tmp_path / "run").err
+    assert ensue("evaluate", tmp_path / "run", "--data", csv_log, "--json").json["users"] == 100
+
+
+def test_train_starts_from_a_preset_or_a_file(ensue: Run, store: Path, tmp_path: Path) -> None:
+    printed = ensue("presets", "sasrec-ce")
+    (tmp_path / "mine.toml").write_text(printed.out)
+    for source in (("--preset", "sasrec-ce"), ("--config", tmp_path / "mine.toml")):
+        run = tmp_path / source[0].strip("-")
+        assert ensue("train", store, *source, *SMALL, "--num-epochs", 1, "--out", run).status == 0
+        config = (run / "config.toml").read_text()
+        assert 'loss = "ce"' in config
+        assert "hidden_units = 8" in config
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--hiden-units", "3"), "--hidden-units"),
+        (("--model", "sasrek"), "did you mean 'sasrec'"),
+        (("--model", "markov", "--hidden-units", "3"), "unknown setting 'hidden_units' of model 'markov'"),
+        (("--loss", "bec"), "--loss: unknown value 'bec': did you mean 'bce'"),
+        (("--lr", "-1"), "setting 'train.lr': input should be greater than 0 (got '-1')"),
+        (("--num-epochs", "many"), "setting 'train.num_epochs'"),
+        (("--preset", "demoo"), "did you mean 'demo'"),
+        (("--split", "leave-two-out"), "did you mean 'leave-one-out'"),
+    ],
+)
+def test_wrong_settings_are_named_in_one_line(
+    ensue: Run, store: Path, tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
+    done = ensue("train", store, "--out", tmp_path / "run", *words)
+    assert (done.status, done.out.startswith("next")) == (2, False)
+    assert message in done.err
+    assert done.err.count("\n") == 1
+    assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_evaluate_keeps_protocols_apart(ensue: Run, store: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert ensue("train", store, "--model", "markov", "--out", run).status == 0
+    full = ensue("evaluate", run, "--metrics", "hr@10,ndcg@10", "--json").json
+    assert (full["protocol"], full["users"], set(full["metrics"])) == ("full", 100, {"hr@10", "ndcg@10"})
+    repeats = ensue("evaluate", run, "--protocol", "uniform-100", "--metrics", "hr@10").out
+    assert "hr@10|uni100" in repeats
+    assert [line.split()[0] for line in repeats.splitlines() if "hr@10" in line] == ["uniform-100", "full"]
+    assert ensue("evaluate", run, "--part", "validation", "--json").json["part"] == "validation"
+    stored = json.loads((run / "metrics.json").read_text())
+    assert set(stored) == {"test/full", "test/uniform-100", "validation/full"}
+
+
+def test_evaluate_refuses_other_data(ensue: Run, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.csv").write_text("user,item\n" + "".join(f"{u},{i}\n" for u in "ab" for i in range(4)))
+    done = ensue("evaluate", trained, "--data", tmp_path / "other.csv")
+    assert done.status == 1
+    assert "item numbers would not agree" in done.err
+
+
+def test_recommend_shows_titles_and_reports_unknown_items(ensue: Run, trained: Path) -> None:
+    found = ensue("recommend", trained, "--history", "3,nobody,5", "-k", 4, "--json").json
+    assert [entry["item"] for entry in found["history"]] == [3, 5]
+    assert found["unknown"] == ["nobody"]
+    assert [entry["rank"] for entry in found["items"]] == [1, 2, 3, 4]
+    assert all(entry["title"] for entry in found["items"] + found["history"])
+    assert not {3, 5} & {entry["item"] for entry in found["items"]}
+    shown = ensue("recommend", trained, "--history", "3,nobody,5").out
+    assert found["items"][0]["title"] in shown
+    assert "skipped 1 that this model does not know: nobody" in shown
+    kept = ensue("recommend", trained, "--history", "3", "-k", 60, "--keep-seen", "--json").json
+    assert 3 in {entry["item"] for entry in kept["items"]}
+
+
+def test_an_empty_history_gets_popular_items(ensue: Run, trained: Path) -> None:
+    found = ensue("recommend", trained, "--history", "", "--json").json
+    assert "most popular" in found["note"]
+    assert len(found["items"]) == 10
+
+
+def test_recommend_for_a_user_of_the_data(ensue: Run, csv_log: Path, trained: Path) -> None:
+    log = pl.read_csv(csv_log).filter(pl.col("userId") == 7)
+    found = ensue("recommend", trained, "--user", 7, "--json").json
+    assert [entry["item"] for entry in found["history"]] == log["movieId"].to_list()
+    assert ensue("recommend", trained, "--user", 7, "--data", csv_log, "--json").json == found
+    assert "user '70000' is not among" in ensue("recommend", trained, "--user", 70000).err
+    assert ensue("recommend", trained).status == 2
+    assert ensue("recommend", trained, "--user", 7, "--history", "3").status == 2
+
+
+def test_similar(ensue: Run, store: Path, trained: Path, tmp_path: Path) -> None:
+    found = ensue("similar", trained, "--item", 3, "-k", 5, "--json").json
+    assert found["item"] == 3
+    assert len(found["items"]) == 5
+    assert 3 not in {entry["item"] for entry in found["items"]}
+    assert "item '999' is not among" in ensue("similar", trained, "--item", 999).err
+    assert ensue("train", store, "--model", "popularity", "--out", tmp_path / "run").status == 0
+    assert "has no item vectors" in ensue("similar", tmp_path / "run", "--item", 3).err
+
+
+def test_compare_tests_pairs_and_refuses_unlike_runs(ensue: Run, store: Path, tmp_path: Path) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    for run, model in ((a, "markov"), (b, "popularity")):
+        assert ensue("train", store, "--model", model, "--out", run).status == 0
+    assert "it was not evaluated" in ensue("compare", a, b).err
+    means = [ensue("evaluate", run, "--json").json["metrics"]["ndcg@10"] for run in (a, b)]
+    found = ensue("compare", a, b, "--json").json["metrics"]["ndcg@10"]
+    assert [found["mean_a"], found["mean_b"]] == pytest.approx(means)
+    assert found["effect"]["estimate"] == pytest.approx(means[0] - means[1])
+    assert 0 <= found["p"] <= found["p_holm"] <= 1
+    assert ensue("evaluate", b, "--no-filter-seen").status == 0
+    assert "different settings" in ensue("compare", a, b).err
+    (b / "per_user-test-full.parquet").write_bytes(b"")
+    assert "missing, or not the table" in ensue("compare", b, b).err
+
+
+def test_data_check_of_a_log_and_of_a_store(ensue: Run, csv_log: Path, store: Path) -> None:
+    found = ensue("data", "check", csv_log, "--user", "userId", "--json").json
+    names = {finding["name"] for finding in found["findings"]}
+    assert {"rows", "ties", "lengths", "leakage", "order"} <= names
+    assert sum(entry["users"] for entry in found["lengths"]) == 100
+    assert ensue("data", "check", store, "--json").json["lengths"] == found["lengths"]
+    shown = ensue("data", "check", store, "--split", "global-time")
+    assert "Split 'global-time'" in " ".join(shown.out.split())
+    assert shown.out.splitlines()[-1].startswith(f"next: ensue train {store}")
+    assert "no such file or folder" in ensue("data", "check", store / "nothing").err
+    assert "leave out user" in ensue("data", "check", store, "--user", "userId").err
+
+
+def test_presets(ensue: Run) -> None:
+    listed = {entry["name"]: entry for entry in ensue("presets", "--json").json["presets"]}
+    assert {"sasrec-paper", "sasrec-ce", "gsasrec", "demo"} <= set(listed)
+    assert ensue("presets", "gsasrec", "--json").json["config"]["objective"]["loss"] == "gbce"
+    assert "did you mean 'gsasrec'" in ensue("presets", "gsasrek").err
+
+
+def test_an_altered_run_is_refused_by_name(ensue: Run, trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    (run / "config.toml").write_text("")
+    done = ensue("recommend", run, "--history", "3")
+    assert (done.status, done.out) == (1, "")
+    assert "config.toml: altered or truncated" in done.err
+    assert "no such folder" in ensue("evaluate", tmp_path / "nowhere").err
+
+
+def test_tensorboard_gets_every_epoch_or_is_asked_for(
+    ensue: Run, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[str, float, int]] = []
+
+    class Writer:
+        def __init__(self, folder: str) -> None: ...
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            written.append((name, value, step))
+
+        def flush(self) -> None: ...
+        def close(self) -> None: ...
+
+    class Module:
+        SummaryWriter = Writer
+
+    words = ("train", store, *SMALL, "--tensorboard")
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", Module)
+    assert ensue(*words, "--out", tmp_path / "run").status == 0
+    assert [step for name, _, step in written if name == "loss"] == [1, 2]
+    assert {"validation/ndcg_at_10", "lr"} <= {name for name, _, _ in written}
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert "pip install 'ensue[log]'" in ensue(*words, "--out", tmp_path / "other").err
+
+
+def test_help_has_sections_and_examples(ensue: Run) -> None:
+    shown = ensue("train", "--help").out
+    for text in ("Every model", "Model sasrec", "Objective", "Training", "Split", "Evaluation", "Examples"):
+        assert text in shown
+    assert "--no-filter-seen" in shown
+    for words in (("prepare",), ("evaluate",), ("recommend",), ("data", "check"), ("demo",)):
+        shown = ensue(*words, "--help").out
+        assert "Examples" in shown
+        assert "--json" in shown
+
+
+def test_no_words_show_the_commands(ensue: Run) -> None:
+    assert ensue().out == ensue("--help").out
+    assert ensue("--version").out == f"ensue {__version__}\n"
+    wrong = ensue("trian")
+    assert wrong.status == 2
+    assert "trian" in wrong.err
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such folder"):
+        main(["evaluate", str(tmp_path / "nowhere"), "--debug"])
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys; from ensue.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_a_closed_pipe_ends_quietly() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "ensue", "datasets"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_ctrl_c_ends_without_a_traceback(store: Path, tmp_path: Path) -> None:
+    words = ["train", str(store), *SMALL, "--num-epochs", "100000", "--patience", "0", "--out", str(tmp_path / "run")]
+    with subprocess.Popen(
+        [sys.executable, "-m", "ensue", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("epoch 1/"):
+                process.send_signal(signal.SIGINT)
+                break
+        rest, errors = process.communicate()
+    assert process.returncode == 130
+    assert "interrupted; the same command" in rest
+    assert errors == "ensue: interrupted\n"

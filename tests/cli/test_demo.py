@@ -1,0 +1,34 @@
+"""The demo end to end, in a small size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .conftest import Run
+
+SIZE = ("--users", 150, "--epochs", 2)
+
+
+def test_the_demo_runs_and_runs_again(ensue: Run, tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    first = ensue("demo", "--out", out, *SIZE, "--json")
+    assert first.status == 0
+    means = {name: values["ndcg@10"] for name, values in first.json["metrics"].items()}
+    assert means["popularity"] < means["markov"] < means["best"]
+    assert max(means.values()) == means["best"]
+    assert first.json["example"]["next"] not in first.json["example"]["history"]
+    again = ensue("demo", "--out", out, *SIZE)
+    assert "sasrec: already trained" in again.out
+    assert f"{means['best']:.4f}" in again.out
+    assert again.out.splitlines()[-1].startswith(f"next: ensue recommend {out / 'runs' / 'sasrec'} --history ")
+    other = ensue("demo", "--out", out, "--users", 160, "--epochs", 1)
+    assert other.status == 0
+    assert "sasrec starts anew" in other.out
+
+
+def test_the_demo_spares_other_folders(ensue: Run, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    done = ensue("demo", "--out", tmp_path)
+    assert done.status == 1
+    assert "was not made by ensue demo" in done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

@@ -1,0 +1,135 @@
+"""Flags are generated: one for every field, with its description, range and choices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from pydantic import Field
+
+from ensue.cli import doctor, evaluate, prepare, train
+from ensue.cli.flags import Flag, descriptions, flags_of, settings_of, split_list
+from ensue.config import Config
+from ensue.data.interactions import Columns
+from ensue.data.prepare import PrepareConfig
+from ensue.data.split import SplitConfig
+from ensue.errors import ConfigError
+from ensue.evaluate import EvaluateConfig
+from ensue.models import MODELS
+from ensue.recipes import run_config
+from ensue.recipes.presets import sections
+from ensue.train.config import TrainConfig
+from ensue.train.objective import ObjectiveConfig
+
+MODEL_CONFIGS = [MODELS[name].config for name in MODELS]
+
+
+class Example(Config):
+    """For the tests.
+
+    Attributes:
+        told_here: described in the docstring,
+            on two lines.
+    """
+
+    told_here: int = Field(default=3, ge=1, lt=9)
+    told_there: float | None = Field(None, description="described in the field")
+    kind: Literal["one", "two"] = "one"
+    deep: bool = Field(False, description="a switch")
+    maybe: bool | None = None
+    names: tuple[str, ...] = ("a", "b")
+
+
+@pytest.fixture
+def by_name() -> dict[str, Flag]:
+    return {flag.name: flag for flag in flags_of(Example, "Panel")}
+
+
+def test_a_flag_knows_type_range_default_and_description(by_name: dict[str, Flag]) -> None:
+    told = by_name["told_here"]
+    assert (told.option, told.metavar) == ("--told-here", "INT")
+    assert told.help == "described in the docstring, on two lines. (default 3, >= 1, < 9)"
+    assert by_name["told_there"].metavar == "FLOAT"
+    assert by_name["kind"].metavar == "one|two"
+    assert by_name["deep"].switch
+    assert by_name["maybe"].switch
+    assert by_name["names"].many
+
+
+def test_values_are_read_as_the_field_needs_them(by_name: dict[str, Flag]) -> None:
+    given = {"told_here": "7", "told_there": "none", "kind": "two", "deep": True, "names": "x, y", "maybe": None}
+    values = settings_of(by_name.values(), given)
+    assert Example.parse(values) == Example(told_here=7, kind="two", deep=True, names=("x", "y"))
+
+
+def test_a_misspelt_choice_names_the_nearest(by_name: dict[str, Flag]) -> None:
+    with pytest.raises(ConfigError, match=r"--kind: unknown value 'tow': did you mean 'two'"):
+        settings_of(by_name.values(), {"kind": "tow"})
+
+
+@pytest.mark.parametrize(
+    ("text", "entries"), [("a,b", ["a", "b"]), ("", []), (" ", []), ('a, "b,c"', ["a", "b,c"]), ("7", ["7"])]
+)
+def test_lists_are_split_at_commas(text: str, entries: list[str]) -> None:
+    assert split_list(text) == entries
+
+
+@pytest.mark.parametrize(
+    "config", [*MODEL_CONFIGS, ObjectiveConfig, TrainConfig, SplitConfig, EvaluateConfig, Columns, PrepareConfig]
+)
+def test_every_field_has_a_description(config: type[Config]) -> None:
+    lacking = [name for name, text in descriptions(config).items() if not text and name != "name"]
+    assert lacking == []
+
+
+def test_every_setting_of_a_run_has_one_flag() -> None:
+    flags = [flag.name for flag in train.flags()]
+    wanted = {flat for model in MODELS for fields in sections(model).values() for flat in fields}
+    assert len(flags) == len(set(flags))
+    assert set(flags) == wanted
+
+
+@pytest.mark.parametrize("model", list(MODELS))
+def test_every_flat_name_is_of_one_section(model: str) -> None:
+    flat = [name for fields in sections(model).values() for name in fields]
+    assert len(flat) == len(set(flat))
+
+
+def test_the_seeds_of_training_and_of_the_split_are_two_settings() -> None:
+    config = run_config("sasrec", None, {"seed": "5", "split_seed": 7})
+    assert (config.train.seed, config.split.seed) == (5, 7)
+
+
+def test_every_default_survives_the_command_line() -> None:
+    """Each flag, given its own default as text, leaves the configuration as it is."""
+    for model in MODELS:
+        flags = [flag for flag in train.flags() if any(flag.name in part for part in sections(model).values())]
+        given = {flag.name: (flag.default == "yes" if flag.switch else flag.default) for flag in flags}
+        values = settings_of(flags, {name: value for name, value in given.items() if value != ""})
+        assert run_config(model, None, values) == run_config(model, None, {})
+
+
+@pytest.mark.parametrize(
+    ("flags", "configs"),
+    [
+        (prepare.flags, [Columns, PrepareConfig]),
+        (evaluate.flags, [EvaluateConfig]),
+        (doctor.flags, [SplitConfig, Columns]),
+    ],
+)
+def test_other_commands_have_every_field(flags: object, configs: list[type[Config]]) -> None:
+    assert callable(flags)
+    names = {flag.name for flag in flags()}
+    fields = {name for config in configs for name in config.model_fields}
+    assert names - {"split_seed"} == fields - ({"seed"} if SplitConfig in configs else set())
+
+
+def test_a_file_is_a_start_that_flags_change(tmp_path: Path) -> None:
+    run_config("sasrec", None, {"hidden_units": 12, "lr": 0.5}).write_toml(tmp_path / "mine.toml")
+    config = run_config(None, None, {"lr": "0.25"}, tmp_path / "mine.toml")
+    assert (config.model.model_dump()["hidden_units"], config.train.lr) == (12, 0.25)
+    with pytest.raises(ConfigError, match="not both"):
+        run_config(None, "demo", {}, tmp_path / "mine.toml")
+    with pytest.raises(ConfigError, match="is of model 'sasrec', not 'markov'"):
+        run_config("markov", None, {}, tmp_path / "mine.toml")
