@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from measure import COMMON, SETTINGS, Clock, arguments, hit_rate, read_log, report
 
-from ensue.batches.batch import gather_events, history_batch
+from ensue.batches.batch import history_batch
+from ensue.data.arrays import gather_events
 from ensue.data.split import Cases, Sequences, make_split
 from ensue.data.store import SequenceStore
 from ensue.evaluate import evaluate

@@ -3,8 +3,8 @@
     python benchmarks/quality.py run --data ml-1m-sasrec --preset sasrec-paper --seeds 1 2 3
     python benchmarks/quality.py report
 
-A run that was interrupted goes on; one that is finished is not done again. Run folders (settings, seed, data fingerprint,
-per-user results) stay in build/quality; `report` writes docs/results/quality.json and quality.md.
+A run that was interrupted goes on; one that is finished is not done again. Run folders (settings, seed, data
+fingerprint, per-user results) stay in build/quality; `report` writes docs/results/quality.json and quality.md.
 """
 
 from __future__ import annotations

@@ -177,7 +177,7 @@ def save_evaluation(
         "part": part,
         "protocol": config.protocol,
         "settings": config.model_dump(mode="json"),
-        "users": int(len(np.unique(standings.users_B))),
+        "users": len(np.unique(standings.users_B)),
         "cases": len(standings.users_B),
         "targets_in_history": int(standings.repeated_B.sum()),
         "tied": float((standings.equal_B > 0).mean()),

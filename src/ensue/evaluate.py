@@ -17,9 +17,10 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from ensue.batches.batch import SequenceBatch, gather_events, history_batch
+from ensue.batches.batch import SequenceBatch, history_batch
 from ensue.batches.negatives import SeenItems, distinct
 from ensue.config import Config
+from ensue.data.arrays import gather_events
 from ensue.data.split import Cases, Sequences
 from ensue.errors import EnsueError
 from ensue.metrics import parse_metric
@@ -209,7 +210,8 @@ def sample_candidates(cases: Cases, config: EvaluateConfig, train: Sequences) ->
     """The target and 100 sampled items that the user has not interacted with: int64 [B, 101], target first.
 
     `uniform-100` draws uniformly with replacement, as SASRec; `popularity-100` by training count without repeats, as
-    BERT4Rec. A user's draws depend on (seed, user) alone.
+    BERT4Rec. A case's draws depend on the seed and
+    the number of its target event alone.
     """
     known = Sequences(cases.store, cases.users_B, cases.start_B, cases.target_B + 1)
     seen = SeenItems(known)

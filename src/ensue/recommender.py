@@ -240,7 +240,7 @@ class Recommender:
         run = self._run()
         if data.fingerprint != run.fingerprint:
             raise DataError(
-                f"this run was trained on data {run.fingerprint[:12]}..., and this store is {data.fingerprint[:12]}...: "
+                f"this run was trained on data {run.fingerprint[:12]}..., and this store is {data.fingerprint[:12]}: "
                 "item numbers would not agree"
             )
         config = config or run.config.evaluate

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensue.batches import layout as layouts
-from ensue.batches.batch import SequenceBatch, gather_events, history_batch
+from ensue.batches.batch import SequenceBatch, history_batch
 from ensue.batches.layout import _cut, make_layout
+from ensue.data.arrays import gather_events
 from ensue.data.split import Sequences
 
 lengths = st.lists(st.integers(1, 300), min_size=1, max_size=80).map(np.array)

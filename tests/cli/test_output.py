@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from ensue.cli.doctor import histogram
-from ensue.cli.live import LiveTraining, PlainTraining
+from ensue.cli.live import LiveTraining, PlainTraining, TrainingState
 from ensue.cli.output import Screen, bar, clean, duration, sparkline, table
 from ensue.plots import learning_curve
 
@@ -47,17 +47,26 @@ def test_the_histogram_counts_every_user() -> None:
 
 def test_the_live_display_shows_rates_losses_and_the_curve() -> None:
     display = LiveTraining(1000, Screen())
-    TrainingStart = super(LiveTraining, display)  # noqa: N806
-    TrainingStart.start(10, 5, 1, 4)
-    display.step(1, 4, 1.5)
+    # Without the terminal drawing of its own start.
+    TrainingState.start(display, 10, 5, 1, 4)
     for record in RECORDS:
         display.record(record)
+    display.step(3, 4, 1.5)
     assert display.best == (0.3, 2)
     assert display.values == [0.1, 0.3]
     out = io.StringIO()
     Console(file=out, width=120, markup=False).print(display.draw())
     shown = out.getvalue()
-    for text in ("epoch 2/5", "step 5/10", "steps/s", "events/s", "left: epoch", "best 0.3000 (epoch 2)", "▁█"):
+    for text in (
+        "epoch 4/5",
+        "step 5/10",
+        "steps/s",
+        "events/s",
+        "left: epoch",
+        "best 0.3000 (epoch 2)",
+        "▁█",
+        "loss 1.5000",
+    ):
         assert text in shown
 
 

@@ -8,10 +8,11 @@ import pytest
 
 from ensue import metrics
 from ensue.data import simulate as module
+from ensue.data.arrays import packed_events
 from ensue.data.simulate import SimulateConfig, Simulation, ordered_sequences, shuffled, simulate
 from ensue.data.split import Cases, SplitConfig, make_split
 from ensue.data.store import SequenceStore
-from ensue.data.transitions import fit_popularity, fit_transitions, packed_events
+from ensue.data.transitions import fit_popularity, fit_transitions
 from ensue.errors import ConfigError, DataError
 
 

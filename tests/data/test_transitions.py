@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensue.data.transitions import Transitions, fit_popularity, fit_transitions, packed_events, recent_items
+from ensue.data.arrays import packed_events
+from ensue.data.transitions import Transitions, fit_popularity, fit_transitions, recent_items
 from ensue.errors import ArtefactError, ConfigError, DataError
 
 

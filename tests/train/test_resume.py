@@ -142,7 +142,7 @@ def test_the_last_two_checkpoints_are_kept_and_unfinished_ones_removed(
     stopped(tiny(), split, tmp_path)
     (tmp_path / "checkpoints" / ".0000000099.tmp").mkdir()
     Trainer(tiny(), split, tmp_path).run()
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["0000000010", "0000000012"]
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["0000000024", "0000000025"]
 
 
 def test_a_finished_run_is_loaded_and_not_trained_on(tiny: Tiny, split: Split, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ensue.batches.layout import Layout, make_layout
+from ensue.data.arrays import gather_events
 from ensue.data.split import Sequences
 
 
@@ -76,14 +77,6 @@ class SequenceBatch:
             move(self.targets_P),
             {name: values.to(device, non_blocking=True) for name, values in self.features.items()},
         )
-
-
-def gather_events(start_B: np.ndarray, stop_B: np.ndarray) -> np.ndarray:
-    """The event numbers start..stop-1 of every row, concatenated: int64 [P]."""
-    lengths = stop_B - start_B
-    offsets = np.cumsum(lengths) - lengths
-    events: np.ndarray = np.repeat(start_B - offsets, lengths) + np.arange(lengths.sum())
-    return events
 
 
 def history_batch(histories: Sequences, rows_B: np.ndarray, maxlen: int) -> SequenceBatch:

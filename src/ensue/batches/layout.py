@@ -9,6 +9,7 @@ keeps its own events, it changes no number.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ class Layout:
         sizes: events of each group.
         order_P: event numbers in the order of the groups; None when the rows are sorted already.
         inverse_P: the way back from that order; None likewise.
-        rows_B: row numbers in the order of the groups; None likewise.
+        inverse_B: the way back from the order of the groups' rows; None likewise.
         age_P: how many newer events the row has; 0 for the newest.
         last_B: the event number of each row's newest event.
     """
@@ -135,11 +136,11 @@ def _cut(lengths: np.ndarray) -> list[tuple[int, int]]:
     while cuts[-1] > 0:
         cuts.append(int(came_from[cuts[-1]]))
     cuts.reverse()
-    return [(int(edges[a]), int(edges[b])) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    return [(int(edges[a]), int(edges[b])) for a, b in pairwise(cuts)]
 
 
 class _Place(torch.autograd.Function):
-    """Rows into the given cells of a zero tensor. As a function of its own, since it and its gradient are mere copies."""
+    """Rows into the given cells of a zero tensor: a function of its own, for it and its gradient are mere copies."""
 
     @staticmethod
     def forward(ctx: Any, x_PD: Tensor, cell_P: Tensor, cells: int) -> Tensor:

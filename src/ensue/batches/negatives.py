@@ -1,8 +1,8 @@
 """Negatives: items drawn to stand against the target.
 
-A draw depends on its stream alone (keyed by seed, epoch and step), never on what was drawn before or on workers. No draw is the
-target or padding. Drawing among the unseen items needs no rejection: a uniform rank among them is turned into an item by a search in the
-user's sorted items, so a user who has seen almost everything costs the same as any other.
+A draw depends on its stream alone (keyed by seed, epoch and step), never on what was drawn before or on workers. No
+draw is the target or padding. Drawing among the unseen items needs no rejection: a uniform rank among them becomes an
+item by a search in the user's sorted items, so a user who has seen almost everything costs the same as any other.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from ensue.batches.batch import gather_events
+from ensue.data.arrays import gather_events
 from ensue.data.split import Sequences
 
 NegativesName = Literal["uniform", "popularity", "in-batch", "mixed"]

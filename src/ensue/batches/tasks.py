@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from ensue.batches.batch import SequenceBatch, gather_events
+from ensue.batches.batch import SequenceBatch
+from ensue.data.arrays import gather_events
 from ensue.data.split import Sequences
 from ensue.errors import DataError
 

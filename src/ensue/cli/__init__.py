@@ -65,7 +65,8 @@ def _run(words: list[str]) -> int:
         context = getattr(error, "ctx", None)
         hint = f" (see {context.command_path} --help)" if context is not None else ""
         return _fail(f"{message()}{hint}", int(getattr(error, "exit_code", 2)))
-    return status if isinstance(status, int) else 0
+    # Typer turns Ctrl-C into a status.
+    return _fail("interrupted", INTERRUPTED) if status == INTERRUPTED else status if isinstance(status, int) else 0
 
 
 def _fail(message: str, status: int) -> int:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 from rich.text import Text
 
 from ensue.cli.flags import Flag, flags_of
 from ensue.cli.output import Screen, bar, clean, table
 from ensue.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 STYLE = {"ok": "green", "warn": "yellow", "problem": "red"}
 SPLIT_NAMES = {"seed": "split_seed"}
@@ -81,6 +83,8 @@ def _both(text: str, advice: str) -> Text:
 
 def histogram(lengths_U: np.ndarray) -> list[tuple[str, int]]:
     """Users by number of events: 1, 2, 3-4, 5-9, 10-19, 20-49, 50-99, ... up to the longest; [(label, users)]."""
+    import numpy as np
+
     edges = [1, 2, 3, 5, 10, 20, 50]
     while edges[-1] <= lengths_U.max(initial=1):
         # 50, 100, 200, 500, ...: each is ten times the third before it.

@@ -43,12 +43,13 @@ class TrainingState:
 
     def step(self, epoch: int, step: int, loss: float) -> None:
         """A step is done."""
-        if epoch != self.epoch:
-            self.epoch, self.epoch_began, self.epoch_begun_at = epoch, time.monotonic(), 0
+        self.epoch = epoch
         self.done, self.loss = step + 1, loss
 
     def record(self, record: dict[str, Any]) -> None:
-        """An epoch is done and, perhaps, evaluated."""
+        """An epoch is done and, perhaps, evaluated; the next one begins."""
+        self.epoch, self.done = record["epoch"], 0
+        self.epoch_began, self.epoch_begun_at = time.monotonic(), 0
         self.last_record, self.loss = record, record.get("loss", self.loss)
         for name, value in record.items():
             if name.startswith(VALIDATION) and isinstance(value, float) and name != "validation seconds":
@@ -70,13 +71,15 @@ class TrainingState:
         return steps_per_second * self.events / self.steps if self.steps else 0.0
 
     def seconds_left(self) -> tuple[float, float] | None:
-        """Seconds to the end of the epoch, and to that of the last epoch, evaluations included; None at the start."""
-        rate = self.rate()
-        passed = self.epoch * self.steps + self.done - self.begun_at
-        if not rate or passed < 1:
+        """Seconds to the end of the epoch, and to that of the last epoch, by the pace so far (evaluations included).
+
+        None before the first step.
+        """
+        now = self.epoch * self.steps + self.done
+        if now <= self.begun_at:
             return None
-        left = self.epochs * self.steps - (self.epoch * self.steps + self.done)
-        return (self.steps - self.done) / rate, left * (time.monotonic() - self.began) / passed
+        pace = (time.monotonic() - self.began) / (now - self.begun_at)
+        return (self.steps - self.done) * pace, (self.epochs * self.steps - now) * pace
 
 
 class LiveTraining(TrainingState):
@@ -102,14 +105,14 @@ class LiveTraining(TrainingState):
         rate, left = self.rate(), self.seconds_left()
         grid = Table.grid(padding=(0, 2))
         grid.add_row(
-            f"epoch {self.epoch + 1}/{self.epochs}",
+            f"epoch {min(self.epoch + 1, self.epochs)}/{self.epochs}",
             ProgressBar(total=max(self.steps, 1), completed=self.done, width=28),
             f"step {self.done}/{self.steps}",
             f"{rate:.1f} steps/s",
             f"{self.events_rate(rate):,.0f} events/s",
         )
         times = "" if left is None else f"epoch {duration(left[0])}, all at most {duration(left[1])}"
-        lines = [Text(f"loss {self.loss:.4f}   left: {times}" if self.done else "...")]
+        lines = [Text(f"loss {self.loss:.4f}   left: {times}" if times else "...")]
         if self.values and self.best:
             lines.append(
                 Text(

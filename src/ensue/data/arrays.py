@@ -1,4 +1,4 @@
-"""One-dimensional arrays as `.npy` files: written atomically, mapped only when the header is as expected."""
+"""Flat arrays: `.npy` files, mapped only when their header is as expected, and the rows that lie in them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from ensue.errors import ArtefactError
 from ensue.files import atomic_path
@@ -55,3 +56,22 @@ def _read_header(handle: BinaryIO) -> tuple[tuple[int, ...], np.dtype, int]:
         raise ValueError("format version 1.0 expected")
     shape, _, dtype = np.lib.format.read_array_header_1_0(handle, max_header_size=_MAX_HEADER)
     return shape, dtype, handle.tell()
+
+
+def packed_events(start_R: ArrayLike, stop_R: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The event indices of the rows `start_R:stop_R`, one row after another.
+
+    Returns:
+        events_P: the indices, and place_P: each event's place in its row, from 0.
+    """
+    start, stop = np.asarray(start_R, dtype=np.int64), np.asarray(stop_R, dtype=np.int64)
+    length = stop - start
+    ends = np.cumsum(length)
+    place = np.arange(int(length.sum()), dtype=np.int64) - np.repeat(ends - length, length)
+    events: NDArray[np.int64] = np.repeat(start, length) + place
+    return events, place
+
+
+def gather_events(start_R: ArrayLike, stop_R: ArrayLike) -> NDArray[np.int64]:
+    """The event indices of the rows `start_R:stop_R`, one row after another: [P]."""
+    return packed_events(start_R, stop_R)[0]

@@ -12,11 +12,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ensue import metrics
+from ensue.data.arrays import packed_events
 from ensue.data.interactions import Interactions
 from ensue.data.prepare import prepare
 from ensue.data.split import Cases, Sequences, Split, SplitConfig, make_split
 from ensue.data.store import SequenceStore
-from ensue.data.transitions import fit_transitions, packed_events
+from ensue.data.transitions import fit_transitions
 from ensue.errors import DataError
 from ensue.rng import stream
 from ensue.significance import Comparison, compare

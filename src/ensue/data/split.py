@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ensue.config import Config
+from ensue.data.arrays import gather_events
 from ensue.data.store import SequenceStore
 from ensue.errors import ConfigError, DataError, nearest
 from ensue.registry import Registry
@@ -37,10 +38,7 @@ class Sequences:
     @property
     def events_P(self) -> np.ndarray:
         """int64 [P]: the events of all rows, row after row, as indices into the store's arrays."""
-        lengths_R = self.lengths_R
-        first_R = np.cumsum(lengths_R) - lengths_R
-        events_P: np.ndarray = np.arange(lengths_R.sum()) + np.repeat(self.start_R - first_R, lengths_R)
-        return events_P
+        return gather_events(self.start_R, self.stop_R)
 
     @property
     def items_P(self) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ensue.data.arrays import packed_events
 from ensue.errors import ArtefactError, ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -17,19 +18,6 @@ if TYPE_CHECKING:
 IntArray: TypeAlias = NDArray[np.int64]
 SECONDS_PER_DAY = 86_400
 MAX_ORDER = 16
-
-
-def packed_events(start_R: ArrayLike, stop_R: ArrayLike) -> tuple[IntArray, IntArray]:
-    """The event indices of the rows `start_R:stop_R`, one row after another.
-
-    Returns:
-        events_P: indices into the store's events, and place_P: each event's place in its row, from 0.
-    """
-    start, stop = np.asarray(start_R, dtype=np.int64), np.asarray(stop_R, dtype=np.int64)
-    length = stop - start
-    ends = np.cumsum(length)
-    place = np.arange(int(length.sum()), dtype=np.int64) - np.repeat(ends - length, length)
-    return np.repeat(start, length) + place, place
 
 
 def fit_popularity(

@@ -1,9 +1,9 @@
 """Dropout from random bytes: the same distribution as torch's, many times faster on a CPU.
 
 Torch's own `bernoulli_` draws one number after another on one thread (5.4 ms for 640,000 values, of a whole
-attention layer's 8 ms). Here one 64-bit draw decides eight values (0.3 ms). The rate is rounded to the nearest 1/256 and the
-scale is the inverse of the rounded keep rate, so the expectation is exact. Draws come from torch's global
-generator, which the training loop seeds from (seed, epoch, step).
+attention layer's 8 ms). Here one 64-bit draw decides eight values (0.3 ms). The rate is rounded to 1/256 and the scale
+is the inverse of the rounded keep rate, so the expectation is exact. Draws come from torch's global generator, which
+the training loop seeds from (seed, epoch, step).
 """
 
 from __future__ import annotations

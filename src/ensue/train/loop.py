@@ -247,7 +247,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "progress": vars(progress),
         }
-        number = progress.epoch * (self.loader.steps + 1) + progress.step
+        number = 2 * (progress.epoch * (self.loader.steps + 1) + progress.step) + progress.finished
         save_checkpoint(self.folder / "checkpoints", Checkpoint(tensors, state), number)
         self.last_saved = time.monotonic()
 
