@@ -315,9 +315,9 @@ def test_help_has_sections_and_examples(ensue: Run) -> None:
 def test_no_words_show_the_commands(ensue: Run) -> None:
     assert ensue().out == ensue("--help").out
     assert ensue("--version").out == f"ensue {__version__}\n"
-    wrong = ensue("trian")
+    wrong = ensue("trainn")
     assert wrong.status == 2
-    assert "trian" in wrong.err
+    assert "trainn" in wrong.err
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
