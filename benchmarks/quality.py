@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -84,13 +85,14 @@ def report(options: argparse.Namespace) -> None:
         about, folder = json.loads(path.read_text()), path.parent
         key = (about["data"], about["preset"], " ".join(f"{k}={v}" for k, v in about["set"].items()))
         row = rows.setdefault(key, {"seeds": [], "metrics": {}, "runs": []})
-        row["seeds"].append(about["seed"])
+        seed = tomllib.loads((folder / "config.toml").read_text())["train"]["seed"]
+        row["seeds"].append(seed)
         log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
         results = read_metrics(folder)
         row["fingerprint"] = next(iter(results.values()))["fingerprint"]
         row["cases"] = next(iter(results.values()))["cases"]
         means = {name: value for entry in results.values() for name, value in entry["metrics"].items()}
-        row["runs"].append({"seed": about["seed"], "epochs": len(log), "metrics": means})
+        row["runs"].append({"seed": seed, "epochs": len(log), "metrics": means})
         for name, value in means.items():
             row["metrics"].setdefault(name, []).append(value)
     table, output = [], []

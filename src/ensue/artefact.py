@@ -168,9 +168,9 @@ def save_evaluation(
         standings: the results.
 
     Returns:
-        What was added to `metrics.json` under `<part>/<protocol>`.
+        What was added to `metrics.json` under `<part>/<config.key>`.
     """
-    table = f"per_user-{part}-{config.protocol}.parquet"
+    table = f"per_user-{part}-{config.key}.parquet"
     with atomic_path(folder / table) as path:
         per_user_table(store, config, standings).write_parquet(path)
     entry = {
@@ -186,7 +186,7 @@ def save_evaluation(
         "per_user": table,
         "per_user_sha256": sha256(folder / table),
     }
-    results = {**read_metrics(folder), f"{part}/{config.protocol}": entry}
+    results = {**read_metrics(folder), f"{part}/{config.key}": entry}
     write_json(folder / METRICS, results)
     log = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
     write_text(folder / CARD, _card(run, results, log))
@@ -243,7 +243,7 @@ def _card(run: Run, results: dict[str, Any], log: list[dict[str, Any]]) -> str:
         f"Made by ensue {__version__}. Recommends among {len(run.item_ids):,} items.",
         "",
         f"- Data: fingerprint `{run.fingerprint}`",
-        f"- Split: {run.config.split.split}; states chosen by validation {run.config.train.validation_metric}",
+        f"- Split: {run.config.split.split}; states chosen by validation {run.config.train.validation_label}",
         f"- Epochs trained: {sum('epoch' in record for record in log)}",
         "",
         "## Results",

@@ -53,10 +53,15 @@ class EvaluateConfig(Config):
             parse_metric(name)
         return names
 
+    @property
+    def key(self) -> str:
+        """The protocol as results are filed under it: `full`, `full-with-seen`, `uniform-100`, ..."""
+        return "full-with-seen" if self.protocol == "full" and not self.filter_seen else self.protocol
+
     def label(self, metric: str) -> str:
         """The metric's name with its protocol: sampled figures never go under a full one's name."""
-        suffix = {"full": "", "uniform-100": "|uni100", "popularity-100": "|pop100"}[self.protocol]
-        return metric + suffix
+        marks = {"full": "", "full-with-seen": "|seen", "uniform-100": "|uni100", "popularity-100": "|pop100"}
+        return metric + marks[self.key]
 
 
 @dataclass(frozen=True)

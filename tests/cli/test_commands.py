@@ -241,7 +241,10 @@ def test_compare_tests_pairs_and_refuses_unlike_runs(ensue: Run, store: Path, tm
     assert found["effect"]["estimate"] == pytest.approx(means[0] - means[1])
     assert 0 <= found["p"] <= found["p_holm"] <= 1
     assert ensue("evaluate", b, "--no-filter-seen").status == 0
-    assert "different settings" in ensue("compare", a, b).err
+    assert "has no evaluation" in ensue("compare", a, b, "--protocol", "full-with-seen").err
+    for run, seed in ((a, "1"), (b, "2")):
+        assert ensue("evaluate", run, "--protocol", "uniform-100", "--evaluation-seed", seed).status == 0
+    assert "different settings" in ensue("compare", a, b, "--protocol", "uniform-100").err
     (b / "per_user-test-full.parquet").write_bytes(b"")
     assert "missing, or not the table" in ensue("compare", b, b).err
 

@@ -44,7 +44,7 @@ def run(
             store, part, config, folder, lambda done, total: progress.update(task, completed=done, total=total)
         )
     results = read_metrics(folder)
-    entry: dict[str, Any] = results[f"{part}/{config.protocol}"]
+    entry: dict[str, Any] = results[f"{part}/{config.key}"]
     shown = [entry, *(other for other in results.values() if other["part"] == part and other is not entry)]
     screen.show(metrics_table(shown))
     if entry["targets_in_history"]:

@@ -90,14 +90,14 @@ def run(
         "epochs": len(log),
         "seconds": round(sum(record["seconds"] for record in log), 3),
         "loss": log[-1]["loss"] if log else None,
-        "validation": None if best is None else {chosen.train.validation_metric: best},
+        "validation": None if best is None else {chosen.train.validation_label: best},
         "trained": fresh,
         "files": files,
     }
 
 
 def _value(record: dict[str, Any], config: RunConfig) -> float | None:
-    return record.get(f"validation {config.train.validation_metric}")
+    return record.get(f"validation {config.train.validation_label}")
 
 
 def fit(
@@ -146,7 +146,7 @@ def _summary(screen: Screen, recommender: Recommender) -> None:
     found = [(value, record["epoch"]) for record in log if (value := _value(record, recommender.config)) is not None]
     if found:
         value, epoch = max(found, key=lambda pair: (pair[0], -pair[1]))
-        text += f"; best validation {train.validation_metric} {value:.4f} at epoch {epoch}, and that state is kept"
+        text += f"; best validation {train.validation_label} {value:.4f} at epoch {epoch}, and that state is kept"
     if len(log) < train.num_epochs:
         text += f"; stopped after {train.patience} evaluations without a better one"
     screen.say(text)

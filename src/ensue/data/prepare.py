@@ -285,7 +285,7 @@ def _check_target(out: Path, overwrite: bool) -> None:
     except ArtefactError:
         raise ArtefactError(f"{out}: exists and is not an ensue store; it is not replaced") from None
     if not overwrite:
-        raise ArtefactError(f"{out}: holds a store already; replacing it needs overwrite")
+        raise ArtefactError(f"{out}: holds a store already; replacing it needs --overwrite (overwrite=True)")
 
 
 def _write_whole(store: SequenceStore, out: Path) -> None:

@@ -96,7 +96,7 @@ def sasrec_paper() -> Values:
     return {
         "model": {"name": "sasrec", "norm": "post"},
         "objective": {"loss": "bce"},
-        "train": {"num_epochs": 300, "eval_epochs": 5, "patience": 8},
+        "train": {"num_epochs": 300, "eval_epochs": 5, "patience": 8, "validation_protocol": "uniform-100"},
         "evaluate": {"protocol": "uniform-100"},
     }
 
@@ -107,7 +107,7 @@ def sasrec_paper_sparse() -> Values:
     return {
         "model": {"name": "sasrec", "maxlen": 50, "dropout_rate": 0.5, "norm": "pre"},
         "objective": {"loss": "bce"},
-        "train": {"num_epochs": 300, "eval_epochs": 5, "patience": 8},
+        "train": {"num_epochs": 300, "eval_epochs": 5, "patience": 8, "validation_protocol": "uniform-100"},
         "evaluate": {"protocol": "uniform-100"},
     }
 

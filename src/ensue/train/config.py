@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from ensue.config import Config
 from ensue.data.split import SplitConfig
-from ensue.evaluate import EvaluateConfig
+from ensue.evaluate import EvaluateConfig, ProtocolName
 from ensue.models import ModelConfig, model_config
 from ensue.models.sasrec import SASRecConfig
 from ensue.train.objective import ObjectiveConfig
@@ -34,6 +34,9 @@ class TrainConfig(Config):
     stride: int = Field(0, ge=0, description="sliding window: step between windows; 0 is maxlen")
     eval_epochs: int = Field(1, ge=1, description="epochs between evaluations on validation")
     validation_metric: str = Field("ndcg@10", description="metric that stops training and picks the best state")
+    validation_protocol: ProtocolName = Field(
+        "full", description="candidates on validation; the papers' is uniform-100"
+    )
     validation_users: int = Field(0, ge=0, description="evaluate on this many validation cases; 0 is all")
     patience: int = Field(20, ge=0, description="evaluations without a better value before stopping; 0: never")
     checkpoint_minutes: float = Field(1.0, ge=0, description="minutes between checkpoints; 0 is every step")
@@ -41,6 +44,11 @@ class TrainConfig(Config):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's default")
     seed: int = Field(0, ge=0, description="the seed of everything drawn")
+
+    @property
+    def validation_label(self) -> str:
+        """The validation metric's name with its protocol, as logs and cards show it."""
+        return EvaluateConfig(protocol=self.validation_protocol).label(self.validation_metric)
 
 
 def _resolve(values: Any) -> Any:

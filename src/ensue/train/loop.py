@@ -214,11 +214,11 @@ class Trainer:
         progress, train = self.progress, self.config.train
         if len(self.validation) == 0:
             return
-        settings = self.config.evaluate.replace(protocol="full", metrics=(train.validation_metric,))
+        settings = self.config.evaluate.replace(protocol=train.validation_protocol, metrics=(train.validation_metric,))
         started = time.monotonic()
         standings = evaluate(self.encoder, self.validation, settings, self.split.train)
         value = float(standings.metric(train.validation_metric).mean())
-        record[f"validation {train.validation_metric}"] = value
+        record[f"validation {train.validation_label}"] = value
         record["validation seconds"] = round(time.monotonic() - started, 3)
         if progress.best is None or value > progress.best:
             progress.best, progress.best_epoch, progress.evaluations_without_better = value, progress.epoch, 0
