@@ -70,19 +70,25 @@ class _CausalAttention(torch.autograd.Function):
         grad = grads[0]
         if ctx.drop_below:
             grad = grad * (LEVELS / (LEVELS - ctx.drop_below))
-        grad_q, grad_k, grad_v = torch.empty_like(q_XTD), torch.zeros_like(k_XTD), torch.zeros_like(v_XTD)
-        left = iter(saved)
-        for lo, hi in _strips(q_XTD.shape[1]):
-            attention = kept = next(left)
+        grad_q = torch.empty(q_XTD.shape, dtype=q_XTD.dtype)
+        # The last strip comes first: it alone reaches every key, so its products are the sums to add to.
+        for lo, hi in reversed(_strips(q_XTD.shape[1])):
+            bytes_XTT = saved.pop() if ctx.drop_below else None
+            attention = kept = saved.pop()
             grad_attention = grad[:, lo:hi].bmm(v_XTD[:, :hi].transpose(1, 2))
-            if ctx.drop_below:
-                mask = keep_mask(next(left), ctx.drop_below)
+            if bytes_XTT is not None:
+                mask = keep_mask(bytes_XTT, ctx.drop_below)
                 grad_attention.mul_(mask)
                 kept = mask.mul_(attention)
-            grad_v[:, :hi].baddbmm_(kept.transpose(1, 2), grad[:, lo:hi])
             grad_scores = torch._softmax_backward_data(grad_attention, attention, -1, attention.dtype).mul_(scale)
             grad_q[:, lo:hi] = grad_scores.bmm(k_XTD[:, :hi])
-            grad_k[:, :hi].baddbmm_(grad_scores.transpose(1, 2), q_XTD[:, lo:hi])
+            strip_k = grad_scores.transpose(1, 2).bmm(q_XTD[:, lo:hi])
+            strip_v = kept.transpose(1, 2).bmm(grad[:, lo:hi])
+            if hi == q_XTD.shape[1]:
+                grad_k, grad_v = strip_k, strip_v
+            else:
+                grad_k[:, :hi] += strip_k
+                grad_v[:, :hi] += strip_v
         return grad_q, grad_k, grad_v, None
 
 
