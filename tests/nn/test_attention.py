@@ -13,7 +13,6 @@ from ensue.batches.layout import make_layout
 from ensue.nn import attention
 from ensue.nn.attention import (
     CausalSelfAttention,
-    causal_attention,
     causal_mask,
     naive_attention,
     newest_attention,
@@ -27,6 +26,14 @@ def qkv(rows: int = 3, heads: int = 2, width: int = 9, d: int = 5, seed: int = 0
     generator = torch.Generator().manual_seed(seed)
     q, k, v = (torch.randn(rows, heads, width, d, generator=generator) for _ in range(3))
     return q, k, v
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, rate: float = 0.0) -> Tensor:
+    """The packed attention, on rows of equal length, as a function of rectangles."""
+    rows, heads, width, d = q.shape
+    packed = torch.cat([x.transpose(1, 2).reshape(rows * width, heads * d) for x in (q, k, v)], 1)
+    out = attention.causal_attention(packed, make_layout(np.full(rows, width)), heads, rate)
+    return out.view(rows, width, heads, d).transpose(1, 2)
 
 
 def with_gradients(parts: Triple) -> Triple:

@@ -139,47 +139,56 @@ def _cut(lengths: np.ndarray) -> list[tuple[int, int]]:
     return [(int(edges[a]), int(edges[b])) for a, b in pairwise(cuts)]
 
 
-class _Place(torch.autograd.Function):
-    """Rows into the given cells of a zero tensor: a function of its own, for it and its gradient are mere copies."""
-
-    @staticmethod
-    def forward(ctx: Any, x_PD: Tensor, cell_P: Tensor, cells: int) -> Tensor:
-        ctx.save_for_backward(cell_P)
-        return x_PD.new_zeros(cells, *x_PD.shape[1:]).index_copy_(0, cell_P, x_PD)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (cell_P,) = ctx.saved_tensors
-        return grads[0].index_select(0, cell_P), None, None
-
-
-class _Take(torch.autograd.Function):
-    """The inverse of `_Place`: the rows of the given, distinct cells."""
-
-    @staticmethod
-    def forward(ctx: Any, x_XD: Tensor, cell_P: Tensor) -> Tensor:
-        ctx.save_for_backward(cell_P)
-        ctx.cells = x_XD.shape[0]
-        return x_XD.index_select(0, cell_P)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (cell_P,) = ctx.saved_tensors
-        grad = grads[0]
-        return grad.new_zeros(ctx.cells, *grad.shape[1:]).index_copy_(0, cell_P, grad), None
-
-
-def _pad(x_pD: Tensor, group: Group) -> Tensor:
+def place(x_pD: Tensor, group: Group) -> Tensor:
+    """The group's events, [p, ...], as its rectangle, [rows, width, ...]; padding is zero. Outside autograd."""
     shape = (group.rows, group.width, *x_pD.shape[1:])
     if x_pD.shape[0] == group.rows * group.width:
         return x_pD.reshape(shape)
-    placed: Tensor = _Place.apply(x_pD, group.cell_p, group.rows * group.width)  # type: ignore[no-untyped-call]
-    return placed.view(shape)
+    cells = x_pD.new_zeros(group.rows * group.width, *x_pD.shape[1:])
+    return cells.index_copy_(0, group.cell_p, x_pD).view(shape)
+
+
+def take(x_GTD: Tensor, group: Group) -> Tensor:
+    """The events of a rectangle, [p, ...]: the inverse of `place`. Outside autograd."""
+    cells = x_GTD.reshape(group.rows * group.width, *x_GTD.shape[2:])
+    return cells if group.cell_p.shape[0] == cells.shape[0] else cells.index_select(0, group.cell_p)
+
+
+class _Pad(torch.autograd.Function):
+    """`place`, whose gradient is `take`: a function of its own, for both are mere copies."""
+
+    @staticmethod
+    def forward(ctx: Any, x_pD: Tensor, group: Group) -> Tensor:
+        ctx.group = group
+        return place(x_pD, group)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return take(grads[0], ctx.group), None
+
+
+class _Unpad(torch.autograd.Function):
+    """`take`, whose gradient is `place`."""
+
+    @staticmethod
+    def forward(ctx: Any, x_GTD: Tensor, group: Group) -> Tensor:
+        ctx.group = group
+        return take(x_GTD, group)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return place(grads[0], ctx.group), None
+
+
+def _pad(x_pD: Tensor, group: Group) -> Tensor:
+    if x_pD.shape[0] == group.rows * group.width:
+        return place(x_pD, group)
+    placed: Tensor = _Pad.apply(x_pD, group)  # type: ignore[no-untyped-call]
+    return placed
 
 
 def _unpad(x_GTD: Tensor, group: Group) -> Tensor:
-    flat = x_GTD.reshape(group.rows * group.width, *x_GTD.shape[2:])
-    if group.cell_p.shape[0] == flat.shape[0]:
-        return flat
-    taken: Tensor = _Take.apply(flat, group.cell_p)  # type: ignore[no-untyped-call]
+    if group.cell_p.shape[0] == group.rows * group.width:
+        return take(x_GTD, group)
+    taken: Tensor = _Unpad.apply(x_GTD, group)  # type: ignore[no-untyped-call]
     return taken

@@ -7,14 +7,14 @@ mask never looks right, so no key mask is needed: padding changes no state.
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ensue.batches.layout import Group, Layout
+from ensue.batches.layout import Group, Layout, place, take
 from ensue.nn.dropout import LEVELS, keep_mask, random_bytes, threshold
 
 # Queries per strip: the smallest whose products still run at full speed (measured on CPU, width 50).
@@ -39,77 +39,127 @@ def _strips(width: int) -> list[tuple[int, int]]:
 
 
 class _CausalAttention(torch.autograd.Function):
-    """softmax(mask + scale q k^T), dropout, times v, strip by strip, with its gradient by hand.
+    """softmax(mask + scale q k^T), dropout, times v, rectangle by rectangle and strip by strip, gradient by hand.
 
-    Beside autograd's own it spares the masked part of the work and several passes over the weights.
-    `naive_attention` is the obvious form and checks this one.
+    Beside autograd's own it spares the masked part of the work, several passes over the weights, and most copies
+    between packed events and rectangles. `naive_attention` is the obvious form and checks it.
     """
 
     @staticmethod
-    def forward(ctx: Any, q_XTD: Tensor, k_XTD: Tensor, v_XTD: Tensor, drop_below: int) -> Tensor:
-        scale, mask = q_XTD.shape[-1] ** -0.5, causal_mask(q_XTD.shape[1])
-        out = torch.empty(v_XTD.shape, dtype=v_XTD.dtype)
-        saved = []
-        for lo, hi in _strips(q_XTD.shape[1]):
-            scores = torch.baddbmm(mask[:, lo:hi, :hi], q_XTD[:, lo:hi], k_XTD[:, :hi].transpose(1, 2), alpha=scale)
-            attention = torch.softmax(scores, -1)
-            saved.append(attention)
-            kept = attention
+    def forward(ctx: Any, qkv_PE: Tensor, layout: Layout, heads: int, drop_below: int) -> Tensor:
+        out_PD = qkv_PE.new_empty(qkv_PE.shape[0], qkv_PE.shape[1] // 3)
+        saved: list[Tensor] = []
+        for group, events in _events_of_groups(layout):
+            qkv_3XTD = _split_heads(place(qkv_PE[events], group), 3, heads)
+            saved.append(qkv_3XTD)
+            out_XTD = _attend(qkv_3XTD, drop_below, saved)
             if drop_below:
-                saved.append(random_bytes(attention.shape))
-                kept = keep_mask(saved[-1], drop_below).mul_(attention)
-            out[:, lo:hi] = kept.bmm(v_XTD[:, :hi])
-        ctx.drop_below = drop_below
-        ctx.save_for_backward(q_XTD, k_XTD, v_XTD, *saved)
-        return out.mul_(LEVELS / (LEVELS - drop_below)) if drop_below else out
+                out_XTD.mul_(LEVELS / (LEVELS - drop_below))
+            out_PD[events] = take(_join_heads(out_XTD[None], heads), group)
+        ctx.layout, ctx.heads, ctx.drop_below = layout, heads, drop_below
+        ctx.save_for_backward(*saved)
+        return out_PD
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q_XTD, k_XTD, v_XTD, *saved = ctx.saved_tensors
-        scale = q_XTD.shape[-1] ** -0.5
-        grad = grads[0]
-        if ctx.drop_below:
-            grad = grad * (LEVELS / (LEVELS - ctx.drop_below))
-        grad_q = torch.empty(q_XTD.shape, dtype=q_XTD.dtype)
-        # The last strip comes first: it alone reaches every key, so its products are the sums to add to.
-        for lo, hi in reversed(_strips(q_XTD.shape[1])):
-            bytes_XTT = saved.pop() if ctx.drop_below else None
-            attention = kept = saved.pop()
-            grad_attention = grad[:, lo:hi].bmm(v_XTD[:, :hi].transpose(1, 2))
-            if bytes_XTT is not None:
-                mask = keep_mask(bytes_XTT, ctx.drop_below)
-                grad_attention.mul_(mask)
-                kept = mask.mul_(attention)
-            grad_scores = torch._softmax_backward_data(grad_attention, attention, -1, attention.dtype).mul_(scale)
-            grad_q[:, lo:hi] = grad_scores.bmm(k_XTD[:, :hi])
-            strip_k = grad_scores.transpose(1, 2).bmm(q_XTD[:, lo:hi])
-            strip_v = kept.transpose(1, 2).bmm(grad[:, lo:hi])
-            if hi == q_XTD.shape[1]:
-                grad_k, grad_v = strip_k, strip_v
-            else:
-                grad_k[:, :hi] += strip_k
-                grad_v[:, :hi] += strip_v
-        return grad_q, grad_k, grad_v, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        saved, heads = list(ctx.saved_tensors), ctx.heads
+        grad_PD = grads[0] * (LEVELS / (LEVELS - ctx.drop_below)) if ctx.drop_below else grads[0]
+        grad_qkv = grad_PD.new_empty(grad_PD.shape[0], 3 * grad_PD.shape[1])
+        for group, events in reversed(_events_of_groups(ctx.layout)):
+            grad_XTD = _split_heads(place(grad_PD[events], group), 1, heads)[0]
+            grad_qkv[events] = take(_join_heads(_attend_backward(grad_XTD, ctx.drop_below, saved), heads), group)
+        return grad_qkv, None, None, None
 
 
-def causal_attention(q_GHTD: Tensor, k_GHTD: Tensor, v_GHTD: Tensor, dropout_rate: float = 0.0) -> Tensor:
-    """Causal attention with dropout on the attention weights.
+def _events_of_groups(layout: Layout) -> list[tuple[Group, slice]]:
+    """Each group with the run of events that is its own, in the order of the groups."""
+    ends = list(accumulate(layout.sizes, initial=0))
+    return [(group, slice(lo, hi)) for group, (lo, hi) in zip(layout.groups, pairwise(ends), strict=True)]
+
+
+def _split_heads(x_GTE: Tensor, parts: int, heads: int) -> Tensor:
+    """[G, T, parts * H * d] -> [parts, G * H, T, d]; a view when there is one head."""
+    rows, width, _ = x_GTE.shape
+    split = x_GTE.view(rows, width, parts, heads, -1).permute(2, 0, 3, 1, 4)
+    return split.reshape(parts, rows * heads, width, -1)
+
+
+def _join_heads(x_SXTD: Tensor, heads: int) -> Tensor:
+    """[parts, G * H, T, d] -> [G, T, parts * H * d], the inverse of `_split_heads`."""
+    parts, _, width, size = x_SXTD.shape
+    joined = x_SXTD.view(parts, -1, heads, width, size).permute(1, 3, 0, 2, 4)
+    return joined.reshape(-1, width, parts * heads * size)
+
+
+def _attend(qkv_3XTD: Tensor, drop_below: int, saved: list[Tensor]) -> Tensor:
+    """Unscaled attention of one rectangle, [X, T, d]; appends each strip's weights, and bytes if any, to `saved`."""
+    q, k, v = qkv_3XTD
+    scale, mask = q.shape[-1] ** -0.5, causal_mask(q.shape[1])
+    out: Tensor = q.new_empty(q.shape)
+    for lo, hi in _strips(q.shape[1]):
+        scores = torch.baddbmm(mask[:, lo:hi, :hi], q[:, lo:hi], k[:, :hi].transpose(1, 2), alpha=scale)
+        kept = attention = torch.softmax(scores, -1)
+        saved.append(attention)
+        if drop_below:
+            saved.append(random_bytes(attention.shape))
+            kept = keep_mask(saved[-1], drop_below).mul_(attention)
+        out[:, lo:hi] = kept.bmm(v[:, :hi])
+    return out
+
+
+def _attend_backward(grad: Tensor, drop_below: int, saved: list[Tensor]) -> Tensor:
+    """Gradients of one rectangle's q, k and v, [3, X, T, d]; takes what `_attend` appended off the end of `saved`."""
+    strips = _strips(grad.shape[1])
+    first = len(saved) - len(strips) * (2 if drop_below else 1) - 1
+    q, k, v = saved[first]
+    scale = q.shape[-1] ** -0.5
+    grads = grad.new_empty(3, *grad.shape)
+    # The last strip comes first: it alone reaches every key, so its products are the sums to add to.
+    for lo, hi in reversed(strips):
+        bytes_XTT = saved.pop() if drop_below else None
+        kept = attention = saved.pop()
+        grad_attention = grad[:, lo:hi].bmm(v[:, :hi].transpose(1, 2))
+        if bytes_XTT is not None:
+            mask = keep_mask(bytes_XTT, drop_below)
+            grad_attention.mul_(mask)
+            kept = mask.mul_(attention)
+        grad_scores = torch._softmax_backward_data(grad_attention, attention, -1, attention.dtype).mul_(scale)
+        grads[0, :, lo:hi] = grad_scores.bmm(k[:, :hi])
+        strip_k = grad_scores.transpose(1, 2).bmm(q[:, lo:hi])
+        strip_v = kept.transpose(1, 2).bmm(grad[:, lo:hi])
+        if hi == grad.shape[1]:
+            grads[1], grads[2] = strip_k, strip_v
+        else:
+            grads[1, :, :hi] += strip_k
+            grads[2, :, :hi] += strip_v
+    saved.pop()
+    return grads
+
+
+def causal_attention(qkv_PE: Tensor, layout: Layout, num_heads: int, dropout_rate: float = 0.0) -> Tensor:
+    """Causal attention within each row of a packed batch, with dropout on the attention weights.
 
     Args:
-        q_GHTD: queries [G, H, T, d].
-        k_GHTD: keys, the same shape.
-        v_GHTD: values, the same shape.
+        qkv_PE: queries, keys and values beside each other, [P, 3 D].
+        layout: the batch's rectangles.
+        num_heads: heads, H; each takes D / H columns of queries, keys and values.
         dropout_rate: rate in [0, 1); 0 outside training.
 
     Returns:
-        [G, H, T, d].
+        [P, D].
     """
-    shape = q_GHTD.shape
-    if q_GHTD.device.type != "cpu" or q_GHTD.dtype not in (torch.float32,):
-        return F.scaled_dot_product_attention(q_GHTD, k_GHTD, v_GHTD, dropout_p=dropout_rate, is_causal=True)
-    q, k, v = (x.reshape(shape[0] * shape[1], *shape[2:]) for x in (q_GHTD, k_GHTD, v_GHTD))
-    out: Tensor = _CausalAttention.apply(q, k, v, threshold(dropout_rate))  # type: ignore[no-untyped-call]
-    return out.view(shape)
+    if qkv_PE.device.type == "cpu" and qkv_PE.dtype == torch.float32:
+        ordered = qkv_PE if layout.order_P is None else qkv_PE.index_select(0, layout.order_P)
+        drop_below = threshold(dropout_rate)
+        out_PD: Tensor = _CausalAttention.apply(ordered, layout, num_heads, drop_below)  # type: ignore[no-untyped-call]
+        return out_PD if layout.inverse_P is None else out_PD.index_select(0, layout.inverse_P)
+    outs = []
+    for x_GTE in layout.pad(qkv_PE):
+        rows, width, _ = x_GTE.shape
+        q, k, v = x_GTE.view(rows, width, 3, num_heads, -1).permute(2, 0, 3, 1, 4)
+        out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_rate, is_causal=True)
+        outs.append(out.transpose(1, 2).flatten(2))
+    return layout.unpad(outs)
 
 
 def naive_attention(q_GHTD: Tensor, k_GHTD: Tensor, v_GHTD: Tensor) -> Tensor:
@@ -150,12 +200,12 @@ class CausalSelfAttention(nn.Module):
         Returns:
             [P, D]; with `newest`, [B, D].
         """
-        qkv = self._project(x_PD, query_PD)
-        rectangles = layout.pad(qkv)
+        qkv_PE = self._project(x_PD, query_PD)
         if newest:
-            parts = [self._newest(x, group) for x, group in zip(rectangles, layout.groups, strict=True)]
-            return self._output(layout.join_rows(parts))
-        return self._output(layout.unpad([self._attend(x) for x in rectangles]))
+            rectangles = zip(layout.pad(qkv_PE), layout.groups, strict=True)
+            return self._output(layout.join_rows([self._newest(x, group) for x, group in rectangles]))
+        rate = self.dropout_rate if self.training else 0.0
+        return self._output(causal_attention(qkv_PE, layout, self.num_heads, rate))
 
     def _project(self, x_PD: Tensor, query_PD: Tensor | None) -> Tensor:
         if query_PD is None:
@@ -169,11 +219,6 @@ class CausalSelfAttention(nn.Module):
     def _heads(self, x_GTD: Tensor) -> Tensor:
         rows, width, _ = x_GTD.shape
         return x_GTD.view(rows, width, self.num_heads, -1).transpose(1, 2)
-
-    def _attend(self, qkv_GTD: Tensor) -> Tensor:
-        q, k, v = (self._heads(x) for x in qkv_GTD.chunk(3, -1))
-        rate = self.dropout_rate if self.training else 0.0
-        return causal_attention(q, k, v, rate).transpose(1, 2).flatten(2)
 
     def _newest(self, qkv_GTD: Tensor, group: Group) -> Tensor:
         q, k, v = (self._heads(x) for x in qkv_GTD.chunk(3, -1))
