@@ -100,7 +100,7 @@ def load_run(folder: Path) -> Run:
         ArtefactError: a file is missing, altered, truncated or foreign, or does not fit the configuration.
     """
     about = read_manifest(folder, KIND, SCHEMA_VERSION)
-    check_files(folder, about, [*ARTEFACT, LOG, CARD])
+    check_files(folder, about, [*ARTEFACT, LOG])
     config = RunConfig.read_toml(folder / CONFIG)
     item_ids = Vocabulary.read(folder / VOCABULARY)
     items = pl.read_parquet(folder / ITEMS)

@@ -208,7 +208,7 @@ def _checked(scores: Tensor) -> Tensor:
 
 def _count(scores: Tensor, target_score: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Candidates strictly above and others equal to the target, [B] each."""
-    # As float32 the comparisons and sums are vectorised, five times faster than with booleans, and exact to 2^24 items.
+    # As float32 the comparisons and sums are vectorised (for 128 x 23,715 1.5 ms, not 7.6) and exact to 2^24.
     above = torch.gt(scores, target_score, out=torch.empty_like(scores))
     better = above.sum(1).long()
     equal = torch.eq(scores, target_score, out=above).sum(1).long() - 1

@@ -33,7 +33,6 @@ class TrainingState:
         self.began = self.epoch_began = time.monotonic()
         self.begun_at = 0
         self.epoch_begun_at = 0
-        self.last_record: dict[str, Any] = {}
 
     def start(self, steps: int, epochs: int, epoch: int, step: int) -> None:
         """Training starts or resumes."""
@@ -50,7 +49,7 @@ class TrainingState:
         """An epoch is done and, perhaps, evaluated; the next one begins."""
         self.epoch, self.done = record["epoch"], 0
         self.epoch_began, self.epoch_begun_at = time.monotonic(), 0
-        self.last_record, self.loss = record, record.get("loss", self.loss)
+        self.loss = record.get("loss", self.loss)
         for name, value in record.items():
             if name.startswith(VALIDATION) and isinstance(value, float) and name != "validation seconds":
                 self.metric = name.removeprefix(VALIDATION)
