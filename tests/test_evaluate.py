@@ -18,7 +18,7 @@ from ensue.batches.batch import SequenceBatch
 from ensue.data.split import Cases, Sequences, Split, SplitConfig, make_split
 from ensue.data.store import SequenceStore
 from ensue.data.vocabulary import Vocabulary
-from ensue.errors import ConfigError, EnsueError
+from ensue.errors import ConfigError, DataError, EnsueError
 from ensue.evaluate import EvaluateConfig, Standings, evaluate, sample_candidates
 from ensue.rng import stream
 
@@ -288,6 +288,70 @@ def test_sampled_figures_have_their_own_names() -> None:
         names[protocol] = standings.means(config)
         assert list(names[protocol]) == [f"hr@10{suffix}", f"ndcg@10{suffix}"]
         assert names[protocol][f"hr@10{suffix}"] == pytest.approx(standings.metric("hr@10").mean())
+
+
+def test_figures_that_use_the_requests_time_have_their_own_names() -> None:
+    names = {}
+    for settings in ({}, {"filter_seen": False}, {"protocol": "uniform-100"}, {"protocol": "popularity-100"}):
+        for query_time in (False, True):
+            config = EvaluateConfig(query_time=query_time, **settings)
+            names[config.key] = config.label("hr@10")
+    assert names == {
+        "full": "hr@10",
+        "full+query-time": "hr@10|qtime",
+        "full-with-seen": "hr@10|seen",
+        "full-with-seen+query-time": "hr@10|seen|qtime",
+        "uniform-100": "hr@10|uni100",
+        "uniform-100+query-time": "hr@10|uni100|qtime",
+        "popularity-100": "hr@10|pop100",
+        "popularity-100+query-time": "hr@10|pop100|qtime",
+    }
+
+
+class TimesSeen(ByLastItem):
+    """Writes down the times that it is told."""
+
+    def __init__(self, table: np.ndarray, maxlen: int = 50) -> None:
+        super().__init__(table, maxlen)
+        self.asked: dict[int, list[int] | None] = {}
+
+    def score(self, batch: SequenceBatch, items_BC: Tensor | None = None) -> Tensor:
+        assert batch.times_P is not None
+        lengths = batch.lengths_B.tolist()
+        for row, times in enumerate(torch.split(batch.times_P, lengths)):
+            asked = None
+            if batch.query_times_P is not None:
+                asked = torch.split(batch.query_times_P, lengths)[row].tolist()
+                assert asked[:-1] == times[1:].tolist()
+            self.asked[int(times[-1])] = asked
+        return super().score(batch, items_BC)
+
+
+@pytest.mark.parametrize("protocol", ["full", "uniform-100"])
+@pytest.mark.parametrize("query_time", [False, True])
+def test_only_with_query_time_is_the_targets_time_told(protocol: str, query_time: bool) -> None:
+    plain = random_split(num_users=30, num_items=150).train.store
+    times = np.arange(plain.num_events) * 7  # each event its own, so that a row is known by its newest
+    store = SequenceStore.from_arrays(
+        offsets=plain.offsets, items=plain.items, times=times, item_ids=Vocabulary.of_range(150)
+    )
+    split, model = make_split(store, SplitConfig()), TimesSeen(random_table(150, 9), maxlen=4)
+    evaluate(model, split.test, EvaluateConfig(protocol=protocol, query_time=query_time), split.train)
+    assert len(model.asked) == 30
+    for target in split.test.target_B.tolist():
+        asked = model.asked[7 * (target - 1)]
+        if query_time:
+            assert asked is not None
+            assert asked[-1] == 7 * target
+            assert len(asked) <= 4
+        else:
+            assert asked is None
+
+
+def test_query_time_on_data_without_times_is_an_error() -> None:
+    split = random_split()
+    with pytest.raises(DataError, match="query_time: the data has no times"):
+        evaluate(ByLastItem(random_table(25, 9)), split.test, EvaluateConfig(query_time=True), split.train)
 
 
 def test_unknown_metrics_are_refused_early() -> None:

@@ -243,7 +243,7 @@ def _card(run: Run, results: dict[str, Any], log: list[dict[str, Any]]) -> str:
         f"Made by ensue {__version__}. Recommends among {len(run.item_ids):,} items.",
         "",
         f"- Data: fingerprint `{run.fingerprint}`",
-        f"- Split: {run.config.split.split}; states chosen by validation {run.config.train.validation_label}",
+        f"- Split: {run.config.split.split}; states chosen by validation {run.config.validation_label}",
         f"- Epochs trained: {sum('epoch' in record for record in log)}",
         "",
         "## Results",

@@ -22,7 +22,7 @@ from ensue.batches.negatives import SeenItems, distinct
 from ensue.config import Config
 from ensue.data.arrays import gather_events
 from ensue.data.split import Cases, Sequences
-from ensue.errors import EnsueError
+from ensue.errors import DataError, EnsueError
 from ensue.metrics import parse_metric
 from ensue.models.base import Scorer
 from ensue.nn.memory import keep_freed_memory
@@ -46,6 +46,7 @@ class EvaluateConfig(Config):
         ("hr@1", "hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr@10"), description="metrics to report"
     )
     evaluation_seed: int = Field(0, ge=0, description="seed of the sampled candidates")
+    query_time: bool = Field(False, description="tell the model the request's time, the target's own; as the model's")
 
     @field_validator("metrics")
     @classmethod
@@ -56,13 +57,17 @@ class EvaluateConfig(Config):
 
     @property
     def key(self) -> str:
-        """The protocol as results are filed under it: `full`, `full-with-seen`, `uniform-100`, ..."""
+        """The protocol as results are filed under it: `full`, `full-with-seen`, `uniform-100+query-time`, ..."""
+        return self._candidates + ("+query-time" if self.query_time else "")
+
+    @property
+    def _candidates(self) -> str:
         return "full-with-seen" if self.protocol == "full" and not self.filter_seen else self.protocol
 
     def label(self, metric: str) -> str:
         """The metric's name with its protocol: sampled figures never go under a full one's name."""
         marks = {"full": "", "full-with-seen": "|seen", "uniform-100": "|uni100", "popularity-100": "|pop100"}
-        return metric + marks[self.key]
+        return metric + marks[self._candidates] + ("|qtime" if self.query_time else "")
 
 
 @dataclass(frozen=True)
@@ -115,9 +120,12 @@ def evaluate(
 
     Raises:
         EnsueError: there are no cases, or the model gives a score that is NaN or infinite.
+        DataError: the times of the requests are asked for, and the data has no times.
     """
     if len(cases) == 0:
         raise EnsueError("nothing to evaluate: the split holds no cases out")
+    if config.query_time and cases.store.times is None:
+        raise DataError("query_time: the data has no times, so the time of a request is not known")
     keep_freed_memory()
     was_training = isinstance(model, nn.Module) and model.training
     if isinstance(model, nn.Module):
@@ -128,7 +136,8 @@ def evaluate(
     repeated_B = np.zeros(len(cases), dtype=bool)
     done = 0
     try:
-        for rows, batch in _batches(model, cases, cases.store.num_items if candidates is None else SAMPLED + 1):
+        width = cases.store.num_items if candidates is None else SAMPLED + 1
+        for rows, batch in _batches(model, cases, width, config.query_time):
             if candidates is None:
                 better, equal, hidden, repeated = _rank_full(model, batch, cases, rows, config.filter_seen)
                 candidates_B[rows] -= hidden
@@ -155,7 +164,7 @@ def model_device(model: object) -> torch.device:
     return torch.device("cpu")
 
 
-def _batches(model: Scorer, cases: Cases, width: int) -> Iterator[tuple[np.ndarray, SequenceBatch]]:
+def _batches(model: Scorer, cases: Cases, width: int, query_time: bool) -> Iterator[tuple[np.ndarray, SequenceBatch]]:
     """Cases in batches of similar length, few enough that [B, width] scores stay small."""
     histories = Sequences(cases.store, cases.users_B, cases.start_B, cases.stop_B)
     length_B = np.minimum(cases.stop_B - cases.start_B, model.maxlen)
@@ -164,7 +173,8 @@ def _batches(model: Scorer, cases: Cases, width: int) -> Iterator[tuple[np.ndarr
     device = model_device(model)
     for start in range(0, len(order), size):
         rows = order[start : start + size]
-        yield rows, history_batch(histories, rows, model.maxlen).to(device)
+        asked_B = cases.store.times[cases.target_B[rows]] if query_time and cases.store.times is not None else None
+        yield rows, history_batch(histories, rows, model.maxlen, asked_B).to(device)
 
 
 def _rank_full(

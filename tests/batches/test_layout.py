@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensue.batches import layout as layouts
-from ensue.batches.batch import SequenceBatch, history_batch
+from ensue.batches.batch import SequenceBatch, history_batch, query_times
 from ensue.batches.layout import _cut, make_layout
 from ensue.data.arrays import gather_events
 from ensue.data.split import Sequences
+from ensue.data.store import SequenceStore
 
 lengths = st.lists(st.integers(1, 300), min_size=1, max_size=80).map(np.array)
 
@@ -136,3 +137,23 @@ def test_history_batch_keeps_the_newest_events(make_store) -> None:  # type: ign
     assert batch.lengths_B.tolist() == [2, 2, 1]
     assert batch.times_P is None
     assert batch.targets_P is None
+
+
+def test_query_times_are_the_next_events_and_the_requests() -> None:
+    times, lengths = np.array([1, 2, 3, 10, 20, 5]), np.array([3, 2, 1])
+    assert query_times(times, lengths, np.array([7, 70, 700])).tolist() == [2, 3, 7, 20, 70, 700]
+    assert times.tolist() == [1, 2, 3, 10, 20, 5]
+
+
+def test_history_batch_with_the_times_of_requests() -> None:
+    store = SequenceStore.from_arrays(
+        offsets=np.array([0, 3, 4]), items=np.array([1, 2, 3, 1]), times=np.array([10, 20, 35, 7])
+    )
+    view = Sequences(store, np.arange(2), store.offsets[:-1], store.offsets[1:])
+    batch = history_batch(view, np.array([1, 0]), 2, np.array([8, 99]))
+    assert batch.times_P is not None
+    assert batch.times_P.tolist() == [7, 20, 35]
+    assert batch.query_times_P is not None
+    assert batch.query_times_P.tolist() == [8, 35, 99]
+    assert batch.to(torch.device("meta")).query_times_P.device.type == "meta"  # type: ignore[union-attr]
+    assert history_batch(view, np.array([1, 0]), 2).query_times_P is None

@@ -9,8 +9,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
-from ensue.batches.loader import Loader
+from ensue.batches.batch import SequenceBatch
+from ensue.batches.loader import Loader, take_share
 from ensue.batches.tasks import Windows, make_windows, shifted
 from ensue.data.split import Sequences
 from ensue.data.store import SequenceStore
@@ -80,6 +82,41 @@ def test_targets_are_the_next_events_and_nothing_beyond_the_view() -> None:
     assert batch.lengths_B.tolist() == [2, 2]
     assert batch.times_P is not None
     assert batch.times_P.tolist() == [110, 120, 10, 20]
+    # What follows an event is asked for at the time of the next, the target's own at the newest.
+    assert batch.query_times_P is not None
+    assert batch.query_times_P.tolist() == [120, 130, 20, 30]
+
+
+def test_without_times_there_are_none() -> None:
+    view = view_of([4, 3])
+    store = SequenceStore.from_arrays(offsets=view.store.offsets, items=view.store.items)
+    batch = shifted(make_windows(Sequences(store, view.users_R, view.start_R, view.stop_R), 2), np.array([0, 1]))
+    assert (batch.times_P, batch.query_times_P) == (None, None)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_shares_are_the_batch_row_by_row(size: int) -> None:
+    """Every row with its items, times, query times, targets and negatives in exactly one share."""
+    windows = make_windows(view_of([9, 4, 7, 2]), 5)
+    _, _, batch = next(Loader(windows, 4, seed=0).epoch(0))
+    negatives = batch.items_P[:, None] * 100 + torch.arange(3)
+
+    def rows(part: SequenceBatch, drawn: Tensor) -> list[list[list[int]]]:
+        columns = (part.items_P, part.times_P, part.query_times_P, part.targets_P, *drawn.T)
+        cut = [torch.split(column, part.lengths_B.tolist()) for column in columns]
+        return [[values.tolist() for values in row] for row in zip(*cut, strict=True)]
+
+    expected = rows(batch, negatives)
+    assert [len(row[0]) for row in expected] == [5, 5, 3, 1]
+    for rank in range(size):
+        part, drawn = take_share(batch, negatives, rank, size)
+        if rank >= 4:
+            assert part is None
+            continue
+        assert part is not None
+        assert drawn is not None
+        assert rows(part, drawn) == expected[rank::size]
+        assert part.layout.last_B.tolist() == (part.lengths_B.cumsum(0) - 1).tolist()
 
 
 @given(row_lengths, st.integers(1, 9), st.integers(0, 3))

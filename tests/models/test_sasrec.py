@@ -29,6 +29,14 @@ class TestOriginalNormWithoutPositions(ModelContract):
     config = SMALL.replace(norm="original", positions="none", num_blocks=1)
 
 
+class TestManifoldConstrainedHyperConnections(ModelContract):
+    config = SMALL.replace(residual="mhc", num_blocks=1)
+
+
+class TestGatedResiduals(ModelContract):
+    config = SMALL.replace(residual="gated", num_blocks=1)
+
+
 def model_of(**changes: object) -> SASRec:
     model = build_model(SMALL.replace(**changes), 30)
     assert isinstance(model, SASRec)
@@ -66,7 +74,7 @@ def test_positions_count_from_the_newest_event() -> None:
 def test_the_input_is_the_scaled_item_vector_plus_the_position() -> None:
     """One event, no blocks' say: with all projections zero the state is the normalised input."""
     model = model_of(num_blocks=1)
-    block = model.blocks[0]
+    block = model.trunk.blocks[0]
     with torch.no_grad():
         for layer in (block.attention.out, block.feed_forward.outer):
             nn.init.zeros_(layer.weight)

@@ -11,13 +11,9 @@ from torch import Tensor
 
 from ensue.batches.layout import make_layout
 from ensue.nn import attention
-from ensue.nn.attention import (
-    CausalSelfAttention,
-    causal_mask,
-    naive_attention,
-    newest_attention,
-)
+from ensue.nn.attention import causal_mask, naive_attention, newest_attention
 from ensue.nn.dropout import LEVELS, keep_mask, random_bytes, threshold
+from ensue.nn.self_attention import CausalSelfAttention
 
 Triple = tuple[Tensor, Tensor, Tensor]
 
@@ -64,14 +60,14 @@ def test_other_precisions_equal_naive(dtype: torch.dtype) -> None:
 
 def obvious_with_mask(parts: Triple, keep_XTT: Tensor) -> Tensor:
     q, k, v = parts
-    weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + causal_mask(q.shape[2])).softmax(-1)
+    weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + causal_mask(q.shape[2], q)).softmax(-1)
     return (weights * keep_XTT.view_as(weights)) @ v
 
 
 def strip_by_strip(heads: int, width: int, drop_below: int) -> Tensor:
     """The factors of all weights, drawn in the order of the strips."""
     factor = torch.zeros(heads, width, width)
-    for lo, hi in attention._strips(width):
+    for lo, hi in attention.strips(width):
         factor[:, lo:hi, :hi] = keep_mask(random_bytes((heads, hi - lo, hi)), drop_below)
     return factor * LEVELS / (LEVELS - drop_below)
 
@@ -96,7 +92,7 @@ def test_dropout_equals_autograd_through_the_same_bytes(rate: float, width: int)
 
 @pytest.mark.parametrize("width", [1, 39, 40, 41, 79, 80, 200, 513])
 def test_strips_cover_every_query_once(width: int) -> None:
-    strips = attention._strips(width)
+    strips = attention.strips(width)
     assert strips[0][0] == 0
     assert strips[-1][1] == width
     assert all(a[1] == b[0] for a, b in pairwise(strips))

@@ -89,12 +89,13 @@ def test_plain_residual_laws() -> None:
     seen, carry = residual.read(residual.open(x))
     assert torch.equal(seen, x)
     assert torch.equal(residual.write(carry, y), x + y)
+    assert torch.equal(residual.write(carry, y, replaces=seen), y)
 
 
 @pytest.mark.parametrize("norm", ["pre", "post", "original"])
 def test_block_is_the_written_formula(norm: Norm) -> None:
     torch.manual_seed(3)
-    block = Block(6, 2, 0.2, norm).eval()
+    block = Block(6, 2, 0.2, norm, (PlainResidual(), PlainResidual())).eval()
     for layer in (block.attention_norm, block.feed_forward_norm):
         nn.init.normal_(layer.weight)
         nn.init.normal_(layer.bias)

@@ -23,6 +23,8 @@ class SequenceBatch:
         lengths_B: int64, events of each row, at least 1.
         layout: the rectangles that attention sees, and the place of each row's newest event.
         times_P: int64 seconds, or None.
+        query_times_P: int64 seconds, when what follows each event is asked for: the time of the next event, and for a
+            row's newest event that of the request; or None.
         targets_P: int64, the item to predict at each position, 0 where there is none; None outside training.
         features: further values per event, each [P].
     """
@@ -32,6 +34,7 @@ class SequenceBatch:
     layout: Layout
     times_P: Tensor | None = None
     targets_P: Tensor | None = None
+    query_times_P: Tensor | None = None
     features: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
@@ -41,6 +44,7 @@ class SequenceBatch:
         lengths_B: np.ndarray,
         times_P: np.ndarray | None = None,
         targets_P: np.ndarray | None = None,
+        query_times_P: np.ndarray | None = None,
     ) -> SequenceBatch:
         """Make a batch from arrays; the layout is planned here."""
 
@@ -53,6 +57,7 @@ class SequenceBatch:
             make_layout(lengths_B),
             tensor(times_P),
             tensor(targets_P),
+            tensor(query_times_P),
         )
 
     @classmethod
@@ -75,21 +80,35 @@ class SequenceBatch:
             self.layout.to(device),
             move(self.times_P),
             move(self.targets_P),
+            move(self.query_times_P),
             {name: values.to(device, non_blocking=True) for name, values in self.features.items()},
         )
 
 
-def history_batch(histories: Sequences, rows_B: np.ndarray, maxlen: int) -> SequenceBatch:
+def query_times(times_P: np.ndarray, lengths_B: np.ndarray, request_times_B: np.ndarray) -> np.ndarray:
+    """When what follows each event is asked for: the next event's time, and for each row's newest the request's."""
+    asked_P = np.append(times_P[1:], 0)
+    asked_P[np.cumsum(lengths_B) - 1] = request_times_B
+    return asked_P
+
+
+def history_batch(
+    histories: Sequences, rows_B: np.ndarray, maxlen: int, request_times_B: np.ndarray | None = None
+) -> SequenceBatch:
     """The newest `maxlen` events of the given rows of a view, as a batch without targets.
 
     Args:
         histories: the view.
         rows_B: row numbers; every row must have at least one event.
         maxlen: the longest history the model reads.
+        request_times_B: seconds of each request, for models that may know them.
     """
     stop_B = histories.stop_R[rows_B]
     start_B = np.maximum(histories.start_R[rows_B], stop_B - maxlen)
     events_P = gather_events(start_B, stop_B)
     store = histories.store
     times_P = None if store.times is None else store.times[events_P]
-    return SequenceBatch.from_numpy(store.items[events_P], stop_B - start_B, times_P)
+    asked_P = None
+    if request_times_B is not None and times_P is not None:
+        asked_P = query_times(times_P, stop_B - start_B, request_times_B)
+    return SequenceBatch.from_numpy(store.items[events_P], stop_B - start_B, times_P, query_times_P=asked_P)

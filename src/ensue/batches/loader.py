@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ensue.batches.batch import SequenceBatch
+from ensue.batches.layout import make_layout
 from ensue.batches.tasks import Windows, shifted
 from ensue.rng import stream
 
@@ -40,3 +44,37 @@ class Loader:
             lengths = self.windows.stop_W[chosen] - self.windows.start_W[chosen]
             chosen = chosen[np.argsort(-lengths, kind="stable")]
             yield step, self.windows.row_W[chosen], shifted(self.windows, chosen)
+
+
+def take_share(
+    batch: SequenceBatch, negatives: Tensor | None, rank: int, size: int
+) -> tuple[SequenceBatch | None, Tensor | None]:
+    """The rows rank, rank + size, ... of a batch and their negatives: what one of several processes works on.
+
+    Rows are sorted by length, so such shares cost about the same. A share without rows is None.
+
+    Args:
+        batch: the global batch, on the CPU.
+        negatives: of its positions [P, K], shared by all of them [K], or None.
+        rank: whose share, 0 .. size - 1.
+        size: how many shares.
+    """
+    if size == 1:
+        return batch, negatives
+    if rank >= len(batch.lengths_B):
+        return None, negatives
+    rows = torch.arange(rank, len(batch.lengths_B), size)
+    row_P = torch.repeat_interleave(torch.arange(len(batch.lengths_B)), batch.lengths_B)
+    own_P = torch.nonzero(row_P % size == rank).view(-1)
+    values: dict[str, Any] = {}
+    for field in fields(batch):
+        # The suffix tells what a field is indexed by: P, positions, or B, rows.
+        value = getattr(batch, field.name)
+        if isinstance(value, Tensor):
+            value = value[own_P if field.name.endswith("_P") else rows]
+        values[field.name] = value
+    values["features"] = {name: value[own_P] for name, value in batch.features.items()}
+    values["layout"] = make_layout(values["lengths_B"].numpy())
+    if negatives is not None and negatives.dim() == 2:
+        negatives = negatives[own_P]
+    return SequenceBatch(**values), negatives

@@ -68,5 +68,6 @@ def shifted(windows: Windows, chosen_B: np.ndarray) -> SequenceBatch:
     start_B, stop_B = windows.start_W[chosen_B], windows.stop_W[chosen_B]
     events_P = gather_events(start_B, stop_B - 1)
     store = windows.sequences.store
-    times_P = None if store.times is None else store.times[events_P]
-    return SequenceBatch.from_numpy(store.items[events_P], stop_B - start_B - 1, times_P, store.items[events_P + 1])
+    times_P, asked_P = (None, None) if store.times is None else (store.times[events_P], store.times[events_P + 1])
+    targets_P = store.items[events_P + 1]
+    return SequenceBatch.from_numpy(store.items[events_P], stop_B - start_B - 1, times_P, targets_P, asked_P)

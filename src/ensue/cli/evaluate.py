@@ -19,7 +19,7 @@ def flags() -> list[Flag]:
     """The protocol's flags."""
     from ensue.evaluate import EvaluateConfig
 
-    return flags_of(EvaluateConfig, "Protocol (by default the run's)")
+    return flags_of(EvaluateConfig, "Protocol (by default the run's)", skip={"query_time"})
 
 
 def run(

@@ -1,6 +1,6 @@
 """One file per model. Importing this package registers them all."""
 
-from ensue.models import markov, popularity, sasrec
+from ensue.models import markov, popularity, sasrec, tisasrec
 from ensue.models.base import MODELS, CountedModel, Encoder, ModelConfig, Scorer, build_model, model_config
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "model_config",
     "popularity",
     "sasrec",
+    "tisasrec",
 ]

@@ -11,7 +11,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ensue.batches.layout import Group, Layout, place, take
@@ -26,12 +26,12 @@ def _mask_of_size(size: int) -> Tensor:
     return torch.full((1, size, size), float("-inf")).triu_(1)
 
 
-def causal_mask(width: int) -> Tensor:
-    """[1, T, T] float32: 0 where key j <= query i, -inf elsewhere; a view of a cached table, for the CPU path."""
-    return _mask_of_size(1 << (width - 1).bit_length())[:, :width, :width]
+def causal_mask(width: int, like: Tensor) -> Tensor:
+    """[1, T, T]: 0 where key j <= query i, -inf elsewhere, of a tensor's type; on a CPU in float32 a cached view."""
+    return _mask_of_size(1 << (width - 1).bit_length())[:, :width, :width].to(like)
 
 
-def _strips(width: int) -> list[tuple[int, int]]:
+def strips(width: int) -> list[tuple[int, int]]:
     """Cut the queries into strips: strip (lo, hi) needs only the keys before hi, half of all cells in the end."""
     count = max(1, width // STRIP)
     edges = [width * i // count for i in range(count + 1)]
@@ -50,12 +50,12 @@ class _CausalAttention(torch.autograd.Function):
         out_PD = qkv_PE.new_empty(qkv_PE.shape[0], qkv_PE.shape[1] // 3)
         saved: list[Tensor] = []
         for group, events in _events_of_groups(layout):
-            qkv_3XTD = _split_heads(place(qkv_PE[events], group), 3, heads)
+            qkv_3XTD = split_heads(place(qkv_PE[events], group), 3, heads)
             saved.append(qkv_3XTD)
             out_XTD = _attend(qkv_3XTD, drop_below, saved)
             if drop_below:
                 out_XTD.mul_(LEVELS / (LEVELS - drop_below))
-            out_PD[events] = take(_join_heads(out_XTD[None], heads), group)
+            out_PD[events] = take(join_heads(out_XTD[None], heads), group)
         ctx.layout, ctx.heads, ctx.drop_below = layout, heads, drop_below
         ctx.save_for_backward(*saved)
         return out_PD
@@ -66,8 +66,8 @@ class _CausalAttention(torch.autograd.Function):
         grad_PD = grads[0] * (LEVELS / (LEVELS - ctx.drop_below)) if ctx.drop_below else grads[0]
         grad_qkv = grad_PD.new_empty(grad_PD.shape[0], 3 * grad_PD.shape[1])
         for group, events in reversed(_events_of_groups(ctx.layout)):
-            grad_XTD = _split_heads(place(grad_PD[events], group), 1, heads)[0]
-            grad_qkv[events] = take(_join_heads(_attend_backward(grad_XTD, ctx.drop_below, saved), heads), group)
+            grad_XTD = split_heads(place(grad_PD[events], group), 1, heads)[0]
+            grad_qkv[events] = take(join_heads(_attend_backward(grad_XTD, ctx.drop_below, saved), heads), group)
         return grad_qkv, None, None, None
 
 
@@ -77,15 +77,15 @@ def _events_of_groups(layout: Layout) -> list[tuple[Group, slice]]:
     return [(group, slice(lo, hi)) for group, (lo, hi) in zip(layout.groups, pairwise(ends), strict=True)]
 
 
-def _split_heads(x_GTE: Tensor, parts: int, heads: int) -> Tensor:
+def split_heads(x_GTE: Tensor, parts: int, heads: int) -> Tensor:
     """[G, T, parts * H * d] -> [parts, G * H, T, d]; a view when there is one head."""
     rows, width, _ = x_GTE.shape
     split = x_GTE.view(rows, width, parts, heads, -1).permute(2, 0, 3, 1, 4)
     return split.reshape(parts, rows * heads, width, -1)
 
 
-def _join_heads(x_SXTD: Tensor, heads: int) -> Tensor:
-    """[parts, G * H, T, d] -> [G, T, parts * H * d], the inverse of `_split_heads`."""
+def join_heads(x_SXTD: Tensor, heads: int) -> Tensor:
+    """[parts, G * H, T, d] -> [G, T, parts * H * d], the inverse of `split_heads`."""
     parts, _, width, size = x_SXTD.shape
     joined = x_SXTD.view(parts, -1, heads, width, size).permute(1, 3, 0, 2, 4)
     return joined.reshape(-1, width, parts * heads * size)
@@ -94,14 +94,14 @@ def _join_heads(x_SXTD: Tensor, heads: int) -> Tensor:
 def _attend(qkv_3XTD: Tensor, drop_below: int, saved: list[Tensor]) -> Tensor:
     """Unscaled attention of one rectangle, [X, T, d]; appends each strip's weights, and bytes if any, to `saved`."""
     q, k, v = qkv_3XTD
-    scale, mask = q.shape[-1] ** -0.5, causal_mask(q.shape[1])
+    scale, mask = q.shape[-1] ** -0.5, causal_mask(q.shape[1], q)
     out: Tensor = q.new_empty(q.shape)
-    for lo, hi in _strips(q.shape[1]):
+    for lo, hi in strips(q.shape[1]):
         scores = torch.baddbmm(mask[:, lo:hi, :hi], q[:, lo:hi], k[:, :hi].transpose(1, 2), alpha=scale)
         kept = attention = torch.softmax(scores, -1)
         saved.append(attention)
         if drop_below:
-            saved.append(random_bytes(attention.shape))
+            saved.append(random_bytes(attention.shape, attention.device))
             kept = keep_mask(saved[-1], drop_below).mul_(attention)
         out[:, lo:hi] = kept.bmm(v[:, :hi])
     return out
@@ -109,13 +109,13 @@ def _attend(qkv_3XTD: Tensor, drop_below: int, saved: list[Tensor]) -> Tensor:
 
 def _attend_backward(grad: Tensor, drop_below: int, saved: list[Tensor]) -> Tensor:
     """Gradients of one rectangle's q, k and v, [3, X, T, d]; takes what `_attend` appended off the end of `saved`."""
-    strips = _strips(grad.shape[1])
-    first = len(saved) - len(strips) * (2 if drop_below else 1) - 1
+    cuts = strips(grad.shape[1])
+    first = len(saved) - len(cuts) * (2 if drop_below else 1) - 1
     q, k, v = saved[first]
     scale = q.shape[-1] ** -0.5
     grads = grad.new_empty(3, *grad.shape)
     # The last strip comes first: it alone reaches every key, so its products are the sums to add to.
-    for lo, hi in reversed(strips):
+    for lo, hi in reversed(cuts):
         bytes_XTT = saved.pop() if drop_below else None
         kept = attention = saved.pop()
         grad_attention = grad[:, lo:hi].bmm(v[:, :hi].transpose(1, 2))
@@ -176,55 +176,3 @@ def newest_attention(q_GHD: Tensor, k_GHTD: Tensor, v_GHTD: Tensor, length_G: Te
     beyond = torch.arange(k_GHTD.shape[2], device=length_G.device) >= length_G[:, None]
     weights = scores.float().masked_fill(beyond[:, None], float("-inf")).softmax(-1).to(v_GHTD.dtype)
     return torch.einsum("ght,ghtd->ghd", weights, v_GHTD)
-
-
-class CausalSelfAttention(nn.Module):
-    """Multi-head causal self-attention with output projection: [P, D] -> [P, D]."""
-
-    def __init__(self, hidden_units: int, num_heads: int, dropout_rate: float) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.dropout_rate = dropout_rate
-        self.qkv = nn.Linear(hidden_units, 3 * hidden_units)
-        self.out = nn.Linear(hidden_units, hidden_units)
-
-    def forward(self, x_PD: Tensor, layout: Layout, newest: bool = False, query_PD: Tensor | None = None) -> Tensor:
-        """Attend.
-
-        Args:
-            x_PD: the events, [P, D].
-            layout: the batch's rectangles.
-            newest: compute the output of each row's newest event alone.
-            query_PD: what the queries are made of, where it is not `x_PD` (SASRec's own normalisation).
-
-        Returns:
-            [P, D]; with `newest`, [B, D].
-        """
-        qkv_PE = self._project(x_PD, query_PD)
-        if newest:
-            rectangles = zip(layout.pad(qkv_PE), layout.groups, strict=True)
-            return self._output(layout.join_rows([self._newest(x, group) for x, group in rectangles]))
-        rate = self.dropout_rate if self.training else 0.0
-        return self._output(causal_attention(qkv_PE, layout, self.num_heads, rate))
-
-    def _project(self, x_PD: Tensor, query_PD: Tensor | None) -> Tensor:
-        if query_PD is None:
-            projected: Tensor = self.qkv(x_PD)
-            return projected
-        width = x_PD.shape[-1]
-        weight, bias = self.qkv.weight, self.qkv.bias
-        query = F.linear(query_PD, weight[:width], bias[:width])
-        return torch.cat((query, F.linear(x_PD, weight[width:], bias[width:])), -1)
-
-    def _heads(self, x_GTD: Tensor) -> Tensor:
-        rows, width, _ = x_GTD.shape
-        return x_GTD.view(rows, width, self.num_heads, -1).transpose(1, 2)
-
-    def _newest(self, qkv_GTD: Tensor, group: Group) -> Tensor:
-        q, k, v = (self._heads(x) for x in qkv_GTD.chunk(3, -1))
-        rows = torch.arange(group.rows, device=q.device)
-        return newest_attention(q[rows, :, group.length_G - 1], k, v, group.length_G).flatten(1)
-
-    def _output(self, x_PD: Tensor) -> Tensor:
-        projected: Tensor = self.out(x_PD)
-        return projected

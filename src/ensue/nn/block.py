@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 from torch import Tensor, nn
 
 from ensue.batches.layout import Layout
-from ensue.nn.attention import CausalSelfAttention
 from ensue.nn.dropout import Dropout
-from ensue.nn.residual import Carry, PlainResidual
+from ensue.nn.residual import Carry, Residual
+from ensue.nn.self_attention import CausalSelfAttention
+from ensue.nn.time_attention import Relations
 
 Norm = Literal["pre", "post", "original"]
 LAYER_NORM_EPS = 1e-8
@@ -33,46 +34,59 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Two sublayers: read from the stream, normalise, transform, write back.
 
-    `norm` says where: `pre` before each sublayer; `post` after each write; `original` as SASRec's authors do,
-    where the queries (and the feed-forward's input) are normalised and the residual adds the normalised value.
+    `norm` says where layers are normalised: `pre` before each sublayer; `post` after each write; `original` as SASRec's
+    authors do: the queries (and the feed-forward's input) are normalised, and the residual adds the normalised value.
     """
 
-    def __init__(self, hidden_units: int, num_heads: int, dropout_rate: float, norm: Norm = "pre") -> None:
+    def __init__(
+        self,
+        hidden_units: int,
+        num_heads: int,
+        dropout_rate: float,
+        norm: Norm,
+        residuals: tuple[nn.Module, nn.Module],
+    ) -> None:
         super().__init__()
-        self.norm = norm
+        self.style = norm
         self.attention = CausalSelfAttention(hidden_units, num_heads, dropout_rate)
         self.feed_forward = FeedForward(hidden_units, dropout_rate)
         self.attention_norm = nn.LayerNorm(hidden_units, eps=LAYER_NORM_EPS)
         self.feed_forward_norm = nn.LayerNorm(hidden_units, eps=LAYER_NORM_EPS)
-        self.attention_residual = PlainResidual()
-        self.feed_forward_residual = PlainResidual()
+        self.attention_residual, self.feed_forward_residual = residuals
 
-    def forward(self, state: Tensor, layout: Layout, newest: bool = False) -> Tensor:
+    def forward(
+        self, state: Tensor, layout: Layout, newest: bool = False, relations: Relations | None = None
+    ) -> Tensor:
         """Map the stream at all events to the stream at all events, or at each row's newest event alone.
 
         Args:
             state: the stream, [P, ...].
             layout: the batch's rectangles.
             newest: return the stream of the newest events, [B, ...]; the last block of a query needs no other.
+            relations: what attention knows of pairs of events beside their states.
         """
-        x_PD, carry = self.attention_residual.read(state)
-        if self.norm == "original":
-            query_PD = self.attention_norm(x_PD)
-            y_PD, carry = self.attention(x_PD, layout, newest, query_PD), (query_PD,)
+        residual = cast(Residual, self.attention_residual)
+        x_PD, carry = residual.read(state)
+        normed_PD = x_PD if self.style == "post" else self.attention_norm(x_PD)
+        if self.style == "original":
+            y_PD = self.attention(x_PD, layout, newest, normed_PD, relations)
         else:
-            y_PD = self.attention(self.attention_norm(x_PD) if self.norm == "pre" else x_PD, layout, newest)
-        state = self.attention_residual.write(_choose(carry, layout.last_B) if newest else carry, y_PD)
-        if self.norm == "post":
-            state = self.attention_norm(state)
+            y_PD = self.attention(normed_PD, layout, newest, None, relations)
+        if newest:
+            carry = tuple(part.index_select(0, layout.last_B) for part in carry)
+            x_PD, normed_PD = (part.index_select(0, layout.last_B) for part in (x_PD, normed_PD))
+        state = self._join(residual, self.attention_norm, carry, y_PD, x_PD, normed_PD)
 
-        x_PD, carry = self.feed_forward_residual.read(state)
-        if self.norm == "original":
-            x_PD = self.feed_forward_norm(x_PD)
-            carry = (x_PD,)
-        y_PD = self.feed_forward(self.feed_forward_norm(x_PD) if self.norm == "pre" else x_PD)
-        state = self.feed_forward_residual.write(carry, y_PD)
-        return self.feed_forward_norm(state) if self.norm == "post" else state
+        residual = cast(Residual, self.feed_forward_residual)
+        x_PD, carry = residual.read(state)
+        normed_PD = x_PD if self.style == "post" else self.feed_forward_norm(x_PD)
+        y_PD = self.feed_forward(normed_PD)
+        return self._join(residual, self.feed_forward_norm, carry, y_PD, x_PD, normed_PD)
 
-
-def _choose(carry: Carry, events: Tensor) -> Carry:
-    return tuple(part.index_select(0, events) for part in carry)
+    def _join(
+        self, residual: Residual, norm: nn.Module, carry: Carry, y_PD: Tensor, x_PD: Tensor, normed_PD: Tensor
+    ) -> Tensor:
+        if self.style == "pre":
+            return residual.write(carry, y_PD)
+        whole_PD = norm(x_PD + y_PD) if self.style == "post" else normed_PD + y_PD
+        return residual.write(carry, whole_PD, replaces=x_PD)

@@ -17,12 +17,12 @@ from torch.nn import functional as F
 LEVELS = 256
 
 
-def random_bytes(shape: torch.Size | tuple[int, ...]) -> Tensor:
-    """Uniform random bytes of a shape, uint8 on the CPU, from torch's global generator."""
+def random_bytes(shape: torch.Size | tuple[int, ...], device: torch.device | None = None) -> Tensor:
+    """Uniform random bytes of a shape, uint8 on a device (the CPU by default), from torch's global generator."""
     count = 1
     for size in shape:
         count *= size
-    words = torch.empty((count + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
+    words = torch.empty((count + 7) // 8, dtype=torch.int64, device=device).random_(-(2**63), None)
     return words.view(torch.uint8)[:count].view(shape)
 
 
@@ -33,7 +33,7 @@ def threshold(rate: float) -> int:
 
 def keep_mask(bytes_X: Tensor, drop_below: int) -> Tensor:
     """1.0 where the byte keeps its value and 0.0 where it drops it: float32, the bytes' shape."""
-    mask = torch.empty(bytes_X.shape, dtype=torch.float32)
+    mask = torch.empty(bytes_X.shape, dtype=torch.float32, device=bytes_X.device)
     return torch.ge(bytes_X, drop_below, out=mask)
 
 

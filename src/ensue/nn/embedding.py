@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -71,10 +71,20 @@ def dense_gradients(parameters: Iterable[nn.Parameter]) -> None:
             )
 
 
+@runtime_checkable
+class StartsItself(Protocol):
+    """A module whose parameters start by a rule of its own."""
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Set the module's own parameters, drawing from `generator` alone."""
+        ...
+
+
 def initialise(module: nn.Module, seed: int) -> None:
     """Xavier-normal matrices and tables, zero biases, from `seed` alone; the padding row stays zero.
 
-    Each parameter draws from a stream of its own name, so adding one changes no other's draws.
+    Each parameter draws from a stream of its own name, so adding one changes no other's draws. A module with a method
+    `initialise(generator)` starts its own parameters by its own rule.
     """
     for name, parameter in module.named_parameters():
         if parameter.dim() >= 2:
@@ -82,6 +92,8 @@ def initialise(module: nn.Module, seed: int) -> None:
             nn.init.xavier_normal_(parameter.data, generator=generator)
         elif name.endswith("bias"):
             nn.init.zeros_(parameter.data)
-    for part in module.modules():
+    for name, part in module.named_modules():
         if isinstance(part, ItemEmbedding):
             part.weight.data[0] = 0.0
+        elif isinstance(part, StartsItself):
+            part.initialise(torch.Generator().manual_seed(torch_seed(seed, f"initialise {name}")))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
+import torch
 from torch import Tensor, nn
 
 Carry = tuple[Tensor, ...]
+ResidualName = Literal["plain", "hc", "mhc", "mhc_lite", "gated"]
 
 
 class Residual(Protocol):
@@ -24,8 +26,14 @@ class Residual(Protocol):
         """What the sublayer sees, [P, D], and what must be carried past it."""
         ...
 
-    def write(self, carry: Carry, y_PD: Tensor) -> Tensor:
-        """The stream after the sublayer gave `y_PD`."""
+    def write(self, carry: Carry, y_PD: Tensor, replaces: Tensor | None = None) -> Tensor:
+        """The stream after the sublayer.
+
+        Args:
+            carry: from `read`.
+            y_PD: what the sublayer adds; or, with `replaces`, what it makes of what it read.
+            replaces: what it read: the sublayer adds y - replaces. So normalising after the sum needs no rule here.
+        """
         ...
 
     def close(self, state: Tensor) -> Tensor:
@@ -44,10 +52,27 @@ class PlainResidual(nn.Module):
         """The events, and the events to add to."""
         return state, (state,)
 
-    def write(self, carry: Carry, y_PD: Tensor) -> Tensor:
-        """Carry plus output."""
-        return carry[0] + y_PD
+    def write(self, carry: Carry, y_PD: Tensor, replaces: Tensor | None = None) -> Tensor:
+        """Carry plus output; an output that replaces the carry is the sum already."""
+        return carry[0] + y_PD if replaces is None else y_PD
 
     def close(self, state: Tensor) -> Tensor:
         """The events themselves."""
         return state
+
+
+class GatedResidual(PlainResidual):
+    """x + sigmoid(W x + b) * F(x).
+
+    Source: LiGR, Borisyuk et al. 2025 (arXiv 2502.03417); eSASRec, Tikhonovich et al., RecSys 2025.
+    """
+
+    def __init__(self, hidden_units: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(hidden_units, hidden_units)
+
+    def write(self, carry: Carry, y_PD: Tensor, replaces: Tensor | None = None) -> Tensor:
+        """Carry plus the gated share of what the sublayer adds."""
+        (x_PD,) = carry
+        added_PD = y_PD if replaces is None else y_PD - replaces
+        return torch.addcmul(x_PD, torch.sigmoid(self.gate(x_PD)), added_PD)

@@ -15,6 +15,8 @@ from ensue.train.config import RunConfig
 Values = dict[str, dict[str, Any]]
 # Fields whose own name is another section's too: the training's seed is the plain `seed`.
 FLAT_NAMES = {("split", "seed"): "split_seed"}
+# Fields that follow another section's of the same name.
+FOLLOWED = {("evaluate", "query_time")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,8 @@ def sections(model: str) -> dict[str, dict[str, str]]:
     for section in ("objective", "train", "split", "evaluate"):
         annotation = RunConfig.model_fields[section].annotation
         assert annotation is not None
-        found[section] = {FLAT_NAMES.get((section, name), name): name for name in annotation.model_fields}
+        names = [name for name in annotation.model_fields if (section, name) not in FOLLOWED]
+        found[section] = {FLAT_NAMES.get((section, name), name): name for name in names}
     return found
 
 
@@ -116,9 +119,9 @@ def sasrec_paper_sparse() -> Values:
 def sasrec_ce() -> Values:
     """SASRec with the full softmax: the best without times on catalogues up to some hundred thousand items."""
     return {
-        "model": {"name": "sasrec", "hidden_units": 64, "dropout_rate": 0.2},
+        "model": {"name": "sasrec", "hidden_units": 128, "dropout_rate": 0.2},
         "objective": {"loss": "ce"},
-        "train": {"num_epochs": 200, "eval_epochs": 2, "patience": 8},
+        "train": {"num_epochs": 200, "eval_epochs": 2, "patience": 5, "window": "sliding"},
     }
 
 
@@ -150,6 +153,37 @@ def gsasrec() -> Values:
         "objective": {"loss": "gbce", "num_negatives": 256, "share_negatives": True, "gbce_t": 0.75},
         "train": {"num_epochs": 200, "eval_epochs": 2, "patience": 10},
     }
+
+
+@_recipe("tisasrec-paper", "not measured by us yet")
+def tisasrec_paper() -> Values:
+    """TiSASRec as published for MovieLens-1M (Li et al. 2020): BCE, one negative, maxlen 50, the authors' norm."""
+    return {
+        "model": {"name": "tisasrec", "maxlen": 50, "norm": "original"},
+        "objective": {"loss": "bce"},
+        "train": {
+            "num_epochs": 200,
+            "eval_epochs": 5,
+            "patience": 8,
+            "l2_emb": 2.5e-5,
+            "validation_protocol": "uniform-100",
+        },
+        "evaluate": {"protocol": "uniform-100"},
+    }
+
+
+@_recipe("tisasrec-ce", "not measured by us yet")
+def tisasrec_ce() -> Values:
+    """TiSASRec with the full softmax and all of every history: what time adds to sasrec-ce."""
+    values = sasrec_ce()
+    return {**values, "model": {**values["model"], "name": "tisasrec"}}
+
+
+@_recipe("tisasrec-query-time", "not measured by us yet")
+def tisasrec_query_time() -> Values:
+    """Log-interval bias and the request's time, full softmax: where the time of the request is known."""
+    values = tisasrec_ce()
+    return {**values, "model": {**values["model"], "relation": "bias", "buckets": "log", "query_time": True}}
 
 
 @_recipe("demo", "simulated book club, full: NDCG@10 .326 of a best possible .468; 35 s of one core")

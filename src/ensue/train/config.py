@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from ensue.config import Config
 from ensue.data.split import SplitConfig
@@ -45,11 +45,6 @@ class TrainConfig(Config):
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's default")
     seed: int = Field(0, ge=0, description="the seed of everything drawn")
 
-    @property
-    def validation_label(self) -> str:
-        """The validation metric's name with its protocol, as logs and cards show it."""
-        return EvaluateConfig(protocol=self.validation_protocol).label(self.validation_metric)
-
 
 def _resolve(values: Any) -> Any:
     return model_config(values) if isinstance(values, dict) else values
@@ -62,7 +57,24 @@ class RunConfig(Config):
     objective: ObjectiveConfig = ObjectiveConfig()
     train: TrainConfig = TrainConfig()
     split: SplitConfig = SplitConfig()
-    evaluate: EvaluateConfig = EvaluateConfig()
+    evaluate: EvaluateConfig = Field(EvaluateConfig(), validate_default=True)
+
+    @field_validator("evaluate")
+    @classmethod
+    def _as_the_model(cls, evaluate: EvaluateConfig, info: ValidationInfo) -> EvaluateConfig:
+        """Whether the request's time is known is one fact, and the model's settings hold it."""
+        return evaluate.replace(query_time=getattr(info.data.get("model"), "query_time", False))
+
+    @property
+    def validation(self) -> EvaluateConfig:
+        """The protocol and metric of validation."""
+        train = self.train
+        return self.evaluate.replace(protocol=train.validation_protocol, metrics=(train.validation_metric,))
+
+    @property
+    def validation_label(self) -> str:
+        """The validation metric's name with its protocol, as logs and cards show it."""
+        return self.validation.label(self.train.validation_metric)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -1,0 +1,106 @@
+"""TiSASRec: time interval aware self-attention (Li, Wang & McAuley, WSDM 2020), and what came after it."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from ensue.batches.batch import SequenceBatch
+from ensue.errors import DataError
+from ensue.models.base import MODELS, ModelConfig, ModelEntry
+from ensue.models.tied import TiedEncoder
+from ensue.nn.dropout import Dropout
+from ensue.nn.embedding import PositionEmbedding
+from ensue.nn.relations import Buckets, Relation, TimeRelations, bucket_of
+from ensue.nn.trunk import Trunk, TrunkConfig
+
+GAP_BUCKETS = 63
+
+
+class TiSASRecConfig(TrunkConfig, ModelConfig):
+    """Settings of TiSASRec; the defaults are the paper's intervals with SASRec's trunk."""
+
+    name: Literal["tisasrec"] = "tisasrec"
+    time_span: int = Field(256, ge=1, description="the largest interval bucket; longer intervals count as this one")
+    time_unit: int = Field(0, ge=0, description="seconds of an interval's unit; 0: the user's own smallest gap")
+    time: Literal["timestamps", "order"] = Field("timestamps", description="order: intervals count events, not seconds")
+    relation: Relation = Field("embedding", description="embedding: the paper's vectors; bias: a scalar per bucket")
+    buckets: Buckets = Field("linear", description="intervals to buckets: linear as the paper, or log")
+    query_time: bool = Field(False, description="the request's time is known: look back from it, not the last event")
+
+    @model_validator(mode="after")
+    def _check_time(self) -> Self:
+        if self.query_time and self.time == "order":
+            raise ValueError("query_time needs time = 'timestamps' (got 'order')")
+        return self
+
+
+class TiSASRec(TiedEncoder):
+    """h = trunk(dropout(sqrt(D) E[items])) with attention that sees positions and intervals; tied item vectors.
+
+    Beyond the paper: `relation="bias"` replaces the interval vectors by HSTU's scalar per head and bucket, with
+    SASRec's positions at the input; `query_time` measures intervals from the time of the request (in training, that of
+    the next event), and adds a vector for the gap to it at the input. With `query_time` the model is told the target's
+    timestamp, so its figures stand under a protocol name of their own.
+
+    Where we differ from the authors' code: attention has an output projection; `norm="original"` is their
+    normalisation; dropout on interval vectors is drawn per row and bucket, not per pair of events; the unit of a row's
+    intervals is the smallest gap among the events of that row, never a held-out one.
+    """
+
+    def __init__(self, config: TiSASRecConfig, num_items: int) -> None:
+        super().__init__(num_items, config.maxlen, config.hidden_units)
+        self.scale = config.hidden_units**0.5
+        self.query_time, self.time = config.query_time, config.time
+        self.relations = TimeRelations(
+            config.maxlen,
+            config.hidden_units,
+            config.num_heads,
+            config.dropout_rate,
+            config.relation,
+            config.buckets,
+            config.time_span,
+            config.time_unit if config.time == "timestamps" else 1,
+        )
+        kind: Literal["learned", "none"] = "learned" if config.relation == "bias" else "none"
+        self.positions = PositionEmbedding(config.maxlen, config.hidden_units, kind)
+        self.gaps = nn.Parameter(torch.empty(GAP_BUCKETS + 1, config.hidden_units)) if config.query_time else None
+        self.dropout = Dropout(config.dropout_rate)
+        self.trunk = Trunk(config)
+
+    def states(self, batch: SequenceBatch, newest: bool) -> Tensor:
+        """States at all events, [P, D], or at each row's newest event alone, [B, D].
+
+        Raises:
+            DataError: the batch has no times, or not those of the requests, and the model reads them.
+        """
+        times_P, query_times_P = self._times(batch)
+        x_PD = self.positions(self.items(batch.items_P) * self.scale, batch.layout.age_P)
+        if self.gaps is not None:
+            gap_P = bucket_of((query_times_P - times_P).double(), torch.ones_like(times_P[:1]), "log", GAP_BUCKETS)
+            x_PD = x_PD + nn.functional.embedding(gap_P, self.gaps)
+        relations = self.relations(times_P, query_times_P, batch.lengths_B, batch.layout)
+        h_XD: Tensor = self.trunk(self.dropout(x_PD), batch.layout, newest, relations)
+        return h_XD
+
+    def _times(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
+        """The events' times, and those from which each looks back."""
+        if self.time == "order":
+            times_P = -batch.layout.age_P
+            return times_P, times_P
+        if batch.times_P is None:
+            raise DataError(
+                "model tisasrec reads the events' times, and here are none: give them, or train with time = 'order' "
+                "(--time order), whose intervals count events"
+            )
+        if not self.query_time:
+            return batch.times_P, batch.times_P
+        if batch.query_times_P is None:
+            raise DataError("this model was trained with query_time: it needs the time of the request")
+        return batch.times_P, batch.query_times_P
+
+
+MODELS.register("tisasrec")(ModelEntry(TiSASRecConfig, TiSASRec))

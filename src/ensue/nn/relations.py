@@ -1,0 +1,134 @@
+"""Intervals between events as buckets, and the vectors and scalars that attention looks up by them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ensue.batches.layout import Layout
+from ensue.nn.attention import strips
+from ensue.nn.dropout import Dropout
+from ensue.nn.time_attention import Relations
+
+Relation = Literal["embedding", "bias"]
+Buckets = Literal["linear", "log"]
+# Width of a logarithmic bucket in natural logarithm: 2.3 buckets an octave (HSTU's constant).
+LOG_STEP = 0.301
+
+
+def smallest_gap(times_P: Tensor, lengths_B: Tensor) -> Tensor:
+    """The smallest non-zero gap between neighbours of each row, float64 [B]; 1 where there is none."""
+    row_P = torch.arange(len(lengths_B), device=times_P.device).repeat_interleave(lengths_B)
+    gaps = times_P.diff().abs().double()
+    gaps.masked_fill_((row_P[1:] != row_P[:-1]) | (gaps == 0), float("inf"))
+    least = torch.full((len(lengths_B),), float("inf"), dtype=torch.float64, device=times_P.device)
+    least.scatter_reduce_(0, row_P[1:], gaps, "amin")
+    return least.masked_fill_(least.isinf(), 1.0)
+
+
+def bucket_of(gap: Tensor, unit: Tensor, kind: Buckets, last: int) -> Tensor:
+    """The bucket 0..last of gaps in seconds (float64, may be negative): int64.
+
+    `linear`: floor(|gap| / unit), as TiSASRec; `log`: floor(ln(max(1, |gap| / unit)) / 0.301), as HSTU (Zhai et al.,
+    ICML 2024).
+    """
+    units = gap.abs().div_(unit)
+    if kind == "log":
+        units = units.clamp_(min=1.0).float().log_().div_(LOG_STEP)
+    return units.clamp_(max=last).long()
+
+
+class TimeRelations(nn.Module):
+    """The relation terms of attention, shared by all blocks as in the authors' code.
+
+    Args:
+        maxlen: longest history.
+        hidden_units: D.
+        num_heads: H.
+        dropout_rate: on position and interval vectors; the latter per row and bucket, where the paper draws per pair
+            of events, which would need a mask of [T, T, D].
+        relation: `embedding`: vectors for keys and values by interval, and by position (TiSASRec); `bias`: a scalar
+            per head and bucket (HSTU), with no position vectors here.
+        buckets: how an interval becomes a bucket.
+        time_span: the largest bucket.
+        time_unit: seconds of a unit; 0: the row's smallest non-zero gap for linear buckets, a second for log ones.
+    """
+
+    def __init__(
+        self,
+        maxlen: int,
+        hidden_units: int,
+        num_heads: int,
+        dropout_rate: float,
+        relation: Relation,
+        buckets: Buckets,
+        time_span: int,
+        time_unit: int,
+    ) -> None:
+        super().__init__()
+        self.relation, self.kind, self.time_span, self.time_unit = relation, buckets, time_span, time_unit
+        self.dropout = Dropout(dropout_rate)
+        if relation == "embedding":
+            self.position_keys = nn.Parameter(torch.empty(maxlen, hidden_units))
+            self.position_values = nn.Parameter(torch.empty(maxlen, hidden_units))
+            self.interval_keys = nn.Parameter(torch.empty(time_span + 1, hidden_units))
+            self.interval_values = nn.Parameter(torch.empty(time_span + 1, hidden_units))
+        else:
+            self.interval_bias = nn.Parameter(torch.empty(num_heads, time_span + 1))
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """The scalars start at zero, where attention is blind to time; vectors start as all others do."""
+        if self.relation == "bias":
+            self.interval_bias.zero_()
+
+    def forward(self, times_P: Tensor, query_times_P: Tensor, lengths_B: Tensor, layout: Layout) -> Relations:
+        """The relations of a batch.
+
+        Args:
+            times_P: seconds of each event, as a key.
+            query_times_P: seconds from which each event, as a query, looks back: its own, or those of the request.
+            lengths_B: events of each row.
+            layout: the batch's rectangles.
+        """
+        buckets, newest = self._buckets(times_P, query_times_P, lengths_B, layout)
+        if self.relation == "bias":
+            return Relations(buckets, newest, bias_HR=self.interval_bias)
+        age_P = layout.age_P
+        keys_PD = self.dropout(nn.functional.embedding(age_P, self.position_keys))
+        values_PD = self.dropout(nn.functional.embedding(age_P, self.position_values))
+        position_PE = torch.cat((torch.zeros_like(keys_PD), keys_PD, values_PD), -1)
+        rows = len(lengths_B) if self.training and self.dropout.rate else 1
+        keys_BRD, values_BRD = (
+            self.dropout(table.expand(rows, -1, -1)) for table in (self.interval_keys, self.interval_values)
+        )
+        return Relations(buckets, newest, position_PE, keys_BRD, values_BRD)
+
+    @torch.no_grad()
+    def _buckets(
+        self, times_P: Tensor, query_times_P: Tensor, lengths_B: Tensor, layout: Layout
+    ) -> tuple[tuple[tuple[Tensor, ...], ...], tuple[Tensor, ...]]:
+        """r_ij by group and strip, and that of each row's newest event by group."""
+        if self.time_unit:
+            unit_B = torch.full_like(lengths_B, self.time_unit, dtype=torch.float64)
+        elif self.kind == "linear":
+            unit_B = smallest_gap(times_P, lengths_B)
+        else:
+            unit_B = torch.ones_like(lengths_B, dtype=torch.float64)
+        columns = (times_P.double(), query_times_P.double(), unit_B.repeat_interleave(lengths_B))
+        found, newest = [], []
+        for x_GT3, group in zip(layout.pad(torch.stack(columns, -1)), layout.groups, strict=True):
+            key_GT, query_GT, unit_G1 = x_GT3[..., 0], x_GT3[..., 1], x_GT3[:, :1, 2]
+            last_G1 = query_GT.gather(1, group.length_G[:, None] - 1)
+            newest.append(bucket_of(last_G1 - key_GT, unit_G1, self.kind, self.time_span))
+            found.append(
+                tuple(
+                    bucket_of(
+                        query_GT[:, lo:hi, None] - key_GT[:, None, :hi], unit_G1[..., None], self.kind, self.time_span
+                    )
+                    for lo, hi in strips(group.width)
+                )
+            )
+        return tuple(found), tuple(newest)
