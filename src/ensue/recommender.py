@@ -25,6 +25,7 @@ from ensue.index import ExactIndex, top_k
 from ensue.models import CountedModel, Encoder, Scorer, build_model
 from ensue.recipes import run_config
 from ensue.train.config import RunConfig
+from ensue.train.distributed import join
 from ensue.train.log import Watcher
 from ensue.train.loop import Trainer
 
@@ -155,7 +156,7 @@ class Recommender:
         model.eval()
         self.run = Run(self.config, model, store.item_ids, items, store.fingerprint, store.folder)
         if path is not None:
-            save_run(path, self.run, self.log)
+            join("cpu").on_main(lambda: self.save(path))
         return self
 
     def save(self, folder: str | Path) -> None:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 
 from ensue.cli.doctor import SPLIT_NAMES
 from ensue.cli.flags import Flag, flags_of
 from ensue.cli.live import training_display
 from ensue.cli.output import Screen, duration
 from ensue.cli.sources import open_data
-from ensue.errors import ArtefactError, DataError, TrainingError
+from ensue.errors import ArtefactError, ConfigError, DataError, TrainingError
 
 if TYPE_CHECKING:
     from ensue.data.store import SequenceStore
@@ -49,7 +50,7 @@ def flags() -> list[Flag]:
         *flags_of(ObjectiveConfig, "Objective"),
         *flags_of(TrainConfig, "Training"),
         *flags_of(SplitConfig, "Split", rename=SPLIT_NAMES),
-        *flags_of(EvaluateConfig, "Evaluation"),
+        *flags_of(EvaluateConfig, "Evaluation", skip={"query_time"}),
     ]
 
 
@@ -63,26 +64,50 @@ def run(
     config: Annotated[Path | None, typer.Option("--config", help="A TOML file of settings to start from.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run that is in the folder first.")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write RUN/tensorboard (extra log).")] = False,
+    devices: Annotated[
+        int, typer.Option("--devices", min=1, help="Processes that train together; a GPU or a share of the cores each.")
+    ] = 1,
 ) -> dict[str, Any]:
     """Train a model and write a run folder. The same command resumes a run that was interrupted."""
+    from ensue.cli.launch import fit_in_ranks
     from ensue.recipes import run_config
     from ensue.recommender import Recommender
+    from ensue.train.distributed import join, ranks
 
     chosen = run_config(model, preset, settings, config)
+    rank, size = ranks()
+    if size > 1 and devices not in (1, size):
+        raise ConfigError(f"--devices {devices} in a group of {size} processes: leave it out under torchrun")
+    if rank > 0:
+        screen.as_json, screen.console = False, Console(quiet=True)
     store = open_data(data, screen)
+    world = join(chosen.train.device)
     if overwrite:
-        remove_run(out)
+        world.on_main(lambda: remove_run(out))
     recommender = Recommender.from_config(chosen)
-    watchers: list[Watcher] = []
-    if tensorboard:
-        from ensue.train.tensorboard import TensorBoardWatcher
+    if devices > size:
+        recommender, fresh = fit_in_ranks(screen, recommender, store, data, out, devices, tensorboard)
+    else:
+        recommender, fresh = fit(screen, recommender, store, out, tensorboard_of(out, tensorboard and world.is_main))
+    return report(screen, recommender, fresh, data, out) if world.is_main else {}
 
-        watchers.append(TensorBoardWatcher(out / "tensorboard"))
-    recommender, fresh = fit(screen, recommender, store, out, watchers)
+
+def tensorboard_of(out: Path, wanted: bool) -> list[Watcher]:
+    """The watcher that writes RUN/tensorboard, if it is wanted."""
+    if not wanted:
+        return []
+    from ensue.train.tensorboard import TensorBoardWatcher
+
+    return [TensorBoardWatcher(out / "tensorboard")]
+
+
+def report(screen: Screen, recommender: Recommender, fresh: bool, data: Path, out: Path) -> dict[str, Any]:
+    """Say where the run is and what to do next; the object that --json prints."""
+    assert recommender.run is not None
+    chosen, log = recommender.config, recommender.log
     files = sorted(path.name for path in out.iterdir() if path.is_file())
     screen.say(f"{'written' if fresh else 'already trained'}: {out} ({', '.join(files)})")
-    screen.next(f"ensue evaluate {out}" + ("" if store.folder is not None else f" --data {data}"))
-    log = recommender.log
+    screen.next(f"ensue evaluate {out}" + ("" if recommender.run.store is not None else f" --data {data}"))
     best = max((value for record in log if (value := _value(record, chosen)) is not None), default=None)
     return {
         "run": str(out),
@@ -90,14 +115,14 @@ def run(
         "epochs": len(log),
         "seconds": round(sum(record["seconds"] for record in log), 3),
         "loss": log[-1]["loss"] if log else None,
-        "validation": None if best is None else {chosen.train.validation_label: best},
+        "validation": None if best is None else {chosen.validation_label: best},
         "trained": fresh,
         "files": files,
     }
 
 
 def _value(record: dict[str, Any], config: RunConfig) -> float | None:
-    return record.get(f"validation {config.train.validation_label}")
+    return record.get(f"validation {config.validation_label}")
 
 
 def fit(
@@ -105,18 +130,22 @@ def fit(
 ) -> tuple[Recommender, bool]:
     """Train into a folder with a display, or take what is there when it is this very run, finished.
 
+    Under torchrun every rank calls this, and rank 0 looks into the folder, shows and writes.
+
     Returns:
-        The fitted recommender, and whether anything was trained.
+        The fitted recommender (not fitted on other ranks if the run was there), and whether anything was trained.
 
     Raises:
         TrainingError: the folder holds a run of other data or settings.
     """
     from ensue.models import CountedModel
     from ensue.plots import learning_curve
+    from ensue.train.distributed import join
 
-    done = finished(recommender, store, out)
-    if done is not None:
-        return done, False
+    world = join(recommender.config.train.device)
+    done = world.on_main(lambda: finished(recommender, store, out))
+    if world.broadcast_json(done is not None):
+        return done or recommender, False
     config = recommender.config
     resumes = (out / CHECKPOINTS).is_dir()
     events = events_per_epoch(config, store)
@@ -132,7 +161,7 @@ def fit(
         screen.say(f"interrupted; the same command {kept}", "yellow")
         raise
     assert recommender.run is not None
-    if not isinstance(recommender.run.model, CountedModel):
+    if world.is_main and not isinstance(recommender.run.model, CountedModel):
         _summary(screen, recommender)
         learning_curve(recommender.log, out)
     return recommender, True
@@ -146,7 +175,8 @@ def _summary(screen: Screen, recommender: Recommender) -> None:
     found = [(value, record["epoch"]) for record in log if (value := _value(record, recommender.config)) is not None]
     if found:
         value, epoch = max(found, key=lambda pair: (pair[0], -pair[1]))
-        text += f"; best validation {train.validation_label} {value:.4f} at epoch {epoch}, and that state is kept"
+        name = recommender.config.validation_label
+        text += f"; best validation {name} {value:.4f} at epoch {epoch}, and that state is kept"
     if len(log) < train.num_epochs:
         text += f"; stopped after {train.patience} evaluations without a better one"
     screen.say(text)

@@ -1,4 +1,8 @@
-"""The training loop. All randomness comes from (seed, epoch, step), so a resumed run takes the same course."""
+"""The training loop. All randomness comes from (seed, epoch, step), so a resumed run takes the same course.
+
+Under torchrun each process is a rank of one training (see `ensue.train.distributed`): the batch, the decisions and
+the weights are those of one process, and rank 0 alone writes.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ensue.batches.batch import SequenceBatch
-from ensue.batches.loader import Loader
+from ensue.batches.loader import Loader, take_share
 from ensue.batches.tasks import make_windows
 from ensue.data.split import Cases, Split
 from ensue.errors import TrainingError
@@ -32,9 +36,10 @@ from ensue.train.checkpoint import (
     save_checkpoint,
 )
 from ensue.train.config import RunConfig, differences
+from ensue.train.distributed import broadcast_checkpoint, evaluate_together, join, some_cases, sum_gradients
 from ensue.train.log import RunLog, Watcher
 from ensue.train.objective import Objective
-from ensue.train.optim import autocast, choose_device, learning_rate, make_optimizer
+from ensue.train.optim import autocast, learning_rate, make_optimizer
 
 # Settings that do not change the course of a run, so a resumed run may have others.
 FREE_TO_CHANGE = ("checkpoint_minutes",)
@@ -48,6 +53,8 @@ class Progress:
     step: int = 0
     loss_sum: float = 0.0
     positions: int = 0
+    norm_sum: float = 0.0
+    norm_max: float = 0.0
     best: float | None = None
     best_epoch: int = 0
     evaluations_without_better: int = 0
@@ -72,7 +79,7 @@ class Trainer:
         config: the run's settings.
         split: the data; only `train` and `validation` are looked at.
         folder: where checkpoints and the log go; None keeps nothing on disk.
-        watchers: who follows.
+        watchers: who follows; with several ranks, that of rank 0.
     """
 
     def __init__(
@@ -80,9 +87,10 @@ class Trainer:
     ) -> None:
         self.config, self.split, self.folder = config, split, folder
         train = config.train
+        self.world = join(train.device)
         if train.threads:
             torch.set_num_threads(train.threads)
-        self.device = choose_device(train.device)
+        self.device = self.world.device
         keep_freed_memory()
         store = split.train.store
         model = build_model(config.model, store.num_items)
@@ -98,7 +106,7 @@ class Trainer:
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
         self.log = RunLog(None, [])
-        self.watchers = tuple(watchers)
+        self.watchers = tuple(watchers) if self.world.is_main else ()
         self.last_saved = time.monotonic()
 
     def run(self, resume: bool = True) -> TrainResult:
@@ -108,14 +116,16 @@ class Trainer:
             resume: False removes the folder's checkpoints and starts anew.
 
         Raises:
-            TrainingError: the checkpoint is of other data or settings, or the loss is not finite.
+            TrainingError: the checkpoint is of other data or settings, the loss is not finite, or a rank is lost.
         """
-        if self.folder is not None and not resume:
-            clear_checkpoints(self.folder / "checkpoints")
-        checkpoint = load_checkpoint(self.folder / "checkpoints") if self.folder is not None else None
+        world = self.world
+        self._compare_ranks()
+        checkpoint = broadcast_checkpoint(world, world.on_main(lambda: self._load(resume)))
         if checkpoint is not None:
             self._restore(checkpoint)
-        path = None if self.folder is None else self.folder / "log.jsonl"
+        for tensor in self.model.state_dict().values():
+            world.broadcast(tensor)
+        path = self.folder / "log.jsonl" if self.folder is not None and world.is_main else None
         self.log = RunLog(path, self.progress.records, self.watchers)
         progress = self.progress
         for watcher in self.watchers:
@@ -128,7 +138,7 @@ class Trainer:
                 watcher.finish()
         if not progress.finished:
             progress.finished, progress.stopped_by = True, "num_epochs"
-            self._save()
+            world.on_main(self._save)
         if self.best:
             self.model.load_state_dict(self.best)
         self.model.eval()
@@ -139,9 +149,11 @@ class Trainer:
         started = time.monotonic() - progress.seconds
         self.model.train()
         for step, rows_B, batch in self.loader.epoch(progress.epoch, progress.step):
-            loss_sum, positions = self._step(progress.epoch, step, rows_B, batch)
+            loss_sum, positions, norm = self._step(progress.epoch, step, rows_B, batch)
             progress.loss_sum += loss_sum
             progress.positions += positions
+            progress.norm_sum += norm
+            progress.norm_max = max(progress.norm_max, norm)
             progress.step = step + 1
             progress.seconds = time.monotonic() - started
             for watcher in self.watchers:
@@ -152,10 +164,13 @@ class Trainer:
             "epoch": progress.epoch + 1,
             "loss": progress.loss_sum / progress.positions,
             "lr": self.optimizer.param_groups[0]["lr"],
+            "gradient norm": progress.norm_sum / self.loader.steps,
+            "largest gradient norm": progress.norm_max,
             "seconds": round(progress.seconds, 3),
         }
         progress.epoch, progress.step = progress.epoch + 1, 0
         progress.loss_sum, progress.positions, progress.seconds = 0.0, 0, 0.0
+        progress.norm_sum, progress.norm_max = 0.0, 0.0
         if progress.epoch % train.eval_epochs == 0 or progress.epoch == train.num_epochs:
             self._validate(record)
         self.log.add(record)
@@ -163,30 +178,31 @@ class Trainer:
         if progress.finished or self._is_time_to_save():
             self._save()
 
-    def _step(self, epoch: int, step: int, rows_B: np.ndarray, batch: SequenceBatch) -> tuple[float, int]:
-        """One optimiser step; returns the loss summed over positions, and how many there are."""
+    def _step(self, epoch: int, step: int, rows_B: np.ndarray, batch: SequenceBatch) -> tuple[float, int, float]:
+        """One optimiser step; returns the loss summed over positions, how many there are, and the gradient's norm."""
         config = self.config.train
+        world = self.world
         negatives = self.objective.draw(rows_B, batch, stream(config.seed, "negatives", epoch, step))
-        torch.manual_seed(torch_seed(config.seed, "dropout", epoch, step))
-        batch = batch.to(self.device)
-        if negatives is not None:
-            negatives = negatives.to(self.device)
-        with autocast(config.amp, self.device):
-            h_PD = self.encoder.encode(batch)
-            loss_P = self.objective(self.encoder, h_PD, batch, negatives)
-        positions = loss_P.shape[0]
-        loss_sum = loss_P.sum()
+        purpose = "dropout" if world.is_main else f"dropout {world.rank}"
+        torch.manual_seed(torch_seed(config.seed, purpose, epoch, step))
+        positions = len(batch.items_P)
+        loss_sum = self._loss_sum(*take_share(batch, negatives, world.rank, world.size))
+        # A rank's share of the mean over all ranks' positions, and of the penalty; the sum of gradients makes it whole.
         objective = loss_sum / positions
         if config.l2_emb:
-            objective = objective + config.l2_emb * self.encoder.item_vectors().square().sum()
-        value = float(loss_sum.detach())
-        if not math.isfinite(value):
-            raise self._not_finite("loss", value, epoch, step)
+            objective = objective + config.l2_emb / world.size * self.encoder.item_vectors().square().sum()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, epoch * self.loader.steps + step, self.loader.steps)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(objective).backward()  # type: ignore[no-untyped-call]
+        scaled = self.scaler.scale(objective)
+        if scaled.requires_grad:
+            scaled.backward()  # type: ignore[no-untyped-call]
         dense_gradients(self.model.parameters())
+        # From here on every rank has the same numbers, hence takes the same decisions.
+        trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        value = sum_gradients(world, trainable, loss_sum)
+        if not math.isfinite(value):
+            raise self._not_finite("loss", value, epoch, step)
         self.scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
@@ -197,13 +213,24 @@ class Trainer:
             nn.utils.clip_grads_with_norm_(self.model.parameters(), config.clip_norm, norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return value, positions
+        return value, positions, float(norm)
+
+    def _loss_sum(self, batch: SequenceBatch | None, negatives: Tensor | None) -> Tensor:
+        """The loss summed over a share's positions: a scalar, zero for a share without rows."""
+        if batch is None:
+            return torch.zeros((), device=self.device)
+        batch = batch.to(self.device)
+        if negatives is not None:
+            negatives = negatives.to(self.device)
+        with autocast(self.config.train.amp, self.device):
+            h_PD = self.encoder.encode(batch)
+            loss_P = self.objective(self.encoder, h_PD, batch, negatives)
+        return loss_P.sum()
 
     def _not_finite(self, what: str, value: float, epoch: int, step: int) -> TrainingError:
-        kept = ""
-        if self.folder is not None:
-            self._save()  # the step was not taken, so the weights are still those of the last good one
-            kept = f"; the state before it is kept in {self.folder / 'checkpoints'}"
+        # The step was not taken, so the weights are still those of the last good one.
+        self.world.on_main(self._save)
+        kept = "" if self.folder is None else f"; the state before it is kept in {self.folder / 'checkpoints'}"
         return TrainingError(
             f"training stopped: the {what} is {value} at epoch {epoch + 1}, step {step + 1}{kept}. "
             f"Try a smaller lr (now {self.config.train.lr}), clip_norm = 1, or amp = off."
@@ -214,11 +241,13 @@ class Trainer:
         progress, train = self.progress, self.config.train
         if len(self.validation) == 0:
             return
-        settings = self.config.evaluate.replace(protocol=train.validation_protocol, metrics=(train.validation_metric,))
+        settings = self.config.validation
         started = time.monotonic()
-        standings = evaluate(self.encoder, self.validation, settings, self.split.train)
+        standings = evaluate_together(
+            self.world, self.validation, lambda cases: evaluate(self.encoder, cases, settings, self.split.train)
+        )
         value = float(standings.metric(train.validation_metric).mean())
-        record[f"validation {train.validation_label}"] = value
+        record[f"validation {self.config.validation_label}"] = value
         record["validation seconds"] = round(time.monotonic() - started, 3)
         if progress.best is None or value > progress.best:
             progress.best, progress.best_epoch, progress.evaluations_without_better = value, progress.epoch, 0
@@ -232,7 +261,7 @@ class Trainer:
         return time.monotonic() - self.last_saved >= 60 * self.config.train.checkpoint_minutes
 
     def _save(self) -> None:
-        if self.folder is None:
+        if self.folder is None or not self.world.is_main:
             return
         progress = replace(self.progress, records=self.log.records)
         tensors = {
@@ -250,6 +279,28 @@ class Trainer:
         number = 2 * (progress.epoch * (self.loader.steps + 1) + progress.step) + progress.finished
         save_checkpoint(self.folder / "checkpoints", Checkpoint(tensors, state), number)
         self.last_saved = time.monotonic()
+
+    def _compare_ranks(self) -> None:
+        """Make sure that all ranks train on the same data with the same settings.
+
+        Raises:
+            TrainingError: this rank differs from rank 0; the differences are named.
+        """
+        if self.world.size == 1:
+            return
+        own = {"data": self.split.train.store.fingerprint, **self.config.model_dump(mode="json")}
+        changed = differences(own, self.world.broadcast_json(own))
+        if changed:
+            raise TrainingError(
+                f"rank {self.world.rank} has other data or settings (now) than rank 0 (then): {'; '.join(changed)}"
+            )
+
+    def _load(self, resume: bool) -> Checkpoint | None:
+        if self.folder is None:
+            return None
+        if not resume:
+            clear_checkpoints(self.folder / "checkpoints")
+        return load_checkpoint(self.folder / "checkpoints")
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         state = checkpoint.state
@@ -277,7 +328,4 @@ def _some_cases(cases: Cases, count: int, seed: int) -> Cases:
     """All cases, or `count` of them drawn once for the whole run."""
     if count == 0 or count >= len(cases):
         return cases
-    chosen = np.sort(stream(seed, "validation cases").choice(len(cases), count, replace=False))
-    return Cases(
-        cases.store, cases.users_B[chosen], cases.start_B[chosen], cases.stop_B[chosen], cases.target_B[chosen]
-    )
+    return some_cases(cases, np.sort(stream(seed, "validation cases").choice(len(cases), count, replace=False)))

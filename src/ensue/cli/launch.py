@@ -1,0 +1,205 @@
+"""`ensue train --devices N`: N processes on this machine, under torchrun's agent, and one message when one fails.
+
+The command prepares and checks everything, starts the ranks (`python -m ensue.cli.launch`, below) and waits. Rank 0
+shows the training; what the others would print is caught. A rank leaves its error in a file of the agent's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import signal
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ensue import errors
+from ensue.cli.output import Screen
+from ensue.errors import ConfigError, TrainingError
+
+if TYPE_CHECKING:
+    from ensue.data.store import SequenceStore
+    from ensue.recommender import Recommender
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+JSON, TENSORBOARD = "--json", "--tensorboard"
+PR_SET_PDEATHSIG = 1
+
+
+def fit_in_ranks(
+    screen: Screen,
+    recommender: Recommender,
+    store: SequenceStore,
+    data: Path,
+    out: Path,
+    devices: int,
+    tensorboard: bool = False,
+) -> tuple[Recommender, bool]:
+    """Train into a folder with several processes, or take what is there when it is this very run, finished.
+
+    Args:
+        screen: where to say things.
+        recommender: the settings.
+        store: the data, opened; the ranks open `data` themselves.
+        data: where the data is.
+        out: the run folder.
+        devices: how many processes.
+        tensorboard: write RUN/tensorboard.
+
+    Returns:
+        The fitted recommender, and whether anything was trained.
+
+    Raises:
+        ConfigError: the model is fitted by counting, or there are too few devices.
+        TrainingError: a rank failed; the message names it.
+    """
+    from ensue.cli.train import events_per_epoch, finished
+    from ensue.train.distributed import device_type
+
+    config = recommender.config
+    done = finished(recommender, store, out)
+    if done is not None:
+        return done, False
+    if events_per_epoch(config, store) == 0:
+        raise ConfigError(f"model {config.model.name!r} is fitted by counting, in one process: leave --devices out")
+    where = "GPUs" if device_type(config.train.device, devices) == "cuda" else "processes on the CPU"
+    screen.say(f"training with {devices} {where}")
+    with tempfile.TemporaryDirectory(prefix="ensue-") as folder:
+        settings = Path(folder) / "config.toml"
+        config.write_toml(settings)
+        words = [str(data), str(out), str(settings)]
+        words += [JSON] if screen.as_json else []
+        words += [TENSORBOARD] if tensorboard else []
+        try:
+            _launch(words, devices, Path(folder))
+        except BaseException:
+            screen.console.show_cursor(True)
+            raise
+    done = finished(recommender, store, out)
+    if done is None:
+        raise TrainingError(f"the {devices} ranks ended well and left no run in {out}")
+    return done, True
+
+
+def _launch(words: list[str], devices: int, folder: Path) -> None:
+    """Run the ranks to their end.
+
+    Raises:
+        TrainingError: a rank failed.
+        KeyboardInterrupt: this process was told to stop, and the ranks have been stopped.
+    """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    silent: dict[int, Std] = dict.fromkeys(range(1, devices), Std.ALL)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=devices,
+        logs_specs=DefaultLogsSpecs(log_dir=str(folder), redirects=silent),
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        max_restarts=0,
+    )
+    with _quiet_agent():
+        try:
+            elastic_launch(config, sys.executable)("-m", "ensue.cli.launch", *words)
+        except ChildFailedError as error:
+            raise _first_cause(error.failures, devices) from None
+        except SignalException:
+            raise KeyboardInterrupt from None
+
+
+@contextmanager
+def _quiet_agent() -> Iterator[None]:
+    """Keep the agent's own notes from the screen, and put back the signal handlers that it replaces."""
+    logger = logging.getLogger("torch.distributed.elastic")
+    handler, propagate = logging.NullHandler(), logger.propagate
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+        for number, previous in handlers.items():
+            signal.signal(number, previous)
+
+
+def _first_cause(failures: dict[int, Any], size: int) -> TrainingError:
+    """The failure that brought the others about, told by rank: the agent's `ProcessFailure`s of all ranks that failed.
+
+    The agent ends the other ranks with SIGTERM, and some of them may have noticed the loss before that.
+    """
+
+    def order(rank: int) -> tuple[bool, bool, bool, int]:
+        code, message = failures[rank].exitcode, str(failures[rank].message)
+        return code == -signal.SIGTERM, "lost touch" in message, code >= 0, rank
+
+    rank = min(failures, key=order)
+    failure = failures[rank]
+    resume = "The others were ended; the same command resumes from the last checkpoint, if there is one"
+    if failure.exitcode < 0:
+        hint = " (by the system, if memory ran out)" if failure.exitcode == -signal.SIGKILL else ""
+        return TrainingError(f"rank {rank} of {size} was killed by {failure.signal_name()}{hint}. {resume}")
+    if not isinstance(failure.message, dict):
+        return TrainingError(f"rank {rank} of {size} ended with status {failure.exitcode}. {resume}")
+    kind, _, text = failure.message["message"].partition(": ")
+    if hasattr(errors, kind):
+        return TrainingError(text if text.startswith("rank ") else f"rank {rank} of {size}: {text}")
+    trace = failure.message["extraInfo"]["py_callstack"]
+    return TrainingError(f"rank {rank} of {size} failed with {kind}: {text}. {resume}\n{trace}")
+
+
+def main(words: list[str]) -> int:
+    """One rank: what the agent starts.
+
+    Args:
+        words: the data, the run folder, a TOML file of all settings, and flags.
+
+    Returns:
+        The exit status; an error's message goes into the agent's file, for the command that waits.
+    """
+    from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+    _end_with_parent()
+    try:
+        _train(Path(words[0]), Path(words[1]), Path(words[2]), JSON in words, TENSORBOARD in words)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        get_error_handler().record_exception(error)
+        return 1
+    return 0
+
+
+def _train(data: Path, out: Path, settings: Path, as_json: bool, tensorboard: bool) -> None:
+    from ensue.cli.sources import open_data
+    from ensue.cli.train import fit, tensorboard_of
+    from ensue.recommender import Recommender
+    from ensue.train.config import RunConfig
+    from ensue.train.distributed import join
+
+    config = RunConfig.read_toml(settings)
+    screen = Screen(as_json)
+    store = open_data(data, screen)
+    world = join(config.train.device)
+    fit(screen, Recommender.from_config(config), store, out, tensorboard_of(out, tensorboard and world.is_main))
+
+
+def _end_with_parent() -> None:
+    """Ask the system to end this process when its parent is gone: two trainings must not write one folder."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,291 @@
+"""Several processes, one training: what a rank knows of the others, and the few things that they exchange.
+
+Every rank draws the same global batch and takes every size-th row of it (`batches.loader.take_share`), so that
+the randomness, the negatives and the number of targets are those of one process. After the backward pass the
+gradients of all ranks are added up in one flat buffer, and every rank takes the same optimiser step.
+
+Why not torch's `DistributedDataParallel`: it averages, where shares that were divided by the global count want a
+sum; it expects a gradient of every parameter on every rank, and a rank may have no row of a small last batch; and gloo
+gathers sparse gradients, where the dense sum of all lookups is at hand. What it would gain, reducing while the
+backward pass still runs, is little for models of some megabytes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import reduce
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ensue.data.split import Cases
+from ensue.errors import ConfigError, EnsueError, TrainingError
+from ensue.evaluate import Standings
+from ensue.train.checkpoint import Checkpoint
+from ensue.train.optim import choose_device
+
+T = TypeVar("T")
+# How long a rank waits for the others. They differ by no more than a checkpoint that rank 0 writes.
+TIMEOUT = timedelta(minutes=10)
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The processes that train together, as one of them sees them; alone, every method is trivial.
+
+    Attributes:
+        rank: this process, 0 .. size - 1; rank 0 writes files and shows progress.
+        size: processes in all.
+        device: where this rank computes.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is rank 0."""
+        return self.rank == 0
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Add up a tensor over all ranks, in place; every rank gets the same bits.
+
+        Raises:
+            TrainingError: another rank has gone.
+        """
+        if self.size > 1:
+            try:
+                dist.all_reduce(tensor)
+            except RuntimeError as error:
+                self._broken(error)
+        return tensor
+
+    def broadcast(self, tensor: Tensor) -> Tensor:
+        """Make a tensor what it is on rank 0, in place.
+
+        Raises:
+            TrainingError: another rank has gone.
+        """
+        if self.size > 1:
+            try:
+                dist.broadcast(tensor, 0)
+            except RuntimeError as error:
+                self._broken(error)
+        return tensor
+
+    def broadcast_json(self, value: Any) -> Any:
+        """Rank 0's value (what JSON can hold), on every rank.
+
+        Raises:
+            TrainingError: another rank has gone.
+        """
+        if self.size == 1:
+            return value
+        content = json.dumps(value).encode() if self.is_main else b""
+        length = self.broadcast(torch.tensor([len(content)]))
+        buffer = torch.zeros(int(length), dtype=torch.uint8)
+        if self.is_main:
+            buffer = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        return json.loads(bytes(self.broadcast(buffer).numpy()))
+
+    def on_main(self, work: Callable[[], T]) -> T | None:
+        """Do something on rank 0 alone, while the others wait: its result there, None on the others.
+
+        Raises:
+            EnsueError: rank 0 failed; every rank raises, so that all end with the reason.
+        """
+        if self.size == 1:
+            return work()
+        if self.is_main:
+            try:
+                result = work()
+            except Exception as error:
+                self.broadcast_json(f"{type(error).__name__}: {error}")
+                raise
+            self.broadcast_json(None)
+            return result
+        failure = self.broadcast_json(None)
+        if failure is not None:
+            raise EnsueError(f"rank 0 failed: {failure}")
+        return None
+
+    def _broken(self, error: RuntimeError) -> NoReturn:
+        # Leaving in good order would wait for the rank that has gone.
+        atexit.unregister(_leave)
+        # The first sentence of torch's message, without the place in its sources.
+        reason = re.sub(r"^\[\S+\] ", "", str(error).strip()).split(". ")[0].split("\n")[0] or type(error).__name__
+        raise TrainingError(
+            f"rank {self.rank} of {self.size} lost touch with another rank, which was killed, failed or did not answer "
+            f"in time ({reason}). Its own message, if it left one, tells why; the same command resumes from the last "
+            "checkpoint"
+        ) from error
+
+
+def ranks() -> tuple[int, int]:
+    """(rank, size) as torchrun's environment or an existing process group says; (0, 1) for a process alone."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return 0, 1
+    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+
+
+def join(device: str = "auto", timeout: timedelta = TIMEOUT) -> World:
+    """The world of this process; under torchrun it meets the other ranks first. Joining again is free.
+
+    Without `OMP_NUM_THREADS` the ranks of a machine share its cores.
+
+    Args:
+        device: as in the settings; with several ranks `cuda` (and `auto`, where there is CUDA) is a GPU for each.
+        timeout: how long to wait for the others, here and later.
+
+    Raises:
+        ConfigError: the device does not exist, or not once for each rank.
+        TrainingError: the other ranks do not come.
+    """
+    rank, size = ranks()
+    if size == 1:
+        return World(0, 1, choose_device(device))
+    chosen = _rank_device(device)
+    if not dist.is_initialized():
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max(1, _cores() // int(os.environ.get("LOCAL_WORLD_SIZE", size))))
+        # So that a lost peer is an exception here too, and not the end of the process by a watchdog.
+        os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
+        try:
+            dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=timeout)
+        except (RuntimeError, ValueError) as error:
+            raise TrainingError(f"rank {rank} of {size} could not meet the others: {error}") from error
+        atexit.register(_leave)
+    return World(rank, size, chosen)
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def device_type(name: str, count: int) -> str:
+    """Where `count` ranks of one machine compute: "cuda", a GPU each, or "cpu", a share of the cores each.
+
+    Raises:
+        ConfigError: the device is a single one, or there are fewer than `count`.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device {name!r} cannot be shared by several ranks: use auto, cpu or cuda")
+    found = torch.cuda.device_count()
+    if name == "cpu" or (name == "auto" and found == 0):
+        return "cpu"
+    if found < count:
+        raise ConfigError(f"{count} ranks need a CUDA device each, and this machine has {found}; or set device = cpu")
+    return "cuda"
+
+
+def _rank_device(name: str) -> torch.device:
+    local_rank, local_size = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if device_type(name, local_size) == "cpu":
+        return CPU
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+def sum_gradients(world: World, parameters: Sequence[nn.Parameter], loss_sum: Tensor) -> float:
+    """Add up the gradients and the loss of all ranks, in one exchange.
+
+    A parameter without a gradient on some ranks counts as zero there; without one on every rank it stays without, for
+    an optimiser moves a parameter of zero gradient, too, by its momentum.
+
+    Args:
+        world: the ranks.
+        parameters: the same on every rank; afterwards their gradients are views of one buffer, the same in every bit.
+        loss_sum: the loss of this rank's positions, a scalar.
+
+    Returns:
+        The loss of all ranks' positions.
+
+    Raises:
+        TrainingError: another rank has gone.
+    """
+    if world.size == 1:
+        return float(loss_sum.detach())
+    sizes = [parameter.numel() for parameter in parameters]
+    there = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.float32)
+    dtype = reduce(torch.promote_types, [parameter.dtype for parameter in parameters], torch.float32)
+    flat = torch.zeros(sum(sizes) + len(sizes) + 1, dtype=dtype, device=world.device)
+    *parts, counts, total = torch.split(flat, [*sizes, len(sizes), 1])
+    for parameter, part in zip(parameters, parts, strict=True):
+        if parameter.grad is not None:
+            part.copy_(parameter.grad.reshape(-1))
+    counts.copy_(there)
+    total.copy_(loss_sum.detach())
+    world.sum(flat)
+    for parameter, part, count in zip(parameters, parts, counts.tolist(), strict=True):
+        parameter.grad = part.view_as(parameter).to(parameter.dtype) if count else None
+    return float(total)
+
+
+def evaluate_together(world: World, cases: Cases, evaluate: Callable[[Cases], Standings]) -> Standings:
+    """Evaluate every size-th case on each rank, and give every rank the standings of all, each case once.
+
+    Args:
+        world: the ranks.
+        cases: the same on every rank.
+        evaluate: evaluates some cases.
+
+    Raises:
+        TrainingError: another rank has gone.
+    """
+    if world.size == 1:
+        return evaluate(cases)
+    counts = torch.zeros(4, len(cases), dtype=torch.int64)
+    rows = np.arange(world.rank, len(cases), world.size)
+    if len(rows):
+        own = evaluate(some_cases(cases, rows))
+        table = np.stack((own.better_B, own.equal_B, own.candidates_B, own.repeated_B.astype(np.int64)))
+        counts[:, rows] = torch.from_numpy(table)
+    better_B, equal_B, candidates_B, repeated_B = world.sum(counts).numpy()
+    return Standings(cases.users_B, cases.target_items_B, better_B, equal_B, candidates_B, repeated_B.astype(bool))
+
+
+def some_cases(cases: Cases, rows: np.ndarray) -> Cases:
+    """The cases of the given numbers."""
+    return replace(
+        cases,
+        users_B=cases.users_B[rows],
+        start_B=cases.start_B[rows],
+        stop_B=cases.stop_B[rows],
+        target_B=cases.target_B[rows],
+    )
+
+
+def broadcast_checkpoint(world: World, checkpoint: Checkpoint | None) -> Checkpoint | None:
+    """Rank 0's checkpoint, on every rank, so that only rank 0 needs the folder; None if it has none."""
+    if world.size == 1:
+        return checkpoint
+    about = None
+    if checkpoint is not None:
+        kinds = {name: [str(t.dtype).removeprefix("torch."), list(t.shape)] for name, t in checkpoint.tensors.items()}
+        about = {"state": checkpoint.state, "kinds": kinds}
+    about = world.broadcast_json(about)
+    if about is None:
+        return None
+    tensors = {}
+    for name, (dtype, shape) in about["kinds"].items():
+        tensor = torch.empty(shape, dtype=getattr(torch, dtype)) if checkpoint is None else checkpoint.tensors[name]
+        tensors[name] = world.broadcast(tensor.contiguous())
+    return Checkpoint(tensors, about["state"])
