@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from ensue.cli import compare, datasets, demo, doctor, evaluate, prepare, presets, recommend, train
+from ensue.cli import inspect as look
 from ensue.cli.flags import Flag, settings_of
 from ensue.cli.output import Screen
 
@@ -67,6 +68,7 @@ ENTRIES = (
         ("ensue recommend runs/sasrec --history 1193,661,914 -k 10", "ensue recommend runs/sasrec --user 42 --json"),
     ),
     Entry(("similar",), recommend.similar, ("ensue similar runs/sasrec --item 1193",)),
+    Entry(("inspect",), look.run, ("ensue inspect runs/sasrec", "ensue inspect runs/mhc --users 1000 --json")),
     Entry(("compare",), compare.run, ("ensue compare runs/sasrec runs/markov",)),
     Entry(
         ("data", "check"),

@@ -1,11 +1,11 @@
-"""Plots of what a run recorded. matplotlib is imported when something is drawn."""
+"""The learning curve of a run."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from ensue.files import atomic_path
+from ensue.plots.figure import new_figure, save
 
 CURVE = "learning_curve"
 VALIDATION = "validation "
@@ -25,13 +25,9 @@ def learning_curve(records: list[dict[str, Any]], folder: Path) -> list[Path]:
     epochs = [record for record in records if "epoch" in record and "loss" in record]
     if not epochs:
         return []
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(7.2, 4.2), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7.2, 4.2)
     axes = figure.add_subplot()
     numbers = [record["epoch"] for record in epochs]
     axes.plot(
@@ -44,14 +40,7 @@ def learning_curve(records: list[dict[str, Any]], folder: Path) -> list[Path]:
     axes.grid(alpha=0.25)
     axes.spines["top"].set_visible(False)
     _draw_validation(axes, epochs)
-    paths = [folder / f"{CURVE}.svg", folder / f"{CURVE}.png"]
-    # The same run gives the same bytes: no date, and names in the SVG from a fixed salt.
-    with mpl.rc_context({"svg.hashsalt": CURVE}):
-        for path in paths:
-            form = path.suffix[1:]
-            with atomic_path(path) as temporary:
-                figure.savefig(temporary, format=form, metadata={"Date": None} if form == "svg" else None)
-    return paths
+    return save(figure, folder, CURVE)
 
 
 def _draw_validation(axes: Any, epochs: list[dict[str, Any]]) -> None:

@@ -1,0 +1,178 @@
+"""`ensue inspect`: what a trained transformer does inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ensue.cli.output import Screen, table
+from ensue.cli.recommend import RunFolder
+from ensue.cli.sources import data_of_run
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ensue.inspect import AttentionReport, Gains, Inspection, SublayerReport, TimeReport
+
+REPORT = "inspect.json"
+BANDS = 8
+SECONDS = ((31_536_000, "yr"), (2_592_000, "mo"), (86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
+
+
+def run(
+    screen: Screen,
+    folder: RunFolder,
+    data: Annotated[Path | None, typer.Option("--data", help="Store or log; by default the run's.")] = None,
+    users: Annotated[int, typer.Option("--users", help="How many people's histories to look at.", min=1)] = 256,
+    seed: Annotated[int, typer.Option("--seed", help="The draw of people.", min=0)] = 0,
+) -> dict[str, Any]:
+    """Look inside a transformer: residual streams, attention, time; write RUN/inspect."""
+    from ensue.artefact import load_run
+    from ensue.files import write_json
+    from ensue.inspect import inspect_run
+    from ensue.inspect.tally import trunk_of
+    from ensue.plots import draw_inspection
+
+    loaded = load_run(folder)
+    # Before the data is asked for: a model that counts has nothing to show, whatever the data.
+    trunk_of(loaded.model)
+    found = inspect_run(loaded, data_of_run(folder, loaded, data, screen), users, seed)
+    out = folder / "inspect"
+    payload = found.payload()
+    write_json(out / REPORT, payload)
+    paths = draw_inspection(found, out)
+    screen.say(
+        f"{found.model}, residual {found.residual}, {found.histories:,} histories, {found.gains.events:,} events"
+    )
+    for drawn in tables(found):
+        screen.show(drawn)
+    screen.say(f"written: {out / REPORT}, {', '.join(path.name for path in paths if path.suffix == '.png')}, and SVG")
+    screen.next(f"ensue recommend {folder} --user {found.example.user}")
+    return {"run": str(folder), **payload, "files": [str(path) for path in (out / REPORT, *paths)]}
+
+
+def tables(found: Inspection) -> list[Table]:
+    """What was measured, for reading."""
+    drawn = [_streams(found)]
+    if found.gains.composite is not None:
+        drawn.append(_gains(found))
+    drawn.append(_ages(found.attention))
+    if found.time is not None:
+        drawn.append(_intervals(found.time))
+    return drawn
+
+
+def _streams(found: Inspection) -> Table:
+    sublayers = found.gains.sublayers
+    gated = sublayers[0].gate is not None
+    mixed = sublayers[0].mixing is not None
+    extra = ["mean gate"] * gated + ["similarity", "reads (H_pre)", "writes (H_post)"] * mixed
+    rows = [_stream_row(entry) for entry in sublayers]
+    rows.append(["end", "", f"{found.gains.final_norm:.3g}", *[""] * (len(extra) + 1)])
+    columns = ["block", "sublayer", "stream", "adds", *extra]
+    return table(columns, rows, "residual stream: norms, means over events", columns[2:])
+
+
+def _stream_row(entry: SublayerReport) -> list[object]:
+    row: list[object] = [entry.block, entry.part, f"{entry.stream_norm:.3g}", f"{entry.output_norm:.3g}"]
+    if entry.gate is not None:
+        row.append(f"{entry.gate:.3f}")
+    if entry.mixing is not None:
+        row.append(f"{entry.mixing.similarity:.4f}")
+        row += [_weights(h) for h in (entry.mixing.h_pre, entry.mixing.h_post)]
+    return row
+
+
+def _weights(h: list[float]) -> str:
+    # Adding zero takes the sign off what rounds to zero.
+    return " ".join(f"{round(weight, 2) + 0.0:.2f}" for weight in h)
+
+
+def _gains(found: Inspection) -> Table:
+    columns = ("block", "sublayer", "off-diagonal", "forward", "backward", "composite forward", "composite backward")
+    rows = [
+        (
+            entry.block,
+            entry.part,
+            f"{entry.mixing.off_diagonal:.3f}",
+            *_mean_and_largest(entry.mixing.gain),
+            *_mean_and_largest(entry.mixing.composite),
+        )
+        for entry in found.gains.sublayers
+        if entry.mixing is not None
+    ]
+    return table(columns, rows, "H_res: gain, mean over events (largest)", columns[2:])
+
+
+def _mean_and_largest(gains: Gains) -> tuple[str, str]:
+    pairs = ((gains.forward, gains.forward_max), (gains.backward, gains.backward_max))
+    first, second = (f"{mean:.3f} ({most:.3f})" if most < 1e4 else f"{mean:.2e} ({most:.2e})" for mean, most in pairs)
+    return first, second
+
+
+def _ages(report: AttentionReport) -> Table:
+    columns = ("block", "head", "itself", "2nd-10th", "11th-100th", "older", "mean age")
+    rows = [
+        (block, head, *_spans(share))
+        for block, heads in enumerate(report.share, start=1)
+        for head, share in enumerate(heads, start=1)
+    ]
+    rows.append(("all events alike", "", *_spans(report.uniform)))
+    return table(columns, rows, "attention of the newest event, by the key's place from the newest", columns[2:])
+
+
+def _spans(share: list[float]) -> tuple[str, ...]:
+    sums = (share[0], sum(share[1:10]), sum(share[10:100]), sum(share[100:]))
+    return (*(f"{part:.1%}" for part in sums), f"{sum(age * part for age, part in enumerate(share)):.1f}")
+
+
+def _intervals(report: TimeReport) -> Table:
+    """Buckets joined to a few bands of about equally many events."""
+    columns = ("interval from", "all events alike", *(f"block {n}" for n in range(1, len(report.share) + 1)), "logit")
+    rows = []
+    for first, last in _bands(report.uniform):
+        uniform = sum(report.uniform[first:last])
+        shares = [sum(sum(head[first:last]) for head in heads) / len(heads) for heads in report.share]
+        terms = [
+            sum(weight * value for weight, value in zip(report.uniform[first:last], head[first:last], strict=True))
+            for heads in report.term
+            for head in heads
+        ]
+        logit = sum(terms) / len(terms) / uniform
+        start = span(report.edges[first], report.unit)
+        rows.append((start, f"{uniform:.1%}", *(f"{share:.1%}" for share in shares), f"{logit:+.3f}"))
+    title = "attention by interval to the newest event, mean over heads; logit: what the interval adds, mean of all"
+    return table(columns, rows, title, columns[1:])
+
+
+def _bands(uniform: list[float]) -> list[tuple[int, int]]:
+    """Runs of buckets, first and end, each with about 1 / BANDS of the events; none without events."""
+    bands, first, held = [], 0, 0.0
+    for bucket, share in enumerate(uniform):
+        if not held and not share:
+            first = bucket + 1
+            continue
+        if held and share >= 1 / BANDS:
+            bands.append((first, bucket))
+            first, held = bucket, 0.0
+        held += share
+        if held >= 1 / BANDS:
+            bands.append((first, bucket + 1))
+            first, held = bucket + 1, 0.0
+    if held:
+        bands.append((first, len(uniform)))
+    return bands
+
+
+def span(amount: float, unit: str) -> str:
+    """An interval for reading.
+
+    >>> span(7200.0, "seconds"), span(3.0, "events")
+    ('2 h', '3 events')
+    """
+    if unit != "seconds":
+        return f"{amount:.4g} {unit}"
+    size, name = next(((size, name) for size, name in SECONDS if amount >= size), SECONDS[-1])
+    return f"{amount / size:.3g} {name}"
