@@ -4,7 +4,8 @@
     python benchmarks/quality.py report
 
 A run that was interrupted goes on; one that is finished is not done again. Run folders (settings, seed, data
-fingerprint, per-user results) stay in build/quality; `report` writes docs/results/quality.json and quality.md.
+fingerprint, per-user results) stay in build/quality; `report` puts them into docs/results/quality.json, beside the rows
+that are there already, and writes quality_table.md.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from ensue.significance import t_interval
 ROOT = Path(__file__).resolve().parents[1]
 RUNS, RESULTS = ROOT / "build" / "quality", ROOT / "docs" / "results"
 REPORTED = ("hr@10", "ndcg@10")
+# Suffixes of a metric: plain, and with the time of the request.
+PROTOCOLS = (("", "|qtime"), ("|uni100", "|uni100|qtime"))
 
 
 def open_store(name: str) -> SequenceStore:
@@ -52,8 +55,9 @@ def run(options: argparse.Namespace) -> None:
         started = time.monotonic()
         recommender = Recommender.from_config(config).fit(store, folder, [Printer(name)])
         for protocol in ("full", "uniform-100"):
-            if f"test/{protocol}" not in read_metrics(folder):
-                recommender.evaluate(store, "test", config.evaluate.replace(protocol=protocol), folder)
+            evaluation = config.evaluate.replace(protocol=protocol)
+            if f"test/{evaluation.key}" not in read_metrics(folder):
+                recommender.evaluate(store, "test", evaluation, folder)
         means = {k: v for e in read_metrics(folder).values() for k, v in e["metrics"].items() if "@10" in k}
         about = {"data": options.data, "preset": options.preset, "set": settings, "seed": seed}
         write_json(folder / "quality.json", {**about, "seconds": round(time.monotonic() - started, 1)})
@@ -80,6 +84,8 @@ class Printer:
 
 
 def report(options: argparse.Namespace) -> None:
+    published = json.loads((RESULTS / "quality.json").read_text()) if (RESULTS / "quality.json").exists() else []
+    known = {(row["data"], row["preset"], row["set"]): row for row in published}
     rows: dict[tuple[str, str, str], dict[str, Any]] = {}
     for path in sorted(RUNS.glob("*/quality.json")):
         about, folder = json.loads(path.read_text()), path.parent
@@ -96,12 +102,13 @@ def report(options: argparse.Namespace) -> None:
         for name, value in means.items():
             row["metrics"].setdefault(name, []).append(value)
     table, output = [], []
-    for (data, preset, changed), row in rows.items():
+    for (data, preset, changed), row in sorted({**known, **rows}.items()):
         cells = []
-        for suffix in ("", "|uni100"):
+        for plain, timed in PROTOCOLS:
             for metric in REPORTED:
-                values = np.array(row["metrics"].get(metric + suffix, []))
-                cells.append(_cell(values))
+                found = row["metrics"].get(metric + plain)
+                asked = row["metrics"].get(metric + timed, [])
+                cells.append(_cell(np.array(found)) if found else _cell(np.array(asked)) + " (query time)")
         epochs = "/".join(str(r["epochs"]) for r in row["runs"])
         table.append(f"| {data} | {preset} {changed} | {len(row['seeds'])} | {epochs} | " + " | ".join(cells) + " |")
         output.append({"data": data, "preset": preset, "set": changed, **row})

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ensue.artefact import Run, item_table, load_run, save_evaluation, save_run
-from ensue.batches.batch import SequenceBatch
+from ensue.batches.batch import SequenceBatch, query_times
 from ensue.data.interactions import Columns
 from ensue.data.prepare import PrepareConfig, prepare
 from ensue.data.readers import Source
@@ -164,7 +164,12 @@ class Recommender:
         save_run(Path(folder), self._run(), self.log)
 
     def recommend(
-        self, history: Sequence[ExternalId], k: int = 10, exclude_seen: bool = True, times: Sequence[int] | None = None
+        self,
+        history: Sequence[ExternalId],
+        k: int = 10,
+        exclude_seen: bool = True,
+        times: Sequence[int] | None = None,
+        at: int | None = None,
     ) -> Recommendations:
         """What comes next after a history.
 
@@ -174,9 +179,11 @@ class Recommender:
             k: how many; fewer come back when fewer are left.
             exclude_seen: leave out the items of the history.
             times: seconds since the epoch of each event, for models that read times.
+            at: seconds since the epoch of the request, for models trained with `query_time`.
 
         Raises:
             EnsueError: `k` is below 1, or the model was not fitted.
+            DataError: the model reads times, and they are not given.
         """
         run = self._run()
         if k < 1:
@@ -190,7 +197,7 @@ class Recommender:
         note = None
         if known.any():
             stamps = None if times is None else np.asarray(times, dtype=np.int64)[known]
-            scores_N = self._score(numbers[known], stamps)
+            scores_N = self._score(numbers[known], stamps, at)
         else:
             scores_N = torch.from_numpy(run.items["events"].to_numpy().copy()).float()
             note = "no known item in the history: these are the most popular items"
@@ -252,12 +259,14 @@ class Recommender:
             save_evaluation(Path(folder), run, data, part, config, standings)
         return standings.means(config), standings
 
-    def _score(self, numbers: np.ndarray, times: np.ndarray | None) -> torch.Tensor:
+    def _score(self, numbers: np.ndarray, times: np.ndarray | None, at: int | None) -> torch.Tensor:
         """Scores of all items after one history: [N]."""
         model = cast(Scorer, self._run().model)
         numbers = numbers[-model.maxlen :]
         times = None if times is None else times[-model.maxlen :]
-        batch = SequenceBatch.from_numpy(numbers, np.array([len(numbers)]), times)
+        lengths = np.array([len(numbers)])
+        asked = None if times is None or at is None else query_times(times, lengths, np.array([at]))
+        batch = SequenceBatch.from_numpy(numbers, lengths, times, query_times_P=asked)
         with torch.inference_mode():
             return model.score(batch.to(model_device(model)))[0].float().cpu()
 

@@ -33,6 +33,10 @@ def recommend(
     ] = None,
     user: Annotated[str | None, typer.Option("--user", metavar="ID", help="Someone of the data, by id.")] = None,
     data: Annotated[Path | None, typer.Option("--data", help="Store or log of --user; by default the run's.")] = None,
+    times: Annotated[
+        str | None, typer.Option("--times", metavar="T,T,...", help="Times of --history, in seconds since 1970.")
+    ] = None,
+    at: Annotated[int | None, typer.Option("--at", help="Time of the request, for models with query_time.")] = None,
     k: Count = 10,
     keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Allow items of the history.")] = False,
 ) -> dict[str, Any]:
@@ -43,12 +47,12 @@ def recommend(
 
     recommender = Recommender.load(folder)
     assert recommender.run is not None
-    times: list[int] | None = None
     if user is None:
         ids: list[Any] = list(split_list(history or ""))
+        stamps = None if times is None else seconds(times)
     else:
-        ids, times = history_of(data_of_run(folder, recommender.run, data, screen), user)
-    found = recommender.recommend(ids, k=k, exclude_seen=not keep_seen, times=times)
+        ids, stamps = history_of(data_of_run(folder, recommender.run, data, screen), user)
+    found = recommender.recommend(ids, k=k, exclude_seen=not keep_seen, times=stamps, at=at)
     known = _named(recommender.run, ids)
     screen.say("history, oldest first:" if ids else "history: empty")
     if len(known) > SHOWN:
@@ -93,6 +97,18 @@ def similar(
         "title": title,
         "items": [{"rank": rank, **asdict(entry)} for rank, entry in enumerate(found.items, start=1)],
     }
+
+
+def seconds(text: str) -> list[int]:
+    """The times of `--times`.
+
+    Raises:
+        ConfigError: one is not a whole number.
+    """
+    try:
+        return [int(part) for part in split_list(text)]
+    except ValueError:
+        raise ConfigError(f"--times must be whole seconds since 1970, separated by commas (got {text!r})") from None
 
 
 def items_table(items: Sequence[Recommendation], score: str = "score") -> Table:

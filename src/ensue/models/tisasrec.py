@@ -93,13 +93,13 @@ class TiSASRec(TiedEncoder):
             return times_P, times_P
         if batch.times_P is None:
             raise DataError(
-                "model tisasrec reads the events' times, and here are none: give them, or train with time = 'order' "
-                "(--time order), whose intervals count events"
+                "model tisasrec reads the events' times, and here are none: give them (times=, --times), or train with "
+                "time = 'order' (--time order), whose intervals count events"
             )
         if not self.query_time:
             return batch.times_P, batch.times_P
         if batch.query_times_P is None:
-            raise DataError("this model was trained with query_time: it needs the time of the request")
+            raise DataError("this model was trained with query_time: it needs the time of the request (at=, --at)")
         return batch.times_P, batch.query_times_P
 
 

@@ -1,0 +1,197 @@
+"""The depth study: do hyper-connection residuals mend what depth breaks?
+
+    python benchmarks/depth.py run --data ml-100k --depths 2 4 8 16 --seeds 0 1 2
+    python benchmarks/depth.py report
+
+Depth x residual, full softmax, the same budget of epochs for all. Every run keeps its log (loss, gradient norms), its
+test result, the per-user ranks and its gains; a finished one is not run again. Runs stay in build/depth; `report`
+writes docs/results/depth.json, the tables docs/results/depth_table.md and the pictures docs/results/depth-*.svg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from quality import ROOT, open_store
+
+from ensue.batches.batch import history_batch
+from ensue.data.split import Sequences, make_split
+from ensue.errors import TrainingError
+from ensue.files import write_json, write_text
+from ensue.inspect import gain_report
+from ensue.recipes import run_config
+from ensue.recommender import Recommender
+from ensue.significance import t_interval
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+RUNS, RESULTS = ROOT / "build" / "depth", ROOT / "docs" / "results"
+RESIDUALS = ("plain", "gated", "hc", "mhc", "mhc_lite")
+SETTINGS = {
+    "hidden_units": 32,
+    "maxlen": 50,
+    "dropout_rate": 0.2,
+    "loss": "ce",
+    "lr": 0.002,
+    "schedule": "cosine",
+    "warmup_steps": 50,
+    "patience": 0,
+}
+BUDGETS = {"ml-100k": {"num_epochs": 15, "batch_size": 64}, "ml-1m-sasrec": {"num_epochs": 12, "batch_size": 128}}
+GAIN_ROWS = 64
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train what is missing of the grid."""
+    torch.set_num_threads(options.threads)
+    store = open_store(options.data)
+    for seed in options.seeds:
+        for depth in options.depths:
+            for residual in options.residuals:
+                folder = RUNS / f"{options.data}-{depth}-{residual}-seed{seed}"
+                if not (folder / "depth.json").exists():
+                    budget = {"eval_epochs": 5, **BUDGETS[options.data]}
+                    values = {"num_blocks": depth, "residual": residual, "seed": seed, "threads": options.threads}
+                    one(store, {**SETTINGS, **budget, **values}, folder, {"data": options.data, **values})
+
+
+def one(store: Any, settings: dict[str, Any], folder: Path, about: dict[str, Any]) -> None:
+    """One cell of the grid and one seed; a run whose loss stops being finite is a result too."""
+    recommender = Recommender.from_config(run_config("sasrec", None, settings))
+    started = time.process_time()
+    try:
+        recommender.fit(store, folder)
+    except TrainingError as error:
+        write_json(folder / "depth.json", {**about, "failed": str(error)})
+        return
+    seconds = time.process_time() - started
+    metrics, _ = recommender.evaluate(store, folder=folder)
+    run = recommender.run
+    assert run is not None
+    test = make_split(store, recommender.config.split).test
+    histories = Sequences(store, test.users_B, test.start_B, test.stop_B)
+    gains = gain_report(
+        run.model, history_batch(histories, np.arange(min(GAIN_ROWS, len(test))), run.config.model.maxlen)
+    )
+    composite = None if gains.composite is None else vars_of(gains.composite)
+    log = recommender.log
+    result = {
+        **about,
+        "metrics": metrics,
+        "cpu_seconds_per_epoch": seconds / len(log),
+        "loss": log[-1]["loss"],
+        "gradient_norm": float(np.mean([record["gradient norm"] for record in log])),
+        "largest_gradient_norm": max(record["largest gradient norm"] for record in log),
+        "stream_norm": gains.sublayers[-1].stream_norm,
+        "composite_gain": composite,
+        "similarity": None if composite is None else gains.sublayers[-1].mixing.similarity,
+        "off_diagonal": None if composite is None else gains.sublayers[-1].mixing.off_diagonal,
+        "parameters": sum(p.numel() for p in run.model.parameters()),
+    }
+    write_json(folder / "depth.json", result)
+    print(folder.name, f"{metrics['ndcg@10']:.4f}", f"{result['cpu_seconds_per_epoch']:.1f} s", flush=True)
+
+
+def vars_of(gains: Any) -> dict[str, float]:
+    """The gains as plain numbers."""
+    return {name: float(getattr(gains, name)) for name in ("forward", "backward", "forward_max", "backward_max")}
+
+
+def report(_: argparse.Namespace) -> None:
+    """Tables and pictures of all runs."""
+    results = [json.loads(path.read_text()) for path in sorted(RUNS.glob("*/depth.json"))]
+    write_json(RESULTS / "depth.json", results)
+    text = []
+    for data in sorted({r["data"] for r in results}):
+        here = [r for r in results if r["data"] == data]
+        depths = sorted({r["num_blocks"] for r in here})
+        text += [
+            f"## {data}",
+            "",
+            "| blocks | residual | seeds | NDCG@10 | HR@10 | largest gradient norm | stream norm | ",
+        ]
+        text[-1] += "composite gain | stream similarity | CPU s / epoch |"
+        text.append("|---:|---|---:|---|---|---:|---:|---:|---:|---:|")
+        for depth in depths:
+            for residual in RESIDUALS:
+                cell = [r for r in here if r["num_blocks"] == depth and r["residual"] == residual]
+                if cell:
+                    text.append(row(depth, residual, cell))
+        text.append("")
+        draw(data, here, depths)
+    write_text(RESULTS / "depth_table.md", "\n".join(text) + "\n")
+    print("\n".join(text))
+
+
+def row(depth: int, residual: str, cell: list[dict[str, Any]]) -> str:
+    """A line of the table."""
+    good = [r for r in cell if "failed" not in r]
+    seeds = str(len(cell)) if len(good) == len(cell) else f"{len(cell)} ({len(cell) - len(good)} not finite)"
+    if not good:
+        return f"| {depth} | {residual} | {seeds} | - | - | - | - | - | - | - |"
+
+    def mean(name: str, form: str) -> str:
+        values = [r[name] for r in good if r[name] is not None]
+        return format(float(np.mean(values)), form) if values else "-"
+
+    gains = [r["composite_gain"]["forward"] for r in good if r["composite_gain"]]
+    cells = [spread([r["metrics"][name] for r in good]) for name in ("ndcg@10", "hr@10")]
+    cells += [mean("largest_gradient_norm", ".2f"), mean("stream_norm", ".1f")]
+    cells += [
+        f"{np.mean(gains):.3f}" if gains else "-",
+        mean("similarity", ".4f"),
+        mean("cpu_seconds_per_epoch", ".1f"),
+    ]
+    return f"| {depth} | {residual} | {seeds} | " + " | ".join(cells) + " |"
+
+
+def spread(values: list[float]) -> str:
+    """Mean and half-width of the 95 % interval."""
+    if len(values) == 1:
+        return f"{values[0]:.4f}"
+    interval = t_interval(np.array(values))
+    return f"{np.mean(values):.4f} ± {(interval.high - interval.low) / 2:.4f}"
+
+
+def draw(data: str, results: list[dict[str, Any]], depths: list[int]) -> None:
+    """NDCG@10 by depth, a line per residual, a dot per run."""
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    for number, residual in enumerate(RESIDUALS):
+        runs = [r for r in results if r["residual"] == residual and "failed" not in r]
+        means = [np.mean([r["metrics"]["ndcg@10"] for r in runs if r["num_blocks"] == d] or [np.nan]) for d in depths]
+        axes.plot(depths, means, color=f"C{number}", label=residual, marker="o", markersize=4)
+        axes.scatter([r["num_blocks"] for r in runs], [r["metrics"]["ndcg@10"] for r in runs], color=f"C{number}", s=8)
+    axes.set(xscale="log", xticks=depths, xticklabels=depths, xlabel="blocks", ylabel="NDCG@10, test, full ranking")
+    axes.minorticks_off()
+    axes.set_title(f"{data}: depth and residual")
+    axes.legend()
+    figure.savefig(RESULTS / f"depth-{data}.svg", metadata={"Date": None})
+    plt.close(figure)
+
+
+def main() -> None:
+    """Parse and go."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    runner = commands.add_parser("run")
+    runner.add_argument("--data", choices=sorted(BUDGETS), required=True)
+    runner.add_argument("--depths", type=int, nargs="+", default=[2, 4, 8, 16])
+    runner.add_argument("--residuals", nargs="+", choices=RESIDUALS, default=list(RESIDUALS))
+    runner.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    runner.add_argument("--threads", type=int, default=1)
+    runner.set_defaults(command=run)
+    commands.add_parser("report").set_defaults(command=report)
+    options = parser.parse_args()
+    options.command(options)
+
+
+if __name__ == "__main__":
+    main()
