@@ -18,6 +18,7 @@ from ensue.nn.residual import Carry
 from ensue.nn.sinkhorn import sinkhorn
 
 Mixture = Literal["hc", "mhc", "mhc_lite"]
+Read = Literal["mean", "one"]
 RMS_EPS = 1e-6
 GATE_START = 0.01
 PHI_STD = 0.02
@@ -25,6 +26,8 @@ PHI_STD = 0.02
 OFF_DIAGONAL = -3.0
 OFF_IDENTITY = -5.0
 MAX_STREAMS_OF_PERMUTATIONS = 5
+# Where one stream is read at the start, the share of each other one.
+OTHERS = 0.01
 
 
 class _NormalisedProjection(torch.autograd.Function):
@@ -73,14 +76,18 @@ class Mixing(nn.Module):
         streams: S, at least 2.
         mixture: how the coefficients are made of the projection.
         iterations: Sinkhorn's, for `mhc`.
-        sublayer: number of the sublayer in the trunk; `hc` starts by reading stream `sublayer mod S`.
+        sublayer: number of the sublayer in the trunk.
+        read: what it starts by reading: the `mean` of the streams (mHC), or `one`, stream `sublayer mod S` (`hc` always).
     """
 
     permutation_EM: Tensor
 
-    def __init__(self, hidden_units: int, streams: int, mixture: Mixture, iterations: int, sublayer: int) -> None:
+    def __init__(
+        self, hidden_units: int, streams: int, mixture: Mixture, iterations: int, sublayer: int, read: Read = "mean"
+    ) -> None:
         super().__init__()
         self.streams, self.mixture, self.iterations, self.sublayer = streams, mixture, iterations, sublayer
+        self.read: Read = read
         if mixture == "mhc_lite":
             table = torch.stack([torch.eye(streams)[list(order)].flatten() for order in permutations(range(streams))])
             self.register_buffer("permutation_EM", table.T.contiguous(), persistent=False)
@@ -101,7 +108,11 @@ class Mixing(nn.Module):
             post_S.fill_(1.0)
             res.copy_(torch.eye(self.streams).flatten())
         else:
-            pre_S.fill_(-math.log(self.streams - 1))
+            if self.read == "mean":
+                pre_S.fill_(-math.log(self.streams - 1))
+            else:
+                pre_S.fill_(-math.log(1 / OTHERS - 1))
+                pre_S[self.sublayer % self.streams] = math.log(1 / (OTHERS * (self.streams - 1)) - 1)
             post_S.zero_()
             if self.mixture == "mhc":
                 res.copy_(((1 - torch.eye(self.streams)) * OFF_DIAGONAL).flatten())
@@ -150,10 +161,12 @@ class HyperConnection(nn.Module):
     `sublayer` counts attention and feed-forward of every block; every sublayer has coefficients of its own.
     """
 
-    def __init__(self, hidden_units: int, streams: int, mixture: Mixture, iterations: int, sublayer: int) -> None:
+    def __init__(
+        self, hidden_units: int, streams: int, mixture: Mixture, iterations: int, sublayer: int, read: Read = "mean"
+    ) -> None:
         super().__init__()
         self.streams = streams
-        self.mixing = Mixing(hidden_units, streams, mixture, iterations, sublayer)
+        self.mixing = Mixing(hidden_units, streams, mixture, iterations, sublayer, read)
 
     def open(self, x_PD: Tensor) -> Tensor:
         """S copies: [P, S, D]."""

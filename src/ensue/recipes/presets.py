@@ -115,9 +115,9 @@ def sasrec_paper_sparse() -> Values:
     }
 
 
-@_recipe("sasrec-ce", "ML-1M, full: NDCG@10 .163 after 46 epochs, still rising; 25 s an epoch on one core")
+@_recipe("sasrec-ce", "ML-1M, full: HR@10 .316, NDCG@10 .183; 42 epochs of 60 s on one core")
 def sasrec_ce() -> Values:
-    """SASRec with the full softmax: the best without times on catalogues up to some hundred thousand items."""
+    """SASRec with the full softmax over whole histories: for catalogues up to some hundred thousand items."""
     return {
         "model": {"name": "sasrec", "hidden_units": 128, "dropout_rate": 0.2},
         "objective": {"loss": "ce"},
@@ -155,7 +155,7 @@ def gsasrec() -> Values:
     }
 
 
-@_recipe("tisasrec-paper", "not measured by us yet")
+@_recipe("tisasrec-paper", "ML-1M, uniform-100: HR@10 .803, NDCG@10 .578; 5 s an epoch on one core")
 def tisasrec_paper() -> Values:
     """TiSASRec as published for MovieLens-1M (Li et al. 2020): BCE, one negative, maxlen 50, the authors' norm."""
     return {
