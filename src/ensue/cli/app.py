@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from ensue.cli import compare, datasets, demo, doctor, evaluate, prepare, presets, recommend, train
+from ensue.cli import compare, datasets, demo, doctor, evaluate, import_, prepare, presets, recommend, train
 from ensue.cli import inspect as look
 from ensue.cli.flags import Flag, settings_of
 from ensue.cli.output import Screen
@@ -70,6 +70,7 @@ ENTRIES = (
     Entry(("similar",), recommend.similar, ("ensue similar runs/sasrec --item 1193",)),
     Entry(("inspect",), look.run, ("ensue inspect runs/sasrec", "ensue inspect runs/mhc --users 1000 --json")),
     Entry(("compare",), compare.run, ("ensue compare runs/sasrec runs/markov",)),
+    Entry(("import",), import_.run, ("ensue import SASRec.epoch=200.pth --norm post --out runs/imported",)),
     Entry(
         ("data", "check"),
         doctor.run,

@@ -77,7 +77,7 @@ class Mixing(nn.Module):
         mixture: how the coefficients are made of the projection.
         iterations: Sinkhorn's, for `mhc`.
         sublayer: number of the sublayer in the trunk.
-        read: what it starts by reading: the `mean` of the streams (mHC), or `one`, stream `sublayer mod S` (`hc` always).
+        read: what it starts by reading: the streams' `mean` (mHC), or `one`, stream `sublayer mod S` (`hc` always).
     """
 
     permutation_EM: Tensor
