@@ -34,10 +34,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 RUNS, RESULTS = ROOT / "build" / "depth", ROOT / "docs" / "results"
-VARIANTS: dict[str, dict[str, Any]] = {
-    **{name: {"residual": name} for name in ("plain", "gated", "hc", "mhc", "mhc_lite")},
-    "mhc reading one": {"residual": "mhc", "mhc_read": "one"},
-}
+RESIDUALS = ("plain", "gated", "hc", "mhc", "mhc_lite")
 SETTINGS = {
     "hidden_units": 32,
     "maxlen": 50,
@@ -48,23 +45,26 @@ SETTINGS = {
     "warmup_steps": 50,
     "patience": 0,
 }
-BUDGETS = {"ml-100k": {"num_epochs": 15, "batch_size": 64}, "ml-1m-sasrec": {"num_epochs": 12, "batch_size": 128}}
+BUDGETS = {
+    "ml-100k": {"num_epochs": 15, "batch_size": 64},
+    "ml-100k-long": {"num_epochs": 60, "batch_size": 64},
+    "ml-1m-sasrec": {"num_epochs": 12, "batch_size": 128},
+}
 GAIN_ROWS = 64
 
 
 def run(options: argparse.Namespace) -> None:
     """Train what is missing of the grid."""
     torch.set_num_threads(options.threads)
-    store = open_store(options.data)
+    store = open_store(options.data.removesuffix("-long"))
     for seed in options.seeds:
         for depth in options.depths:
             for residual in options.residuals:
-                folder = RUNS / f"{options.data}-{depth}-{residual.replace(' ', '-')}-seed{seed}"
+                folder = RUNS / f"{options.data}-{depth}-{residual}-seed{seed}"
                 if not (folder / "depth.json").exists():
                     budget = {"eval_epochs": 5, **BUDGETS[options.data]}
-                    values = {"num_blocks": depth, "seed": seed, "threads": options.threads}
-                    settings = {**SETTINGS, **budget, **values, **VARIANTS[residual]}
-                    one(store, settings, folder, {"data": options.data, **values, "residual": residual})
+                    values = {"num_blocks": depth, "residual": residual, "seed": seed, "threads": options.threads}
+                    one(store, {**SETTINGS, **budget, **values}, folder, {"data": options.data, **values})
 
 
 def one(store: Any, settings: dict[str, Any], folder: Path, about: dict[str, Any]) -> None:
@@ -127,7 +127,7 @@ def report(_: argparse.Namespace) -> None:
         text[-1] += "composite gain | stream similarity | CPU s / epoch |"
         text.append("|---:|---|---:|---|---|---:|---:|---:|---:|---:|")
         for depth in depths:
-            for residual in VARIANTS:
+            for residual in RESIDUALS:
                 cell = [r for r in here if r["num_blocks"] == depth and r["residual"] == residual]
                 if cell:
                     text.append(row(depth, residual, cell))
@@ -170,7 +170,7 @@ def spread(values: list[float]) -> str:
 def draw(data: str, results: list[dict[str, Any]], depths: list[int]) -> None:
     """NDCG@10 by depth, a line per residual, a dot per run."""
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    for number, residual in enumerate(VARIANTS):
+    for number, residual in enumerate(RESIDUALS):
         runs = [r for r in results if r["residual"] == residual and "failed" not in r]
         means = [np.mean([r["metrics"]["ndcg@10"] for r in runs if r["num_blocks"] == d] or [np.nan]) for d in depths]
         axes.plot(depths, means, color=f"C{number}", label=residual, marker="o", markersize=4)
@@ -190,7 +190,7 @@ def main() -> None:
     runner = commands.add_parser("run")
     runner.add_argument("--data", choices=sorted(BUDGETS), required=True)
     runner.add_argument("--depths", type=int, nargs="+", default=[2, 4, 8, 16])
-    runner.add_argument("--residuals", nargs="+", choices=sorted(VARIANTS), default=list(VARIANTS))
+    runner.add_argument("--residuals", nargs="+", choices=RESIDUALS, default=list(RESIDUALS))
     runner.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     runner.add_argument("--threads", type=int, default=1)
     runner.set_defaults(command=run)

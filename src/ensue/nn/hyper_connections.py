@@ -18,7 +18,6 @@ from ensue.nn.residual import Carry
 from ensue.nn.sinkhorn import sinkhorn
 
 Mixture = Literal["hc", "mhc", "mhc_lite"]
-Read = Literal["mean", "one"]
 RMS_EPS = 1e-6
 GATE_START = 0.01
 PHI_STD = 0.02
@@ -26,8 +25,6 @@ PHI_STD = 0.02
 OFF_DIAGONAL = -3.0
 OFF_IDENTITY = -5.0
 MAX_STREAMS_OF_PERMUTATIONS = 5
-# Where one stream is read at the start, the share of each other one.
-OTHERS = 0.01
 
 
 class _NormalisedProjection(torch.autograd.Function):
@@ -76,18 +73,14 @@ class Mixing(nn.Module):
         streams: S, at least 2.
         mixture: how the coefficients are made of the projection.
         iterations: Sinkhorn's, for `mhc`.
-        sublayer: number of the sublayer in the trunk.
-        read: what it starts by reading: the streams' `mean` (mHC), or `one`, stream `sublayer mod S` (`hc` always).
+        sublayer: number of the sublayer in the trunk; `hc` starts by reading stream `sublayer mod S`.
     """
 
     permutation_EM: Tensor
 
-    def __init__(
-        self, hidden_units: int, streams: int, mixture: Mixture, iterations: int, sublayer: int, read: Read = "mean"
-    ) -> None:
+    def __init__(self, hidden_units: int, streams: int, mixture: Mixture, iterations: int, sublayer: int) -> None:
         super().__init__()
         self.streams, self.mixture, self.iterations, self.sublayer = streams, mixture, iterations, sublayer
-        self.read: Read = read
         if mixture == "mhc_lite":
             table = torch.stack([torch.eye(streams)[list(order)].flatten() for order in permutations(range(streams))])
             self.register_buffer("permutation_EM", table.T.contiguous(), persistent=False)
@@ -108,11 +101,7 @@ class Mixing(nn.Module):
             post_S.fill_(1.0)
             res.copy_(torch.eye(self.streams).flatten())
         else:
-            if self.read == "mean":
-                pre_S.fill_(-math.log(self.streams - 1))
-            else:
-                pre_S.fill_(-math.log(1 / OTHERS - 1))
-                pre_S[self.sublayer % self.streams] = math.log(1 / (OTHERS * (self.streams - 1)) - 1)
+            pre_S.fill_(-math.log(self.streams - 1))
             post_S.zero_()
             if self.mixture == "mhc":
                 res.copy_(((1 - torch.eye(self.streams)) * OFF_DIAGONAL).flatten())
@@ -161,12 +150,10 @@ class HyperConnection(nn.Module):
     `sublayer` counts attention and feed-forward of every block; every sublayer has coefficients of its own.
     """
 
-    def __init__(
-        self, hidden_units: int, streams: int, mixture: Mixture, iterations: int, sublayer: int, read: Read = "mean"
-    ) -> None:
+    def __init__(self, hidden_units: int, streams: int, mixture: Mixture, iterations: int, sublayer: int) -> None:
         super().__init__()
         self.streams = streams
-        self.mixing = Mixing(hidden_units, streams, mixture, iterations, sublayer, read)
+        self.mixing = Mixing(hidden_units, streams, mixture, iterations, sublayer)
 
     def open(self, x_PD: Tensor) -> Tensor:
         """S copies: [P, S, D]."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ensue.batches.layout import Layout
 from ensue.config import Config
 from ensue.nn.block import LAYER_NORM_EPS, Block, Norm
-from ensue.nn.hyper_connections import MAX_STREAMS_OF_PERMUTATIONS, HyperConnection, Read
+from ensue.nn.hyper_connections import MAX_STREAMS_OF_PERMUTATIONS, HyperConnection
 from ensue.nn.residual import GatedResidual, PlainResidual, Residual, ResidualName
 from ensue.nn.time_attention import Relations
 
@@ -26,9 +26,6 @@ class TrunkConfig(Config):
     residual: ResidualName = Field("plain", description="how sublayers join the stream; mhc: manifold-constrained")
     mhc_expansion_rate: int = Field(4, ge=2, le=16, description="residual streams of hc, mhc and mhc_lite")
     mhc_sinkhorn_iter: int = Field(20, ge=1, description="mhc: Sinkhorn iterations")
-    mhc_read: Read = Field(
-        "mean", description="mhc, mhc_lite: a sublayer starts by reading all streams, or one in turn"
-    )
 
     @model_validator(mode="after")
     def _check_trunk(self) -> TrunkConfig:
@@ -54,7 +51,7 @@ def make_residual(config: TrunkConfig, sublayer: int) -> nn.Module:
     if config.residual == "gated":
         return GatedResidual(config.hidden_units)
     streams, iterations = config.mhc_expansion_rate, config.mhc_sinkhorn_iter
-    return HyperConnection(config.hidden_units, streams, config.residual, iterations, sublayer, config.mhc_read)
+    return HyperConnection(config.hidden_units, streams, config.residual, iterations, sublayer)
 
 
 class Trunk(nn.Module):
