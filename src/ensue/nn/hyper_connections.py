@@ -33,7 +33,7 @@ class _NormalisedProjection(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_PF: Tensor, phi_EF: Tensor) -> Tensor:
         scale_P = torch.linalg.vector_norm(x_PF, dim=1).square_().div_(x_PF.shape[1]).add_(RMS_EPS).rsqrt_()
-        raw_EP = phi_EF @ x_PF.T
+        raw_EP = (x_PF @ phi_EF.T).T.contiguous()
         ctx.save_for_backward(x_PF, phi_EF, scale_P, raw_EP)
         product: Tensor = raw_EP * scale_P
         return product
@@ -43,7 +43,7 @@ class _NormalisedProjection(torch.autograd.Function):
         x_PF, phi_EF, scale_P, raw_EP = ctx.saved_tensors
         inner_P = (grads[0] * raw_EP).sum(0).mul_(scale_P.pow(3)).div_(x_PF.shape[1])
         grad_EP = grads[0] * scale_P
-        grad_x = torch.addcmul(grad_EP.T @ phi_EF, x_PF, inner_P[:, None], value=-1)
+        grad_x = (grad_EP.T.contiguous() @ phi_EF).addcmul_(x_PF, inner_P[:, None], value=-1)
         return grad_x, grad_EP @ x_PF
 
 
@@ -166,7 +166,8 @@ class HyperConnection(nn.Module):
         with torch.autocast(state.device.type, enabled=False):
             mixed_PQD = torch.bmm(weights_PQS, state.to(weights_PQS.dtype))
         x_PQD, carry_PSD = torch.split(mixed_PQD, [1, self.streams], 1)
-        return x_PQD[:, 0], (carry_PSD, post_PS)
+        # Contiguous, for what comes next makes several passes over it.
+        return x_PQD[:, 0].contiguous(), (carry_PSD, post_PS)
 
     def write(self, carry: Carry, y_PD: Tensor, replaces: Tensor | None = None) -> Tensor:
         """Each stream gets its share of what the sublayer adds."""
