@@ -95,7 +95,8 @@ def pickle_breaks(source: ast.Module) -> list[str]:
                 found.append(f"line {node.lineno}: imports {name}")
         if isinstance(node, ast.ImportFrom) and node.module == "torch":
             found += [f"line {node.lineno}: torch.{n.name}" for n in node.names if n.name in {"load", "save"}]
-        if isinstance(node, ast.Attribute) and ast.unparse(node) in {"torch.load", "torch.save"} and node not in harmless:
+        named = isinstance(node, ast.Attribute) and ast.unparse(node) in {"torch.load", "torch.save"}
+        if named and node not in harmless:
             found.append(f"line {node.lineno}: {ast.unparse(node)}")
         if isinstance(node, ast.keyword) and node.arg == "allow_pickle" and ast.unparse(node.value) != "False":
             found.append(f"line {node.value.lineno}: allow_pickle")

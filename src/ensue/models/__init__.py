@@ -1,6 +1,6 @@
 """One file per model. Importing this package registers them all."""
 
-from ensue.models import markov, popularity, sasrec, tisasrec
+from ensue.models import markov, padded, popularity, sasrec, tisasrec
 from ensue.models.base import MODELS, CountedModel, Encoder, ModelConfig, Scorer, build_model, model_config
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "build_model",
     "markov",
     "model_config",
+    "padded",
     "popularity",
     "sasrec",
     "tisasrec",

@@ -1,0 +1,145 @@
+"""The classic command line's flags, as SASRec.pytorch and TiSASRec.pytorch spell them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+RULE = """\
+Two generations of this command line have different defaults, and the data tells them apart. Two-column data
+("user item") without any --no_* flag: the older one, SASRec with plain residuals; --use_mhc or any --mhc_* flag
+switches mHC on. Data with timestamps, or any --no_* flag: the newer one, where time (if there are timestamps) and
+mHC are on unless --no_time or --no_mhc switches them off. The first line printed is always the model that came of it.
+Flags that contradict each other, and --use_time without timestamps, are errors.
+
+Data is read from data/<dataset>.txt, relative to the working directory: "user item" in the order of the file;
+"user item timestamp" or "user item rating timestamp", where users and items with fewer than 5 events are left out, as
+TiSASRec does. Without such a file <dataset> is a public dataset's name (see `ensue datasets`). The trained model is
+written to <dataset>_<train_dir>/, a run folder for `ensue recommend`; an interrupted run there goes on."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The flags as given; None is a flag that was not given, and whose default depends on the model.
+
+    Attributes:
+        dataset: data/<dataset>.txt, or a public dataset.
+        train_dir: the run folder is <dataset>_<train_dir>.
+        device: cuda, cpu, ...
+        batch_size: windows per step.
+        lr: learning rate.
+        dropout_rate: dropout.
+        l2_emb: times the sum of squares of the item vectors.
+        maxlen: newest events read.
+        hidden_units: width.
+        num_blocks: blocks.
+        num_epochs: epochs at most.
+        num_heads: heads.
+        inference_only: evaluate `state_dict_path`, train nothing.
+        state_dict_path: a .pth file or a run folder.
+        norm_first: normalise before each sublayer.
+        use_time: ask for TiSASRec.
+        no_time: ask for SASRec.
+        time_span: the largest interval.
+        time_unit: seconds of an interval's unit.
+        use_mhc: ask for mHC residuals.
+        no_mhc: ask for plain residuals.
+        mhc_expansion_rate: residual streams.
+        mhc_sinkhorn_iter: Sinkhorn iterations.
+        use_amp: mixed precision.
+        multi_gpu: several processes, under torchrun.
+    """
+
+    dataset: str
+    train_dir: str
+    device: str = "cuda"
+    batch_size: int = 128
+    lr: float = 0.001
+    dropout_rate: float = 0.2
+    l2_emb: float = 0.0
+    maxlen: int | None = None
+    hidden_units: int | None = None
+    num_blocks: int | None = None
+    num_epochs: int | None = None
+    num_heads: int | None = None
+    inference_only: bool = False
+    state_dict_path: str | None = None
+    norm_first: bool | None = None
+    use_time: bool = False
+    no_time: bool = False
+    time_span: int | None = None
+    time_unit: int | None = None
+    use_mhc: bool = False
+    no_mhc: bool = False
+    mhc_expansion_rate: int | None = None
+    mhc_sinkhorn_iter: int | None = None
+    use_amp: bool = False
+    multi_gpu: bool = False
+
+
+def parse(words: Sequence[str] | None = None) -> Arguments:
+    """Read a command line.
+
+    Args:
+        words: the arguments; those of the process by default.
+
+    Raises:
+        SystemExit: a wrong flag or value (status 2), or `--help`.
+    """
+    found = _parser().parse_args(words)
+    return Arguments(**{field.name: getattr(found, field.name) for field in fields(Arguments)})
+
+
+def boolean(text: str) -> bool:
+    """`true` or `false`, as SASRec.pytorch reads them.
+
+    Raises:
+        ArgumentTypeError: anything else.
+    """
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"true or false is due (got {text!r})")
+    return text.lower() == "true"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="main.py",
+        description="Train or evaluate SASRec and TiSASRec, with plain or mHC residuals.",
+        epilog=RULE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--dataset", required=True, help="data/<dataset>.txt, or the name of a public dataset")
+    add("--train_dir", required=True, help="the run folder is <dataset>_<train_dir>")
+    add("--batch_size", type=int, default=128, help="sequences per step (128)")
+    add("--lr", type=float, default=0.001, help="learning rate (0.001)")
+    add("--maxlen", type=int, help="newest events that the model reads (SASRec 200, TiSASRec 50)")
+    add("--hidden_units", type=int, help="width (50)")
+    add("--num_blocks", type=int, help="blocks (2)")
+    add("--num_epochs", type=int, help="epochs (SASRec 1000, TiSASRec 201)")
+    add("--num_heads", type=int, help="attention heads (1)")
+    add("--dropout_rate", type=float, default=0.2, help="dropout (0.2)")
+    add("--l2_emb", type=float, default=0.0, help="L2 penalty on the item vectors (0)")
+    add("--device", default="cuda", help="cuda (falls back to cpu), cuda:1, cpu, mps, auto (cuda)")
+    add("--state_dict_path", help="a .pth file or a run folder to evaluate, or to start training from")
+    add("--time_span", type=int, help="TiSASRec: the largest interval (256)")
+    add("--time_unit", type=int, help="TiSASRec: seconds of an interval's unit; 0: the smallest gap of the history (0)")
+    add("--mhc_expansion_rate", type=int, help="mHC: residual streams (4)")
+    add("--mhc_sinkhorn_iter", type=int, help="mHC: Sinkhorn iterations (20)")
+    switches = {
+        "inference_only": "evaluate --state_dict_path and train nothing",
+        "norm_first": "normalise before each sublayer (mHC: true; SASRec: after it; TiSASRec: as its authors)",
+        "use_time": "TiSASRec: attention knows the time between events",
+        "no_time": "SASRec, whatever the data holds",
+        "use_mhc": "manifold-constrained hyper-connections for residuals",
+        "no_mhc": "plain residuals",
+        "use_amp": "mixed precision: bf16, or fp16 on GPUs without it",
+        "multi_gpu": "several processes; start them with torchrun --nproc-per-node N main.py ...",
+    }
+    for name, text in switches.items():
+        default = None if name == "norm_first" else False
+        add(f"--{name}", type=boolean, nargs="?", const=True, default=default, metavar="true|false", help=text)
+    add("--local-rank", "--local_rank", type=int, help=argparse.SUPPRESS)  # torch.distributed.launch's; unused
+    return parser

@@ -1,0 +1,92 @@
+"""The classic program's data: `data/<dataset>.txt` in the forms of those repositories, else a public dataset."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ensue.data.catalog import load_dataset
+from ensue.data.interactions import NONE, Columns
+from ensue.data.prepare import PrepareConfig, prepare
+from ensue.data.readers import open_table
+from ensue.data.store import SequenceStore
+from ensue.errors import ConfigError, DataError
+
+# Columns of a file -> their meaning.
+FORMS = {
+    2: Columns(user="1", item="2", time=NONE, rating=NONE, header=False),
+    3: Columns(user="1", item="2", time="3", rating=NONE, header=False),
+    4: Columns(user="1", item="2", rating="3", time="4", header=False),
+}
+# TiSASRec.pytorch counts once, on the whole file.
+TISASREC = PrepareConfig(min_user_events=5, min_item_events=5, filter="single")
+# Names that SASRec.pytorch gives its files -> public datasets.
+ALIASES = {"Beauty": "amazon-beauty", "Video": "amazon-games", "Steam": "steam"}
+
+
+def read_data(dataset: str, folder: Path = Path("data")) -> tuple[SequenceStore, str]:
+    """Read a dataset.
+
+    Args:
+        dataset: the name.
+        folder: where `<dataset>.txt` is.
+
+    Returns:
+        The store, in memory, and one line on what was read.
+
+    Raises:
+        DataError: there is no such file and no such dataset, or it cannot be read.
+    """
+    path = folder / f"{dataset}.txt"
+    if not path.is_file():
+        store = _public(dataset, path)
+        return store, f"data: public dataset {ALIASES.get(dataset, dataset)}, {_size(store)}"
+    count = len(open_table(path, header=False).names)
+    if count not in FORMS:
+        raise DataError(
+            f"{path}: {count} columns; due are 2 (user item), 3 (user item timestamp) or 4 (user item rating timestamp)"
+        )
+    store, report = prepare(path, None, FORMS[count], PrepareConfig() if count == 2 else TISASREC)
+    dropped = ", ".join(f"{rows:,} rows left out: {reason}" for reason, rows in report.dropped.items())
+    return store, f"data: {path}, {_size(store)}" + (f" ({dropped})" if dropped else "")
+
+
+def _public(dataset: str, path: Path) -> SequenceStore:
+    try:
+        return load_dataset(ALIASES.get(dataset, dataset))
+    except ConfigError as error:
+        raise DataError(f"there is no file {path}, and no public dataset: {error}") from None
+
+
+def _size(store: SequenceStore) -> str:
+    times = "no timestamps" if store.times is None else "timestamps"
+    mean = store.num_events / store.num_users
+    return (
+        f"{store.num_users:,} users, {store.num_items:,} items, {store.num_events:,} events, {times}, "
+        f"mean length {mean:.2f}"
+    )
+
+
+def in_user_units(store: SequenceStore) -> SequenceStore:
+    """A store whose times are those of TiSASRec.pytorch: in units of the user's smallest gap, counted from 1.
+
+    The gap is over the whole history, held-out events included. Only for the scores of that program: it lets the
+    held-out events' times into the scale.
+
+    Raises:
+        DataError: the store has no times.
+    """
+    if store.times is None:
+        raise DataError("the time units of TiSASRec need timestamps, and the data has none")
+    times_E = store.times.astype(np.int64)
+    user_E = np.repeat(np.arange(store.num_users), store.lengths)
+    gap_E = np.diff(times_E)
+    within = (user_E[1:] == user_E[:-1]) & (gap_E != 0)
+    unit_U = np.full(store.num_users, np.iinfo(np.int64).max)
+    np.minimum.at(unit_U, user_E[1:][within], gap_E[within])
+    unit_U[unit_U == np.iinfo(np.int64).max] = 1
+    first_E = times_E[store.offsets[:-1]][user_E]
+    units_E = np.rint((times_E - first_E) / unit_U[user_E]).astype(np.int64) + 1
+    return replace(store, times=units_E, folder=None, recorded=None)

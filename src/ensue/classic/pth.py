@@ -1,0 +1,276 @@
+"""State dicts of SASRec.pytorch and TiSASRec.pytorch (`.pth` files), read safely and mapped to models of ours.
+
+A file is read with `weights_only`, so nothing in it can run; its names, shapes and values are checked against what
+those programs write. Three things it does not hold: where layers are normalised, the number of heads, and external ids.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ensue.data.vocabulary import Vocabulary
+from ensue.errors import ArtefactError, ConfigError, DataError
+from ensue.models import ModelConfig, build_model
+from ensue.models.padded import PaddedSASRecConfig, PaddedTiSASRecConfig
+from ensue.nn.block import Norm
+
+Tensors = dict[str, Tensor]
+Shapes = dict[str, tuple[int, ...]]
+# A depth that nobody has trained; more would only make a hostile file slow to refuse.
+MAX_BLOCKS = 1000
+
+
+@dataclass(frozen=True)
+class PthOptions:
+    """What a file does not hold; None is the file's own word or the usual value.
+
+    Attributes:
+        norm: where layers are normalised: "original" before May 2025, then "post", or "pre" with `--norm_first`.
+        num_heads: attention heads; by default `head=` of the file's name, else 1.
+        maxlen: must be the file's, where given.
+        time_unit: TiSASRec: seconds of an interval's unit; 0: each row's smallest gap.
+    """
+
+    norm: Norm | None = None
+    num_heads: int | None = None
+    maxlen: int | None = None
+    time_unit: int = 0
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A model from a `.pth` file.
+
+    Attributes:
+        model: the model, in evaluation mode.
+        config: its settings.
+        origin: which program and generation wrote the file.
+        norm_assumed: the file fits several normalisations, and nobody said which.
+        epoch: `epoch=` of the file's name; 0 without.
+    """
+
+    model: nn.Module
+    config: ModelConfig
+    origin: str
+    norm_assumed: bool
+    epoch: int
+
+
+def read_pth(path: Path, options: PthOptions | None = None, item_ids: Vocabulary | None = None) -> Imported:
+    """Read a `.pth` file as a model that gives the scores its own program gives.
+
+    Args:
+        path: the file.
+        options: what the file does not hold.
+        item_ids: the items of the data; by default the file's own 1..N.
+
+    Raises:
+        ArtefactError: the file is missing, is not such a state dict, or a tensor has the wrong name, shape or values.
+        DataError: the items are not the file's.
+        ConfigError: a setting does not fit the file.
+    """
+    options = options or PthOptions()
+    tensors = load_tensors(path)
+    if "abs_pos_K_emb.weight" in tensors:
+        config, state, origin, assumed = _tisasrec(path, tensors, options)
+    elif "pos_emb.weight" in tensors:
+        config, state, origin, assumed = _sasrec(path, tensors, options)
+    else:
+        raise ArtefactError(
+            f"{path}: neither SASRec.pytorch's (pos_emb.weight) nor TiSASRec.pytorch's (abs_pos_K_emb.weight); "
+            f"it holds {', '.join(sorted(tensors)[:5])}"
+        )
+    due = options.maxlen or _named(path, "maxlen")
+    if due is not None and due != config.maxlen:
+        raise ArtefactError(f"{path}: its position vectors are those of maxlen {config.maxlen} (got maxlen {due})")
+    if item_ids is not None:
+        by_id = isinstance(config, PaddedSASRecConfig)
+        state["items.weight"] = _items_of(path, state["items.weight"], item_ids, by_id)
+    model = build_model(config, len(state["items.weight"]) - 1)
+    model.load_state_dict(state)
+    return Imported(model.eval(), config, origin, assumed, _named(path, "epoch") or 0)
+
+
+def load_tensors(path: Path) -> Tensors:
+    """The tensors of a `.pth` file, in float32.
+
+    Raises:
+        ArtefactError: not a plain state dict, or a value that is NaN or infinite.
+    """
+    if not path.is_file():
+        raise ArtefactError(f"{path}: no such file")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the loader has no error class of its own for broken and for refused files
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ArtefactError(f"{path}: not a state dict that can be read safely ({reason[:200]})") from None
+    if not isinstance(loaded, dict) or not loaded:
+        raise ArtefactError(f"{path}: holds a {type(loaded).__name__}, a state dict is due")
+    tensors = {}
+    for name, value in loaded.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor) or not value.is_floating_point():
+            raise ArtefactError(f"{path}: entry {str(name)[:60]!r} is not a tensor of numbers; a state dict is due")
+        if not bool(torch.isfinite(value).all()):
+            raise ArtefactError(f"{path}: tensor {name!r} has a value that is NaN or infinite")
+        tensors[name] = value.detach().float()
+    return tensors
+
+
+def _sasrec(path: Path, tensors: Tensors, options: PthOptions) -> tuple[ModelConfig, Tensors, str, bool]:
+    width, blocks, shapes = _common_shapes(path, tensors)
+    rows = _rows(path, tensors, "pos_emb.weight", width)
+    shapes["pos_emb.weight"] = (rows, width)
+    for i in range(blocks):
+        at = f"attention_layers.{i}."
+        shapes |= {f"{at}in_proj_weight": (3 * width, width), f"{at}in_proj_bias": (3 * width,)}
+        shapes |= {f"{at}out_proj.weight": (width, width), f"{at}out_proj.bias": (width,)}
+    _check_shapes(path, tensors, shapes)
+    table = tensors["pos_emb.weight"]
+    # Since 2024 positions count from 1, and row 0, the padding's, is zero; before, row 0 is the leftmost place.
+    is_older = bool(table[0].any())
+    if not is_older and bool(tensors["item_emb.weight"][0].any()):
+        raise ArtefactError(f"{path}: row 0 of tensor 'item_emb.weight', the padding, must be zero as that of pos_emb")
+    norm: Norm = options.norm or ("original" if is_older else "post")
+    config = PaddedSASRecConfig.parse(
+        {
+            "maxlen": rows if is_older else rows - 1,
+            "clear_padding": is_older,
+            **_trunk_settings(path, options, norm, width, blocks),
+        },
+        str(path),
+    )
+    state = _common_state(tensors, blocks)
+    state["positions.table"] = (table if is_older else table[1:]).flip(0)
+    for i in range(blocks):
+        old, new = f"attention_layers.{i}.", f"trunk.blocks.{i}.attention."
+        state[f"{new}qkv.weight"] = tensors[f"{old}in_proj_weight"]
+        state[f"{new}qkv.bias"] = tensors[f"{old}in_proj_bias"]
+        state[f"{new}out.weight"] = tensors[f"{old}out_proj.weight"]
+        state[f"{new}out.bias"] = tensors[f"{old}out_proj.bias"]
+    origin = f"SASRec.pytorch, code {'before' if is_older else 'since'} June 2024"
+    return config, state, origin, options.norm is None and not is_older
+
+
+def _tisasrec(path: Path, tensors: Tensors, options: PthOptions) -> tuple[ModelConfig, Tensors, str, bool]:
+    width, blocks, shapes = _common_shapes(path, tensors)
+    maxlen = _rows(path, tensors, "abs_pos_K_emb.weight", width)
+    spans = _rows(path, tensors, "time_matrix_V_emb.weight", width)
+    shapes |= {"abs_pos_K_emb.weight": (maxlen, width), "abs_pos_V_emb.weight": (maxlen, width)}
+    shapes["time_matrix_V_emb.weight"] = (spans, width)
+    # The first published file has rows for intervals that the program cuts off, and never reads.
+    longer = max(spans, _rows(path, tensors, "time_matrix_K_emb.weight", width))
+    shapes["time_matrix_K_emb.weight"] = (longer, width)
+    for i in range(blocks):
+        for part in "QKV":
+            at = f"attention_layers.{i}.{part}_w."
+            shapes |= {f"{at}weight": (width, width), f"{at}bias": (width,)}
+    _check_shapes(path, tensors, shapes)
+    if options.norm not in (None, "original"):
+        raise ConfigError(f"{path}: TiSASRec.pytorch normalises in the original form alone (got norm {options.norm!r})")
+    config = PaddedTiSASRecConfig.parse(
+        {
+            "maxlen": maxlen,
+            "time_span": spans - 1,
+            "time_unit": options.time_unit,
+            **_trunk_settings(path, options, "original", width, blocks),
+        },
+        str(path),
+    )
+    state = _common_state(tensors, blocks)
+    state["relations.position_keys"] = tensors["abs_pos_K_emb.weight"].flip(0)
+    state["relations.position_values"] = tensors["abs_pos_V_emb.weight"].flip(0)
+    state["relations.interval_keys"] = tensors["time_matrix_K_emb.weight"][:spans]
+    state["relations.interval_values"] = tensors["time_matrix_V_emb.weight"]
+    for i in range(blocks):
+        old, new = f"attention_layers.{i}.", f"trunk.blocks.{i}.attention."
+        for end in ("weight", "bias"):
+            state[f"{new}qkv.{end}"] = torch.cat([tensors[f"{old}{part}_w.{end}"] for part in "QKV"])
+        state[f"{new}out.weight"], state[f"{new}out.bias"] = torch.eye(width), torch.zeros(width)
+    return config, state, "TiSASRec.pytorch", False
+
+
+def _common_shapes(path: Path, tensors: Tensors) -> tuple[int, int, Shapes]:
+    """Width, blocks, and the shapes of the tensors that both programs have."""
+    items = tensors.get("item_emb.weight")
+    if items is None or items.dim() != 2 or items.shape[0] < 2:
+        found = "missing" if items is None else f"of shape {list(items.shape)}"
+        raise ArtefactError(f"{path}: tensor 'item_emb.weight' must be [items + 1, width], it is {found}")
+    width = items.shape[1]
+    blocks = sum(re.fullmatch(r"attention_layernorms\.\d+\.weight", name) is not None for name in tensors)
+    if not 1 <= blocks <= MAX_BLOCKS:
+        raise ArtefactError(f"{path}: has {blocks} blocks (tensors attention_layernorms.*), 1..{MAX_BLOCKS} are due")
+    shapes: Shapes = {"item_emb.weight": tuple(items.shape)}
+    norms = [f"{kind}_layernorms.{i}" for kind in ("attention", "forward") for i in range(blocks)]
+    for name in [*norms, "last_layernorm"]:
+        shapes |= {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+    for i in range(blocks):
+        for part in ("conv1", "conv2"):
+            at = f"forward_layers.{i}.{part}."
+            shapes |= {f"{at}weight": (width, width, 1), f"{at}bias": (width,)}
+    return width, blocks, shapes
+
+
+def _rows(path: Path, tensors: Tensors, name: str, width: int) -> int:
+    table = tensors.get(name)
+    if table is None or table.dim() != 2 or table.shape[0] < 2 or table.shape[1] != width:
+        found = "missing" if table is None else f"of shape {list(table.shape)}"
+        raise ArtefactError(f"{path}: tensor {name!r} must be [rows, {width}], it is {found}")
+    return int(table.shape[0])
+
+
+def _check_shapes(path: Path, tensors: Tensors, shapes: Shapes) -> None:
+    for problem, names in (("lacks", shapes.keys() - tensors.keys()), ("must not have", tensors.keys() - shapes)):
+        if names:
+            raise ArtefactError(f"{path}: {problem} the tensors {', '.join(sorted(names)[:5])}")
+    for name, shape in shapes.items():
+        if tuple(tensors[name].shape) != shape:
+            raise ArtefactError(f"{path}: tensor {name!r} is {list(tensors[name].shape)}, {list(shape)} is due")
+
+
+def _trunk_settings(path: Path, options: PthOptions, norm: Norm, width: int, blocks: int) -> dict[str, object]:
+    heads = options.num_heads or _named(path, "head") or 1
+    return {"hidden_units": width, "num_blocks": blocks, "num_heads": heads, "norm": norm}
+
+
+def _common_state(tensors: Tensors, blocks: int) -> Tensors:
+    """Item vectors, normalisations and feed-forward layers under our names."""
+    items = tensors["item_emb.weight"].clone()
+    # Padding is set to zero before the first block, whatever its vector, and is never recommended.
+    items[0] = 0.0
+    state = {"items.weight": items}
+    copies: list[tuple[str, str, Callable[[Tensor], Tensor]]] = [("last_layernorm", "trunk.norm", lambda x: x)]
+    for i in range(blocks):
+        at = f"trunk.blocks.{i}."
+        copies.append((f"attention_layernorms.{i}", f"{at}attention_norm", lambda x: x))
+        copies.append((f"forward_layernorms.{i}", f"{at}feed_forward_norm", lambda x: x))
+        for old, new in (("conv1", "inner"), ("conv2", "outer")):
+            # A convolution of width 1 is a linear layer.
+            copies.append((f"forward_layers.{i}.{old}", f"{at}feed_forward.{new}", lambda x: x.squeeze(-1)))
+    for old, new, change in copies:
+        state[f"{new}.weight"] = change(tensors[f"{old}.weight"])
+        state[f"{new}.bias"] = tensors[f"{old}.bias"]
+    return state
+
+
+def _items_of(path: Path, items: Tensor, item_ids: Vocabulary, by_id: bool) -> Tensor:
+    """The rows of the data's items: row n for the n-th of as many ids, else (SASRec.pytorch) row n for id n."""
+    count = len(items) - 1
+    if len(item_ids) == count:
+        return items
+    if by_id and item_ids.is_integer and len(item_ids) < count:
+        numbers = torch.from_numpy(item_ids.ids.to_numpy().copy())
+        if int(numbers.min()) >= 1 and int(numbers.max()) <= count:
+            return torch.cat((items[:1], items[numbers]))
+    raise DataError(f"{path}: was trained on {count:,} items, and the data has {len(item_ids):,} others")
+
+
+def _named(path: Path, key: str) -> int | None:
+    """The number after `key=` in the file's name, as in SASRec.epoch=20.lr=0.001.layer=2.head=1.maxlen=200.pth."""
+    found = re.search(rf"(?:^|\.){key}=(\d+)\.", path.name)
+    return int(found[1]) if found else None

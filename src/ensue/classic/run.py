@@ -1,0 +1,246 @@
+"""The classic program: read the data, name the model, then train it or evaluate a given one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from ensue.artefact import Run, item_table
+from ensue.classic.arguments import Arguments, parse
+from ensue.classic.data import read_data
+from ensue.classic.settings import METRICS, check, describe, resolve, run_config, whole_config
+from ensue.classic.start import Start, open_start, other_norms, split_for
+from ensue.cli.output import Screen
+from ensue.data.split import Cases, Split, make_split
+from ensue.data.store import SequenceStore
+from ensue.data.transitions import fit_popularity
+from ensue.errors import ConfigError, EnsueError
+from ensue.evaluate import EvaluateConfig, evaluate
+from ensue.files import MANIFEST
+from ensue.models import CountedModel, Scorer
+from ensue.recommender import Recommender
+from ensue.train.config import RunConfig
+from ensue.train.distributed import World, evaluate_together, join, some_cases
+from ensue.train.loop import Trainer
+
+Say = Callable[[str], None]
+PROTOCOL = EvaluateConfig(protocol="uniform-100", metrics=METRICS)
+INTERRUPTED = 130
+# Cases that tell the normalisations of a file apart: the right one is far better than the others.
+TRIAL_CASES = 1000
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one classic command line.
+
+    Args:
+        words: the arguments; those of the process by default.
+
+    Returns:
+        The exit status: 0, 1 for an error, 2 for a wrong flag or setting, 130 after Ctrl-C.
+    """
+    arguments = parse(words)
+    try:
+        _run(arguments)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on from the last checkpoint", INTERRUPTED)
+    except ConfigError as error:
+        return _fail(str(error), 2)
+    except (EnsueError, OSError) as error:
+        return _fail(str(error), 1)
+    return 0
+
+
+def _fail(message: str, status: int) -> int:
+    sys.stdout.flush()
+    print(f"main.py: {message}", file=sys.stderr)
+    return status
+
+
+def _run(arguments: Arguments) -> None:
+    check(arguments)
+    device = choose_device(arguments)
+    world = join(device)
+    say: Say = Screen().say if world.is_main else lambda _: None
+    if world.size > 1:
+        # One rank downloads what is not there yet.
+        world.on_main(lambda: read_data(arguments.dataset))
+    store, what = read_data(arguments.dataset)
+    folder = Path(f"{arguments.dataset}_{arguments.train_dir}")
+    path = _start_path(arguments, folder)
+    start = None if path is None else open_start(arguments, path, store)
+    if start is None:
+        resolved = resolve(arguments, store.times is not None)
+        config = run_config(arguments, resolved, device, _amp(arguments, world))
+        say(f"model: {describe(config.model)}")
+        say(f"defaults: the {'newer' if resolved.newer else 'older'} command line's, for {resolved.reason}")
+    else:
+        model = {**start.config.model_dump(), "dropout_rate": arguments.dropout_rate}
+        if isinstance(start.model, CountedModel):
+            model = start.config.model_dump()
+        config = whole_config(arguments, model, device, _amp(arguments, world))
+        say(f"model: {describe(config.model)}; from {start.origin}")
+    for warning in _warnings(arguments, device, world) if world.is_main else ():
+        print(f"main.py: warning: {warning}", file=sys.stderr)
+    say(what)
+    if not arguments.inference_only:
+        _train(world, config, store, folder, start, say)
+    elif start is not None and world.is_main:
+        _infer(arguments, cast(Path, path), start, store, world, say)
+
+
+def choose_device(arguments: Arguments) -> str:
+    """The device that is asked for, or the CPU where a GPU is asked for and there is none."""
+    wants_gpu = arguments.device.startswith("cuda")
+    return "cpu" if wants_gpu and not torch.cuda.is_available() else arguments.device
+
+
+def _warnings(arguments: Arguments, device: str, world: World) -> list[str]:
+    found = []
+    if device != arguments.device:
+        found.append(f"--device={arguments.device}, and there is no CUDA GPU here: computing on the CPU")
+    if arguments.multi_gpu and world.size == 1:
+        found.append(
+            "--multi_gpu, and this is one process alone: start it with torchrun --nproc-per-node N main.py ..."
+        )
+    return found
+
+
+def _amp(arguments: Arguments, world: World) -> str:
+    if not arguments.use_amp:
+        return "off"
+    on_gpu = world.device.type == "cuda"
+    return "fp16" if on_gpu and not torch.cuda.is_bf16_supported() else "bf16"
+
+
+def _start_path(arguments: Arguments, folder: Path) -> Path | None:
+    if arguments.state_dict_path is not None:
+        return Path(arguments.state_dict_path)
+    if not arguments.inference_only:
+        return None
+    if not (folder / MANIFEST).is_file():
+        raise ConfigError(f"--inference_only needs --state_dict_path, for there is no trained run in {folder}")
+    return folder
+
+
+class LossLines:
+    """A watcher that prints the loss of the epochs between evaluations."""
+
+    def __init__(self, say: Say) -> None:
+        self.say = say
+
+    def start(self, steps: int, epochs: int, epoch: int, step: int) -> None:
+        """Nothing to say yet."""
+
+    def step(self, epoch: int, step: int, loss: float) -> None:
+        """Nothing to say yet."""
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Print the epoch's loss, unless the trainer has printed its figures."""
+        if "validation seconds" not in record:
+            self.say(f"epoch:{record['epoch']}, loss: {record['loss']:.4f}")
+
+    def finish(self) -> None:
+        """Nothing more to say."""
+
+
+class ClassicTrainer(Trainer):
+    """The trainer, which prints the familiar line after each evaluation.
+
+    Test figures are printed and nothing else: the best state is chosen by validation NDCG@10.
+    """
+
+    def __init__(self, config: RunConfig, split: Split, folder: Path, start: Start | None, say: Say) -> None:
+        super().__init__(config, split, folder, [LossLines(say)])
+        self.say = say
+        if start is not None:
+            self.model.load_state_dict(start.model.state_dict())
+            self.progress.epoch = min(start.epoch, config.train.num_epochs)
+
+    def _validate(self, record: dict[str, Any]) -> None:
+        super()._validate(record)
+        seconds = sum(past["seconds"] for past in self.log.records) + record["seconds"]
+        parts = [self._part(name, cases) for name, cases in (("valid", self.validation), ("test", self.split.test))]
+        self.say(f"epoch:{record['epoch']}, time: {seconds:f}(s), {', '.join(parts)}")
+
+    def _part(self, name: str, cases: Cases) -> str:
+        if len(cases) == 0:
+            return f"{name} (no user has 3 events)"
+        standings = evaluate_together(
+            self.world, cases, lambda own: evaluate(self.encoder, own, PROTOCOL, self.split.train)
+        )
+        return figures(name, *(float(standings.metric(metric).mean()) for metric in METRICS))
+
+
+def figures(name: str, ndcg: float, hit_rate: float) -> str:
+    """A part's figures in the familiar form."""
+    return f"{name} (NDCG@10: {ndcg:.4f}, HR@10: {hit_rate:.4f})"
+
+
+def _train(world: World, config: RunConfig, store: SequenceStore, folder: Path, start: Start | None, say: Say) -> None:
+    if start is not None and isinstance(start.model, CountedModel):
+        raise ConfigError(f"{start.origin} holds a model that is fitted by counting; there is nothing to train on from")
+    split = make_split(store, config.split)
+    checkpoints = (folder / "checkpoints").is_dir()
+    trainer = ClassicTrainer(config, split, folder, start, say)
+    if checkpoints:
+        say(f"goes on from the checkpoint in {folder}")
+    result = trainer.run()
+    items = item_table(store, fit_popularity(split.train))
+    recommender = Recommender.from_config(config)
+    recommender.log = result.progress.records
+    place = (folder / "store").resolve()
+    recommender.run = Run(config, result.model, store.item_ids, items, store.fingerprint, place)
+    epoch = result.progress.best_epoch or result.progress.epoch
+    world.on_main(lambda: _save(recommender, store, split, folder, epoch, say))
+
+
+def _save(recommender: Recommender, store: SequenceStore, split: Split, folder: Path, epoch: int, say: Say) -> None:
+    """Write the store, the run and its evaluations, and print the figures of the state that was kept."""
+    if not (folder / "store" / MANIFEST).is_file():
+        store.save(folder / "store")
+    recommender.save(folder)
+    if len(split.test):
+        parts = []
+        for name, part in (("valid", "validation"), ("test", "test")):
+            means, _ = recommender.evaluate(store, part, PROTOCOL, folder)
+            parts.append(figures(name, *(means[PROTOCOL.label(metric)] for metric in METRICS)))
+        say(f"best by validation: epoch:{epoch}, {', '.join(parts)}")
+    say(f"Done; saved in {folder}")
+
+
+def _infer(arguments: Arguments, path: Path, start: Start, store: SequenceStore, world: World, say: Say) -> None:
+    split = split_for(start, store)
+    start.model.to(world.device)
+    standings = evaluate(cast(Scorer, start.model), split.test, PROTOCOL, split.train)
+    say(figures("test", *(float(standings.metric(metric).mean()) for metric in METRICS)))
+    if start.norm_assumed:
+        _doubt_norm(arguments, path, start, store, split, world, say)
+
+
+def _doubt_norm(
+    arguments: Arguments, path: Path, start: Start, store: SequenceStore, split: Split, world: World, say: Say
+) -> None:
+    """Say so if a file gives far better scores with a normalisation that was not assumed."""
+    here = _trial(start.model, split, world)
+    others = {norm: _trial(model, split, world) for norm, model in other_norms(arguments, path, store).items()}
+    best = max(others, key=lambda norm: others[norm])
+    # Between two wrong ones the difference is small.
+    if others[best] > here + 0.05:
+        say(
+            f"note: the file does not say how its layers are normalised. With norm {best} its validation NDCG@10 is "
+            f"{others[best]:.4f}, here {here:.4f}. Make a run of it: `ensue import {path} --norm {best} --out RUN`, "
+            "and give --state_dict_path=RUN"
+        )
+
+
+def _trial(model: nn.Module, split: Split, world: World) -> float:
+    cases = some_cases(split.validation, np.arange(min(TRIAL_CASES, len(split.validation))))
+    standings = evaluate(cast(Scorer, model.to(world.device)), cases, PROTOCOL, split.train)
+    return float(standings.metric("ndcg@10").mean())

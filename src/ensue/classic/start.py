@@ -1,0 +1,83 @@
+"""What `--state_dict_path` names: a `.pth` file or a run folder, opened as a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from ensue.artefact import load_run
+from ensue.classic.arguments import Arguments
+from ensue.classic.data import in_user_units
+from ensue.classic.pth import PthOptions, read_pth
+from ensue.classic.settings import check_model
+from ensue.data.split import Split, SplitConfig, make_split
+from ensue.data.store import SequenceStore
+from ensue.errors import DataError
+from ensue.models import ModelConfig
+from ensue.nn.block import Norm
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model that is there already.
+
+    Attributes:
+        model: the model.
+        config: its settings.
+        origin: where it is from, for people.
+        epoch: epochs it was trained for, where the file's name says so; else 0.
+        norm_assumed: the file does not say its normalisation, and neither did the user.
+        split: of the config's run; None for files, whose split is leave-one-out.
+        own_times: the scores are those of its program only on times in that program's units.
+    """
+
+    model: nn.Module
+    config: ModelConfig
+    origin: str
+    epoch: int = 0
+    norm_assumed: bool = False
+    split: SplitConfig | None = None
+    own_times: bool = False
+
+
+def open_start(arguments: Arguments, path: Path, store: SequenceStore) -> Start:
+    """Open `--state_dict_path` for the data.
+
+    For evaluation a file of TiSASRec.pytorch gets intervals in that program's units (`in_user_units`).
+
+    Raises:
+        ArtefactError: it is neither a run nor a state dict of those programs.
+        DataError: it is of other data.
+        ConfigError: flags that were given ask for another model.
+    """
+    if path.is_dir():
+        run = load_run(path)
+        if run.item_ids != store.item_ids:
+            raise DataError(f"{path}: was trained on {len(run.item_ids):,} items, which are not the data's")
+        check_model(arguments, run.config.model)
+        return Start(run.model, run.config.model, f"run {path}", split=run.config.split)
+    found = read_pth(path, _options(arguments), store.item_ids)
+    check_model(arguments, found.config)
+    own_times = found.config.name == "tisasrec-padded" and arguments.inference_only
+    if own_times and store.times is None:
+        raise DataError(f"{path}: is a TiSASRec, which needs timestamps, and the data has none")
+    return Start(found.model, found.config, found.origin, found.epoch, found.norm_assumed, own_times=own_times)
+
+
+def split_for(start: Start, store: SequenceStore) -> Split:
+    """The split to evaluate a start on."""
+    return make_split(in_user_units(store) if start.own_times else store, start.split or SplitConfig())
+
+
+def _options(arguments: Arguments) -> PthOptions:
+    unit = 1 if arguments.inference_only else arguments.time_unit or 0
+    return PthOptions("pre" if arguments.norm_first else None, arguments.num_heads, arguments.maxlen, unit)
+
+
+def other_norms(arguments: Arguments, path: Path, store: SequenceStore) -> dict[Norm, nn.Module]:
+    """The model of a file of SASRec.pytorch under the normalisations that are not assumed for it."""
+    norms: tuple[Norm, ...] = ("original", "pre")
+    options = _options(arguments)
+    return {norm: read_pth(path, replace(options, norm=norm), store.item_ids).model for norm in norms}

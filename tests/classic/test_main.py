@@ -1,0 +1,230 @@
+"""python/main.py end to end: its lines run as they stand, and its run folders are runs."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ensue.classic import main
+from ensue.classic.run import choose_device
+from ensue.cli import main as ensue
+from ensue.recommender import Recommender
+
+from .conftest import HEADS, MAXLEN, D, Save, sasrec_state, tisasrec_state
+
+PROGRAM = Path(__file__).parents[2] / "python" / "main.py"
+SMALL = ["--maxlen=10", "--hidden_units=8", "--num_blocks=1", "--num_epochs=2", "--lr=0.01"]
+LINE = re.compile(
+    r"epoch:\d+, time: \d+\.\d{6}\(s\), valid \(NDCG@10: 0\.\d{4}, HR@10: [01]\.\d{4}\), "
+    r"test \(NDCG@10: 0\.\d{4}, HR@10: [01]\.\d{4}\)"
+)
+
+
+@pytest.fixture
+def at(classic_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh working directory with the data in it."""
+    (tmp_path / "data").symlink_to(classic_data / "data")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def lines_of(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
+    capsys.readouterr()
+    assert main(words) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_the_program_trains_saves_and_evaluates(at: Path) -> None:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        command = [sys.executable, str(PROGRAM), *words]
+        return subprocess.run(
+            command, cwd=at, env=environment, capture_output=True, text=True, check=False, timeout=300
+        )
+
+    done = run("--dataset=plain", "--train_dir=default", "--device=cuda", *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert "warning: --device=cuda, and there is no CUDA GPU here" in done.stderr
+    told = done.stdout.splitlines()
+    assert told[0].startswith("model: SASRec: time off, residual plain, norm post, maxlen 10")
+    assert "older command line's" in told[1]
+    assert [bool(LINE.fullmatch(line)) for line in told[3:5]] == [True, True]
+    best = told[5].split("test ")[1]
+    again = run("--dataset=plain", "--train_dir=default", "--state_dict_path=plain_default", "--inference_only=true")
+    assert again.stdout.splitlines()[-1] == f"test {best}", again.stderr
+    assert Recommender.load(at / "plain_default").recommend([1, 2, 3], k=2).ids
+    refused = run("--dataset=plain", "--train_dir=default", "--use_time")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == "main.py: --use_time needs timestamps, and the data has none\n"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "flags", "first"),
+    [
+        ("plain", ["--mhc_expansion_rate=2"], "SASRec: time off, residual mhc (2 streams"),
+        ("plain", ["--no_time"], "SASRec: time off, residual mhc (4 streams"),
+        ("plain", ["--no_time", "--no_mhc"], "SASRec: time off, residual plain, norm post"),
+        ("timed", ["--use_time"], "TiSASRec: time on, residual mhc (4 streams"),
+        ("timed", ["--no_mhc", "--time_span=9"], "TiSASRec: time on, residual plain, norm original"),
+        ("timed", ["--use_amp", "--multi_gpu"], "TiSASRec: time on, residual mhc (4 streams"),
+    ],
+)
+def test_every_system_trains(
+    at: Path, dataset: str, flags: list[str], first: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = lines_of(capsys, f"--dataset={dataset}", "--train_dir=x", "--device=cpu", *SMALL, *flags)
+    assert told[0].startswith(f"model: {first}")
+    assert sum(bool(LINE.fullmatch(line)) for line in told) == 2
+    assert told[-1] == f"Done; saved in {dataset}_x"
+    # The run names its own store.
+    assert ensue(["recommend", f"{dataset}_x", "--user", "1", "-k", "1"]) == 0
+
+
+def test_the_best_state_is_that_of_validation(at: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = lines_of(
+        capsys, "--dataset=plain", "--train_dir=x", "--device=cpu", *SMALL[:-2], "--num_epochs=12", "--lr=.1"
+    )
+    found = [re.match(r"epoch:(\d+), .*valid \(NDCG@10: ([\d.]+), .*", line) for line in told]
+    values = {int(match[1]): float(match[2]) for match in found if match}
+    best = max(values, key=lambda epoch: (values[epoch], -epoch))
+    assert len(values) == 12
+    assert told[-2].startswith(f"best by validation: epoch:{best}, valid (NDCG@10: {values[best]:.4f}")
+    figures = next(line for line in told if line.startswith(f"epoch:{best},")).split("valid ")[1]
+    assert told[-2].endswith(figures)
+
+
+def test_the_same_line_goes_on_and_another_is_refused(at: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["--dataset=plain", "--train_dir=x", "--device=cpu", *SMALL]
+    first = lines_of(capsys, *line)
+    second = lines_of(capsys, *line)
+    assert "goes on from the checkpoint in plain_x" in second
+    assert second[-2:] == first[-2:]
+    assert main([*line, "--dropout_rate=0.5"]) == 1
+    assert "model.dropout_rate: 0.5 now, 0.2 then" in capsys.readouterr().err
+
+
+def test_pth_files_are_evaluated(at: Path, save: Save, capsys: pytest.CaptureFixture[str]) -> None:
+    path = save(sasrec_state(True), f"SASRec.epoch=20.head=2.hidden={D}.maxlen={MAXLEN}.pth")
+    line = ["--dataset=plain", "--train_dir=default", "--inference_only=true", "--device=cpu"]
+    told = lines_of(capsys, *line, f"--state_dict_path={path}", f"--maxlen={MAXLEN}")
+    assert told[0].startswith("model: SASRec: time off, residual plain, norm original")
+    assert re.fullmatch(r"test \(NDCG@10: 0\.\d{4}, HR@10: 0\.\d{4}\)", told[-1])
+    assert main([*line, f"--state_dict_path={path}", "--use_time"]) == 2
+    assert "does not fit SASRec" in capsys.readouterr().err
+    timed = save(tisasrec_state(), "TiSASRec.pth")
+    line[0] = "--dataset=timed"
+    told = lines_of(capsys, *line, f"--state_dict_path={timed}", f"--num_heads={HEADS}")
+    assert told[0].startswith("model: TiSASRec: time on, residual plain, norm original")
+    assert told[-1].startswith("test (NDCG@10: ")
+    assert main(["--dataset=plain", *line[1:], f"--state_dict_path={timed}"]) == 1
+    assert "needs timestamps, and the data has none" in capsys.readouterr().err
+
+
+def test_training_starts_from_a_pth_file(at: Path, save: Save, capsys: pytest.CaptureFixture[str]) -> None:
+    path = save(sasrec_state(False), "SASRec.epoch=3.head=2.pth")
+    told = lines_of(
+        capsys, "--dataset=plain", "--train_dir=x", "--device=cpu", "--num_epochs=5", f"--state_dict_path={path}"
+    )
+    assert [line.split(",")[0] for line in told if LINE.fullmatch(line)] == ["epoch:4", "epoch:5"]
+    assert Recommender.load(at / "plain_x").recommend([1, 2], k=1).ids
+
+
+def test_a_wrong_normalisation_is_doubted(at: Path, save: Save, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file trained with --norm_first and read without is told from its figures."""
+    line = ["--dataset=plain", "--device=cpu"]
+    start = save(sasrec_state(False), "SASRec.head=2.pth")
+    trained = ["--train_dir=x", f"--state_dict_path={start}", "--norm_first", "--num_epochs=40", "--lr=0.01"]
+    lines_of(capsys, *line, *trained)
+    state = Recommender.load(at / "plain_x").run
+    assert state is not None
+    path = save(_as_pth(state.model.state_dict()), "SASRec.head=2.pth")
+    told = lines_of(capsys, *line, "--train_dir=x", f"--state_dict_path={path}", "--inference_only=true")
+    assert "norm post" in told[0]
+    assert "With norm pre its validation NDCG@10 is" in told[-1]
+    told = lines_of(
+        capsys, *line, "--train_dir=x", f"--state_dict_path={path}", "--inference_only=true", "--norm_first"
+    )
+    assert told[-1].startswith("test (")
+
+
+def _as_pth(ours: dict[str, object]) -> dict[str, object]:
+    """Our tensors under the names and in the shapes of SASRec.pytorch."""
+    import torch
+
+    words = {
+        "items.weight": "item_emb.weight",
+        "trunk.norm": "last_layernorm",
+        "attention.qkv.weight": "in_proj_weight",
+        "attention.qkv.bias": "in_proj_bias",
+        "attention.out": "out_proj",
+        "feed_forward.inner": "conv1",
+        "feed_forward.outer": "conv2",
+    }
+    state: dict[str, object] = {}
+    for name, tensor in ours.items():
+        assert isinstance(tensor, torch.Tensor)
+        if name == "positions.table":
+            state["pos_emb.weight"] = torch.cat((torch.zeros(1, D), tensor.flip(0)))
+            continue
+        block = re.match(r"trunk\.blocks\.(\d+)\.(.*)", name)
+        if block is None:
+            key = name
+        elif "_norm" in block[2]:
+            kind = (
+                block[2]
+                .replace("feed_forward_norm", "forward_layernorms")
+                .replace("attention_norm", "attention_layernorms")
+            )
+            key = re.sub(r"layernorms", f"layernorms.{block[1]}", kind)
+        else:
+            layer = "forward_layers" if block[2].startswith("feed") else "attention_layers"
+            key = f"{layer}.{block[1]}.{block[2]}"
+        for old, new in words.items():
+            key = key.replace(old, new)
+        state[key] = tensor[..., None] if "conv" in key and key.endswith("weight") else tensor
+    return state
+
+
+def test_errors_are_one_line(at: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--dataset=nothing", "--train_dir=x"]) == 1
+    assert capsys.readouterr().err.startswith("main.py: there is no file data/nothing.txt, and no public dataset")
+    assert main(["--dataset=plain", "--train_dir=x", "--inference_only=true"]) == 2
+    assert "--inference_only needs --state_dict_path" in capsys.readouterr().err
+    assert main(["--dataset=plain", "--train_dir=x", "--state_dict_path=none.pth"]) == 1
+    assert "none.pth: no such file" in capsys.readouterr().err
+    assert not (at / "plain_x").exists()
+
+
+def test_a_gpu_is_asked_for_only_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ensue.classic.arguments import parse
+
+    base = ["--dataset=plain", "--train_dir=x"]
+    for present, flags, expected in (
+        (False, [], "cpu"),
+        (False, ["--device=cuda:1"], "cpu"),
+        (False, ["--device=mps"], "mps"),
+        (True, [], "cuda"),
+        (True, ["--device=cpu"], "cpu"),
+    ):
+        monkeypatch.setattr("torch.cuda.is_available", lambda present=present: present)
+        assert choose_device(parse([*base, *flags])) == expected
+
+
+def test_two_ranks_print_and_write_once(at: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(PROGRAM)]
+    words = ["--dataset=timed", "--train_dir=dist", "--device=cpu", "--multi_gpu", "--no_mhc", *SMALL]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, *words], cwd=at, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()
+    assert told[0].startswith("model: TiSASRec")
+    assert [line.split(",")[0] for line in told if LINE.fullmatch(line)] == ["epoch:1", "epoch:2"]
+    assert told[-1] == "Done; saved in timed_dist"
+    assert Recommender.load(at / "timed_dist").run is not None

@@ -1,0 +1,192 @@
+"""A .pth file gives the scores of its own program, or is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ensue.batches.batch import SequenceBatch
+from ensue.classic.artefact import save_import
+from ensue.classic.pth import Imported, PthOptions, read_pth
+from ensue.cli import main
+from ensue.data.store import SequenceStore
+from ensue.data.vocabulary import Vocabulary
+from ensue.errors import ArtefactError, ConfigError, DataError
+from ensue.nn.block import Norm
+from ensue.recommender import Recommender
+
+from .conftest import BLOCKS, HEADS, MAXLEN, SPAN, D, N, Save, State, sasrec_state, tisasrec_state
+from .reference import sasrec_scores, tisasrec_scores
+
+HISTORIES = [[7], [3, 3], [1, 2, 3, 4, 30], list(range(1, MAXLEN)), list(range(5, 5 + MAXLEN)), [9] * MAXLEN]
+TOLERANCE = 1e-5
+
+
+def doubles(state: State) -> dict[str, np.ndarray]:
+    return {name: tensor.double().numpy() for name, tensor in state.items()}
+
+
+def scores_of(found: Imported, times: list[list[int]] | None = None) -> np.ndarray:
+    lengths = np.array([len(history) for history in HISTORIES])
+    stamps = None if times is None else np.concatenate(times)
+    batch = SequenceBatch.from_numpy(np.concatenate(HISTORIES), lengths, stamps)
+    with torch.inference_mode():
+        return np.asarray(found.model.score(batch).double())
+
+
+@pytest.mark.parametrize(
+    ("of_2020", "norm", "asked"),
+    [
+        (True, "original", None),
+        (False, "original", "original"),
+        (False, "post", "post"),
+        (False, "post", None),
+        (False, "pre", "pre"),
+    ],
+)
+def test_sasrec_gives_its_program_scores(save: Save, of_2020: bool, norm: str, asked: Norm | None) -> None:
+    state = sasrec_state(of_2020)
+    found = read_pth(save(state), PthOptions(norm=asked, num_heads=HEADS))
+    weights = doubles(state)
+    want = [sasrec_scores(weights, history, MAXLEN, norm, HEADS, of_2020) for history in HISTORIES]
+    assert np.abs(scores_of(found) - np.array(want)).max() < TOLERANCE
+    assert found.norm_assumed == (asked is None and not of_2020)
+    assert (found.config.maxlen, found.config.model_dump()["norm"]) == (MAXLEN, norm)
+
+
+def test_tisasrec_gives_its_program_scores(save: Save) -> None:
+    state = tisasrec_state()
+    found = read_pth(save(state), PthOptions(num_heads=HEADS, time_unit=1))
+    rng = np.random.default_rng(0)
+    # Gaps up to beyond the span, and ties.
+    units = [(1 + np.concatenate([[0], np.cumsum(rng.integers(0, 9, len(h) - 1))])).tolist() for h in HISTORIES]
+    assert max(row[-1] for row in units) > SPAN
+    want = [tisasrec_scores(doubles(state), h, t, MAXLEN, HEADS) for h, t in zip(HISTORIES, units, strict=True)]
+    assert np.abs(scores_of(found, units) - np.array(want)).max() < TOLERANCE
+    # Without a unit, seconds are counted in the row's smallest gap.
+    own = read_pth(save(state), PthOptions(num_heads=HEADS))
+    want = [tisasrec_scores(doubles(state), h, range(1, len(h) + 1), MAXLEN, HEADS) for h in HISTORIES]
+    seconds = [[1_000 + 60 * place for place in range(len(history))] for history in HISTORIES]
+    assert np.abs(scores_of(own, seconds) - np.array(want)).max() < TOLERANCE
+
+
+def test_rows_for_longer_intervals_are_never_read(save: Save) -> None:
+    state = tisasrec_state()
+    longer = {**state, "time_matrix_K_emb.weight": torch.cat((state["time_matrix_K_emb.weight"], torch.ones(9, D)))}
+    times = [list(range(len(history))) for history in HISTORIES]
+    assert np.array_equal(scores_of(read_pth(save(state)), times), scores_of(read_pth(save(longer)), times))
+
+
+def test_the_name_tells_heads_and_epoch(save: Save) -> None:
+    name = f"SASRec.epoch=20.lr=0.001.layer=2.head=2.hidden={D}.maxlen={MAXLEN}.pth"
+    found = read_pth(save(sasrec_state(True), name))
+    assert (found.epoch, found.config.model_dump()["num_heads"]) == (20, 2)
+    with pytest.raises(ArtefactError, match=f"those of maxlen {MAXLEN} .got maxlen 11"):
+        read_pth(save(sasrec_state(True), name.replace(f"maxlen={MAXLEN}", "maxlen=11")))
+
+
+class _Harmful:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("run",)
+
+
+def _changed(**changes: torch.Tensor) -> State:
+    return {**sasrec_state(False), **changes}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"item_emb.weight": _Harmful()}, "not a state dict that can be read safely"),
+        ([1, 2], "holds a list"),
+        ({}, "holds a dict"),
+        ({"epoch": 3}, "entry 'epoch' is not a tensor"),
+        ({"weight": torch.ones(2)}, "neither SASRec.pytorch's .* it holds weight"),
+        (
+            _changed(**{"item_emb.weight": torch.full((N + 1, D), float("nan"))}),
+            "'item_emb.weight' has a value that is",
+        ),
+        (_changed(**{"last_layernorm.bias": torch.ones(D + 1)}), r"'last_layernorm.bias' is \[13\], \[12\] is due"),
+        (_changed(extra=torch.ones(1)), "must not have the tensors extra"),
+        (
+            {k: v for k, v in sasrec_state(True).items() if "out_proj.bias" not in k},
+            "lacks the tensors attention_layers",
+        ),
+        (_changed(**{"item_emb.weight": torch.ones(N + 1, D)}), "row 0 of tensor 'item_emb.weight'"),
+        (_changed(**{"pos_emb.weight": torch.ones(5, D + 1)}), r"'pos_emb.weight' must be \[rows, 12\]"),
+    ],
+)
+def test_other_files_are_refused(save: Save, content: object, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ArtefactError, match=message):
+        read_pth(save(content))
+    assert "run" not in capsys.readouterr().out
+
+
+def test_broken_and_missing_files_are_refused(save: Save, tmp_path: Path) -> None:
+    path = save(sasrec_state(True))
+    path.write_bytes(path.read_bytes()[:1000])
+    for broken in (path, tmp_path / "none.pth"):
+        with pytest.raises(ArtefactError, match=str(broken)):
+            read_pth(broken)
+
+
+def test_settings_that_do_not_fit_are_refused(save: Save) -> None:
+    with pytest.raises(ConfigError, match="num_heads 5 must divide hidden_units 12"):
+        read_pth(save(sasrec_state(True)), PthOptions(num_heads=5))
+    with pytest.raises(ConfigError, match="original form alone"):
+        read_pth(save(tisasrec_state()), PthOptions(norm="pre"))
+
+
+def test_items_follow_the_vocabulary(save: Save) -> None:
+    """SASRec.pytorch's item numbers are the ids; ids without an event have a row and no place in the data."""
+    path = save(sasrec_state(False))
+    ids = [2, 5, 6, 7, 30]
+    items = read_pth(path, None, Vocabulary.from_ids(ids)).model.state_dict()["items.weight"]
+    assert torch.equal(items, sasrec_state(False)["item_emb.weight"][[0, *ids]])
+    for wrong in (Vocabulary.of_range(N + 1), Vocabulary.from_ids([1, N + 1]), Vocabulary.from_ids(["a", "b"])):
+        with pytest.raises(DataError, match="was trained on 30 items"):
+            read_pth(path, None, wrong)
+    named = Vocabulary.from_ids([f"item {i}" for i in range(N)])
+    assert len(read_pth(save(tisasrec_state()), None, named).model.state_dict()["items.weight"]) == N + 1
+
+
+def test_a_run_folder_gives_the_same_scores(save: Save, tmp_path: Path) -> None:
+    path = save(sasrec_state(False))
+    found = read_pth(path, PthOptions(norm="pre", num_heads=HEADS))
+    save_import(tmp_path / "run", found, path)
+    loaded = Recommender.load(tmp_path / "run")
+    want = sasrec_scores(doubles(sasrec_state(False)), [4, 9, 4], MAXLEN, "pre", HEADS, False)
+    best = loaded.recommend([4, 9, 4, 1_000], k=3)
+    assert best.unknown == (1_000,)
+    want[[3, 8]] = -np.inf
+    assert best.ids == (1 + np.argsort(-want)[:3]).tolist()
+    assert [entry.score for entry in best] == pytest.approx(sorted(want, reverse=True)[:3], abs=TOLERANCE)
+
+
+def test_import_command(save: Save, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = save(sasrec_state(False))
+    assert main(["import", str(path), "--out", str(tmp_path / "run"), "--num-heads", "2"]) == 0
+    told = capsys.readouterr().out
+    assert "norm post is assumed" in told
+    assert f"{BLOCKS} blocks of width {D}, 2 heads, maxlen {MAXLEN}" in " ".join(told.split())
+    assert main(["import", str(path), "--out", str(tmp_path / "run")]) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert main(["import", str(path), "--out", str(tmp_path / "b"), "--norm", "post", "--norm-first"]) == 2
+    assert not (tmp_path / "b").exists()
+    assert main(["recommend", str(tmp_path / "run"), "--history", "4,9", "-k", "2", "--json"]) == 0
+
+
+def test_import_with_data(save: Save, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [[1, 2, 3, 4], [2, 3, 4, 5], list(range(1, N + 1))]
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    ids = Vocabulary.from_ids([f"i{n:02}" for n in range(N)])
+    SequenceStore.from_arrays(offsets=offsets, items=np.concatenate(rows), item_ids=ids).save(tmp_path / "store")
+    path = save(sasrec_state(True))
+    out = str(tmp_path / "run")
+    assert main(["import", str(path), "--out", out, "--data", str(tmp_path / "store")]) == 0
+    assert main(["evaluate", out]) == 0
+    assert "uniform-100" in capsys.readouterr().out
+    assert main(["recommend", out, "--history", "i03", "-k", "1"]) == 0

@@ -1,0 +1,169 @@
+"""The rule of the two generations, as a table; contradictions; how flags are read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ensue.classic.arguments import Arguments, parse
+from ensue.classic.settings import check_model, describe, resolve, run_config
+from ensue.errors import ConfigError
+from ensue.models.sasrec import SASRecConfig
+from ensue.models.tisasrec import TiSASRecConfig
+
+BASE = ["--dataset=ml-1m", "--train_dir=x"]
+
+# flags -> (model, mHC) on two-column data, and on data with timestamps; "error" where there is none.
+TABLE: list[tuple[str, str | tuple[str, bool], str | tuple[str, bool]]] = [
+    ("--maxlen=200 --dropout_rate=0.2 --device=cuda", ("sasrec", False), ("tisasrec", True)),
+    ("--mhc_expansion_rate=4", ("sasrec", True), ("tisasrec", True)),
+    ("--mhc_sinkhorn_iter=5", ("sasrec", True), ("tisasrec", True)),
+    ("--use_mhc", ("sasrec", True), ("tisasrec", True)),
+    ("--use_mhc=false", ("sasrec", False), ("tisasrec", True)),
+    ("--use_time", "error", ("tisasrec", True)),
+    ("--use_time --no_mhc", "error", ("tisasrec", False)),
+    ("--time_span=64", "error", ("tisasrec", True)),
+    ("--time_unit=3600", "error", ("tisasrec", True)),
+    ("--no_time --no_mhc", ("sasrec", False), ("sasrec", False)),
+    ("--no_time", ("sasrec", True), ("sasrec", True)),
+    ("--no_time=true", ("sasrec", True), ("sasrec", True)),
+    ("--no_time=false", ("sasrec", False), ("tisasrec", True)),
+    ("--no_mhc", ("sasrec", False), ("tisasrec", False)),
+    ("--no_time --use_mhc", ("sasrec", True), ("sasrec", True)),
+    ("--batch_size=512 --use_amp --multi_gpu", ("sasrec", False), ("tisasrec", True)),
+    ("", ("sasrec", False), ("tisasrec", True)),
+]
+
+
+@pytest.mark.parametrize(("flags", "plain", "timed"), TABLE, ids=[row[0] or "none" for row in TABLE])
+def test_the_data_tells_the_generations_apart(flags: str, plain: object, timed: object) -> None:
+    arguments = parse([*BASE, *flags.split()])
+    for timestamps, expected in ((False, plain), (True, timed)):
+        if expected == "error":
+            with pytest.raises(ConfigError, match="needs timestamps, and the data has none"):
+                resolve(arguments, timestamps)
+            continue
+        found = resolve(arguments, timestamps)
+        assert (found.model, found.mhc) == expected
+        model = run_config(arguments, found, "cpu", "off").model
+        assert model.name == found.model
+        assert model.model_dump()["residual"] == ("mhc" if found.mhc else "plain")
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        ("--use_time --no_time", ("--no_time", "--use_time")),
+        ("--use_mhc --no_mhc", ("--no_mhc", "--use_mhc")),
+        ("--no_mhc --mhc_expansion_rate=4", ("--no_mhc", "--mhc_expansion_rate")),
+        ("--no_mhc --mhc_sinkhorn_iter=20", ("--no_mhc", "--mhc_sinkhorn_iter")),
+        ("--no_time --time_span=256", ("--no_time", "--time_span")),
+        ("--no_time --time_unit=60", ("--no_time", "--time_unit")),
+    ],
+)
+@pytest.mark.parametrize("timestamps", [False, True])
+def test_contradictions_are_errors(flags: str, names: tuple[str, str], timestamps: bool) -> None:
+    with pytest.raises(ConfigError, match=f"{names[0]} and {names[1]} contradict each other"):
+        resolve(parse([*BASE, *flags.split()]), timestamps)
+
+
+@pytest.mark.parametrize("name", ["use_time", "no_time", "use_mhc", "no_mhc", "use_amp", "multi_gpu", "norm_first"])
+def test_booleans_are_bare_or_valued(name: str) -> None:
+    assert getattr(parse([*BASE, f"--{name}"]), name) is True
+    assert getattr(parse([f"--{name}", *BASE]), name) is True
+    assert getattr(parse([*BASE, f"--{name}=true"]), name) is True
+    assert getattr(parse([*BASE, f"--{name}", "false"]), name) is False
+    assert not getattr(parse(BASE), name)
+
+
+@pytest.mark.parametrize(
+    "words", [[*BASE, "--inference_only=yes"], [*BASE, "--no_tim"], [*BASE, "--lr=x"], ["--dataset=x"]]
+)
+def test_wrong_flags_end_with_status_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        parse(words)
+    assert end.value.code == 2
+    assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--local-rank=1", "--local_rank=1"])
+def test_the_launchers_rank_is_accepted(flag: str) -> None:
+    assert parse([flag, *BASE]) == parse(BASE)
+
+
+def test_help_states_the_rule(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert 'Two-column data ("user item") without any --no_* flag: the older one' in told
+    assert "--no_time or --no_mhc switches them off" in told
+
+
+def settings_of(flags: str, timestamps: bool) -> dict[str, Any]:
+    arguments = parse([*BASE, *flags.split()])
+    return run_config(arguments, resolve(arguments, timestamps), "cpu", "bf16").model_dump()
+
+
+def test_defaults_are_those_of_each_program() -> None:
+    sasrec, tisasrec = settings_of("", False), settings_of("--no_mhc", True)
+    expected = {"hidden_units": 50, "num_blocks": 2, "num_heads": 1, "dropout_rate": 0.2}
+    for settings in (sasrec, tisasrec):
+        assert {name: settings["model"][name] for name in expected} == expected
+        assert settings["objective"]["loss"] == "bce"
+        train = settings["train"]
+        assert (train["batch_size"], train["lr"], train["l2_emb"], train["patience"]) == (128, 0.001, 0.0, 0)
+        assert (train["validation_metric"], train["validation_protocol"]) == ("ndcg@10", "uniform-100")
+    assert (sasrec["model"]["maxlen"], sasrec["train"]["num_epochs"], sasrec["train"]["eval_epochs"]) == (200, 1000, 20)
+    assert (tisasrec["model"]["maxlen"], tisasrec["train"]["num_epochs"]) == (50, 201)
+    assert tisasrec["model"]["time_span"] == 256
+    assert [settings_of(f"--num_epochs={n}", False)["train"]["eval_epochs"] for n in (0, 3, 50)] == [1, 1, 1]
+
+
+def test_every_flag_arrives() -> None:
+    flags = "--maxlen=30 --hidden_units=12 --num_blocks=3 --num_heads=2 --dropout_rate=0.5 --lr=0.01 --batch_size=7"
+    flags += " --num_epochs=4 --l2_emb=0.5 --time_span=9 --time_unit=60 --mhc_expansion_rate=3 --mhc_sinkhorn_iter=5"
+    settings = settings_of(flags, True)
+    both = {**settings["train"], **settings["model"]}
+    for flag in flags.split():
+        name, value = flag.removeprefix("--").split("=")
+        assert both[name] == float(value)
+    assert settings["train"]["amp"] == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("flags", "timestamps", "norm"),
+    [
+        ("", False, "post"),
+        ("--norm_first", False, "pre"),
+        ("--no_mhc", True, "original"),
+        ("--no_mhc --norm_first", True, "pre"),
+        ("--use_mhc", False, "pre"),
+        ("--use_mhc --norm_first=false", False, "post"),
+    ],
+)
+def test_norm_first(flags: str, timestamps: bool, norm: str) -> None:
+    assert settings_of(flags, timestamps)["model"]["norm"] == norm
+
+
+def test_values_out_of_range_are_named() -> None:
+    with pytest.raises(ConfigError, match="hidden_units"):
+        settings_of("--hidden_units=0", False)
+    with pytest.raises(ConfigError, match=r"train\.lr"):
+        settings_of("--lr=-1", False)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"use_time": True}, {"use_mhc": True}, {"maxlen": 50}, {"num_heads": 2}, {"norm_first": True}, {"time_span": 3}],
+)
+def test_flags_must_fit_a_given_model(given: dict[str, Any]) -> None:
+    model = SASRecConfig(norm="post")
+    check_model(Arguments("d", "t", maxlen=200, no_time=True, no_mhc=True, norm_first=False), model)
+    with pytest.raises(ConfigError, match=f"--{next(iter(given))}=.* does not fit SASRec: time off"):
+        check_model(Arguments("d", "t", **given), model)
+
+
+def test_a_model_in_one_line() -> None:
+    told = describe(TiSASRecConfig(residual="mhc", mhc_expansion_rate=2))
+    assert told.startswith("TiSASRec: time on, residual mhc (2 streams, 20 Sinkhorn iterations), norm pre, maxlen 200")
