@@ -120,7 +120,7 @@ def report(_: argparse.Namespace) -> None:
         here = [r for r in results if r["data"] == data]
         depths = sorted({r["num_blocks"] for r in here})
         text += [
-            f"## {data}",
+            f"**{data}**",
             "",
             "| blocks | residual | seeds | NDCG@10 | HR@10 | largest gradient norm | stream norm | ",
         ]

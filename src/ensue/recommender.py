@@ -235,7 +235,7 @@ class Recommender:
         Args:
             data: the store that the model was trained on.
             part: "test" or "validation".
-            config: protocol and metrics; the run's own by default.
+            config: protocol and metrics; the run's own by default. Its `query_time` is always the model's.
             folder: the run folder, to add the results to.
             progress: called with (cases done, cases in all).
 
@@ -251,7 +251,7 @@ class Recommender:
                 f"this run was trained on data {run.fingerprint[:12]}..., and this store is {data.fingerprint[:12]}: "
                 "item numbers would not agree"
             )
-        config = config or run.config.evaluate
+        config = (config or run.config.evaluate).replace(query_time=run.config.evaluate.query_time)
         split = make_split(data, run.config.split)
         cases: Cases = {"test": split.test, "validation": split.validation}[part]
         standings = evaluate(cast(Scorer, run.model), cases, config, split.train, progress)

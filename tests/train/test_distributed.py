@@ -67,7 +67,9 @@ def test_ranks_equal_one_process(report: dict[str, Any], name: str, size: int) -
     assert one["watched"] == 24
     for outcome in together["ranks"]:
         for record, expected in zip(outcome["records"], one["records"], strict=True):
-            assert record == pytest.approx(expected, rel=1e-6)
+            for key, value in expected.items():
+                # A norm of float32 gradients sums as many squares as there are weights.
+                assert record[key] == pytest.approx(value, rel=1e-5 if "norm" in key else 1e-6)
 
 
 def test_only_rank_0_shows_and_writes(report: dict[str, Any]) -> None:

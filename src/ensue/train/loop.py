@@ -54,6 +54,7 @@ class Progress:
     loss_sum: float = 0.0
     positions: int = 0
     norm_sum: float = 0.0
+    norm_steps: int = 0
     norm_max: float = 0.0
     best: float | None = None
     best_epoch: int = 0
@@ -152,8 +153,11 @@ class Trainer:
             loss_sum, positions, norm = self._step(progress.epoch, step, rows_B, batch)
             progress.loss_sum += loss_sum
             progress.positions += positions
-            progress.norm_sum += norm
-            progress.norm_max = max(progress.norm_max, norm)
+            # A step whose gradient overflows float16 is not taken.
+            if math.isfinite(norm):
+                progress.norm_sum += norm
+                progress.norm_steps += 1
+                progress.norm_max = max(progress.norm_max, norm)
             progress.step = step + 1
             progress.seconds = time.monotonic() - started
             for watcher in self.watchers:
@@ -164,13 +168,13 @@ class Trainer:
             "epoch": progress.epoch + 1,
             "loss": progress.loss_sum / progress.positions,
             "lr": self.optimizer.param_groups[0]["lr"],
-            "gradient norm": progress.norm_sum / self.loader.steps,
+            "gradient norm": progress.norm_sum / max(1, progress.norm_steps),
             "largest gradient norm": progress.norm_max,
             "seconds": round(progress.seconds, 3),
         }
         progress.epoch, progress.step = progress.epoch + 1, 0
         progress.loss_sum, progress.positions, progress.seconds = 0.0, 0, 0.0
-        progress.norm_sum, progress.norm_max = 0.0, 0.0
+        progress.norm_sum, progress.norm_steps, progress.norm_max = 0.0, 0, 0.0
         if progress.epoch % train.eval_epochs == 0 or progress.epoch == train.num_epochs:
             self._validate(record)
         self.log.add(record)
