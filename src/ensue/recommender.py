@@ -96,7 +96,7 @@ class Recommender:
     """A model by name or recipe, its settings, and after `fit` or `load` all it needs to recommend.
 
     Args:
-        model: "sasrec", "markov", "popularity", ...
+        model: "sasrec", "tisasrec", "markov", "popularity", ...
         preset: a recipe to start from, as `ensue presets` lists them.
         settings: any field of the run's settings by its flat name, such as `hidden_units=64, loss="ce"`.
     """

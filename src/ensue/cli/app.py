@@ -52,7 +52,8 @@ ENTRIES = (
         train.run,
         (
             "ensue train data/ml --model sasrec --out runs/sasrec",
-            "ensue train data/ml --preset sasrec-ce --hidden-units 128 --out runs/wide",
+            "ensue train data/ml --preset sasrec-ce --hidden-units 256 --out runs/wide",
+            "ensue train data/ml --model tisasrec --residual mhc --out runs/tisasrec-mhc",
         ),
         train.flags,
     ),

@@ -202,4 +202,6 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    from ensue.train.distributed import end
+
+    end(main(sys.argv[1:]))

@@ -59,7 +59,9 @@ def run(
     data: Annotated[Path, typer.Argument(help="A store folder (see ensue prepare), or a log file.")],
     out: Annotated[Path, typer.Option("--out", help="The run folder; an interrupted run there goes on.")],
     settings: dict[str, Any],
-    model: Annotated[str | None, typer.Option("--model", help="sasrec (the default), markov, popularity.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="sasrec (default), tisasrec, markov, popularity.")
+    ] = None,
     preset: Annotated[str | None, typer.Option("--preset", help="Settings to start from; see ensue presets.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="A TOML file of settings to start from.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run that is in the folder first.")] = False,

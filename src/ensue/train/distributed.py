@@ -16,6 +16,7 @@ import atexit
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -174,6 +175,20 @@ def join(device: str = "auto", timeout: timedelta = TIMEOUT) -> World:
 def _leave() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def end(status: int) -> NoReturn:
+    """End this rank's process with a status.
+
+    Without the interpreter's own end, where threads that torch has left behind now and then abort a rank whose work
+    is done ("terminate called without an active exception"), and with it the whole command.
+    """
+    atexit.unregister(_leave)
+    if status == 0:
+        _leave()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _cores() -> int:
