@@ -5,7 +5,7 @@
 
 Depth x residual, full softmax, the same budget of epochs for all. Every run keeps its log (loss, gradient norms), its
 test result, the per-user ranks and its gains; a finished one is not run again. Runs stay in build/depth; `report`
-writes docs/results/depth.json, the tables docs/results/depth_table.md and the pictures docs/results/depth-*.svg.
+writes docs/results/depth.json, the tables docs/results/depth_table.md and the pictures docs/results/depth-*.
 """
 
 from __future__ import annotations
@@ -13,25 +13,22 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
-from quality import ROOT, open_store
+from quality import ROOT, cell, open_store, two_commands
 
 from ensue.batches.batch import history_batch
 from ensue.data.split import Sequences, make_split
 from ensue.errors import TrainingError
 from ensue.files import write_json, write_text
 from ensue.inspect import gain_report
+from ensue.plots.figure import new_figure, save
 from ensue.recipes import run_config
 from ensue.recommender import Recommender
-from ensue.significance import t_interval
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 RUNS, RESULTS = ROOT / "build" / "depth", ROOT / "docs" / "results"
 RESIDUALS = ("plain", "gated", "hc", "mhc", "mhc_lite")
@@ -47,7 +44,6 @@ SETTINGS = {
 }
 BUDGETS = {
     "ml-100k": {"num_epochs": 15, "batch_size": 64},
-    "ml-100k-long": {"num_epochs": 60, "batch_size": 64},
     "ml-1m-sasrec": {"num_epochs": 12, "batch_size": 128},
 }
 GAIN_ROWS = 64
@@ -56,7 +52,7 @@ GAIN_ROWS = 64
 def run(options: argparse.Namespace) -> None:
     """Train what is missing of the grid."""
     torch.set_num_threads(options.threads)
-    store = open_store(options.data.removesuffix("-long"))
+    store = open_store(options.data)
     for seed in options.seeds:
         for depth in options.depths:
             for residual in options.residuals:
@@ -87,7 +83,7 @@ def one(store: Any, settings: dict[str, Any], folder: Path, about: dict[str, Any
     gains = gain_report(
         run.model, history_batch(histories, np.arange(min(GAIN_ROWS, len(test))), run.config.model.maxlen)
     )
-    composite = None if gains.composite is None else vars_of(gains.composite)
+    composite = None if gains.composite is None else asdict(gains.composite)
     log = recommender.log
     result = {
         **about,
@@ -104,11 +100,6 @@ def one(store: Any, settings: dict[str, Any], folder: Path, about: dict[str, Any
     }
     write_json(folder / "depth.json", result)
     print(folder.name, f"{metrics['ndcg@10']:.4f}", f"{result['cpu_seconds_per_epoch']:.1f} s", flush=True)
-
-
-def vars_of(gains: Any) -> dict[str, float]:
-    """The gains as plain numbers."""
-    return {name: float(getattr(gains, name)) for name in ("forward", "backward", "forward_max", "backward_max")}
 
 
 def report(_: argparse.Namespace) -> None:
@@ -128,19 +119,19 @@ def report(_: argparse.Namespace) -> None:
         text.append("|---:|---|---:|---|---|---:|---:|---:|---:|---:|")
         for depth in depths:
             for residual in RESIDUALS:
-                cell = [r for r in here if r["num_blocks"] == depth and r["residual"] == residual]
-                if cell:
-                    text.append(row(depth, residual, cell))
+                runs = [r for r in here if r["num_blocks"] == depth and r["residual"] == residual]
+                if runs:
+                    text.append(row(depth, residual, runs))
         text.append("")
         draw(data, here, depths)
     write_text(RESULTS / "depth_table.md", "\n".join(text) + "\n")
     print("\n".join(text))
 
 
-def row(depth: int, residual: str, cell: list[dict[str, Any]]) -> str:
+def row(depth: int, residual: str, runs: list[dict[str, Any]]) -> str:
     """A line of the table."""
-    good = [r for r in cell if "failed" not in r]
-    seeds = str(len(cell)) if len(good) == len(cell) else f"{len(cell)} ({len(cell) - len(good)} not finite)"
+    good = [r for r in runs if "failed" not in r]
+    seeds = str(len(runs)) if len(good) == len(runs) else f"{len(runs)} ({len(runs) - len(good)} not finite)"
     if not good:
         return f"| {depth} | {residual} | {seeds} | - | - | - | - | - | - | - |"
 
@@ -149,7 +140,7 @@ def row(depth: int, residual: str, cell: list[dict[str, Any]]) -> str:
         return format(float(np.mean(values)), form) if values else "-"
 
     gains = [r["composite_gain"]["forward"] for r in good if r["composite_gain"]]
-    cells = [spread([r["metrics"][name] for r in good]) for name in ("ndcg@10", "hr@10")]
+    cells = [cell(np.array([r["metrics"][name] for r in good])) for name in ("ndcg@10", "hr@10")]
     cells += [mean("largest_gradient_norm", ".2f"), mean("stream_norm", ".1f")]
     cells += [
         f"{np.mean(gains):.3f}" if gains else "-",
@@ -159,17 +150,10 @@ def row(depth: int, residual: str, cell: list[dict[str, Any]]) -> str:
     return f"| {depth} | {residual} | {seeds} | " + " | ".join(cells) + " |"
 
 
-def spread(values: list[float]) -> str:
-    """Mean and half-width of the 95 % interval."""
-    if len(values) == 1:
-        return f"{values[0]:.4f}"
-    interval = t_interval(np.array(values))
-    return f"{np.mean(values):.4f} ± {(interval.high - interval.low) / 2:.4f}"
-
-
 def draw(data: str, results: list[dict[str, Any]], depths: list[int]) -> None:
     """NDCG@10 by depth, a line per residual, a dot per run."""
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    figure = new_figure(6, 4)
+    axes = figure.add_subplot()
     for number, residual in enumerate(RESIDUALS):
         runs = [r for r in results if r["residual"] == residual and "failed" not in r]
         means = [np.mean([r["metrics"]["ndcg@10"] for r in runs if r["num_blocks"] == d] or [np.nan]) for d in depths]
@@ -179,22 +163,16 @@ def draw(data: str, results: list[dict[str, Any]], depths: list[int]) -> None:
     axes.minorticks_off()
     axes.set_title(f"{data}: depth and residual")
     axes.legend()
-    figure.savefig(RESULTS / f"depth-{data}.svg", metadata={"Date": None})
-    plt.close(figure)
+    save(figure, RESULTS, f"depth-{data}")
 
 
 def main() -> None:
     """Parse and go."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True)
-    runner = commands.add_parser("run")
+    parser, runner = two_commands(__doc__, run, report)
     runner.add_argument("--data", choices=sorted(BUDGETS), required=True)
     runner.add_argument("--depths", type=int, nargs="+", default=[2, 4, 8, 16])
     runner.add_argument("--residuals", nargs="+", choices=RESIDUALS, default=list(RESIDUALS))
     runner.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    runner.add_argument("--threads", type=int, default=1)
-    runner.set_defaults(command=run)
-    commands.add_parser("report").set_defaults(command=report)
     options = parser.parse_args()
     options.command(options)
 

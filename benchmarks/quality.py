@@ -14,6 +14,7 @@ import argparse
 import json
 import time
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from ensue.significance import t_interval
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS, RESULTS = ROOT / "build" / "quality", ROOT / "docs" / "results"
+Command = Callable[[argparse.Namespace], None]
 REPORTED = ("hr@10", "ndcg@10")
 # Suffixes of a metric: plain, and with the time of the request.
 PROTOCOLS = (("", "|qtime"), ("|uni100", "|uni100|qtime"))
@@ -108,7 +110,7 @@ def report(options: argparse.Namespace) -> None:
             for metric in REPORTED:
                 found = row["metrics"].get(metric + plain)
                 asked = row["metrics"].get(metric + timed, [])
-                cells.append(_cell(np.array(found)) if found else _cell(np.array(asked)) + " (query time)")
+                cells.append(cell(np.array(found)) if found else cell(np.array(asked)) + " (query time)")
         epochs = "/".join(str(r["epochs"]) for r in row["runs"])
         table.append(f"| {data} | {preset} {changed} | {len(row['seeds'])} | {epochs} | " + " | ".join(cells) + " |")
         output.append({"data": data, "preset": preset, "set": changed, **row})
@@ -123,7 +125,8 @@ HEADER = [
 ]
 
 
-def _cell(values: np.ndarray) -> str:
+def cell(values: np.ndarray) -> str:
+    """Mean, and half the width of the 95 % interval where there are several."""
     if len(values) == 0:
         return "-"
     if len(values) == 1:
@@ -132,17 +135,26 @@ def _cell(values: np.ndarray) -> str:
     return f"{values.mean():.4f} ± {(interval.high - interval.low) / 2:.4f}"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def two_commands(
+    text: str | None, run: Command, report: Command
+) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """A parser with the commands `run` and `report`, and that of `run`, to add arguments to."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     runner = commands.add_parser("run")
+    runner.add_argument("--threads", type=int, default=1)
+    runner.set_defaults(command=run)
+    commands.add_parser("report").set_defaults(command=report)
+    return parser, runner
+
+
+def main() -> None:
+    """Parse and go."""
+    parser, runner = two_commands(__doc__, run, report)
     runner.add_argument("--data", required=True)
     runner.add_argument("--preset", required=True)
     runner.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    runner.add_argument("--threads", type=int, default=1)
     runner.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE")
-    runner.set_defaults(command=run)
-    commands.add_parser("report").set_defaults(command=report)
     options = parser.parse_args()
     options.command(options)
 

@@ -1,13 +1,7 @@
 """The command line of SASRec.pytorch and TiSASRec.pytorch; all of it is in `ensue.classic` (see `--help`)."""
 
-import os
-import sys
-
 from ensue.classic import main
-from ensue.train.distributed import end
+from ensue.cli import leave
 
 if __name__ == "__main__":
-    status = main()
-    if "RANK" in os.environ:  # one of several, started by torchrun
-        end(status)
-    sys.exit(status)
+    leave(main())

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ensue import __version__
 from ensue.data.store import SequenceStore
 from ensue.data.vocabulary import Vocabulary
-from ensue.errors import ArtefactError
+from ensue.errors import ArtefactError, DataError
 from ensue.evaluate import EvaluateConfig, Standings
 from ensue.files import (
     atomic_path,
@@ -69,6 +69,18 @@ class Run:
     def titles(self) -> list[str | None] | None:
         """`titles[number]` is the item's title (None at 0 and where unknown); None without titles."""
         return [None, *self.items["title"].to_list()] if "title" in self.items.columns else None
+
+    def check_data(self, store: SequenceStore) -> None:
+        """Refuse data that this run was not trained on.
+
+        Raises:
+            DataError: the fingerprints differ.
+        """
+        if store.fingerprint != self.fingerprint:
+            raise DataError(
+                f"this run was trained on data {self.fingerprint[:12]}..., and this store is {store.fingerprint[:12]}: "
+                "item numbers would not agree"
+            )
 
 
 def save_run(folder: Path, run: Run, log: list[dict[str, Any]] | None = None) -> None:

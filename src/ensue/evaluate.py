@@ -166,15 +166,21 @@ def model_device(model: object) -> torch.device:
 
 def _batches(model: Scorer, cases: Cases, width: int, query_time: bool) -> Iterator[tuple[np.ndarray, SequenceBatch]]:
     """Cases in batches of similar length, few enough that [B, width] scores stay small."""
-    histories = Sequences(cases.store, cases.users_B, cases.start_B, cases.stop_B)
     length_B = np.minimum(cases.stop_B - cases.start_B, model.maxlen)
     order = np.argsort(-length_B, kind="stable")
     size = max(1, min(ROWS, CELLS // width))
     device = model_device(model)
     for start in range(0, len(order), size):
         rows = order[start : start + size]
-        asked_B = cases.store.times[cases.target_B[rows]] if query_time and cases.store.times is not None else None
-        yield rows, history_batch(histories, rows, model.maxlen, asked_B).to(device)
+        yield rows, case_batch(cases, rows, model.maxlen, query_time).to(device)
+
+
+def case_batch(cases: Cases, rows_B: np.ndarray, maxlen: int, query_time: bool) -> SequenceBatch:
+    """The histories of the given cases, newest `maxlen` events, with the targets' times if the model may know them."""
+    histories = Sequences(cases.store, cases.users_B, cases.start_B, cases.stop_B)
+    times = cases.store.times
+    asked_B = times[cases.target_B[rows_B]] if query_time and times is not None else None
+    return history_batch(histories, rows_B, maxlen, asked_B)
 
 
 def _rank_full(

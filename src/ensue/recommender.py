@@ -246,11 +246,7 @@ class Recommender:
             DataError: the store is not the one that the model was trained on.
         """
         run = self._run()
-        if data.fingerprint != run.fingerprint:
-            raise DataError(
-                f"this run was trained on data {run.fingerprint[:12]}..., and this store is {data.fingerprint[:12]}: "
-                "item numbers would not agree"
-            )
+        run.check_data(data)
         config = (config or run.config.evaluate).replace(query_time=run.config.evaluate.query_time)
         split = make_split(data, run.config.split)
         cases: Cases = {"test": split.test, "validation": split.validation}[part]

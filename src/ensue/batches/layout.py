@@ -8,7 +8,7 @@ groups whose rectangles cost least. Every row keeps its own events, so this chan
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,12 @@ class Layout:
             self.age_P.to(device, non_blocking=True),
             self.last_B.to(device, non_blocking=True),
         )
+
+    def parts(self) -> list[tuple[Group, slice, slice]]:
+        """Each group with the run of events and the run of rows that are its own, in the order of the groups."""
+        events = pairwise(accumulate(self.sizes, initial=0))
+        rows = pairwise(accumulate((group.rows for group in self.groups), initial=0))
+        return [(g, slice(*e), slice(*r)) for g, e, r in zip(self.groups, events, rows, strict=True)]
 
     def pad(self, x_PD: Tensor) -> list[Tensor]:
         """Cut packed events [P, ...] into one rectangle [rows, width, ...] per group; padding is zero."""

@@ -17,16 +17,16 @@ from ensue.classic.data import read_data
 from ensue.classic.settings import METRICS, check, describe, resolve, run_config, whole_config
 from ensue.classic.start import Start, open_start, other_norms, split_for
 from ensue.cli.output import Screen
-from ensue.data.split import Cases, Split, make_split
+from ensue.data.split import Split, make_split
 from ensue.data.store import SequenceStore
 from ensue.data.transitions import fit_popularity
 from ensue.errors import ConfigError, EnsueError
-from ensue.evaluate import EvaluateConfig, evaluate
+from ensue.evaluate import EvaluateConfig, Standings, evaluate
 from ensue.files import MANIFEST
 from ensue.models import CountedModel, Scorer
 from ensue.recommender import Recommender
 from ensue.train.config import RunConfig
-from ensue.train.distributed import World, evaluate_together, join, some_cases
+from ensue.train.distributed import World, join, some_cases
 from ensue.train.loop import Trainer
 
 Say = Callable[[str], None]
@@ -163,19 +163,19 @@ class ClassicTrainer(Trainer):
             self.model.load_state_dict(start.model.state_dict())
             self.progress.epoch = min(start.epoch, config.train.num_epochs)
 
-    def _validate(self, record: dict[str, Any]) -> None:
-        super()._validate(record)
+    def _validate(self, record: dict[str, Any]) -> Standings | None:
+        standings = super()._validate(record)
         seconds = sum(past["seconds"] for past in self.log.records) + record["seconds"]
-        parts = [self._part(name, cases) for name, cases in (("valid", self.validation), ("test", self.split.test))]
+        test = self._standings(self.split.test) if len(self.split.test) else None
+        parts = [_part("valid", standings), _part("test", test)]
         self.say(f"epoch:{record['epoch']}, time: {seconds:f}(s), {', '.join(parts)}")
+        return standings
 
-    def _part(self, name: str, cases: Cases) -> str:
-        if len(cases) == 0:
-            return f"{name} (no user has 3 events)"
-        standings = evaluate_together(
-            self.world, cases, lambda own: evaluate(self.encoder, own, PROTOCOL, self.split.train)
-        )
-        return figures(name, *(float(standings.metric(metric).mean()) for metric in METRICS))
+
+def _part(name: str, standings: Standings | None) -> str:
+    if standings is None:
+        return f"{name} (no user has 3 events)"
+    return figures(name, *(float(standings.metric(metric).mean()) for metric in METRICS))
 
 
 def figures(name: str, ndcg: float, hit_rate: float) -> str:
@@ -219,7 +219,7 @@ def _infer(arguments: Arguments, path: Path, start: Start, store: SequenceStore,
     split = split_for(start, store)
     start.model.to(world.device)
     standings = evaluate(cast(Scorer, start.model), split.test, PROTOCOL, split.train)
-    say(figures("test", *(float(standings.metric(metric).mean()) for metric in METRICS)))
+    say(_part("test", standings))
     if start.norm_assumed:
         _doubt_norm(arguments, path, start, store, split, world, say)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from ensue import __version__
 from ensue.errors import ConfigError, EnsueError
@@ -36,6 +37,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return status
+
+
+def leave(status: int) -> NoReturn:
+    """End the process with a status; under torchrun as one rank of several."""
+    if "RANK" in os.environ:
+        from ensue.train.distributed import end
+
+        end(status)
+    sys.exit(status)
 
 
 def _run(words: list[str]) -> int:

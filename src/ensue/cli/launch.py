@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensue import errors
+from ensue.cli import leave
 from ensue.cli.output import Screen
 from ensue.errors import ConfigError, TrainingError
 
@@ -202,6 +203,4 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    from ensue.train.distributed import end
-
-    end(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from ensue.artefact import Run
-from ensue.batches.batch import SequenceBatch, history_batch
-from ensue.data.split import Cases, Sequences, make_split
+from ensue.batches.batch import SequenceBatch
+from ensue.data.split import Cases, make_split
 from ensue.data.store import SequenceStore
 from ensue.data.vocabulary import ExternalId
 from ensue.errors import DataError
-from ensue.evaluate import model_device
+from ensue.evaluate import case_batch, model_device
 from ensue.inspect.attention import AttentionReport, attention_maps, attention_report
 from ensue.inspect.gains import GainReport, gain_report
 from ensue.inspect.intervals import TimeReport, time_report
@@ -95,11 +95,7 @@ def inspect_run(run: Run, store: SequenceStore, users: int = 256, seed: int = 0)
         DataError: the store is not the run's, lacks the times that the model reads, or the split holds no case out.
     """
     trunk_of(run.model)
-    if store.fingerprint != run.fingerprint:
-        raise DataError(
-            f"this run was trained on data {run.fingerprint[:12]}..., and this store is {store.fingerprint[:12]}: "
-            "item numbers would not agree"
-        )
+    run.check_data(store)
     cases, rows_B = _sample(make_split(store, run.config.split).test, users, seed)
     maxlen = run.config.model.maxlen
     query_time = run.config.evaluate.query_time
@@ -129,10 +125,7 @@ def _sample(cases: Cases, users: int, seed: int) -> tuple[Cases, np.ndarray]:
 
 
 def _histories(run: Run, cases: Cases, rows_B: np.ndarray, maxlen: int, query_time: bool) -> SequenceBatch:
-    histories = Sequences(cases.store, cases.users_B, cases.start_B, cases.stop_B)
-    times = cases.store.times
-    asked_B = times[cases.target_B[rows_B]] if query_time and times is not None else None
-    return history_batch(histories, rows_B, maxlen, asked_B).to(model_device(run.model))
+    return case_batch(cases, rows_B, maxlen, query_time).to(model_device(run.model))
 
 
 def _example(run: Run, cases: Cases, rows_B: np.ndarray, events: int, query_time: bool) -> Example:

@@ -7,14 +7,14 @@ mask never looks right, so no key mask is needed: padding changes no state.
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ensue.batches.layout import Group, Layout, place, take
+from ensue.batches.layout import Layout, place, take
 from ensue.nn.dropout import LEVELS, keep_mask, random_bytes, threshold
 
 # Queries per strip: the smallest whose products still run at full speed (measured on CPU, width 50).
@@ -49,7 +49,7 @@ class _CausalAttention(torch.autograd.Function):
     def forward(ctx: Any, qkv_PE: Tensor, layout: Layout, heads: int, drop_below: int) -> Tensor:
         out_PD = qkv_PE.new_empty(qkv_PE.shape[0], qkv_PE.shape[1] // 3)
         saved: list[Tensor] = []
-        for group, events in _events_of_groups(layout):
+        for group, events, _ in layout.parts():
             qkv_3XTD = split_heads(place(qkv_PE[events], group), 3, heads)
             saved.append(qkv_3XTD)
             out_XTD = _attend(qkv_3XTD, drop_below, saved)
@@ -65,16 +65,10 @@ class _CausalAttention(torch.autograd.Function):
         saved, heads = list(ctx.saved_tensors), ctx.heads
         grad_PD = grads[0] * (LEVELS / (LEVELS - ctx.drop_below)) if ctx.drop_below else grads[0]
         grad_qkv = grad_PD.new_empty(grad_PD.shape[0], 3 * grad_PD.shape[1])
-        for group, events in reversed(_events_of_groups(ctx.layout)):
+        for group, events, _ in reversed(ctx.layout.parts()):
             grad_XTD = split_heads(place(grad_PD[events], group), 1, heads)[0]
             grad_qkv[events] = take(join_heads(_attend_backward(grad_XTD, ctx.drop_below, saved), heads), group)
         return grad_qkv, None, None, None
-
-
-def _events_of_groups(layout: Layout) -> list[tuple[Group, slice]]:
-    """Each group with the run of events that is its own, in the order of the groups."""
-    ends = list(accumulate(layout.sizes, initial=0))
-    return [(group, slice(lo, hi)) for group, (lo, hi) in zip(layout.groups, pairwise(ends), strict=True)]
 
 
 def split_heads(x_GTE: Tensor, parts: int, heads: int) -> Tensor:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -77,15 +76,16 @@ def _unrolled_gradient(kernel: Tensor, matrix: Tensor, grad: Tensor, iterations:
 
     By log u and log v, whose gradients stay bounded where those of u and v do not; u_s v_t is at most 1 / K_st.
     """
-    scales = [(torch.ones_like(kernel[:, 0]), kernel[0]), *_iterate(kernel, iterations)]
+    scales = list(_iterate(kernel, iterations))
+    before = [torch.ones_like(kernel[:, 0]), *(u for u, _ in scales[:-1])]
     grad = grad * matrix
     grad_log_u, grad_log_v = grad.sum(1), grad.sum(0)
     through = torch.zeros_like(kernel)
-    for (before, _), (u, v) in reversed(list(pairwise(scales))):
+    for u_before, (u, v) in zip(reversed(before), reversed(scales), strict=True):
         a = grad_log_u.mul_(u)
         b = (grad_log_v - _weighted_rows(kernel, a).mul_(v)).mul_(v)
-        through.addcmul_(a[:, None], v).addcmul_(before[:, None], b)
-        grad_log_u = _weighted_rows(kernel.transpose(0, 1), b).mul_(before).neg_()
+        through.addcmul_(a[:, None], v).addcmul_(u_before[:, None], b)
+        grad_log_u = _weighted_rows(kernel.transpose(0, 1), b).mul_(u_before).neg_()
         grad_log_v = torch.zeros_like(b)
     return grad.addcmul_(kernel, through, value=-1)
 

@@ -13,7 +13,6 @@ so they come with k and v.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -62,7 +61,7 @@ class _TimeAttention(torch.autograd.Function):
     ) -> Tensor:
         out_PD = qkv_PE.new_empty(qkv_PE.shape[0], qkv_PE.shape[1] // 3)
         saved: list[Tensor] = []
-        for (group, events, rows), strips_of_group in zip(_groups(layout), buckets, strict=True):
+        for (group, events, rows), strips_of_group in zip(layout.parts(), buckets, strict=True):
             terms = _Terms.of_rows(keys_BRD, values_BRD, bias_HR, rows, heads)
             qkv_3XTD = split_heads(place(qkv_PE[events], group), 3, heads)
             saved.append(qkv_3XTD)
@@ -83,7 +82,7 @@ class _TimeAttention(torch.autograd.Function):
         grad_qkv = grad_PD.new_empty(grad_PD.shape[0], 3 * grad_PD.shape[1])
         grad_tables = [None if table is None else torch.zeros_like(table) for table in tables]
         for (group, events, rows), strips_of_group in zip(
-            reversed(_groups(ctx.layout)), reversed(ctx.buckets), strict=True
+            reversed(ctx.layout.parts()), reversed(ctx.buckets), strict=True
         ):
             terms = _Terms.of_rows(tables[0], tables[1], tables[2], rows, heads)
             terms_grad = _Terms.zeros_like(terms)
@@ -92,13 +91,6 @@ class _TimeAttention(torch.autograd.Function):
             grad_qkv[events] = take(join_heads(grad, heads), group)
             terms_grad.add_to(grad_tables, rows, heads)
         return grad_qkv, *grad_tables, None, None, None, None
-
-
-def _groups(layout: Layout) -> list[tuple[Group, slice, slice]]:
-    """Each group with the runs of events and of rows that are its own, in the order of the groups."""
-    events = pairwise(accumulate(layout.sizes, initial=0))
-    rows = pairwise(accumulate((group.rows for group in layout.groups), initial=0))
-    return [(g, slice(*e), slice(*r)) for g, e, r in zip(layout.groups, events, rows, strict=True)]
 
 
 @dataclass
@@ -271,7 +263,7 @@ def newest_time_attention(qkv_PE: Tensor, layout: Layout, relations: Relations, 
     rectangles = layout.pad(_with_positions(qkv_PE, relations))
     outs = []
     with torch.autocast(qkv_PE.device.type, enabled=False):
-        for x_GTE, (group, _, rows), bucket_GK in zip(rectangles, _groups(layout), relations.newest, strict=True):
+        for x_GTE, (group, _, rows), bucket_GK in zip(rectangles, layout.parts(), relations.newest, strict=True):
             terms = _Terms.of_rows(relations.keys_BRD, relations.values_BRD, relations.bias_HR, rows, num_heads)
             outs.append(_newest_of_group(x_GTE, group, terms, bucket_GK, num_heads))
     return layout.join_rows(outs)

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -65,12 +65,7 @@ class World:
         Raises:
             TrainingError: another rank has gone.
         """
-        if self.size > 1:
-            try:
-                dist.all_reduce(tensor)
-            except RuntimeError as error:
-                self._broken(error)
-        return tensor
+        return self._exchange(dist.all_reduce, tensor)
 
     def broadcast(self, tensor: Tensor) -> Tensor:
         """Make a tensor what it is on rank 0, in place.
@@ -78,12 +73,7 @@ class World:
         Raises:
             TrainingError: another rank has gone.
         """
-        if self.size > 1:
-            try:
-                dist.broadcast(tensor, 0)
-            except RuntimeError as error:
-                self._broken(error)
-        return tensor
+        return self._exchange(partial(dist.broadcast, src=0), tensor)
 
     def broadcast_json(self, value: Any) -> Any:
         """Rank 0's value (what JSON can hold), on every rank.
@@ -120,6 +110,14 @@ class World:
         if failure is not None:
             raise EnsueError(f"rank 0 failed: {failure}")
         return None
+
+    def _exchange(self, collective: Callable[[Tensor], Any], tensor: Tensor) -> Tensor:
+        if self.size > 1:
+            try:
+                collective(tensor)
+            except RuntimeError as error:
+                self._broken(error)
+        return tensor
 
     def _broken(self, error: RuntimeError) -> NoReturn:
         # Leaving in good order would wait for the rank that has gone.

@@ -22,7 +22,7 @@ from ensue.batches.loader import Loader, take_share
 from ensue.batches.tasks import make_windows
 from ensue.data.split import Cases, Split
 from ensue.errors import TrainingError
-from ensue.evaluate import evaluate
+from ensue.evaluate import Standings, evaluate
 from ensue.models import Encoder, build_model
 from ensue.nn.embedding import dense_gradients, initialise
 from ensue.nn.memory import keep_freed_memory
@@ -240,16 +240,18 @@ class Trainer:
             f"Try a smaller lr (now {self.config.train.lr}), clip_norm = 1, or amp = off."
         )
 
-    def _validate(self, record: dict[str, Any]) -> None:
-        """Evaluate on validation, keep the best state, and decide whether patience has ended."""
+    def _standings(self, cases: Cases) -> Standings:
+        """Where the targets of some cases stand now, by the protocol of validation."""
+        settings = self.config.validation
+        return evaluate_together(self.world, cases, lambda own: evaluate(self.encoder, own, settings, self.split.train))
+
+    def _validate(self, record: dict[str, Any]) -> Standings | None:
+        """Evaluate on validation, keep the best state, and decide whether patience has ended; None without cases."""
         progress, train = self.progress, self.config.train
         if len(self.validation) == 0:
-            return
-        settings = self.config.validation
+            return None
         started = time.monotonic()
-        standings = evaluate_together(
-            self.world, self.validation, lambda cases: evaluate(self.encoder, cases, settings, self.split.train)
-        )
+        standings = self._standings(self.validation)
         value = float(standings.metric(train.validation_metric).mean())
         record[f"validation {self.config.validation_label}"] = value
         record["validation seconds"] = round(time.monotonic() - started, 3)
@@ -260,6 +262,7 @@ class Trainer:
             progress.evaluations_without_better += 1
         if train.patience and progress.evaluations_without_better >= train.patience:
             progress.finished, progress.stopped_by = True, "patience"
+        return standings
 
     def _is_time_to_save(self) -> bool:
         return time.monotonic() - self.last_saved >= 60 * self.config.train.checkpoint_minutes
