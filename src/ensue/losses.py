@@ -164,21 +164,18 @@ def _cross_entropy_pass(
     table_ND = items_ND.to(h_PD.dtype)
     losses = []
     grad_h = None if upstream_P is None else torch.empty_like(h_PD)
-    grad_items = None if upstream_P is None else torch.zeros_like(items_ND, dtype=torch.float32)
+    grad_items = None if upstream_P is None else torch.zeros_like(items_ND)
     for start in range(0, h_PD.shape[0], rows):
         stop = min(start + rows, h_PD.shape[0])
         h_CD, target_C = h_PD[start:stop], target_P[start:stop, None]
-        logits = (h_CD @ table_ND.T).float()
-        target_logit = logits.gather(1, target_C)
-        largest = logits.amax(1, keepdim=True)
-        # From here on `logits` holds its exponentials: one pass of exp serves the loss and the gradient.
-        total = logits.sub_(largest).exp_().sum(1, keepdim=True)
-        losses.append((total.log() + largest - target_logit)[:, 0])
+        logits = h_CD @ table_ND.T
+        probability = torch.softmax(logits, 1)
+        # The largest logit and its probability, which never underflows, give the logarithm of the softmax's sum.
+        log_sum = logits.amax(1).float() - probability.amax(1).float().log()
+        losses.append(log_sum - logits.gather(1, target_C)[:, 0].float())
         if upstream_P is not None and grad_h is not None and grad_items is not None:
-            weight = upstream_P[start:stop, None]
-            delta = logits.mul_(weight / total)
-            delta.scatter_add_(1, target_C, -weight.to(delta.dtype))
-            delta = delta.to(h_PD.dtype)
+            weight = upstream_P[start:stop, None].to(probability.dtype)
+            delta = probability.mul_(weight).scatter_add_(1, target_C, -weight)
             torch.mm(delta, table_ND, out=grad_h[start:stop])
-            grad_items.addmm_(delta.T.float(), h_CD.float())
-    return torch.cat(losses), grad_h, None if grad_items is None else grad_items.to(items_ND.dtype)
+            grad_items += delta.T @ h_CD
+    return torch.cat(losses), grad_h, grad_items

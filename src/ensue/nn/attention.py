@@ -67,7 +67,7 @@ class _CausalAttention(torch.autograd.Function):
         grad_qkv = grad_PD.new_empty(grad_PD.shape[0], 3 * grad_PD.shape[1])
         for group, events, _ in reversed(ctx.layout.parts()):
             grad_XTD = split_heads(place(grad_PD[events], group), 1, heads)[0]
-            grad_qkv[events] = take(join_heads(_attend_backward(grad_XTD, ctx.drop_below, saved), heads), group)
+            grad_qkv[events] = take(_attend_backward(grad_XTD, ctx.drop_below, heads, saved), group)
         return grad_qkv, None, None, None
 
 
@@ -101,13 +101,18 @@ def _attend(qkv_3XTD: Tensor, drop_below: int, saved: list[Tensor]) -> Tensor:
     return out
 
 
-def _attend_backward(grad: Tensor, drop_below: int, saved: list[Tensor]) -> Tensor:
-    """Gradients of one rectangle's q, k and v, [3, X, T, d]; takes what `_attend` appended off the end of `saved`."""
+def _attend_backward(grad: Tensor, drop_below: int, heads: int, saved: list[Tensor]) -> Tensor:
+    """Gradients of one rectangle's q, k and v, beside each other as the projection wants them, [G, T, 3 H d].
+
+    Takes what `_attend` appended off the end of `saved`.
+    """
     cuts = strips(grad.shape[1])
     first = len(saved) - len(cuts) * (2 if drop_below else 1) - 1
     q, k, v = saved[first]
-    scale = q.shape[-1] ** -0.5
-    grads = grad.new_empty(3, *grad.shape)
+    rows, width, size = grad.shape
+    scale = size**-0.5
+    grad_GTE = grad.new_empty(rows // heads, width, 3 * heads * size)
+    grad_q, grad_k, grad_v = grad_GTE.view(rows // heads, width, 3, heads, size).permute(2, 0, 3, 1, 4)
     # The last strip comes first: it alone reaches every key, so its products are the sums to add to.
     for lo, hi in reversed(cuts):
         bytes_XTT = saved.pop() if drop_below else None
@@ -118,16 +123,17 @@ def _attend_backward(grad: Tensor, drop_below: int, saved: list[Tensor]) -> Tens
             grad_attention.mul_(mask)
             kept = mask.mul_(attention)
         grad_scores = torch._softmax_backward_data(grad_attention, attention, -1, attention.dtype).mul_(scale)
-        grads[0, :, lo:hi] = grad_scores.bmm(k[:, :hi])
-        strip_k = grad_scores.transpose(1, 2).bmm(q[:, lo:hi])
-        strip_v = kept.transpose(1, 2).bmm(grad[:, lo:hi])
-        if hi == grad.shape[1]:
-            grads[1], grads[2] = strip_k, strip_v
+        grad_q[:, :, lo:hi] = grad_scores.bmm(k[:, :hi]).view(-1, heads, hi - lo, size)
+        strip_k = grad_scores.transpose(1, 2).bmm(q[:, lo:hi]).view(-1, heads, hi, size)
+        strip_v = kept.transpose(1, 2).bmm(grad[:, lo:hi]).view(-1, heads, hi, size)
+        if hi == width:
+            grad_k.copy_(strip_k)
+            grad_v.copy_(strip_v)
         else:
-            grads[1, :, :hi] += strip_k
-            grads[2, :, :hi] += strip_v
+            grad_k[:, :, :hi] += strip_k
+            grad_v[:, :, :hi] += strip_v
     saved.pop()
-    return grads
+    return grad_GTE
 
 
 def causal_attention(qkv_PE: Tensor, layout: Layout, num_heads: int, dropout_rate: float = 0.0) -> Tensor:
@@ -142,10 +148,14 @@ def causal_attention(qkv_PE: Tensor, layout: Layout, num_heads: int, dropout_rat
     Returns:
         [P, D].
     """
-    if qkv_PE.device.type == "cpu" and qkv_PE.dtype == torch.float32:
-        ordered = qkv_PE if layout.order_P is None else qkv_PE.index_select(0, layout.order_P)
-        drop_below = threshold(dropout_rate)
-        out_PD: Tensor = _CausalAttention.apply(ordered, layout, num_heads, drop_below)  # type: ignore[no-untyped-call]
+    if qkv_PE.device.type == "cpu" and qkv_PE.dtype != torch.float64:
+        # Mixed precision leaves attention itself in float32: the conversions cost less than a CPU's own bfloat16 form.
+        x_PE = qkv_PE.float()
+        ordered = x_PE if layout.order_P is None else x_PE.index_select(0, layout.order_P)
+        with torch.autocast("cpu", enabled=False):
+            out_PD: Tensor = _CausalAttention.apply(  # type: ignore[no-untyped-call]
+                ordered, layout, num_heads, threshold(dropout_rate)
+            ).to(qkv_PE.dtype)
         return out_PD if layout.inverse_P is None else out_PD.index_select(0, layout.inverse_P)
     outs = []
     for x_GTE in layout.pad(qkv_PE):
