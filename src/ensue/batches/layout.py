@@ -129,17 +129,18 @@ def _cut(lengths: np.ndarray) -> list[tuple[int, int]]:
     if len(lengths) == 1:
         return [(0, 1)]
     edges = np.unique(np.linspace(0, len(lengths), min(CUTS, len(lengths)) + 1).astype(np.int64))
-    best = np.zeros(len(edges))
-    came_from = np.zeros(len(edges), dtype=np.int64)
     width = lengths[edges[:-1]].astype(np.float64)
-    row_cost = width * (width + COPY)
+    # cost[first, end]: that of a group from one edge to another, as wide as its first row.
+    cost = (edges - edges[:-1, None]) * (width * (width + COPY))[:, None] + CALL
+    best = np.zeros(len(edges))
+    came_from = [0] * len(edges)
     for end in range(1, len(edges)):
-        cost = best[:end] + (edges[end] - edges[:end]) * row_cost[:end] + CALL
-        came_from[end] = np.argmin(cost)
-        best[end] = cost[came_from[end]]
+        total = best[:end] + cost[:end, end]
+        came_from[end] = int(total.argmin())
+        best[end] = total[came_from[end]]
     cuts = [len(edges) - 1]
     while cuts[-1] > 0:
-        cuts.append(int(came_from[cuts[-1]]))
+        cuts.append(came_from[cuts[-1]])
     cuts.reverse()
     return [(int(edges[a]), int(edges[b])) for a, b in pairwise(cuts)]
 

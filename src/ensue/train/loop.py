@@ -39,7 +39,7 @@ from ensue.train.config import RunConfig, differences
 from ensue.train.distributed import broadcast_checkpoint, evaluate_together, join, some_cases, sum_gradients
 from ensue.train.log import RunLog, Watcher
 from ensue.train.objective import Objective
-from ensue.train.optim import autocast, learning_rate, make_optimizer
+from ensue.train.optim import autocast, learning_rate, make_optimizer, seed_draws
 
 # Settings that do not change the course of a run, so a resumed run may have others.
 FREE_TO_CHANGE = ("checkpoint_minutes",)
@@ -98,6 +98,7 @@ class Trainer:
         initialise(model, train.seed)
         self.model = model.to(self.device)
         self.encoder = cast(Encoder, self.model)
+        self.trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.objective = Objective(config.objective, split.train)
         windows = make_windows(split.train, config.model.maxlen, train.window, train.stride or None)
         self.loader = Loader(windows, train.batch_size, train.seed)
@@ -188,7 +189,7 @@ class Trainer:
         world = self.world
         negatives = self.objective.draw(rows_B, batch, stream(config.seed, "negatives", epoch, step))
         purpose = "dropout" if world.is_main else f"dropout {world.rank}"
-        torch.manual_seed(torch_seed(config.seed, purpose, epoch, step))
+        seed_draws(torch_seed(config.seed, purpose, epoch, step), self.device)
         positions = len(batch.items_P)
         loss_sum = self._loss_sum(*take_share(batch, negatives, world.rank, world.size))
         # A rank's share of the mean over all ranks' positions, and of the penalty; the sum of gradients makes it whole.
@@ -201,20 +202,18 @@ class Trainer:
         scaled = self.scaler.scale(objective)
         if scaled.requires_grad:
             scaled.backward()  # type: ignore[no-untyped-call]
-        dense_gradients(self.model.parameters())
+        dense_gradients(self.trainable)
         # From here on every rank has the same numbers, hence takes the same decisions.
-        trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        value = sum_gradients(world, trainable, loss_sum)
+        value = sum_gradients(world, self.trainable, loss_sum)
         if not math.isfinite(value):
             raise self._not_finite("loss", value, epoch, step)
         self.scaler.unscale_(self.optimizer)
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
+        norm = nn.utils.get_total_norm(p.grad for p in self.trainable if p.grad is not None)
         # With fp16 the scaler itself skips such a step and lowers its scale.
         if config.amp != "fp16" and not math.isfinite(float(norm)):
             raise self._not_finite("gradient norm", float(norm), epoch, step)
         if config.clip_norm:
-            nn.utils.clip_grads_with_norm_(self.model.parameters(), config.clip_norm, norm)
+            nn.utils.clip_grads_with_norm_(self.trainable, config.clip_norm, norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return value, positions, float(norm)

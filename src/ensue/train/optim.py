@@ -55,6 +55,17 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def seed_draws(seed: int, device: torch.device) -> None:
+    """Seed torch's global draws on a device.
+
+    On a CPU without `torch.manual_seed`, which looks for every other kind of device: a twentieth of a short step.
+    """
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
+
+
 def autocast(amp: str, device: torch.device) -> AbstractContextManager[object]:
     """The context in which the model runs; losses and softmax stay in float32 inside it."""
     if amp == "off":
