@@ -102,9 +102,7 @@ class Mixing(nn.Module):
             res.copy_(torch.eye(self.streams).flatten())
         else:
             pre_S.fill_(-math.log(self.streams - 1))
-            half = torch.ones(self.streams)
-            half[self.streams // 2 :] = -1.0
-            post_S.copy_(half.roll(self.sublayer) * 2.0)
+            post_S.zero_()
             if self.mixture == "mhc":
                 res.copy_(((1 - torch.eye(self.streams)) * OFF_DIAGONAL).flatten())
             else:
