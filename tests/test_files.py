@@ -271,3 +271,20 @@ def test_a_foreign_manifest_is_refused(tmp_path: Path, manifest: object, message
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match=r"nowhere: no such folder \(expected an ensue store\)"):
         files.read_manifest(tmp_path / "nowhere", "store", 1)
+
+
+def test_a_failed_write_names_its_file(tmp_path: Path) -> None:
+    """A full disk fails at a write, and the system then names no file."""
+    for error, words in (
+        (OSError(28, "No space left on device"), "[Errno 28]"),
+        (OSError("29238 requested and 5088 written"), "29238 requested"),
+    ):
+        with pytest.raises(OSError, match=r"items\.npy") as caught, files.atomic_path(tmp_path / "items.npy"):
+            raise error
+        assert words in str(caught.value)
+        assert caught.value.errno == error.errno
+    named = OSError(28, "No space left on device", "elsewhere")
+    with pytest.raises(OSError, match="elsewhere") as caught, files.atomic_path(tmp_path / "items.npy"):
+        raise named
+    assert caught.value is named
+    assert list(tmp_path.iterdir()) == []

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ensue import __version__
@@ -36,13 +36,27 @@ from ensue.files import (
     write_text,
 )
 from ensue.models import CountedModel, build_model
+from ensue.train.checkpoint import write_tensors
 from ensue.train.config import RunConfig
+from ensue.train.folder import (
+    ARTEFACT,
+    CARD,
+    CONFIG,
+    ITEMS,
+    KIND,
+    LOG,
+    METRICS,
+    MODEL,
+    SCHEMA_VERSION,
+    VOCABULARY,
+    check_same_run,
+    claimed,
+)
+from ensue.train.log import read_log
 
-KIND, SCHEMA_VERSION = "run", 1
-CONFIG, MODEL, VOCABULARY, ITEMS = "config.toml", "model.safetensors", "vocabulary.parquet", "items.parquet"
-METRICS, LOG, CARD = "metrics.json", "log.jsonl", "card.md"
-ARTEFACT = (CONFIG, MODEL, VOCABULARY, ITEMS)
 HEADER_LIMIT = 1 << 20
+# Seconds that an evaluation waits for another one that is being added.
+PATIENCE = 30.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,23 +100,32 @@ class Run:
 def save_run(folder: Path, run: Run, log: list[dict[str, Any]] | None = None) -> None:
     """Write the run's files and, last, its manifest. An interrupted save leaves no manifest, or the old one's mismatch.
 
+    Evaluations of the same model that are in the folder stay.
+
     Args:
-        folder: where to; made if missing.
+        folder: where to; made if missing. It must be new, empty, or a run's of the same data and settings.
         run: what to write.
         log: the records of training, for the card and `log.jsonl` if that is not there yet.
+
+    Raises:
+        ArtefactError: the folder holds something that is no run's.
+        TrainingError: the folder holds a run of other data or settings, or a training writes there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    run.config.write_toml(folder / CONFIG)
-    with atomic_path(folder / MODEL) as path:
-        save_file({name: tensor.contiguous().cpu() for name, tensor in run.model.state_dict().items()}, path)
-    run.item_ids.write(folder / VOCABULARY)
-    with atomic_path(folder / ITEMS) as path:
-        run.items.write_parquet(path)
-    if not (folder / LOG).exists() or log is not None:
-        write_text(folder / LOG, "".join(json.dumps(record) + "\n" for record in log or []))
-    write_json(folder / METRICS, {})
-    write_text(folder / CARD, _card(run, {}, log or []))
-    _seal(folder, run)
+    with claimed(folder):
+        check_same_run(folder, run.config, run.fingerprint)
+        before = sha256(folder / MODEL) if (folder / MODEL).is_file() else None
+        run.config.write_toml(folder / CONFIG)
+        with atomic_path(folder / MODEL) as path:
+            write_tensors(run.model.state_dict(), path)
+        results = read_metrics(folder) if sha256(folder / MODEL) == before else {}
+        run.item_ids.write(folder / VOCABULARY)
+        with atomic_path(folder / ITEMS) as path:
+            run.items.write_parquet(path)
+        if not (folder / LOG).exists() or log is not None:
+            write_text(folder / LOG, "".join(json.dumps(record) + "\n" for record in log or []))
+        write_json(folder / METRICS, results)
+        write_text(folder / CARD, _card(run, results, log or []))
+        _seal(folder, run)
 
 
 def load_run(folder: Path) -> Run:
@@ -166,6 +189,32 @@ def item_table(store: SequenceStore, events_N: np.ndarray) -> pl.DataFrame:
     return store.item_table.with_columns(pl.Series("events", events_N.astype(np.int64)))
 
 
+def check_evaluated(folder: Path, run: Run, key: str) -> None:
+    """Make sure that an evaluation may be added to a folder: it holds this very run, and no results would be lost.
+
+    Args:
+        folder: the run folder.
+        run: the run that is evaluated.
+        key: `<part>/<config.key>` of the evaluation.
+
+    Raises:
+        ArtefactError: the folder holds no run, a damaged or another one; or `metrics.json` was altered.
+    """
+    there = load_run(folder)
+    here, kept = run.model.state_dict(), there.model.state_dict()
+    same = (run.config.to_toml(), run.fingerprint) == (there.config.to_toml(), there.fingerprint)
+    same = same and here.keys() == kept.keys()
+    if not (same and all(torch.equal(tensor.cpu(), kept[name]) for name, tensor in here.items())):
+        raise ArtefactError(f"{folder}: holds another run than the one that is evaluated")
+    if (folder / METRICS).is_file():
+        known = read_metrics(folder)
+        if lost := sorted(set(read_json(folder / METRICS)) - known.keys() - {key}):
+            raise ArtefactError(
+                f"{folder / METRICS}: was altered, and {lost[0]!r} is not what its table of users says. "
+                "Evaluate that anew, or move the file away"
+            )
+
+
 def save_evaluation(
     folder: Path, run: Run, store: SequenceStore, part: str, config: EvaluateConfig, standings: Standings
 ) -> dict[str, Any]:
@@ -181,7 +230,19 @@ def save_evaluation(
 
     Returns:
         What was added to `metrics.json` under `<part>/<config.key>`.
+
+    Raises:
+        ArtefactError: as `check_evaluated`.
+        TrainingError: a training writes into the folder.
     """
+    check_evaluated(folder, run, f"{part}/{config.key}")
+    with claimed(folder, PATIENCE):
+        return _add_evaluation(folder, run, store, part, config, standings)
+
+
+def _add_evaluation(
+    folder: Path, run: Run, store: SequenceStore, part: str, config: EvaluateConfig, standings: Standings
+) -> dict[str, Any]:
     table = f"per_user-{part}-{config.key}.parquet"
     with atomic_path(folder / table) as path:
         per_user_table(store, config, standings).write_parquet(path)
@@ -200,19 +261,44 @@ def save_evaluation(
     }
     results = {**read_metrics(folder), f"{part}/{config.key}": entry}
     write_json(folder / METRICS, results)
-    log = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
-    write_text(folder / CARD, _card(run, results, log))
+    write_text(folder / CARD, _card(run, results, read_log(folder / LOG)))
     _seal(folder, run)
     return entry
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
-    """The evaluations so far; none if the file is missing, or was altered since the manifest was written."""
+    """The evaluations so far.
+
+    An evaluation that was cut short leaves `metrics.json` newer than the manifest. Then an entry counts if its figures
+    are the means of its per-user table, and that is unaltered.
+
+    Raises:
+        ArtefactError: the file was altered, and is no JSON object.
+    """
+    if not (folder / METRICS).is_file():
+        return {}
+    results = read_json(folder / METRICS)
+    if not isinstance(results, dict):
+        raise ArtefactError(f"{folder / METRICS}: not an object of evaluations")
     try:
         check_files(folder, read_manifest(folder, KIND, SCHEMA_VERSION), [METRICS])
     except ArtefactError:
-        return {}
-    return dict(read_json(folder / METRICS))
+        return {key: entry for key, entry in results.items() if _agrees(folder, entry)}
+    return results
+
+
+def _agrees(folder: Path, entry: Any) -> bool:
+    """Whether an evaluation says what its per-user table says."""
+    try:
+        path = folder / Path(entry["per_user"]).name
+        if sha256(path) != entry["per_user_sha256"]:
+            return False
+        users = pl.read_parquet(path)
+        return users.height == entry["cases"] and all(
+            np.isclose(users[name].mean(), value, rtol=0, atol=1e-9) for name, value in entry["metrics"].items()
+        )
+    except (KeyError, TypeError, AttributeError, OSError, pl.exceptions.PolarsError):
+        return False
 
 
 def per_user_table(store: SequenceStore, config: EvaluateConfig, standings: Standings) -> pl.DataFrame:

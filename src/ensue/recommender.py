@@ -10,7 +10,7 @@ from typing import Any, Self, cast
 import numpy as np
 import torch
 
-from ensue.artefact import Run, item_table, load_run, save_evaluation, save_run
+from ensue.artefact import Run, check_evaluated, item_table, load_run, save_evaluation, save_run
 from ensue.batches.batch import SequenceBatch, query_times
 from ensue.data.interactions import Columns
 from ensue.data.prepare import PrepareConfig, prepare
@@ -19,15 +19,18 @@ from ensue.data.split import Cases, make_split
 from ensue.data.store import SequenceStore
 from ensue.data.transitions import fit_popularity
 from ensue.data.vocabulary import ExternalId
-from ensue.errors import DataError, EnsueError
+from ensue.errors import ConfigError, DataError, EnsueError, nearest
 from ensue.evaluate import EvaluateConfig, Progress, Standings, evaluate, model_device
 from ensue.index import ExactIndex, top_k
 from ensue.models import CountedModel, Encoder, Scorer, build_model
 from ensue.recipes import run_config
 from ensue.train.config import RunConfig
 from ensue.train.distributed import join
-from ensue.train.log import Watcher
+from ensue.train.folder import LOG, check_same_run, writing
+from ensue.train.log import Watcher, read_log
 from ensue.train.loop import Trainer
+
+PARTS = ("test", "validation")
 
 
 def read(
@@ -125,7 +128,7 @@ class Recommender:
         """
         run = load_run(Path(folder))
         self = cls.from_config(run.config)
-        self.run = run
+        self.run, self.log = run, read_log(Path(folder) / LOG)
         return self
 
     def fit(
@@ -134,38 +137,51 @@ class Recommender:
         """Train on the training part of the split; the best state on validation is kept.
 
         Args:
-            data: a store, or a log to prepare with the usual settings.
-            folder: a run folder; training there resumes where it stopped, and the run is saved when done.
+            data: a store or its folder, or a log to prepare with the usual settings.
+            folder: a run folder, new or empty at first; training there resumes where it stopped, and the run is saved
+                when done.
             watchers: who follows the training.
 
         Raises:
             DataError: the log cannot be read, or there is nothing to train on.
-            TrainingError: the folder holds a run of other data or settings, or the loss is not finite.
+            TrainingError: the folder holds a run of other data or settings, another training writes there, or the
+                loss is not finite.
+            ArtefactError: the folder holds something that is no run's.
         """
-        store = data if isinstance(data, SequenceStore) else read(data)
+        store = _open(data)
         split = make_split(store, self.config.split)
         path = None if folder is None else Path(folder)
         model = build_model(self.config.model, store.num_items)
-        if isinstance(model, CountedModel):
-            model.fit(split.train)
-            self.log = []
-        else:
-            result = Trainer(self.config, split, path, watchers).run()
-            model, self.log = result.model, result.progress.records
-        items = item_table(store, fit_popularity(split.train))
-        model.eval()
-        self.run = Run(self.config, model, store.item_ids, items, store.fingerprint, store.folder)
-        if path is not None:
-            join("cpu").on_main(lambda: self.save(path))
+        trainer = None if isinstance(model, CountedModel) else Trainer(self.config, split, path, watchers)
+        world = join("cpu") if trainer is None else trainer.world
+        with writing(world, path):
+            if path is not None:
+                world.on_main(lambda: check_same_run(path, self.config, store.fingerprint))
+            if trainer is not None:
+                result = trainer.run()
+                model, self.log = result.model, result.progress.records
+            else:
+                cast(CountedModel, model).fit(split.train)
+                self.log = []
+            items = item_table(store, fit_popularity(split.train))
+            model.eval()
+            self.run = Run(self.config, model, store.item_ids, items, store.fingerprint, store.folder)
+            if path is not None:
+                world.on_main(lambda: self.save(path))
         return self
 
     def save(self, folder: str | Path) -> None:
-        """Write a run folder; files are written whole or not at all."""
+        """Write a run folder; files are written whole or not at all.
+
+        Raises:
+            ArtefactError: the folder holds something that is no run's.
+            TrainingError: the folder holds a run of other data or settings, or a training writes there.
+        """
         save_run(Path(folder), self._run(), self.log)
 
     def recommend(
         self,
-        history: Sequence[ExternalId],
+        history: Iterable[ExternalId],
         k: int = 10,
         exclude_seen: bool = True,
         times: Sequence[int] | None = None,
@@ -182,21 +198,21 @@ class Recommender:
             at: seconds since the epoch of the request, for models trained with `query_time`.
 
         Raises:
-            EnsueError: `k` is below 1, or the model was not fitted.
-            DataError: the model reads times, and they are not given.
+            EnsueError: `k` is not a whole number of 1 or more, or the model was not fitted.
+            DataError: the history is not a list of ids (a string is none), the times are not seconds, one for each,
+                or the model reads times, and they are not given.
         """
         run = self._run()
-        if k < 1:
-            raise EnsueError(f"k must be at least 1 (got {k})")
-        if times is not None and len(times) != len(history):
-            raise EnsueError(f"times must be as many as the history's items, {len(history)} (got {len(times)})")
-        numbers = run.item_ids.encode(list(history))
+        k = _count(k)
+        history = _ids(history)
+        seconds = None if times is None else _seconds(times, len(history))
+        numbers = run.item_ids.encode(history)
         unknown = tuple(item for item, number in zip(history, numbers, strict=True) if number == 0)
         known = numbers > 0
         seen = torch.from_numpy(np.unique(numbers[known]).astype(np.int64))
         note = None
         if known.any():
-            stamps = None if times is None else np.asarray(times, dtype=np.int64)[known]
+            stamps = None if seconds is None else seconds[known]
             scores_N = self._score(numbers[known], stamps, at)
         else:
             scores_N = torch.from_numpy(run.items["events"].to_numpy().copy()).float()
@@ -209,9 +225,10 @@ class Recommender:
 
         Raises:
             DataError: the model does not know the item.
-            EnsueError: the model has no item vectors.
+            EnsueError: the model has no item vectors, or `k` is not a whole number of 1 or more.
         """
         run = self._run()
+        k = _count(k)
         number = int(run.item_ids.encode([item])[0])
         if number == 0:
             raise DataError(f"item {item!r} is not among the {len(run.item_ids):,} items of this model")
@@ -224,7 +241,7 @@ class Recommender:
 
     def evaluate(
         self,
-        data: SequenceStore,
+        data: SequenceStore | Source,
         part: str = "test",
         config: EvaluateConfig | None = None,
         folder: str | Path | None = None,
@@ -233,10 +250,10 @@ class Recommender:
         """Rank the held-out events of the run's split.
 
         Args:
-            data: the store that the model was trained on.
+            data: the store that the model was trained on, its folder, or the log as `fit` takes it.
             part: "test" or "validation".
             config: protocol and metrics; the run's own by default. Its `query_time` is always the model's.
-            folder: the run folder, to add the results to.
+            folder: the folder where this run is saved, to add the results to.
             progress: called with (cases done, cases in all).
 
         Returns:
@@ -244,15 +261,22 @@ class Recommender:
 
         Raises:
             DataError: the store is not the one that the model was trained on.
+            ConfigError: there is no such part.
+            ArtefactError: the folder does not hold this run.
         """
         run = self._run()
-        run.check_data(data)
+        if part not in PARTS:
+            raise ConfigError(f"unknown part {part!r}: {nearest(str(part), PARTS)}")
+        store = _open(data)
+        run.check_data(store)
         config = (config or run.config.evaluate).replace(query_time=run.config.evaluate.query_time)
-        split = make_split(data, run.config.split)
-        cases: Cases = {"test": split.test, "validation": split.validation}[part]
+        if folder is not None:
+            check_evaluated(Path(folder), run, f"{part}/{config.key}")
+        split = make_split(store, run.config.split)
+        cases: Cases = split.test if part == "test" else split.validation
         standings = evaluate(cast(Scorer, run.model), cases, config, split.train, progress)
         if folder is not None:
-            save_evaluation(Path(folder), run, data, part, config, standings)
+            save_evaluation(Path(folder), run, store, part, config, standings)
         return standings.means(config), standings
 
     def _score(self, numbers: np.ndarray, times: np.ndarray | None, at: int | None) -> torch.Tensor:
@@ -280,6 +304,43 @@ class Recommender:
         if self.run is None:
             raise EnsueError("this recommender has no model yet: call fit, or Recommender.load(folder)")
         return self.run
+
+
+def _open(data: SequenceStore | Source) -> SequenceStore:
+    """A store as it is, from its folder, or of a log."""
+    if isinstance(data, SequenceStore):
+        return data
+    if isinstance(data, str | Path) and Path(data).is_dir():
+        return SequenceStore.open(Path(data).resolve())
+    return read(data)
+
+
+def _count(k: int) -> int:
+    """How many recommendations, checked."""
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise EnsueError(f"k must be a whole number of 1 or more (got {k!r})")
+    return int(k)
+
+
+def _ids(history: Iterable[ExternalId]) -> list[ExternalId]:
+    """The history as a list of ids: a string would fall into letters."""
+    if isinstance(history, str | bytes) or not isinstance(history, Iterable):
+        raise DataError(f"history must be a list of ids (got {history!r})")
+    return list(history)
+
+
+def _seconds(times: Sequence[int], count: int) -> np.ndarray:
+    """The times of a history, int64 [count]."""
+    try:
+        seconds = np.asarray(times)
+    except ValueError:
+        seconds = np.asarray(None)
+    # Numbers that int64 does not hold, and anything but numbers, have other kinds.
+    if seconds.dtype.kind not in "iuf":
+        raise DataError(f"times must be seconds since the epoch (got {times!r})")
+    if seconds.shape != (count,):
+        raise DataError(f"times must be as many as the history's items, {count} (got {seconds.size})")
+    return seconds.astype(np.int64)
 
 
 def history_of(store: SequenceStore, user: ExternalId) -> tuple[list[ExternalId], list[int] | None]:

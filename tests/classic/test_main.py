@@ -14,6 +14,7 @@ from ensue.classic import main
 from ensue.classic.run import choose_device
 from ensue.cli import main as ensue
 from ensue.recommender import Recommender
+from ensue.train.loop import Trainer
 
 from .conftest import HEADS, MAXLEN, D, Save, sasrec_state, tisasrec_state
 
@@ -106,6 +107,34 @@ def test_the_same_line_goes_on_and_another_is_refused(at: Path, capsys: pytest.C
     assert second[-2:] == first[-2:]
     assert main([*line, "--dropout_rate=0.5"]) == 1
     assert "model.dropout_rate: 0.5 now, 0.2 then" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("after", "words"), [(0, "starts anew (no checkpoint yet)"), (1, "goes on from its last checkpoint")]
+)
+def test_ctrl_c_says_whether_there_is_a_checkpoint(
+    at: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, after: int, words: str
+) -> None:
+    line = ["--dataset=plain", "--train_dir=x", "--device=cpu", *SMALL]
+    epoch = Trainer._epoch
+
+    def interrupt(self: Trainer) -> None:
+        if self.progress.epoch == after:
+            raise KeyboardInterrupt
+        self.last_saved = -1e9
+        epoch(self)
+
+    monkeypatch.setattr(Trainer, "_epoch", interrupt)
+    assert main(line) == 130
+    assert capsys.readouterr().err == f"main.py: interrupted; the same command {words}\n"
+
+
+def test_folders_of_others_are_not_written_to(at: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (at / "plain_x").mkdir()
+    (at / "plain_x" / "config.toml").write_text("years of work")
+    assert main(["--dataset=plain", "--train_dir=x", "--device=cpu", *SMALL]) == 1
+    assert "ensue did not write config.toml" in capsys.readouterr().err
+    assert [path.name for path in (at / "plain_x").iterdir()] == ["config.toml"]
 
 
 def test_pth_files_are_evaluated(at: Path, save: Save, capsys: pytest.CaptureFixture[str]) -> None:

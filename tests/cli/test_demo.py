@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ensue.cli.demo import ABOUT, README
+
 from .conftest import Run
 
 SIZE = ("--users", 150, "--epochs", 2)
@@ -32,3 +34,12 @@ def test_the_demo_spares_other_folders(ensue: Run, tmp_path: Path) -> None:
     assert done.status == 1
     assert "was not made by ensue demo" in done.err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_readme_does_not_make_a_folder_the_demos(ensue: Run, tmp_path: Path) -> None:
+    for text in (b"years of work", b"\xff" * len(ABOUT), b""):
+        (tmp_path / README).write_bytes(text)
+        done = ensue("demo", "--out", tmp_path)
+        assert done.status == 1
+        assert "was not made by ensue demo" in done.err
+        assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(README, text)]

@@ -25,8 +25,10 @@ from ensue.evaluate import EvaluateConfig, Standings, evaluate
 from ensue.files import MANIFEST
 from ensue.models import CountedModel, Scorer
 from ensue.recommender import Recommender
+from ensue.train.checkpoint import numbered
 from ensue.train.config import RunConfig
 from ensue.train.distributed import World, join, some_cases
+from ensue.train.folder import CHECKPOINTS, STORE, check_same_run, interrupted, writing
 from ensue.train.loop import Trainer
 
 Say = Callable[[str], None]
@@ -49,7 +51,8 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         _run(arguments)
     except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on from the last checkpoint", INTERRUPTED)
+        told = "interrupted" if arguments.inference_only else interrupted(_folder(arguments))
+        return _fail(told, INTERRUPTED)
     except ConfigError as error:
         return _fail(str(error), 2)
     except (EnsueError, OSError) as error:
@@ -72,7 +75,7 @@ def _run(arguments: Arguments) -> None:
         # One rank downloads what is not there yet.
         world.on_main(lambda: read_data(arguments.dataset))
     store, what = read_data(arguments.dataset)
-    folder = Path(f"{arguments.dataset}_{arguments.train_dir}")
+    folder = _folder(arguments)
     path = _start_path(arguments, folder)
     start = None if path is None else open_start(arguments, path, store)
     if start is None:
@@ -93,6 +96,10 @@ def _run(arguments: Arguments) -> None:
         _train(world, config, store, folder, start, say)
     elif start is not None and world.is_main:
         _infer(arguments, cast(Path, path), start, store, world, say)
+
+
+def _folder(arguments: Arguments) -> Path:
+    return Path(f"{arguments.dataset}_{arguments.train_dir}")
 
 
 def choose_device(arguments: Arguments) -> str:
@@ -187,24 +194,25 @@ def _train(world: World, config: RunConfig, store: SequenceStore, folder: Path, 
     if start is not None and isinstance(start.model, CountedModel):
         raise ConfigError(f"{start.origin} holds a model that is fitted by counting; there is nothing to train on from")
     split = make_split(store, config.split)
-    checkpoints = (folder / "checkpoints").is_dir()
     trainer = ClassicTrainer(config, split, folder, start, say)
-    if checkpoints:
-        say(f"goes on from the checkpoint in {folder}")
-    result = trainer.run()
-    items = item_table(store, fit_popularity(split.train))
-    recommender = Recommender.from_config(config)
-    recommender.log = result.progress.records
-    place = (folder / "store").resolve()
-    recommender.run = Run(config, result.model, store.item_ids, items, store.fingerprint, place)
-    epoch = result.progress.best_epoch or result.progress.epoch
-    world.on_main(lambda: _save(recommender, store, split, folder, epoch, say))
+    with writing(world, folder):
+        world.on_main(lambda: check_same_run(folder, config, store.fingerprint))
+        if numbered(folder / CHECKPOINTS):
+            say(f"goes on from the checkpoint in {folder}")
+        result = trainer.run()
+        items = item_table(store, fit_popularity(split.train))
+        recommender = Recommender.from_config(config)
+        recommender.log = result.progress.records
+        place = (folder / STORE).resolve()
+        recommender.run = Run(config, result.model, store.item_ids, items, store.fingerprint, place)
+        epoch = result.progress.best_epoch or result.progress.epoch
+        world.on_main(lambda: _save(recommender, store, split, folder, epoch, say))
 
 
 def _save(recommender: Recommender, store: SequenceStore, split: Split, folder: Path, epoch: int, say: Say) -> None:
     """Write the store, the run and its evaluations, and print the figures of the state that was kept."""
-    if not (folder / "store" / MANIFEST).is_file():
-        store.save(folder / "store")
+    if not (folder / STORE / MANIFEST).is_file():
+        store.save(folder / STORE)
     recommender.save(folder)
     if len(split.test):
         parts = []

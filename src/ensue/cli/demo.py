@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -72,7 +71,7 @@ def run(
     example = one_reader(screen, recommender, split.test, standings["sasrec"])
     screen.say(f"done in {duration(time.monotonic() - began)}; all of it is in {out}", "dim")
     history = ",".join(str(item) for item in example["history"][-3:])
-    screen.next(f"ensue recommend {out / 'runs' / 'sasrec'} --history {history}")
+    screen.next("ensue recommend", out / "runs" / "sasrec", "--history", history)
     return {"out": str(out), "protocol": "full", "users": len(split.test), "metrics": means, "example": example}
 
 
@@ -83,10 +82,15 @@ def claim(out: Path) -> None:
         DataError: the folder holds something else.
     """
     mark = out / README
-    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not mark.is_file():
+    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not _is_mark(mark):
         raise DataError(f"{out}: exists and was not made by ensue demo; choose another folder with --out")
     out.mkdir(parents=True, exist_ok=True)
-    mark.write_text(ABOUT, encoding="utf-8")
+    mark.write_bytes(ABOUT.encode())
+
+
+def _is_mark(path: Path) -> bool:
+    """Whether it is the demo's own file: others have a README.txt, too."""
+    return path.is_file() and path.stat().st_size == len(ABOUT.encode()) and path.read_bytes() == ABOUT.encode()
 
 
 def write_and_prepare(screen: Screen, world: Simulation, out: Path) -> SequenceStore:
@@ -126,8 +130,7 @@ def trained(
         if "other data or settings" not in str(error):
             raise
         screen.say(f"{folder} is of another size: {name} starts anew")
-        shutil.rmtree(folder)
-        recommender, fresh = fit(screen, Recommender(name, preset, **settings), store, folder, [])
+        recommender, fresh = fit(screen, Recommender(name, preset, **settings), store, folder, [], overwrite=True)
     if not fresh:
         screen.say(f"{name}: already trained, in {folder}")
     return recommender

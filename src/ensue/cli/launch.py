@@ -39,6 +39,7 @@ def fit_in_ranks(
     out: Path,
     devices: int,
     tensorboard: bool = False,
+    overwrite: bool = False,
 ) -> tuple[Recommender, bool]:
     """Train into a folder with several processes, or take what is there when it is this very run, finished.
 
@@ -50,6 +51,7 @@ def fit_in_ranks(
         out: the run folder.
         devices: how many processes.
         tensorboard: write RUN/tensorboard.
+        overwrite: replace the run that is there.
 
     Returns:
         The fitted recommender, and whether anything was trained.
@@ -58,16 +60,19 @@ def fit_in_ranks(
         ConfigError: the model is fitted by counting, or there are too few devices.
         TrainingError: a rank failed; the message names it.
     """
-    from ensue.cli.train import events_per_epoch, finished
-    from ensue.train.distributed import device_type
+    from ensue.cli.train import events_per_epoch, finished, make_way
+    from ensue.train.distributed import device_type, join
 
     config = recommender.config
-    done = finished(recommender, store, out)
+    done = None if overwrite else finished(recommender, store, out)
     if done is not None:
         return done, False
     if events_per_epoch(config, store) == 0:
         raise ConfigError(f"model {config.model.name!r} is fitted by counting, in one process: leave --devices out")
     where = "GPUs" if device_type(config.train.device, devices) == "cuda" else "processes on the CPU"
+    if overwrite:
+        # The devices are the ranks'; what is tried here is the data and the settings.
+        make_way(config.replace(train=config.train.replace(device="cpu", amp="off")), store, out, join("cpu"))
     screen.say(f"training with {devices} {where}")
     with tempfile.TemporaryDirectory(prefix="ensue-") as folder:
         settings = Path(folder) / "config.toml"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,15 +13,14 @@ from ensue.cli.flags import Flag, flags_of
 from ensue.cli.live import training_display
 from ensue.cli.output import Screen, duration
 from ensue.cli.sources import open_data
-from ensue.errors import ArtefactError, ConfigError, DataError, TrainingError
+from ensue.errors import ConfigError
 
 if TYPE_CHECKING:
     from ensue.data.store import SequenceStore
     from ensue.recommender import Recommender
     from ensue.train.config import RunConfig
+    from ensue.train.distributed import World
     from ensue.train.log import Watcher
-
-CHECKPOINTS = "checkpoints"
 
 
 def flags() -> list[Flag]:
@@ -64,7 +62,7 @@ def run(
     ] = None,
     preset: Annotated[str | None, typer.Option("--preset", help="Settings to start from; see ensue presets.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="A TOML file of settings to start from.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove the run that is in the folder first.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in the folder.")] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write RUN/tensorboard (extra log).")] = False,
     devices: Annotated[
         int, typer.Option("--devices", min=1, help="Processes that train together; a GPU or a share of the cores each.")
@@ -80,17 +78,18 @@ def run(
     rank, size = ranks()
     if size > 1 and devices not in (1, size):
         raise ConfigError(f"--devices {devices} in a group of {size} processes: leave it out under torchrun")
+    if overwrite and data.resolve().is_relative_to(out.resolve()):
+        raise ConfigError(f"--overwrite of {out} with the data {data} in it: choose another folder for the run")
     if rank > 0:
         screen.as_json, screen.console = False, Console(quiet=True)
     store = open_data(data, screen)
     world = join(chosen.train.device)
-    if overwrite:
-        world.on_main(lambda: remove_run(out))
     recommender = Recommender.from_config(chosen)
+    watchers = tensorboard_of(out, tensorboard and world.is_main)
     if devices > size:
-        recommender, fresh = fit_in_ranks(screen, recommender, store, data, out, devices, tensorboard)
+        recommender, fresh = fit_in_ranks(screen, recommender, store, data, out, devices, tensorboard, overwrite)
     else:
-        recommender, fresh = fit(screen, recommender, store, out, tensorboard_of(out, tensorboard and world.is_main))
+        recommender, fresh = fit(screen, recommender, store, out, watchers, overwrite)
     return report(screen, recommender, fresh, data, out) if world.is_main else {}
 
 
@@ -98,18 +97,21 @@ def tensorboard_of(out: Path, wanted: bool) -> list[Watcher]:
     """The watcher that writes RUN/tensorboard, if it is wanted."""
     if not wanted:
         return []
+    from ensue.train.folder import TENSORBOARD
     from ensue.train.tensorboard import TensorBoardWatcher
 
-    return [TensorBoardWatcher(out / "tensorboard")]
+    return [TensorBoardWatcher(out / TENSORBOARD)]
 
 
 def report(screen: Screen, recommender: Recommender, fresh: bool, data: Path, out: Path) -> dict[str, Any]:
     """Say where the run is and what to do next; the object that --json prints."""
+    from ensue.train.lock import LOCK
+
     assert recommender.run is not None
     chosen, log = recommender.config, recommender.log
-    files = sorted(path.name for path in out.iterdir() if path.is_file())
+    files = sorted(path.name for path in out.iterdir() if path.is_file() and path.name != LOCK)
     screen.say(f"{'written' if fresh else 'already trained'}: {out} ({', '.join(files)})")
-    screen.next(f"ensue evaluate {out}" + ("" if recommender.run.store is not None else f" --data {data}"))
+    screen.next("ensue evaluate", out, *([] if recommender.run.store is not None else ["--data", data]))
     best = max((value for record in log if (value := _value(record, chosen)) is not None), default=None)
     return {
         "run": str(out),
@@ -128,28 +130,46 @@ def _value(record: dict[str, Any], config: RunConfig) -> float | None:
 
 
 def fit(
-    screen: Screen, recommender: Recommender, store: SequenceStore, out: Path, watchers: list[Watcher]
+    screen: Screen,
+    recommender: Recommender,
+    store: SequenceStore,
+    out: Path,
+    watchers: list[Watcher],
+    overwrite: bool = False,
 ) -> tuple[Recommender, bool]:
     """Train into a folder with a display, or take what is there when it is this very run, finished.
 
     Under torchrun every rank calls this, and rank 0 looks into the folder, shows and writes.
+
+    Args:
+        screen: where to say things.
+        recommender: the settings.
+        store: the data.
+        out: the run folder.
+        watchers: who follows, beside the display.
+        overwrite: replace the run that is there.
 
     Returns:
         The fitted recommender (not fitted on other ranks if the run was there), and whether anything was trained.
 
     Raises:
         TrainingError: the folder holds a run of other data or settings.
+        ArtefactError: the folder holds something else.
     """
     from ensue.models import CountedModel
     from ensue.plots import learning_curve
+    from ensue.train.checkpoint import numbered
     from ensue.train.distributed import join
+    from ensue.train.folder import CHECKPOINTS, interrupted
 
-    world = join(recommender.config.train.device)
+    config = recommender.config
+    world = join(config.train.device)
+    if overwrite:
+        make_way(config, store, out, world)
     done = world.on_main(lambda: finished(recommender, store, out))
     if world.broadcast_json(done is not None):
         return done or recommender, False
-    config = recommender.config
-    resumes = (out / CHECKPOINTS).is_dir()
+    resumes = bool(numbered(out / CHECKPOINTS))
     events = events_per_epoch(config, store)
     screen.say(
         f"{config.model.name} on {store.num_users:,} users, {store.num_items:,} items, {store.num_events:,} events"
@@ -159,8 +179,7 @@ def fit(
     try:
         recommender.fit(store, out, [display, *watchers])
     except KeyboardInterrupt:
-        kept = "goes on from its last checkpoint" if (out / CHECKPOINTS).is_dir() else "starts anew (no checkpoint yet)"
-        screen.say(f"interrupted; the same command {kept}", "yellow")
+        screen.say(interrupted(out), "yellow")
         raise
     assert recommender.run is not None
     if world.is_main and not isinstance(recommender.run.model, CountedModel):
@@ -210,44 +229,37 @@ def finished(recommender: Recommender, store: SequenceStore, out: Path) -> Recom
         TrainingError: it is of other data or settings; the differences are named.
         ArtefactError: the folder holds something else.
     """
-    from ensue.artefact import LOG
     from ensue.files import MANIFEST
     from ensue.recommender import Recommender as Loaded
-    from ensue.train.config import differences
-    from ensue.train.log import read_log
+    from ensue.train.folder import check_same, check_writable
 
+    check_writable(out)
     if not (out / MANIFEST).exists():
-        if out.exists() and not out.is_dir():
-            raise ArtefactError(f"{out}: is a file; a run is a folder")
         return None
     there = Loaded.load(out)
     assert there.run is not None
-    changed = differences(recommender.config.model_dump(mode="json"), there.config.model_dump(mode="json"))
-    if there.run.fingerprint != store.fingerprint:
-        changed.insert(0, f"data: fingerprint {store.fingerprint[:12]} now, {there.run.fingerprint[:12]} then")
-    if changed:
-        raise TrainingError(
-            f"{out} holds a run with other data or settings: {'; '.join(changed)}. "
-            "Choose another folder, or --overwrite it."
-        )
-    there.log = read_log(out / LOG)
+    then = there.config.model_dump(mode="json")
+    check_same(out, recommender.config, store.fingerprint, then, there.run.fingerprint)
     return there
 
 
-def remove_run(out: Path) -> None:
-    """Remove a run's folder.
+def make_way(config: RunConfig, store: SequenceStore, out: Path, world: World) -> None:
+    """Remove the run in a folder for another, once all that the other needs was made and its first loss computed.
 
     Raises:
-        DataError: the folder is not a run's; nothing is removed.
+        EnsueError: the settings or the data do not do; the run is still there.
+        ArtefactError: the folder holds something that ensue did not write; nothing is removed.
+        TrainingError: a training writes into the folder.
     """
-    from ensue.artefact import KIND, SCHEMA_VERSION
-    from ensue.files import read_manifest
+    from ensue.data.split import make_split
+    from ensue.models import CountedModel, build_model
+    from ensue.train.folder import remove_run
+    from ensue.train.loop import Trainer
 
-    if not out.exists():
-        return
-    if not (out / CHECKPOINTS).is_dir():
-        try:
-            read_manifest(out, KIND, SCHEMA_VERSION)
-        except ArtefactError as error:
-            raise DataError(f"{out} is not removed, it is not a run folder: {error}") from None
-    shutil.rmtree(out)
+    split = make_split(store, config.split)
+    model = build_model(config.model, store.num_items)
+    if isinstance(model, CountedModel):
+        model.fit(split.train)
+    else:
+        Trainer(config, split).rehearse()
+    world.on_main(lambda: remove_run(out))

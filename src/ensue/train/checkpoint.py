@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -49,7 +51,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, number: int) -> None:
     for unfinished in folder.glob(".*.tmp"):
         shutil.rmtree(unfinished)
     temporary.mkdir()
-    save_file({k: v.detach().cpu().contiguous() for k, v in checkpoint.tensors.items()}, temporary / TENSORS)
+    write_tensors(checkpoint.tensors, temporary / TENSORS)
     _sync_file(temporary / TENSORS)
     write_json(temporary / STATE, checkpoint.state)
     write_manifest(temporary, [TENSORS, STATE], {"kind": KIND, "schema_version": VERSION})
@@ -58,8 +60,24 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, number: int) -> None:
         shutil.rmtree(target)
     os.rename(temporary, target)
     sync_folder(folder)
-    for old in _numbered(folder)[:-KEPT]:
+    for old in numbered(folder)[:-KEPT]:
         shutil.rmtree(old)
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write tensors, wherever they are, as a safetensors file.
+
+    Raises:
+        OSError: the disk is full, or the file cannot be written; it is named.
+    """
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:
+        # The library tells the system's error in words alone.
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise OSError(f"{path}: cannot be written ({error})") from None
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
@@ -69,7 +87,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         ArtefactError: there are checkpoints, and every one is damaged.
     """
     damaged: ArtefactError | None = None
-    for path in reversed(_numbered(folder)):
+    for path in reversed(numbered(folder)):
         try:
             check_files(path, read_manifest(path, KIND, VERSION), [TENSORS, STATE])
             return Checkpoint(load_file(path / TENSORS), read_json(path / STATE))
@@ -87,8 +105,9 @@ def clear_checkpoints(folder: Path) -> None:
         sync_folder(folder.parent)
 
 
-def _numbered(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("[0-9]*") if path.is_dir()) if folder.is_dir() else []
+def numbered(folder: Path) -> list[Path]:
+    """The checkpoints under `folder`, damaged ones too, oldest first."""
+    return sorted(path for path in folder.glob("[0-9]" * 10) if path.is_dir()) if folder.is_dir() else []
 
 
 def _sync_file(path: Path) -> None:

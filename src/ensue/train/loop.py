@@ -37,12 +37,10 @@ from ensue.train.checkpoint import (
 )
 from ensue.train.config import RunConfig, differences
 from ensue.train.distributed import broadcast_checkpoint, evaluate_together, join, some_cases, sum_gradients
+from ensue.train.folder import CHECKPOINTS, LOG, check_same, writing
 from ensue.train.log import RunLog, Watcher
 from ensue.train.objective import Objective
 from ensue.train.optim import autocast, learning_rate, make_optimizer, seed_draws
-
-# Settings that do not change the course of a run, so a resumed run may have others.
-FREE_TO_CHANGE = ("checkpoint_minutes",)
 
 
 @dataclass
@@ -118,8 +116,21 @@ class Trainer:
             resume: False removes the folder's checkpoints and starts anew.
 
         Raises:
-            TrainingError: the checkpoint is of other data or settings, the loss is not finite, or a rank is lost.
+            TrainingError: the checkpoint is of other data or settings, the loss is not finite, a rank is lost, or
+                another training writes into the folder.
+            ArtefactError: the folder holds something that is no run's.
         """
+        with writing(self.world, self.folder):
+            return self._run(resume)
+
+    def rehearse(self) -> None:
+        """Compute the first batch's loss and forget it: what the data or the settings lack shows before a start."""
+        _, rows_B, batch = next(self.loader.epoch(0))
+        negatives = self.objective.draw(rows_B, batch, stream(self.config.train.seed, "negatives", 0, 0))
+        with torch.no_grad():
+            self._loss_sum(*take_share(batch, negatives, self.world.rank, self.world.size))
+
+    def _run(self, resume: bool) -> TrainResult:
         world = self.world
         self._compare_ranks()
         checkpoint = broadcast_checkpoint(world, world.on_main(lambda: self._load(resume)))
@@ -127,7 +138,7 @@ class Trainer:
             self._restore(checkpoint)
         for tensor in self.model.state_dict().values():
             world.broadcast(tensor)
-        path = self.folder / "log.jsonl" if self.folder is not None and world.is_main else None
+        path = self.folder / LOG if self.folder is not None and world.is_main else None
         self.log = RunLog(path, self.progress.records, self.watchers)
         progress = self.progress
         for watcher in self.watchers:
@@ -283,7 +294,7 @@ class Trainer:
             "progress": vars(progress),
         }
         number = 2 * (progress.epoch * (self.loader.steps + 1) + progress.step) + progress.finished
-        save_checkpoint(self.folder / "checkpoints", Checkpoint(tensors, state), number)
+        save_checkpoint(self.folder / CHECKPOINTS, Checkpoint(tensors, state), number)
         self.last_saved = time.monotonic()
 
     def _compare_ranks(self) -> None:
@@ -305,24 +316,13 @@ class Trainer:
         if self.folder is None:
             return None
         if not resume:
-            clear_checkpoints(self.folder / "checkpoints")
-        return load_checkpoint(self.folder / "checkpoints")
+            clear_checkpoints(self.folder / CHECKPOINTS)
+        return load_checkpoint(self.folder / CHECKPOINTS)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         state = checkpoint.state
-        now = self.config.model_dump(mode="json")
-        then = {**state["config"], "train": dict(state["config"]["train"])}
-        then["train"].update({name: now["train"][name] for name in FREE_TO_CHANGE})
-        changed = differences(now, then)
-        if state["fingerprint"] != self.split.train.store.fingerprint:
-            changed.insert(
-                0, f"data: fingerprint {self.split.train.store.fingerprint} now, {state['fingerprint']} then"
-            )
-        if changed:
-            raise TrainingError(
-                f"{self.folder} holds a run with other data or settings: {'; '.join(changed)}. "
-                "Resume with the same ones, or choose another folder."
-            )
+        fingerprint = self.split.train.store.fingerprint
+        check_same(self.folder, self.config, fingerprint, state["config"], state["fingerprint"])
         self.model.load_state_dict(checkpoint.part("model"))
         self.best = checkpoint.part("best")
         restore_optimizer(self.optimizer, self.model, checkpoint.part("optimizer"))

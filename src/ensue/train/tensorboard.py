@@ -18,15 +18,19 @@ class TensorBoardWatcher:
         EnsueError: tensorboard is not installed.
     """
 
+    open: Any
+    writer: Any
+
     def __init__(self, folder: Path) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise EnsueError("TensorBoard is not installed: pip install 'ensue[log]'") from None
-        self.writer: Any = SummaryWriter(str(folder))
+        self.folder, self.open, self.writer = folder, SummaryWriter, None
 
     def start(self, steps: int, epochs: int, epoch: int, step: int) -> None:
-        """Training starts or resumes."""
+        """Training starts or resumes: from here on there is a file."""
+        self.writer = self.open(str(self.folder))
 
     def step(self, epoch: int, step: int, loss: float) -> None:
         """A step is done; only epochs are written."""

@@ -1,0 +1,107 @@
+"""The public face: what it refuses, in which words, and what it never overwrites."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ensue.data.simulate import ordered_sequences
+from ensue.data.store import SequenceStore
+from ensue.errors import ArtefactError, ConfigError, DataError, EnsueError, TrainingError
+from ensue.recommender import Recommender, read
+
+SMALL: dict[str, Any] = {"hidden_units": 8, "num_blocks": 1, "maxlen": 10, "num_epochs": 1, "device": "cpu"}
+
+
+@pytest.fixture(scope="module", name="store")
+def _store() -> SequenceStore:
+    return ordered_sequences()
+
+
+@pytest.fixture(scope="module", name="fitted")
+def _fitted(store: SequenceStore) -> Recommender:
+    return Recommender("markov").fit(store)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("history", ["91", b"91", 91, None])
+def test_a_history_is_a_list(fitted: Recommender, history: Any) -> None:
+    with pytest.raises(DataError, match="history must be a list of ids"):
+        fitted.recommend(history)
+
+
+def test_a_history_may_be_anything_to_go_through(fitted: Recommender) -> None:
+    expected = fitted.recommend([9, 1, 999], times=[1, 2, 3])
+    assert expected.unknown == (999,)
+    assert fitted.recommend((item for item in (9, 1, 999)), times=(1, 2, 3)) == expected
+    assert fitted.recommend(np.array([9, 1, 999]), times=np.array([1, 2, 3])) == expected
+
+
+@pytest.mark.parametrize("times", ["12", ["a", "b"], [1, 10**30], [1, [2]], 7, [None, 1], [1, 2, 3]])
+def test_times_are_seconds_one_for_each(fitted: Recommender, times: Any) -> None:
+    with pytest.raises(DataError, match="times must be"):
+        fitted.recommend([9, 1], times=times)
+
+
+@pytest.mark.parametrize("k", [0, -1, 2.0, "3", None, True])
+def test_k_is_a_whole_number(fitted: Recommender, k: Any) -> None:
+    for call in (fitted.recommend, Recommender.similar.__get__(fitted)):
+        with pytest.raises(EnsueError, match="k must be a whole number of 1 or more"):
+            call([9, 1] if call == fitted.recommend else 9, k=k)
+    assert len(fitted.recommend([9, 1], k=np.int64(3))) == 3
+
+
+def test_evaluation_takes_what_fit_takes(fitted: Recommender, store: SequenceStore, tmp_path: Path) -> None:
+    store.save(tmp_path / "store")
+    expected = fitted.evaluate(store)[0]
+    assert fitted.evaluate(str(tmp_path / "store"))[0] == expected
+    log = "user,item\n" + "".join(f"{user},{item}\n" for user in range(9) for item in range(5))
+    (tmp_path / "ratings.csv").write_text(log)
+    own = Recommender("markov").fit(str(tmp_path / "ratings.csv"))
+    assert own.evaluate(str(tmp_path / "ratings.csv"))[0] == own.evaluate(read(tmp_path / "ratings.csv"))[0]
+    with pytest.raises(DataError, match="item numbers would not agree"):
+        fitted.evaluate(str(tmp_path / "ratings.csv"))
+    with pytest.raises(ConfigError, match="unknown part 'tests': did you mean 'test'"):
+        fitted.evaluate(store, part="tests")
+
+
+def test_a_file_or_a_store_is_not_overwritten(fitted: Recommender, store: SequenceStore, tmp_path: Path) -> None:
+    (tmp_path / "ratings.csv").write_text("years of work")
+    store.save(tmp_path / "store")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.toml").write_text("years of work")
+    before = contents(tmp_path)
+    for name, words in (("ratings.csv", "is a file"), ("store", "found kind 'store'"), ("mine", "did not write")):
+        for model in ("markov", "sasrec"):
+            settings = SMALL if model == "sasrec" else {}
+            with pytest.raises(ArtefactError, match=words):
+                Recommender(model, **settings).fit(store, tmp_path / name)
+        with pytest.raises(ArtefactError, match=words):
+            fitted.save(tmp_path / name)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("model", ["markov", "sasrec"])
+def test_another_run_is_not_overwritten(store: SequenceStore, tmp_path: Path, model: str) -> None:
+    settings = SMALL if model == "sasrec" else {}
+    first = Recommender(model, **settings).fit(store, tmp_path)
+    before = contents(tmp_path)
+    other = ordered_sequences(seed=1)
+    for recommender, data, words in (
+        (Recommender("popularity"), store, "model.name: 'popularity' now"),
+        (Recommender("sasrec", **SMALL, lr=0.5), store, "train.lr: 0.5 now"),
+        (Recommender(model, **settings), other, "data: fingerprint"),
+    ):
+        with pytest.raises(TrainingError, match=words):
+            recommender.fit(data, tmp_path)
+        with pytest.raises(TrainingError, match=words):
+            recommender.fit(data).save(tmp_path)
+    assert contents(tmp_path) == before
+    again = Recommender(model, **settings, checkpoint_minutes=9).fit(store, tmp_path)
+    assert again.recommend([9, 1]) == first.recommend([9, 1])
