@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from ensue.config import Config
 from ensue.errors import ConfigError
+from ensue.train.config import RunConfig, TrainConfig
 
 
 class Inner(Config):
@@ -57,6 +58,33 @@ def test_a_wrong_setting_is_named_with_its_rule_and_value(values: dict[str, Any]
     with pytest.raises(ConfigError) as caught:
         Settings.parse(values)
     assert [word for word in words if word not in str(caught.value)] == []
+
+
+def test_a_rule_on_several_settings_is_told_without_repeating_them_all() -> None:
+    class Outer(Config):
+        inner: Settings = Settings()
+
+    with pytest.raises(ConfigError) as caught:
+        Settings.parse({"num_heads": 3}, "[model]")
+    assert str(caught.value) == "[model]: hidden_units 50 is not a multiple of num_heads 3"
+    with pytest.raises(ConfigError) as caught:
+        Outer.parse({"inner": {"num_heads": 3}}, "run.toml")
+    assert str(caught.value) == "run.toml: [inner]: hidden_units 50 is not a multiple of num_heads 3"
+
+
+def test_a_model_in_a_run_is_told_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.parse({"model": {"name": "sasrec", "num_heads": 3}})
+    assert str(caught.value).count("[model]") == 1
+    assert "got" not in str(caught.value)
+
+
+def test_the_validation_metric_is_checked_at_once_and_kept_as_written() -> None:
+    with pytest.raises(ConfigError, match=r"setting 'validation_metric': .*did you mean 'ndcg'"):
+        TrainConfig.parse({"validation_metric": "ndgc@10"})
+    assert TrainConfig.parse({"validation_metric": "NDCG@10"}).validation_metric == "NDCG@10"
+    with pytest.raises(ConfigError, match=r"higher for a better model"):
+        TrainConfig.parse({"validation_metric": "rank"})
 
 
 def test_every_wrong_setting_is_reported_at_once_with_the_place() -> None:

@@ -354,6 +354,12 @@ def test_query_time_on_data_without_times_is_an_error() -> None:
         evaluate(ByLastItem(random_table(25, 9)), split.test, EvaluateConfig(query_time=True), split.train)
 
 
+def test_metrics_are_named_once_in_lower_case() -> None:
+    assert EvaluateConfig.parse({"metrics": ["HR@10", " hr@10", "Mrr"]}).metrics == ("hr@10", "mrr")
+    with pytest.raises(ConfigError, match="at least one metric is due"):
+        EvaluateConfig.parse({"metrics": []})
+
+
 def test_unknown_metrics_are_refused_early() -> None:
     with pytest.raises(ConfigError, match="did you mean 'ndcg'"):
         EvaluateConfig.parse({"metrics": ["ndgc@10"]})

@@ -50,3 +50,9 @@ def test_a_name_is_given_once(models: Registry[str]) -> None:
 
 def test_registries_are_apart(models: Registry[str]) -> None:
     assert "sasrec" not in Registry[str]("loss")
+
+
+def test_the_public_face_is_listed() -> None:
+    import ensue
+
+    assert {"Recommender", "read", "__version__"} <= set(dir(ensue))

@@ -19,3 +19,8 @@ def __getattr__(name: str) -> Any:
 
         return getattr(recommender, name)
     raise AttributeError(f"module 'ensue' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public face among the names, imported or not."""
+    return sorted({*globals(), *__all__})

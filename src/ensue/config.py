@@ -68,17 +68,23 @@ class Config(BaseModel):
 
 def _explain(cls: type[BaseModel], error: ValidationError, where: str) -> str:
     lines = []
+    prefix = f"{where}: " if where else ""
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"]) or cls.__name__
-        prefix = f"{where}: " if where else ""
         if item["type"] == "extra_forbidden":
             lines.append(
                 f"{prefix}unknown setting {key!r}: {nearest(str(item['loc'][-1]), _fields_at(cls, item['loc']))}"
             )
-        else:
-            message = item["msg"].removeprefix("Value error, ")
-            message = message[:1].lower() + message[1:]
+            continue
+        message = item["msg"].removeprefix("Value error, ")
+        message = message[:1].lower() + message[1:]
+        if not (item["type"] == "value_error" and isinstance(item["input"], dict | BaseModel)):
             lines.append(f"{prefix}setting {key!r}: {message} (got {item['input']!r})")
+        elif isinstance(item["ctx"]["error"], ConfigError) or not item["loc"]:
+            # A rule on several settings names them itself, and the message of a section parsed on its own its place.
+            lines += [prefix + line for line in message.splitlines()]
+        else:
+            lines.append(f"{prefix}[{key}]: {message}")
     return "\n".join(lines)
 
 

@@ -32,7 +32,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     >>> nearest("sasrek", ["sasrec", "markov"])
     "did you mean 'sasrec'? Known: markov, sasrec"
     """
-    names = sorted(known)
+    names = sorted(set(known))
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}Known: {', '.join(names)}"
+    return f"{hint}Known: {', '.join(names) or 'none'}"

@@ -51,9 +51,10 @@ class EvaluateConfig(Config):
     @field_validator("metrics")
     @classmethod
     def _check_metrics(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            parse_metric(name)
-        return names
+        """Each metric once, under its name in lower case, so that two runs' figures have the same names."""
+        if not names:
+            raise ValueError("at least one metric is due, such as ndcg@10")
+        return tuple(dict.fromkeys(str(parse_metric(name)).lower() for name in names))
 
     @property
     def key(self) -> str:

@@ -81,6 +81,18 @@ def test_datasets_tell_source_and_licence(ensue: Run) -> None:
     assert "--out is due" in ensue("datasets", "ml-1m").err
 
 
+def test_a_known_dataset_is_listed_once(ensue: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "public" / "ml-1m").mkdir(parents=True)
+    (tmp_path / "public" / "ml-1m" / "interactions.parquet").write_bytes(b"")
+    monkeypatch.setenv("ENSUE_DATA", str(tmp_path / "public"))
+    assert ensue("datasets", "nope", "--out", tmp_path / "a").err.count("ml-1m") == 1
+
+
+def test_a_feature_of_data_without_any_is_answered(ensue: Run, store: Path, tmp_path: Path) -> None:
+    words = ("--split", "session", "--split-feature", "foo", "--model", "markov", "--out", tmp_path / "run")
+    assert "no event feature 'foo': Known: none" in ensue("train", store, *words).err
+
+
 def test_train_again_takes_what_is_there(ensue: Run, store: Path, trained: Path) -> None:
     before = (trained / "model.safetensors").read_bytes()
     again = ensue("train", store, "--model", "sasrec", "--out", trained, *SMALL, "--json")
@@ -158,6 +170,11 @@ def test_train_starts_from_a_preset_or_a_file(ensue: Run, store: Path, tmp_path:
         (("--num-epochs", "many"), "setting 'train.num_epochs'"),
         (("--preset", "demoo"), "did you mean 'demo'"),
         (("--split", "leave-two-out"), "did you mean 'leave-one-out'"),
+        (("--validation-metric", "ndgc@10"), "did you mean 'ndcg'"),
+        (("--metrics", ""), "setting 'evaluate.metrics': at least one metric is due"),
+        (("--threads", "100000"), "setting 'train.threads': input should be less than or equal to 1024"),
+        (("--hidden-units", "50", "--num-heads", "3"), "ensue: [model]: "),
+        (("--time-span", "3"), "unknown setting 'time_span' of model 'sasrec': it is a setting of tisasrec"),
     ],
 )
 def test_wrong_settings_are_named_in_one_line(
@@ -181,6 +198,33 @@ def test_evaluate_keeps_protocols_apart(ensue: Run, store: Path, tmp_path: Path)
     assert ensue("evaluate", run, "--part", "validation", "--json").json["part"] == "validation"
     stored = json.loads((run / "metrics.json").read_text())
     assert set(stored) == {"test/full", "test/uniform-100", "validation/full"}
+
+
+def test_metrics_have_one_name_each(ensue: Run, store: Path, tmp_path: Path) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    assert ensue("train", store, "--model", "markov", "--out", a, "--metrics", "HR@10").status == 0
+    assert set(ensue("evaluate", a, "--json").json["metrics"]) == {"hr@10"}
+    shutil.copytree(a, b)
+    assert ensue("evaluate", b, "--metrics", "hr@10,HR@10,Mrr", "--json").json["metrics"].keys() == {"hr@10", "mrr"}
+    assert set(ensue("compare", a, b, "--json").json["metrics"]) == {"hr@10"}
+    assert ensue("evaluate", b, "--metrics", "mrr").status == 0
+    assert f"{a} and {b} share no metric: hr@10 and mrr" in ensue("compare", a, b).err
+    before = (b / "metrics.json").read_bytes()
+    none = ensue("evaluate", b, "--metrics", "")
+    assert (none.status, (b / "metrics.json").read_bytes()) == (2, before)
+    assert "at least one metric is due" in none.err
+
+
+def test_only_the_filter_spares_repeated_targets(ensue: Run, tmp_path: Path) -> None:
+    rows = "".join(f"{user},{item}\n" for user in "abcd" for item in (1, 2, 3, 1))
+    (tmp_path / "log.csv").write_text("user,item\n" + rows)
+    words = (tmp_path / "run", "--data", tmp_path / "log.csv")
+    assert ensue("train", tmp_path / "log.csv", "--model", "markov", "--out", words[0]).status == 0
+    assert "4 targets are in their own history; the filter spares them" in ensue("evaluate", *words).out
+    free = ensue("evaluate", *words, "--no-filter-seen").out
+    assert "the filter spares" not in free
+    assert [line.split()[0] for line in free.splitlines() if "hr@10" in line] == ["full-with-seen", "full"]
+    assert ensue("evaluate", *words, "--no-filter-seen", "--json").json["protocol"] == "full-with-seen"
 
 
 def test_evaluate_refuses_other_data(ensue: Run, trained: Path, tmp_path: Path) -> None:
@@ -218,6 +262,41 @@ def test_recommend_for_a_user_of_the_data(ensue: Run, csv_log: Path, trained: Pa
     assert "user '70000' is not among" in ensue("recommend", trained, "--user", 70000).err
     assert ensue("recommend", trained).status == 2
     assert ensue("recommend", trained, "--user", 7, "--history", "3").status == 2
+
+
+@pytest.fixture(scope="module")
+def query_time_run(store: Path) -> Path:
+    out = store.parent / "query-time"
+    words = ("--model", "tisasrec", "--relation", "bias", "--buckets", "log", "--query-time", *SMALL)
+    assert main(["train", str(store), *words, "--out", str(out)]) == 0
+    return out
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (("--history", "3,5", "--times", "5,9", "--at", "9"), 0, ""),
+        (("--user", "7", "--times", "5"), 2, "--times are those of --history"),
+        (("--history", "3,5", "--times", "9,5", "--at", "9"), 1, "--times must not fall"),
+        (("--history", "3,5", "--times", "5,9", "--at", "8"), 1, "--at 8 is earlier than the newest event"),
+        (("--user", "7", "--at", "8"), 1, "--at 8 is earlier than the newest event"),
+        (("--history", "3", "--times", "99999999999999999999", "--at", "9"), 2, "--times: seconds since 1970"),
+        (("--history", "3", "--times", "9", "--at", "99999999999999999999"), 2, "--at: seconds since 1970"),
+        (("--history", "3\n5", "--times", "5,9", "--at", "9"), 2, "is no list"),
+    ],
+)
+def test_the_times_of_a_request_are_checked(
+    ensue: Run, query_time_run: Path, words: tuple[str, ...], status: int, message: str
+) -> None:
+    done = ensue("recommend", query_time_run, *words)
+    assert done.status == status
+    assert message in done.err
+
+
+def test_at_is_refused_by_a_model_that_would_not_read_it(ensue: Run, trained: Path) -> None:
+    done = ensue("recommend", trained, "--history", "3", "--at", 9)
+    assert done.status == 2
+    assert "--at is for models trained with query_time, and this sasrec was not" in done.err
 
 
 def test_similar(ensue: Run, store: Path, trained: Path, tmp_path: Path) -> None:
@@ -341,6 +420,17 @@ def test_a_closed_pipe_ends_quietly() -> None:
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("word", ["--version", "presets"])
+def test_a_full_disk_under_standard_output_is_one_line(word: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "ensue", word], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.endswith("No space left on device\n")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from hypothesis import given as drawn
+from hypothesis import strategies as st
 from pydantic import Field
 
 from ensue.cli import doctor, evaluate, prepare, train
-from ensue.cli.flags import Flag, descriptions, flags_of, settings_of, split_list
+from ensue.cli.flags import Flag, descriptions, flags_of, join_list, settings_of, split_list, words_of
 from ensue.config import Config
 from ensue.data.interactions import Columns
 from ensue.data.prepare import PrepareConfig
@@ -69,10 +71,37 @@ def test_a_misspelt_choice_names_the_nearest(by_name: dict[str, Flag]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "entries"), [("a,b", ["a", "b"]), ("", []), (" ", []), ('a, "b,c"', ["a", "b,c"]), ("7", ["7"])]
+    ("text", "entries"),
+    [
+        ("a,b", ["a", "b"]),
+        ("", []),
+        (" ", []),
+        ('a, "b,c"', ["a", "b,c"]),
+        ("7", ["7"]),
+        (" a b , c,", ["a b", "c", ""]),
+        ("\" a \",'b'", [" a ", "'b'"]),
+        ('"say ""hi""" ,5" disk', ['say "hi"', '5" disk']),
+    ],
 )
 def test_lists_are_split_at_commas(text: str, entries: list[str]) -> None:
     assert split_list(text) == entries
+
+
+@pytest.mark.parametrize("text", ["a\nb", 'a,"b', '"a"b', ' "a"b,c', "a\rb,c"])
+def test_texts_that_are_no_list_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="is no list"):
+        split_list(text)
+
+
+@drawn(st.lists(st.text(), min_size=1))
+def test_every_list_can_be_written(entries: list[str]) -> None:
+    assert split_list(join_list(entries)) == entries
+
+
+def test_settings_are_written_as_they_were_given(by_name: dict[str, Flag]) -> None:
+    values = {"told_here": "7", "told_there": None, "kind": "two", "deep": False, "names": ["x y", "z,"]}
+    words = words_of(by_name.values(), {**values, "other": 1})
+    assert words == ["--told-here", "7", "--told-there", "none", "--kind", "two", "--no-deep", "--names", 'x y,"z,"']
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,31 @@ def test_space_separated_pairs_keep_file_order(write):
     assert "time" not in log.frame.columns
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("log.txt", "\nuser  item time \na 10 5\nb 20 6\n"),
+        ("log.dat", "UserID::MovieID::Timestamp\na::10::5\nb::20::6\n"),
+    ],
+)
+def test_names_in_files_separated_by_blanks_and_colons(write, name, text):
+    path = write(text, name)
+    with pytest.raises(DataError, match="does the first line hold names or an event"):
+        read_interactions(path)
+    log = read_interactions(path, Columns(header=True))
+    assert log.frame.select("user", "item", "time").rows() == [("a", 10, 5_000_000), ("b", 20, 6_000_000)]
+    assert (log.rows_in, log.columns["time"]) == (2, "time" if name == "log.txt" else "Timestamp")
+    with pytest.raises(DataError, match="names a column twice: a, a"):
+        read_interactions(write("a a\n1 2\n", "twice.txt"), Columns(header=True))
+
+
+def test_texts_without_a_number_are_events(write):
+    assert ids(read_interactions(write("a x\nb y\n", "log.txt"))) == ["a", "b"]
+    assert ids(read_interactions(write("a x\n7 y\nb z\n", "log.txt"))) == ["a", "7", "b"]
+    named = write("a x\n7 y\n8 z\n", "log.txt")
+    assert ids(read_interactions(named, Columns(header=False))) == ["a", "7", "8"]
+
+
 def test_the_format_can_be_said(write):
     path = write("1,10\n", "log.weird")
     with pytest.raises(DataError, match="one column only"):

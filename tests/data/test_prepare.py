@@ -208,6 +208,17 @@ def test_only_a_store_is_replaced_and_only_on_request(tmp_path):
     assert (foreign / "thesis.txt").read_text() == "x"
 
 
+def test_a_store_with_a_foreign_file_is_not_replaced(tmp_path):
+    log, out = frame_of([("a", 1, 0, None)]), tmp_path / "out"
+    prepare(log, out)
+    (out / "thesis.txt").write_text("x")
+    with pytest.raises(ArtefactError, match=r"holds 'thesis\.txt' beside the store's own files"):
+        prepare(log, out, overwrite=True)
+    assert (out / "thesis.txt").read_text() == "x"
+    (out / "thesis.txt").unlink()
+    prepare(log, out, overwrite=True)
+
+
 def test_a_failure_while_writing_leaves_the_old_store(tmp_path, monkeypatch):
     out = tmp_path / "out"
     first = prepare(frame_of([("a", 1, 0, None)]), out)[0].fingerprint

@@ -32,10 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        # The reader has gone; what is still buffered must not fail once more at exit.
+    except OSError as error:
+        # Standard output takes no more (other files' errors end in `_run`): what is still buffered must not fail once
+        # more at exit. A reader that has gone wants to hear nothing.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 1 if isinstance(error, BrokenPipeError) else _fail(f"standard output: {error.strerror}", 1)
     return status
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
+from ensue.cli.hints import recommend_after_item
 from ensue.cli.output import Screen, table
 from ensue.errors import ArtefactError, DataError, nearest
+
+if TYPE_CHECKING:
+    from ensue.evaluate import EvaluateConfig
 
 CASES = ("user", "target")
 
@@ -25,8 +30,10 @@ def run(
     import polars as pl
 
     from ensue.significance import compare, holm
+    from ensue.train.config import RunConfig
+    from ensue.train.folder import CONFIG
 
-    entries = [_entry(folder, f"{part}/{protocol}") for folder in (a, b)]
+    entries = [_entry(folder, part, protocol) for folder in (a, b)]
     for key in ("fingerprint", "settings"):
         differ = [entry[key] for entry in entries]
         if key == "settings":
@@ -37,6 +44,9 @@ def run(
     if not one.select(CASES).equals(two.select(CASES)):
         raise DataError(f"{a} and {b} were not asked the same cases")
     names = [name for name in entries[0]["metrics"] if name in entries[1]["metrics"]]
+    if not names:
+        lists = [", ".join(entry["metrics"]) for entry in entries]
+        raise DataError(f"{a} and {b} share no metric: {lists[0]} and {lists[1]}")
     found = {name: compare(one[name].to_numpy(), two[name].to_numpy(), test) for name in names}
     adjusted = dict(zip(names, holm([found[name].p for name in names]), strict=True))
     rows = [
@@ -45,6 +55,7 @@ def run(
     ]
     heads = ("metric", f"a: {a}", f"b: {b}", "a - b [95%]", "p", "p (Holm)")
     screen.show(table(heads, rows, title=f"{part} part, {protocol}, {one.height:,} cases", right=heads[1:]))
+    screen.next(*recommend_after_item(a, RunConfig.read_toml(a / CONFIG).model, one["target"][0]))
     return {
         "a": str(a),
         "b": str(b),
@@ -54,22 +65,39 @@ def run(
     }
 
 
-def _entry(folder: Path, key: str) -> dict[str, Any]:
+def _entry(folder: Path, part: str, protocol: str) -> dict[str, Any]:
     """One evaluation of a run, with its per-user table checked.
 
     Raises:
         ArtefactError: not a run, not evaluated so, or the table was altered.
     """
-    from ensue.artefact import KIND, SCHEMA_VERSION, read_metrics
-    from ensue.files import read_manifest, sha256
+    from ensue.artefact import read_metrics
+    from ensue.files import check_files, read_manifest, sha256
+    from ensue.train.config import RunConfig
+    from ensue.train.folder import CONFIG, KIND, SCHEMA_VERSION
 
-    read_manifest(folder, KIND, SCHEMA_VERSION)
-    results = read_metrics(folder)
+    check_files(folder, read_manifest(folder, KIND, SCHEMA_VERSION), [CONFIG])
+    results, key = read_metrics(folder), f"{part}/{protocol}"
     if key not in results:
-        others = nearest(key, results) if results else "it was not evaluated"
-        raise ArtefactError(f"{folder}: has no evaluation {key!r}: {others}. Make it with: ensue evaluate {folder}")
+        there = f"it has {', '.join(results)}" if results else "it was not evaluated"
+        protocols = _protocols(RunConfig.read_toml(folder / CONFIG).evaluate)
+        if protocol not in protocols:
+            raise ArtefactError(f"{folder}: has no evaluation {key!r}: {nearest(protocol, protocols)}; {there}")
+        words = ["ensue", "evaluate", str(folder), *(["--part", part] if part != "test" else []), *protocols[protocol]]
+        raise ArtefactError(f"{folder}: has no evaluation {key!r}: {there}. Make it with: {shlex.join(words)}")
     entry: dict[str, Any] = results[key]
     table_path = folder / Path(entry["per_user"]).name
     if not table_path.is_file() or sha256(table_path) != entry["per_user_sha256"]:
         raise ArtefactError(f"{table_path}: missing, or not the table that metrics.json speaks of")
     return entry
+
+
+def _protocols(config: EvaluateConfig) -> dict[str, list[str]]:
+    """The protocols that a run with this configuration can be evaluated by -> the flags of `ensue evaluate`."""
+    from ensue.evaluate import ProtocolName
+
+    found = {config.replace(protocol=name).key: ["--protocol", name] for name in get_args(ProtocolName)}
+    for flag, filter_seen in (("--filter-seen", True), ("--no-filter-seen", False)):
+        full = config.replace(protocol="full", filter_seen=filter_seen)
+        found.setdefault(full.key, ["--protocol", "full", flag])
+    return {**found, config.key: []}

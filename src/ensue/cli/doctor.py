@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from ensue.cli.flags import Flag, flags_of
+from ensue.cli.flags import Flag, flags_of, words_of
 from ensue.cli.output import Screen, bar, clean, table
 from ensue.errors import ConfigError, DataError
 
@@ -69,11 +69,12 @@ def run(
     )
     worst = report.level
     screen.say(f"{'nothing stands out' if worst == 'ok' else 'worst level: ' + worst}", style=STYLE[worst])
-    flag = f" --maxlen {report.suggested_maxlen}"
     if source.is_dir():
-        screen.next(f"ensue train {source} --model sasrec{flag} --out runs/sasrec")
+        words = ["--maxlen", str(report.suggested_maxlen), *words_of(flags(), settings)]
+        screen.next("ensue train", source, "--model", "sasrec", *words, "--out", "runs/sasrec")
     else:
-        screen.next(f"ensue prepare {source} --out data/{source.name.split('.')[0]}")
+        words = words_of(flags(), columns)
+        screen.next("ensue prepare", source, *words, "--out", f"data/{source.name.split('.')[0]}")
     return {**report.as_dict(), "lengths": [{"events": label, "users": count} for label, count in bins]}
 
 

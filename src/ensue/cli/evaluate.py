@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ensue.cli.flags import Flag, flags_of
+from ensue.cli.hints import recommend_to_user
 from ensue.cli.output import Screen, table
 from ensue.cli.recommend import RunFolder
 from ensue.cli.sources import data_of_run
@@ -43,29 +44,32 @@ def run(
         recommender.evaluate(
             store, part, config, folder, lambda done, total: progress.update(task, completed=done, total=total)
         )
-    results = read_metrics(folder)
-    entry: dict[str, Any] = results[f"{part}/{config.key}"]
-    shown = [entry, *(other for other in results.values() if other["part"] == part and other is not entry)]
-    screen.show(metrics_table(shown))
-    if entry["targets_in_history"]:
+    found = read_metrics(folder).items()
+    results = {key.removeprefix(f"{part}/"): each for key, each in found if each["part"] == part}
+    entry: dict[str, Any] = results.pop(config.key)
+    screen.show(metrics_table(part, {config.key: entry, **results}))
+    if config.filter_seen and entry["targets_in_history"]:
         screen.say(f"{entry['targets_in_history']:,} targets are in their own history; the filter spares them", "dim")
     screen.say(f"written: {folder / 'metrics.json'}, {folder / entry['per_user']}")
-    screen.next(f"ensue recommend {folder} --user {store.users.decode([1])[0]}")
-    return {"run": str(folder), "model": recommender.config.model.name, **entry}
+    screen.next(*recommend_to_user(folder, recommender.config.model, store, data))
+    return {"run": str(folder), "model": recommender.config.model.name, **entry, "protocol": config.key}
 
 
-def metrics_table(entries: list[dict[str, Any]]) -> Table:
-    """One row per metric, with its protocol; the figures of two protocols never share a row."""
+def metrics_table(part: str, entries: dict[str, dict[str, Any]]) -> Table:
+    """One row per metric, with its protocol; the figures of two protocols never share a row.
+
+    Args:
+        part: the part evaluated.
+        entries: protocol, as results are filed under it -> the entry of `metrics.json`.
+    """
     rows = [
-        (entry["protocol"], name, f"{value:.4f}", f"{entry['cases']:,}")
-        for entry in entries
+        (protocol, name, f"{value:.4f}", f"{entry['cases']:,}")
+        for protocol, entry in entries.items()
         for name, value in entry["metrics"].items()
     ]
-    drawn = table(
-        ("protocol", "metric", "value", "cases"), rows, title=f"{entries[0]['part']} part", right=("value", "cases")
-    )
+    drawn = table(("protocol", "metric", "value", "cases"), rows, title=f"{part} part", right=("value", "cases"))
     last = 0
-    for entry in entries:
+    for entry in entries.values():
         last += len(entry["metrics"])
         drawn.rows[last - 1].end_section = True
     return drawn

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from ensue.config import Config
 from ensue.errors import ConfigError, nearest
 
 ConfigClass = type[Config]
+_ENTRY = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^\s",][^,\r\n]*?)?)\s*(?:,|\Z)')
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,47 @@ class Flag:
             raise ConfigError(f"{self.option}: unknown value {given!r}: {nearest(given, self.choices)}")
         return given
 
+    def words(self, value: Any) -> list[str]:
+        """The flag with a value of `value`, as it is typed."""
+        if self.switch:
+            return [self.option if value else f"--no-{self.option[2:]}"]
+        return [self.option, join_list(value) if self.many else "none" if value is None else str(value)]
+
 
 def split_list(text: str) -> list[str]:
-    """`a,b,"c,d"` -> a, b and c,d; blanks around an entry go, and an empty text is an empty list."""
+    """`a,b,"c,d"` -> a, b and c,d; blanks around an entry go, those in quotes stay; an empty text is an empty list.
+
+    Raises:
+        ConfigError: a quote is left open, or an entry without quotes holds a line's end.
+    """
     if not text.strip():
         return []
-    (row,) = csv.reader([text], skipinitialspace=True)
-    return [entry.strip() for entry in row]
+    entries: list[str] = []
+    place = 0
+    while True:
+        found = _ENTRY.match(text, place)
+        if found is None:
+            raise ConfigError(
+                f"{text!r} is no list: entries are separated by commas, and one that holds a comma or a line's end is "
+                'put in quotes ("" is a quote in quotes)'
+            )
+        quoted, plain = found.groups()
+        entries.append((plain or "") if quoted is None else quoted.replace('""', '"'))
+        place = found.end()
+        if not found.group().endswith(","):
+            return entries
+
+
+def join_list(entries: Iterable[str]) -> str:
+    """The text that `split_list` makes these entries of.
+
+    >>> join_list(["a", "b,c", " d"])
+    'a,"b,c"," d"'
+    """
+    return ",".join(
+        '"' + entry.replace('"', '""') + '"' if not entry or re.search(r'^[\s"]|[,\r\n]|\s\Z', entry) else entry
+        for entry in entries
+    )
 
 
 def flags_of(
@@ -179,3 +213,8 @@ def settings_of(flags: Iterable[Flag], given: Mapping[str, Any]) -> dict[str, An
     """
     by_name = {flag.name: flag for flag in flags}
     return {name: by_name[name].value(value) for name, value in given.items() if value is not None}
+
+
+def words_of(flags: Iterable[Flag], settings: Mapping[str, Any]) -> list[str]:
+    """The command line of the settings that have one of the flags."""
+    return [word for flag in flags if flag.name in settings for word in flag.words(settings[flag.name])]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ensue.cli.hints import recommend_after_item
 from ensue.cli.output import Screen
 from ensue.cli.sources import open_data
 from ensue.errors import ArtefactError, ConfigError
@@ -62,7 +63,10 @@ def run(
             "yellow",
         )
     screen.say(f"written: {out}")
-    screen.next(f"ensue evaluate {out}" if store is not None and store.folder else f"ensue recommend {out} --history 1")
+    if store is None:
+        screen.next(*recommend_after_item(out, found.config, 1))
+    else:
+        screen.next("ensue evaluate", out, *([] if store.folder else ["--data", data]))
     return {
         "run": str(out),
         "origin": found.origin,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ensue.cli.hints import recommend_to_user
 from ensue.cli.output import Screen, table
 from ensue.cli.recommend import RunFolder
 from ensue.cli.sources import data_of_run
@@ -38,7 +39,8 @@ def run(
     loaded = load_run(folder)
     # Before the data is asked for: a model that counts has nothing to show, whatever the data.
     trunk_of(loaded.model)
-    found = inspect_run(loaded, data_of_run(folder, loaded, data, screen), users, seed)
+    store = data_of_run(folder, loaded, data, screen)
+    found = inspect_run(loaded, store, users, seed)
     out = folder / "inspect"
     payload = found.payload()
     write_json(out / REPORT, payload)
@@ -49,7 +51,7 @@ def run(
     for drawn in tables(found):
         screen.show(drawn)
     screen.say(f"written: {out / REPORT}, {', '.join(path.name for path in paths if path.suffix == '.png')}, and SVG")
-    screen.next(f"ensue recommend {folder} --user {found.example.user}")
+    screen.next(*recommend_to_user(folder, loaded.config.model, store, data, found.example.user))
     return {"run": str(folder), **payload, "files": [str(path) for path in (out / REPORT, *paths)]}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -49,10 +50,16 @@ class Screen:
         """Print anything that rich can draw."""
         self.console.print(what)
 
-    def next(self, command: str) -> None:
-        """Print the command to try next; the last line of a command's output."""
+    def next(self, command: str, *words: object) -> None:
+        """Print the command to try next; the last line of a command's output.
+
+        Args:
+            command: its beginning, as it is.
+            words: the rest, which is quoted where a shell needs it: paths, ids, values.
+        """
+        line = " ".join((command, *(shlex.quote(str(word)) for word in words)))
         self.say()
-        self.console.print(Text.assemble(("next: ", "dim"), (clean(command), "bold")), soft_wrap=True)
+        self.console.print(Text.assemble(("next: ", "dim"), (clean(line), "bold")), soft_wrap=True)
 
     def emit(self, payload: dict[str, Any]) -> None:
         """With `--json`, print the object."""

@@ -68,7 +68,7 @@ def shown(screen: Screen, out: Path, store: SequenceStore, report: dict[str, Any
     """Print the report and the next command; the object that --json prints."""
     screen.show(report_table(report))
     screen.say(f"written to {out}, fingerprint {store.fingerprint[:12]}")
-    screen.next(f"ensue train {out} --model sasrec --out runs/sasrec")
+    screen.next("ensue train", out, "--model", "sasrec", "--out", "runs/sasrec")
     return {**report, "store": str(out), "fingerprint": store.fingerprint}
 
 

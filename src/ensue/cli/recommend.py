@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ensue.cli.flags import split_list
+from ensue.cli.hints import recommend_after_item
 from ensue.cli.output import Screen, table
 from ensue.cli.sources import data_of_run
-from ensue.errors import ConfigError
+from ensue.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from ensue.recommender import Recommendation
 
 SHOWN = 12
+# The range of a log's times, which are read in microseconds.
+FARTHEST = 2**63 // 10**6
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as ensue train writes it.")]
 Count = Annotated[int, typer.Option("-k", help="How many items.", min=1)]
 
@@ -43,15 +47,22 @@ def recommend(
     """What comes next after a history."""
     if (history is None) == (user is None):
         raise ConfigError('give a history (--history A,B or --history "") or a user (--user ID), one of the two')
+    if user is not None and times is not None:
+        raise ConfigError("--times are those of --history; a user's are in the data: leave out --times")
+    from ensue.models import Encoder
     from ensue.recommender import Recommender, history_of
 
     recommender = Recommender.load(folder)
     assert recommender.run is not None
+    model = recommender.config.model
+    if at is not None and not getattr(model, "query_time", False):
+        raise ConfigError(f"--at is for models trained with query_time, and this {model.name} was not: leave it out")
     if user is None:
         ids: list[Any] = list(split_list(history or ""))
         stamps = None if times is None else seconds(times)
     else:
         ids, stamps = history_of(data_of_run(folder, recommender.run, data, screen), user)
+    _check_times(stamps or [], at)
     found = recommender.recommend(ids, k=k, exclude_seen=not keep_seen, times=stamps, at=at)
     known = _named(recommender.run, ids)
     screen.say("history, oldest first:" if ids else "history: empty")
@@ -69,6 +80,11 @@ def recommend(
     screen.show(items_table(found.items))
     if len(found) < k:
         screen.say(f"{len(found)} of {k}: no more items are left", "yellow")
+    near = found.ids[0] if found else known[0][0]
+    if isinstance(recommender.run.model, Encoder):
+        screen.next("ensue similar", folder, "--item", near)
+    else:
+        screen.next(*recommend_after_item(folder, model, near))
     return {
         "history": [{"item": item, "title": title} for item, title in known],
         "unknown": list(found.unknown),
@@ -92,6 +108,7 @@ def similar(
     ((known, title),) = _named(recommender.run, [item])
     screen.say(f"near {known}  {title}" if title else f"near {known}")
     screen.show(items_table(found.items, "cosine"))
+    screen.next(*recommend_after_item(folder, recommender.config.model, known))
     return {
         "item": known,
         "title": title,
@@ -109,6 +126,23 @@ def seconds(text: str) -> list[int]:
         return [int(part) for part in split_list(text)]
     except ValueError:
         raise ConfigError(f"--times must be whole seconds since 1970, separated by commas (got {text!r})") from None
+
+
+def _check_times(times: Sequence[int], at: int | None) -> None:
+    """Check the times of a history and of the request.
+
+    Raises:
+        ConfigError: a time is too large or too small to be one.
+        DataError: the times fall, or the request comes before the newest event.
+    """
+    for flag, values in (("--times", times), ("--at", [] if at is None else [at])):
+        if wrong := [value for value in values if abs(value) > FARTHEST]:
+            raise ConfigError(f"{flag}: seconds since 1970 must be within {FARTHEST:,} of it (got {wrong[0]})")
+    for earlier, later in pairwise(times):
+        if later < earlier:
+            raise DataError(f"--times must not fall, the history is oldest first (got {later} after {earlier})")
+    if at is not None and times and at < times[-1]:
+        raise DataError(f"--at {at} is earlier than the newest event of the history, at {times[-1]}")
 
 
 def items_table(items: Sequence[Recommendation], score: str = "score") -> Table:

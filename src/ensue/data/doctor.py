@@ -169,7 +169,10 @@ def _of_events(store: SequenceStore) -> Iterator[Finding]:
         _graded(repeats, 0.01),
         repeats,
         f"{repeats:.1%} of the events are of an item that the user has elsewhere too.",
-        "Evaluate without filter_seen, which would make every repeated target a miss." if repeats > 0.01 else "",
+        "Evaluate with --no-filter-seen: filter_seen spares a repeated target but hides its rivals from the history, "
+        "which flatters the figures."
+        if repeats > 0.01
+        else "",
     )
 
 

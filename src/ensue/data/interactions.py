@@ -53,7 +53,8 @@ class Columns(Config):
         features: further columns kept for each event (event type, price, "split").
         format: "csv", "tsv", "space" (user item [time]), "::" (user::item::rating::time), "jsonl" or
             "parquet"; "auto" goes by suffix and first line.
-        header: whether a CSV or TSV file starts with column names; by default seen from the first line.
+        header: whether a text file starts with column names; by default seen from the first line of CSV and TSV
+            files, and not so in space- and `::`-separated ones (one that looks so is refused until it is said).
         time_unit: unit of times that are numbers: "s", "ms", "us", "ns"; "auto" goes by their size.
         multiline: allow quoted CSV fields that run over several lines.
     """

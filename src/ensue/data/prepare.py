@@ -20,7 +20,7 @@ from ensue.data.readers import Source
 from ensue.data.store import KIND, SCHEMA_VERSION, SequenceStore
 from ensue.data.vocabulary import Vocabulary
 from ensue.errors import ArtefactError, ConfigError, DataError
-from ensue.files import read_manifest, sync_folder
+from ensue.files import MANIFEST, read_manifest, sync_folder
 
 _SAME = ("bool", "int8", "int16", "int32", "int64", "float32", "float64")
 _WIDENED = {"uint8": "int16", "uint16": "int32", "uint32": "int64"}
@@ -101,7 +101,8 @@ def prepare(
         columns: the columns' meaning.
         config: what to leave out.
         items: a file or frame that describes items (id, title, category, ...).
-        overwrite: replace a store that is already in `out`; other folders are never replaced.
+        overwrite: replace a store that is already in `out`; other folders, and stores with other files in them,
+            are never replaced.
         progress: called with the name of each stage as it begins.
 
     Returns:
@@ -281,11 +282,13 @@ def _check_target(out: Path, overwrite: bool) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     try:
-        read_manifest(out, KIND, SCHEMA_VERSION)
+        about = read_manifest(out, KIND, SCHEMA_VERSION)
     except ArtefactError:
         raise ArtefactError(f"{out}: exists and is not an ensue store; it is not replaced") from None
     if not overwrite:
         raise ArtefactError(f"{out}: holds a store already; replacing it needs --overwrite (overwrite=True)")
+    if foreign := sorted({path.name for path in out.iterdir()} - {MANIFEST, *about["sha256"]}):
+        raise ArtefactError(f"{out}: holds {foreign[0]!r} beside the store's own files; it is not replaced")
 
 
 def _write_whole(store: SequenceStore, out: Path) -> None:

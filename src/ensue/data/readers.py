@@ -27,7 +27,10 @@ _SUFFIXES: dict[str, Format] = {
 _SEPARATORS = {"csv": ",", "tsv": "\t"}
 # Splits no line: the byte is not allowed in text files, and one that holds it is refused.
 _NO_SEPARATOR = "\x01"
+# Lines after the first that are looked at to tell whether the first one holds names.
+_LOOKED_AT = 10
 MALFORMED = "malformed row"
+_MORE = "\x01more"
 
 
 @runtime_checkable
@@ -72,8 +75,8 @@ def open_table(source: Source, form: Format = "auto", header: bool | None = None
     Args:
         source: a path, or a frame.
         form: the file's format; "auto" goes by suffix and first line.
-        header: whether a CSV or TSV file starts with names; by default it does unless a field of the first
-            line is a number.
+        header: whether a text file starts with names. By default a CSV or TSV file does unless a field of the
+            first line is a number, and a space- or `::`-separated file does not, but one that looks so is refused.
         multiline: allow quoted CSV fields that run over several lines.
 
     Raises:
@@ -107,7 +110,7 @@ def _open_file(path: Path, form: Format, header: bool | None, multiline: bool) -
             return Table(rows, rows.collect_schema().names(), str(path))
         if form in _SEPARATORS:
             return _open_separated(path, _SEPARATORS[form], header, multiline)
-        return _open_lines(path, form)
+        return _open_lines(path, "::" if form == "::" else None, header)
     except (pl.exceptions.PolarsError, OSError, EOFError) as error:
         raise DataError(f"{path}: not readable as {form} ({_first_line(error)})") from None
 
@@ -156,24 +159,40 @@ def _open_separated(path: Path, separator: str, header: bool | None, multiline: 
     return Table(rows, names, str(path), text=True, positional=not named, check=check)
 
 
-def _open_lines(path: Path, form: Format) -> Table:
-    first = _head(path).strip()
-    count = len(first.split("::")) if form == "::" else len(first.split())
+def _open_lines(path: Path, separator: str | None, header: bool | None) -> Table:
+    """A file whose lines are split at the separator; at blanks if it is None."""
+    head = [line.strip() for line in _first_lines(path, 1 + _LOOKED_AT)]
+    first, *following = [line.split(separator) for line in head]
+    if header is None and _looks_like_names(first, following):
+        raise DataError(
+            f"{path}: does the first line hold names or an event? {head[0][:60]!r}: say so (--header or "
+            "--no-header, header=True or False)"
+        )
+    if header and len(set(first)) < len(first):
+        raise DataError(f"{path}: the first line names a column twice: {', '.join(first)}")
     lines = pl.scan_csv(
         path,
         separator=_NO_SEPARATOR,
-        has_header=False,
+        has_header=bool(header),
         quote_char=None,
-        schema={"line": pl.String},
+        infer_schema=False,
+        new_columns=["line"],
     )
     line = pl.col("line").fill_null("")
-    if form == "space":
+    if separator is None:
         line = line.str.strip_chars().str.replace_all(r"\s+", " ")
-    names = [str(i + 1) for i in range(count)]
-    fields = line.str.split_exact("::" if form == "::" else " ", count).struct.rename_fields([*names, "more"])
+    names = first if header else [str(i + 1) for i in range(len(first))]
+    fields = line.str.split_exact(separator or " ", len(first)).struct.rename_fields([*names, _MORE])
     rows = lines.select(fields.alias("fields")).unnest("fields")
-    malformed = pl.col("more").is_not_null() | pl.col(names[-1]).is_null()
-    return Table(rows, names, str(path), True, positional=True, spaced=form == "space", malformed=malformed)
+    malformed = pl.col(_MORE).is_not_null() | pl.col(names[-1]).is_null()
+    return Table(rows, names, str(path), True, positional=not header, spaced=separator is None, malformed=malformed)
+
+
+def _looks_like_names(first: list[str], following: list[list[str]]) -> bool:
+    """Whether no field of the first line is a number, and some column is one in all of the following lines."""
+    if not following or any(_is_number(field) for field in first):
+        return False
+    return any(all(_is_number(field) for field in column) for column in zip(*following, strict=False))
 
 
 def collect(table: Table, columns: list[str]) -> pl.DataFrame:
@@ -210,15 +229,25 @@ def open_binary(path: Path) -> io.BufferedIOBase:
 
 def _head(path: Path) -> str:
     """The first line that is not empty."""
+    return _first_lines(path, 1)[0]
+
+
+def _first_lines(path: Path, count: int) -> list[str]:
+    """Up to `count` lines that are not empty, at least one."""
+    found: list[str] = []
     try:
         with open_binary(path) as handle:
             for raw in handle:
                 line = raw[:65536].removeprefix(b"\xef\xbb\xbf").decode(errors="replace").rstrip("\r\n")
                 if line.strip():
-                    return line
+                    found.append(line)
+                if len(found) == count:
+                    break
     except (OSError, EOFError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from None
-    raise DataError(f"{path}: the file is empty")
+    if not found:
+        raise DataError(f"{path}: the file is empty")
+    return found
 
 
 def _count_lines(path: Path) -> tuple[int, bool]:

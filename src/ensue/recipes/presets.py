@@ -87,7 +87,9 @@ def run_config(model: str | None, preset: str | None, settings: dict[str, Any], 
     known = {flat: (section, field) for section, fields in sections(name).items() for flat, field in fields.items()}
     for flat, value in settings.items():
         if flat not in known:
-            raise ConfigError(f"unknown setting {flat!r} of model {name!r}: {nearest(flat, known)}")
+            others = [other for other in MODELS if flat in sections(other)["model"]]
+            hint = f"it is a setting of {', '.join(others)}" if others else nearest(flat, known)
+            raise ConfigError(f"unknown setting {flat!r} of model {name!r}: {hint}")
         section, field = known[flat]
         values.setdefault(section, {})[field] = value
     return RunConfig.parse({**values, "model": model_config(chosen)})

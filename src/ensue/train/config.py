@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, fie
 from ensue.config import Config
 from ensue.data.split import SplitConfig
 from ensue.evaluate import EvaluateConfig, ProtocolName
+from ensue.metrics import parse_metric
 from ensue.models import ModelConfig, model_config
 from ensue.models.sasrec import SASRecConfig
 from ensue.train.objective import ObjectiveConfig
@@ -40,10 +41,19 @@ class TrainConfig(Config):
     validation_users: int = Field(0, ge=0, description="evaluate on this many validation cases; 0 is all")
     patience: int = Field(20, ge=0, description="evaluations without a better value before stopping; 0: never")
     checkpoint_minutes: float = Field(1.0, ge=0, description="minutes between checkpoints; 0 is every step")
-    amp: Literal["off", "bf16", "fp16"] = Field("off", description="automatic mixed precision")
+    amp: Literal["off", "bf16", "fp16"] = Field("off", description="mixed precision; bf16 also on new CPUs")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
-    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's default")
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 leaves torch's default")
     seed: int = Field(0, ge=0, description="the seed of everything drawn")
+
+    @field_validator("validation_metric")
+    @classmethod
+    def _check_metric(cls, name: str) -> str:
+        # The name stays as written: the log of an earlier run is filed under it.
+        parse_metric(name)
+        if name.lower() == "rank":
+            raise ValueError("must be higher for a better model, as mrr is (got 'rank', which is lower)")
+        return name
 
 
 def _resolve(values: Any) -> Any:
