@@ -106,18 +106,27 @@ def sasrec_paper() -> Values:
     }
 
 
-@_recipe("sasrec-paper-sparse", "Amazon Games, uniform-100: NDCG@10 .532; 4 s an epoch on one core, 300 epochs")
+@_recipe("sasrec-paper-sparse", "Amazon Games, uniform-100: HR@10 .735, NDCG@10 .536; 300 epochs of 3 s on one core")
 def sasrec_paper_sparse() -> Values:
-    """SASRec as published for Amazon and Steam: BCE, one negative, width 50, dropout 0.5, maxlen 50, pre-norm."""
+    """SASRec as published for Amazon and Steam: BCE, one negative, width 50, dropout 0.5, maxlen 50, pre-norm.
+
+    The cosine schedule is ours; a constant learning rate ends .004 NDCG@10 lower on Games.
+    """
     return {
         "model": {"name": "sasrec", "maxlen": 50, "dropout_rate": 0.5, "norm": "pre"},
         "objective": {"loss": "bce"},
-        "train": {"num_epochs": 300, "eval_epochs": 5, "patience": 8, "validation_protocol": "uniform-100"},
+        "train": {
+            "num_epochs": 300,
+            "schedule": "cosine",
+            "eval_epochs": 5,
+            "patience": 0,
+            "validation_protocol": "uniform-100",
+        },
         "evaluate": {"protocol": "uniform-100"},
     }
 
 
-@_recipe("sasrec-ce", "ML-1M, full: HR@10 .316, NDCG@10 .183; 42 epochs of 60 s on one core")
+@_recipe("sasrec-ce", "ML-1M, full: HR@10 .319, NDCG@10 .185 (3 seeds); 30 epochs of 60 s on one core, 45 with bf16")
 def sasrec_ce() -> Values:
     """SASRec with the full softmax over whole histories: for catalogues up to some hundred thousand items."""
     return {
@@ -182,7 +191,7 @@ def tisasrec_paper() -> Values:
     }
 
 
-@_recipe("tisasrec-ce", "ML-1M, full: NDCG@10 .008 above sasrec-ce at equal settings of width 64; twice its epoch")
+@_recipe("tisasrec-ce", "ML-1M, full: NDCG@10 .008 above sasrec-ce at equal settings (width 64); twice its epoch")
 def tisasrec_ce() -> Values:
     """TiSASRec with the full softmax and all of every history: what time adds to sasrec-ce."""
     values = sasrec_ce()
