@@ -215,7 +215,7 @@ def tisasrec_query_time() -> Values:
     }
 
 
-@_recipe("demo", "simulated book club, full: NDCG@10 .326 of a best possible .468; 35 s of one core")
+@_recipe("demo", "simulated book club, full: NDCG@10 .325 of a best possible .468; 30 s of one core")
 def demo() -> Values:
     """A small SASRec that learns the simulated book club of `ensue demo` within a minute."""
     return {
