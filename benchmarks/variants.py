@@ -54,12 +54,14 @@ def one(options: argparse.Namespace) -> None:
     trainer = Trainer(config, make_split(store, config.split))
     trainer.model.train()
     wall, cpu = [], []
-    for step, rows_B, batch in trainer.loader.epoch(0, 0):
-        begin = time.perf_counter(), time.process_time()
-        trainer._step(0, step, rows_B, batch)
-        wall.append(time.perf_counter() - begin[0])
-        cpu.append(time.process_time() - begin[1])
-        if step + 1 == WARM_UP + options.steps:
+    begin = time.perf_counter(), time.process_time()
+    for work in trainer.work(0):
+        trainer._step(0, work)
+        now = time.perf_counter(), time.process_time()
+        wall.append(now[0] - begin[0])
+        cpu.append(now[1] - begin[1])
+        begin = now
+        if work.step + 1 == WARM_UP + options.steps:
             break
     result = {
         "epoch": statistics.median(wall[WARM_UP:]) * trainer.loader.steps,

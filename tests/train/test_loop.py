@@ -64,6 +64,32 @@ def test_a_step_is_adam_on_the_mean_over_positions(tiny: Tiny, split: Split) -> 
     assert trainer.log.records[0]["loss"] == pytest.approx(loss.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("parts", [2, 3, 50])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        {"loss": "ce"},
+        {"loss": "bce", "negatives": "in-batch", "num_negatives": 3},
+        {"loss": "sampled-softmax", "num_negatives": 5, "share_negatives": True},
+    ],
+)
+def test_a_batch_in_parts_trains_as_a_whole_one(
+    tiny: Tiny, split: Split, objective: dict[str, Any], parts: int
+) -> None:
+    def trained(batch_parts: int) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+        config = tiny(objective, {"dropout_rate": 0.0}, batch_parts=batch_parts, l2_emb=0.1, optimizer="adamw", lr=1e-3)
+        trainer = Trainer(config, split)
+        trainer.run()
+        return weights(trainer.model), trainer.log.records
+
+    (whole, log), (in_parts, log_in_parts) = trained(1), trained(parts)
+    for name, value in in_parts.items():
+        if name.endswith("qkv.bias"):  # the keys' bias has no effect, so its gradient is rounding noise
+            value[8:16], whole[name][8:16] = 0.0, 0.0
+        torch.testing.assert_close(value, whole[name], rtol=1e-3, atol=1e-5)
+    assert [r["loss"] for r in log_in_parts] == pytest.approx([r["loss"] for r in log], rel=1e-5)
+
+
 def test_the_gradient_norm_is_clipped(tiny: Tiny, split: Split) -> None:
     def norm(clip_norm: float) -> float:
         trainer = Trainer(tiny(num_epochs=1, batch_size=24, clip_norm=clip_norm), split)

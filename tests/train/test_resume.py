@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 
+import ensue.train.loop as loop
 from ensue.data.simulate import ordered_sequences
 from ensue.data.split import Split, SplitConfig, make_split
-from ensue.errors import ArtefactError, TrainingError
+from ensue.errors import ArtefactError, ConfigError, TrainingError
 from ensue.train.checkpoint import STATE, TENSORS, load_checkpoint
 from ensue.train.config import RunConfig
 from ensue.train.log import read_log
@@ -101,6 +102,22 @@ def test_other_settings_are_refused_by_name(
         Trainer(tiny(**changes), split, tmp_path).run()
     assert named in str(error.value)
     assert sorted(path for path in tmp_path.rglob("*")) == before
+
+
+def test_settings_of_other_versions(tiny: Tiny, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting that is newer than the checkpoint has its default there; one that is not known here is named."""
+    stopped(tiny(), split, tmp_path)
+    stored = load_checkpoint(tmp_path / "checkpoints")
+    assert stored is not None
+    del stored.state["config"]["train"]["batch_parts"]
+    monkeypatch.setattr(loop, "load_checkpoint", lambda _: stored)
+    with pytest.raises(TrainingError, match=r"batch_parts: 2 now, 1 then"):
+        Trainer(tiny(batch_parts=2), split, tmp_path).run()
+    resumed = Trainer(tiny(), split, tmp_path).run()
+    assert same_weights(resumed.model, Trainer(tiny(), split).run().model)
+    stored.state["config"]["train"]["momentum"] = 0.9
+    with pytest.raises(ConfigError, match=r"checkpoint in .*: unknown setting 'train\.momentum'"):
+        Trainer(tiny(), split, tmp_path).run()
 
 
 def test_the_time_between_checkpoints_may_change(tiny: Tiny, split: Split, tmp_path: Path) -> None:

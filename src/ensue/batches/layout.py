@@ -29,6 +29,7 @@ class Group:
     rows: int
     width: int
     cell_p: Tensor  # [p] the cell of each of the group's events, row * width + t
+    padding_c: Tensor  # [c] the cells without an event
     length_G: Tensor  # [rows] events of each row
 
 
@@ -57,21 +58,21 @@ class Layout:
     def to(self, device: torch.device) -> Layout:
         """The same layout with its indices on `device`."""
 
-        def move(index: Tensor | None) -> Tensor | None:
-            return None if index is None else index.to(device, non_blocking=True)
+        def move(index: Tensor) -> Tensor:
+            return index.to(device, non_blocking=True)
 
-        groups = tuple(
-            Group(g.rows, g.width, g.cell_p.to(device, non_blocking=True), g.length_G.to(device, non_blocking=True))
-            for g in self.groups
-        )
+        def maybe(index: Tensor | None) -> Tensor | None:
+            return None if index is None else move(index)
+
+        groups = tuple(Group(g.rows, g.width, move(g.cell_p), move(g.padding_c), move(g.length_G)) for g in self.groups)
         return Layout(
             groups,
             self.sizes,
-            move(self.order_P),
-            move(self.inverse_P),
-            move(self.inverse_B),
-            self.age_P.to(device, non_blocking=True),
-            self.last_B.to(device, non_blocking=True),
+            maybe(self.order_P),
+            maybe(self.inverse_P),
+            maybe(self.inverse_B),
+            move(self.age_P),
+            move(self.last_B),
         )
 
     def parts(self) -> list[tuple[Group, slice, slice]]:
@@ -113,7 +114,10 @@ def make_layout(lengths_B: np.ndarray) -> Layout:
         width = int(part[0])
         t = np.arange(part.sum()) - np.repeat(np.cumsum(part) - part, part)
         cell_p = np.repeat(np.arange(stop - start) * width, part) + t
-        groups.append(Group(stop - start, width, torch.from_numpy(cell_p), torch.from_numpy(part)))
+        is_padding = np.ones((stop - start) * width, dtype=bool)
+        is_padding[cell_p] = False
+        padding_c = torch.from_numpy(np.flatnonzero(is_padding))
+        groups.append(Group(stop - start, width, torch.from_numpy(cell_p), padding_c, torch.from_numpy(part)))
         sizes.append(int(part.sum()))
     order_P = inverse_P = inverse_B = None
     if not is_sorted:
@@ -150,14 +154,16 @@ def place(x_pD: Tensor, group: Group) -> Tensor:
     shape = (group.rows, group.width, *x_pD.shape[1:])
     if x_pD.shape[0] == group.rows * group.width:
         return x_pD.reshape(shape)
-    cells = x_pD.new_zeros(group.rows * group.width, *x_pD.shape[1:])
-    return cells.index_copy_(0, group.cell_p, x_pD).view(shape)
+    cells = x_pD.new_empty(group.rows * group.width, *x_pD.shape[1:])
+    return cells.index_copy_(0, group.cell_p, x_pD).index_fill_(0, group.padding_c, 0).view(shape)
 
 
-def take(x_GTD: Tensor, group: Group) -> Tensor:
-    """The events of a rectangle, [p, ...]: the inverse of `place`. Outside autograd."""
+def take(x_GTD: Tensor, group: Group, out_pD: Tensor | None = None) -> Tensor:
+    """The events of a rectangle, [p, ...], into `out_pD` if given: the inverse of `place`. Outside autograd."""
     cells = x_GTD.reshape(group.rows * group.width, *x_GTD.shape[2:])
-    return cells if group.cell_p.shape[0] == cells.shape[0] else cells.index_select(0, group.cell_p)
+    if group.cell_p.shape[0] == cells.shape[0]:
+        return cells if out_pD is None else out_pD.copy_(cells)
+    return torch.index_select(cells, 0, group.cell_p, out=out_pD)
 
 
 class _Pad(torch.autograd.Function):

@@ -238,8 +238,7 @@ def finished(recommender: Recommender, store: SequenceStore, out: Path) -> Recom
         return None
     there = Loaded.load(out)
     assert there.run is not None
-    then = there.config.model_dump(mode="json")
-    check_same(out, recommender.config, store.fingerprint, then, there.run.fingerprint)
+    check_same(out, recommender.config, store.fingerprint, there.config, there.run.fingerprint)
     return there
 
 

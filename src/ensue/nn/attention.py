@@ -55,7 +55,7 @@ class _CausalAttention(torch.autograd.Function):
             out_XTD = _attend(qkv_3XTD, drop_below, saved)
             if drop_below:
                 out_XTD.mul_(LEVELS / (LEVELS - drop_below))
-            out_PD[events] = take(join_heads(out_XTD[None], heads), group)
+            take(join_heads(out_XTD[None], heads), group, out_PD[events])
         ctx.layout, ctx.heads, ctx.drop_below = layout, heads, drop_below
         ctx.save_for_backward(*saved)
         return out_PD
@@ -63,11 +63,12 @@ class _CausalAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         saved, heads = list(ctx.saved_tensors), ctx.heads
-        grad_PD = grads[0] * (LEVELS / (LEVELS - ctx.drop_below)) if ctx.drop_below else grads[0]
-        grad_qkv = grad_PD.new_empty(grad_PD.shape[0], 3 * grad_PD.shape[1])
+        grad_qkv = grads[0].new_empty(grads[0].shape[0], 3 * grads[0].shape[1])
         for group, events, _ in reversed(ctx.layout.parts()):
-            grad_XTD = split_heads(place(grad_PD[events], group), 1, heads)[0]
-            grad_qkv[events] = take(_attend_backward(grad_XTD, ctx.drop_below, heads, saved), group)
+            grad_XTD = split_heads(place(grads[0][events], group), 1, heads)[0]
+            if ctx.drop_below:
+                grad_XTD = grad_XTD * (LEVELS / (LEVELS - ctx.drop_below))
+            take(_attend_backward(grad_XTD, ctx.drop_below, heads, saved), group, grad_qkv[events])
         return grad_qkv, None, None, None
 
 

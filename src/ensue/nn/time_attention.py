@@ -68,7 +68,7 @@ class _TimeAttention(torch.autograd.Function):
             out_XTD = _attend(qkv_3XTD, terms, strips_of_group, drop_below, saved)
             if drop_below:
                 out_XTD.mul_(LEVELS / (LEVELS - drop_below))
-            out_PD[events] = take(join_heads(out_XTD[None], heads), group)
+            take(join_heads(out_XTD[None], heads), group, out_PD[events])
         ctx.layout, ctx.buckets, ctx.heads, ctx.drop_below = layout, buckets, heads, drop_below
         ctx.tables = len(saved)
         ctx.save_for_backward(*saved, keys_BRD, values_BRD, bias_HR)
@@ -78,17 +78,18 @@ class _TimeAttention(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         saved, heads = list(ctx.saved_tensors), ctx.heads
         tables, saved = saved[ctx.tables :], saved[: ctx.tables]
-        grad_PD = grads[0] * (LEVELS / (LEVELS - ctx.drop_below)) if ctx.drop_below else grads[0]
-        grad_qkv = grad_PD.new_empty(grad_PD.shape[0], 3 * grad_PD.shape[1])
+        grad_qkv = grads[0].new_empty(grads[0].shape[0], 3 * grads[0].shape[1])
         grad_tables = [None if table is None else torch.zeros_like(table) for table in tables]
         for (group, events, rows), strips_of_group in zip(
             reversed(ctx.layout.parts()), reversed(ctx.buckets), strict=True
         ):
             terms = _Terms.of_rows(tables[0], tables[1], tables[2], rows, heads)
             terms_grad = _Terms.zeros_like(terms)
-            grad_XTD = split_heads(place(grad_PD[events], group), 1, heads)[0]
+            grad_XTD = split_heads(place(grads[0][events], group), 1, heads)[0]
+            if ctx.drop_below:
+                grad_XTD = grad_XTD * (LEVELS / (LEVELS - ctx.drop_below))
             grad = _attend_backward(grad_XTD, terms, terms_grad, strips_of_group, ctx.drop_below, saved)
-            grad_qkv[events] = take(join_heads(grad, heads), group)
+            take(join_heads(grad, heads), group, grad_qkv[events])
             terms_grad.add_to(grad_tables, rows, heads)
         return grad_qkv, *grad_tables, None, None, None, None
 

@@ -20,6 +20,9 @@ class TrainConfig(Config):
 
     num_epochs: int = Field(300, ge=0, description="passes over the training windows at most")
     batch_size: int = Field(128, ge=1, description="windows per step")
+    batch_parts: int = Field(
+        1, ge=1, description="parts to work on a batch in, for less memory; the gradient is its own"
+    )
     lr: float = Field(0.001, gt=0, description="learning rate")
     optimizer: Literal["adam", "adamw"] = Field("adam", description="adamw decouples weight decay")
     beta1: float = Field(0.9, ge=0, lt=1, description="Adam's first-moment decay")

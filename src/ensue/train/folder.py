@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ensue.errors import ArtefactError, TrainingError
 from ensue.files import MANIFEST, check_files, read_manifest
@@ -83,7 +83,7 @@ def writing(world: World, folder: Path | None) -> Iterator[None]:
 
 
 def check_same(
-    folder: Path | None, config: RunConfig, fingerprint: str, then: dict[str, Any], then_fingerprint: str
+    folder: Path | None, config: RunConfig, fingerprint: str, then: RunConfig, then_fingerprint: str
 ) -> None:
     """Make sure that what a folder holds is of this data and these settings.
 
@@ -91,15 +91,15 @@ def check_same(
         folder: the folder, for the message; rank 0 alone may have one.
         config: the settings now.
         fingerprint: of the data now.
-        then: the settings in the folder, as JSON holds them.
+        then: the settings in the folder; what an earlier version did not know yet has its default there.
         then_fingerprint: of the data in the folder.
 
     Raises:
         TrainingError: they differ; the differences are named.
     """
-    now = config.model_dump(mode="json")
-    then = {**then, "train": {**then["train"], **{name: now["train"][name] for name in FREE_TO_CHANGE}}}
-    changed = differences(now, then)
+    free = {name: getattr(config.train, name) for name in FREE_TO_CHANGE}
+    then = then.replace(train=then.train.replace(**free))
+    changed = differences(config.model_dump(mode="json"), then.model_dump(mode="json"))
     if then_fingerprint != fingerprint:
         changed.insert(0, f"data: fingerprint {fingerprint} now, {then_fingerprint} then")
     if changed:
@@ -119,8 +119,7 @@ def check_same_run(folder: Path, config: RunConfig, fingerprint: str) -> None:
     if (folder / MANIFEST).exists():
         about = read_manifest(folder, KIND, SCHEMA_VERSION)
         check_files(folder, about, [CONFIG])
-        then = RunConfig.read_toml(folder / CONFIG).model_dump(mode="json")
-        check_same(folder, config, fingerprint, then, str(about.get("fingerprint")))
+        check_same(folder, config, fingerprint, RunConfig.read_toml(folder / CONFIG), str(about.get("fingerprint")))
 
 
 def remove_run(folder: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -61,6 +61,21 @@ class Progress:
     stopped_by: str = ""
     seconds: float = 0.0
     records: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What this rank does in one step.
+
+    Attributes:
+        step: the step's number in its epoch.
+        positions: targets of the whole batch, on all ranks.
+        parts: this rank's rows in parts, with their negatives; None for a part without rows.
+    """
+
+    step: int
+    positions: int
+    parts: list[tuple[SequenceBatch | None, Tensor | None]]
 
 
 @dataclass(frozen=True)
@@ -125,10 +140,18 @@ class Trainer:
 
     def rehearse(self) -> None:
         """Compute the first batch's loss and forget it: what the data or the settings lack shows before a start."""
-        _, rows_B, batch = next(self.loader.epoch(0))
-        negatives = self.objective.draw(rows_B, batch, stream(self.config.train.seed, "negatives", 0, 0))
         with torch.no_grad():
-            self._loss_sum(*take_share(batch, negatives, self.world.rank, self.world.size))
+            for part in next(self.work(0)).parts:
+                self._loss_sum(*part)
+
+    def work(self, epoch: int, first_step: int = 0) -> Iterator[Work]:
+        """The steps of an epoch from `first_step` on, for this rank: batches and negatives, on the CPU."""
+        train, world = self.config.train, self.world
+        size = world.size * train.batch_parts
+        for step, rows_B, batch in self.loader.epoch(epoch, first_step):
+            negatives = self.objective.draw(rows_B, batch, stream(train.seed, "negatives", epoch, step))
+            parts = [take_share(batch, negatives, number, size) for number in range(world.rank, size, world.size)]
+            yield Work(step, len(batch.items_P), parts)
 
     def _run(self, resume: bool) -> TrainResult:
         world = self.world
@@ -161,19 +184,19 @@ class Trainer:
         progress, train = self.progress, self.config.train
         started = time.monotonic() - progress.seconds
         self.model.train()
-        for step, rows_B, batch in self.loader.epoch(progress.epoch, progress.step):
-            loss_sum, positions, norm = self._step(progress.epoch, step, rows_B, batch)
+        for work in self.work(progress.epoch, progress.step):
+            loss_sum, norm = self._step(progress.epoch, work)
             progress.loss_sum += loss_sum
-            progress.positions += positions
+            progress.positions += work.positions
             # A step whose gradient overflows float16 is not taken.
             if math.isfinite(norm):
                 progress.norm_sum += norm
                 progress.norm_steps += 1
                 progress.norm_max = max(progress.norm_max, norm)
-            progress.step = step + 1
+            progress.step = work.step + 1
             progress.seconds = time.monotonic() - started
             for watcher in self.watchers:
-                watcher.step(progress.epoch, step, progress.loss_sum / progress.positions)
+                watcher.step(progress.epoch, work.step, progress.loss_sum / progress.positions)
             if progress.step < self.loader.steps and self._is_time_to_save():
                 self._save()
         record: dict[str, Any] = {
@@ -194,25 +217,25 @@ class Trainer:
         if progress.finished or self._is_time_to_save():
             self._save()
 
-    def _step(self, epoch: int, step: int, rows_B: np.ndarray, batch: SequenceBatch) -> tuple[float, int, float]:
-        """One optimiser step; returns the loss summed over positions, how many there are, and the gradient's norm."""
-        config = self.config.train
-        world = self.world
-        negatives = self.objective.draw(rows_B, batch, stream(config.seed, "negatives", epoch, step))
+    def _step(self, epoch: int, work: Work) -> tuple[float, float]:
+        """One optimiser step; returns the loss summed over the batch's positions, and the gradient's norm."""
+        config, world, step = self.config.train, self.world, work.step
         purpose = "dropout" if world.is_main else f"dropout {world.rank}"
         seed_draws(torch_seed(config.seed, purpose, epoch, step), self.device)
-        positions = len(batch.items_P)
-        loss_sum = self._loss_sum(*take_share(batch, negatives, world.rank, world.size))
-        # A rank's share of the mean over all ranks' positions, and of the penalty; the sum of gradients makes it whole.
-        objective = loss_sum / positions
-        if config.l2_emb:
-            objective = objective + config.l2_emb / world.size * self.encoder.item_vectors().square().sum()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, epoch * self.loader.steps + step, self.loader.steps)
         self.optimizer.zero_grad(set_to_none=True)
-        scaled = self.scaler.scale(objective)
-        if scaled.requires_grad:
-            scaled.backward()  # type: ignore[no-untyped-call]
+        loss_sum = torch.zeros((), device=self.device)
+        for number, part in enumerate(work.parts):
+            part_sum = self._loss_sum(*part)
+            loss_sum += part_sum.detach()
+            # A share of the mean over all positions, and of the penalty; the sum of gradients makes it whole.
+            objective = part_sum / work.positions
+            if config.l2_emb and number == 0:
+                objective = objective + config.l2_emb / world.size * self.encoder.item_vectors().square().sum()
+            scaled = self.scaler.scale(objective)
+            if scaled.requires_grad:
+                scaled.backward()  # type: ignore[no-untyped-call]
         dense_gradients(self.trainable)
         # From here on every rank has the same numbers, hence takes the same decisions.
         value = sum_gradients(world, self.trainable, loss_sum)
@@ -227,7 +250,7 @@ class Trainer:
             nn.utils.clip_grads_with_norm_(self.trainable, config.clip_norm, norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return value, positions, float(norm)
+        return value, float(norm)
 
     def _loss_sum(self, batch: SequenceBatch | None, negatives: Tensor | None) -> Tensor:
         """The loss summed over a share's positions: a scalar, zero for a share without rows."""
@@ -322,7 +345,8 @@ class Trainer:
     def _restore(self, checkpoint: Checkpoint) -> None:
         state = checkpoint.state
         fingerprint = self.split.train.store.fingerprint
-        check_same(self.folder, self.config, fingerprint, state["config"], state["fingerprint"])
+        then = RunConfig.parse(state["config"], f"checkpoint in {self.folder}")
+        check_same(self.folder, self.config, fingerprint, then, state["fingerprint"])
         self.model.load_state_dict(checkpoint.part("model"))
         self.best = checkpoint.part("best")
         restore_optimizer(self.optimizer, self.model, checkpoint.part("optimizer"))
