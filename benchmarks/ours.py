@@ -5,19 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from measure import COMMON, SETTINGS, Clock, arguments, hit_rate, read_log, report
 
-from ensue.batches.batch import history_batch
-from ensue.data.arrays import gather_events
 from ensue.data.split import Cases, Sequences, make_split
 from ensue.data.store import SequenceStore
 from ensue.evaluate import evaluate
 from ensue.models.base import Scorer
+from ensue.retrieve import retrieve
 from ensue.train.config import RunConfig
 from ensue.train.loop import Trainer
 
-ROWS = 256  # RecTools' own default for recommending
 NEVER = 10**9
 
 
@@ -41,20 +38,10 @@ class EpochClock:
         """Nothing is left to do."""
 
 
-@torch.inference_mode()
 def top10(model: Scorer, cases: Cases) -> tuple[np.ndarray, np.ndarray]:
     """The ten best unseen items of every case: user numbers and item numbers, one row per recommendation."""
     histories = Sequences(cases.store, cases.users_B, cases.start_B, cases.stop_B)
-    order = np.argsort(cases.start_B - cases.stop_B, kind="stable")
-    items = np.empty((len(order), 10), dtype=np.int64)
-    for start in range(0, len(order), ROWS):
-        rows = order[start : start + ROWS]
-        scores = model.score(history_batch(histories, rows, model.maxlen))
-        seen = cases.store.items[gather_events(cases.start_B[rows], cases.stop_B[rows])].astype(np.int64) - 1
-        row = np.repeat(np.arange(len(rows)), cases.stop_B[rows] - cases.start_B[rows])
-        scores[torch.from_numpy(row), torch.from_numpy(seen)] = float("-inf")
-        items[rows] = scores.topk(10).indices.numpy() + 1
-    return np.repeat(cases.users_B, 10), items.ravel()
+    return np.repeat(cases.users_B, 10), retrieve(model, histories, 10)[1].ravel()
 
 
 def main() -> None:

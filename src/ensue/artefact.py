@@ -84,6 +84,11 @@ class Run:
         """`titles[number]` is the item's title (None at 0 and where unknown); None without titles."""
         return [None, *self.items["title"].to_list()] if "title" in self.items.columns else None
 
+    @cached_property
+    def popularity_N(self) -> Tensor:
+        """Training events of every item, float32 [N]: what a newcomer is recommended by."""
+        return torch.from_numpy(self.items["events"].to_numpy().astype(np.float32))
+
     def check_data(self, store: SequenceStore) -> None:
         """Refuse data that this run was not trained on.
 

@@ -145,7 +145,7 @@ def evaluate(
                 repeated_B[rows] = repeated
             else:
                 items_BC = torch.from_numpy(candidates[rows]).to(batch.items_P.device)
-                scores = _checked(model.score(batch, items_BC))
+                scores = checked(model.score(batch, items_BC))
                 better, equal = _count(scores, scores[:, :1])
             better_B[rows], equal_B[rows] = better, equal
             done += len(rows)
@@ -167,13 +167,17 @@ def model_device(model: object) -> torch.device:
 
 def _batches(model: Scorer, cases: Cases, width: int, query_time: bool) -> Iterator[tuple[np.ndarray, SequenceBatch]]:
     """Cases in batches of similar length, few enough that [B, width] scores stay small."""
-    length_B = np.minimum(cases.stop_B - cases.start_B, model.maxlen)
-    order = np.argsort(-length_B, kind="stable")
-    size = max(1, min(ROWS, CELLS // width))
     device = model_device(model)
-    for start in range(0, len(order), size):
-        rows = order[start : start + size]
+    for rows in by_length(cases.stop_B - cases.start_B, model.maxlen, width):
         yield rows, case_batch(cases, rows, model.maxlen, query_time).to(device)
+
+
+def by_length(length_R: np.ndarray, maxlen: int, width: int) -> Iterator[np.ndarray]:
+    """Row numbers in runs of similar length, longest first, few enough that [rows, width] scores stay small."""
+    order = np.argsort(-np.minimum(length_R, maxlen), kind="stable")
+    size = max(1, min(ROWS, CELLS // width))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
 
 
 def case_batch(cases: Cases, rows_B: np.ndarray, maxlen: int, query_time: bool) -> SequenceBatch:
@@ -188,7 +192,7 @@ def _rank_full(
     model: Scorer, batch: SequenceBatch, cases: Cases, rows: np.ndarray, filter_seen: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Better, equal, hidden items and whether the target is in the history, for some cases."""
-    scores = _checked(model.score(batch))
+    scores = checked(model.score(batch))
     target_B = torch.from_numpy(cases.target_items_B[rows].astype(np.int64) - 1).to(scores.device)
     target_score = scores.gather(1, target_B[:, None])
     start_B, stop_B = cases.start_B[rows], cases.stop_B[rows]
@@ -211,7 +215,7 @@ def _rank_full(
     return better, equal, hidden, repeated
 
 
-def _checked(scores: Tensor) -> Tensor:
+def checked(scores: Tensor) -> Tensor:
     """Scores in float32, contiguous.
 
     Raises:

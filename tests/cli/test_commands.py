@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -264,6 +265,62 @@ def test_recommend_for_a_user_of_the_data(ensue: Run, csv_log: Path, trained: Pa
     assert ensue("recommend", trained, "--user", 7, "--history", "3").status == 2
 
 
+READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
+    ".parquet": pl.read_parquet,
+    ".csv": pl.read_csv,
+    ".jsonl": pl.read_ndjson,
+}
+
+
+@pytest.mark.parametrize("ending", READERS)
+def test_recommend_to_everybody(ensue: Run, trained: Path, tmp_path: Path, ending: str) -> None:
+    out = tmp_path / f"all{ending}"
+    shown = ensue("recommend", trained, "--all", "--out", out, "-k", 3).out
+    found = READERS[ending](out)
+    one = ensue("recommend", trained, "--user", 7, "-k", 3, "--json").json
+    assert found.filter(user=7)["item"].to_list() == [entry["item"] for entry in one["items"]]
+    assert found.filter(user=7)["title"].to_list() == [entry["title"] for entry in one["items"]]
+    assert f"written: {out}: 300 rows for 100 users" in shown
+    assert shown.splitlines()[-1].startswith(f"next: ensue recommend {trained} --user ")
+    refused = ensue("recommend", trained, "--all", "--out", out)
+    assert refused.status == 2
+    assert f"{out} exists" in refused.err
+    assert READERS[ending](out).equals(found)
+    again = ensue("recommend", trained, "--all", "--out", out, "-k", 1, "--overwrite", "--json").json
+    assert again == {"written": str(out), "users": 100, "newcomers": 0, "rows": 100, "k": 1}
+    assert READERS[ending](out).height == 100
+
+
+def test_newcomers_of_another_log_are_counted(ensue: Run, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user,item\na,3\na,5\nb,unheard\n")
+    words = ("recommend", trained, "--all", "--data", tmp_path / "log.csv", "--out", tmp_path / "all.csv")
+    shown = ensue(*words).out
+    assert "1 users have no item that this model knows" in shown
+    assert pl.read_csv(tmp_path / "all.csv")["user"].to_list() == ["a"] * 10 + ["b"] * 10
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--all",), "--all needs --out FILE"),
+        (("--all", "--out", "all.pickle"), "--out all.pickle: must end in one of .parquet, .csv, .jsonl"),
+        (("--all", "--user", "7", "--out", "all.csv"), "one of these"),
+        (("--all", "--out", "all.csv", "--times", "5"), "--times are those of --history"),
+        (("--all", "--out", "all.csv", "--at", "5"), "at is for models trained with query_time"),
+        (("--user", "7", "--out", "all.csv"), "--out and --overwrite are for --all"),
+        (("--history", "3", "--overwrite"), "--out and --overwrite are for --all"),
+    ],
+)
+def test_everybody_refused(
+    ensue: Run, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = ensue("recommend", trained, *words)
+    assert done.status == 2
+    assert message in done.err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.fixture(scope="module")
 def query_time_run(store: Path) -> Path:
     out = store.parent / "query-time"
@@ -277,11 +334,11 @@ def query_time_run(store: Path) -> Path:
     [
         (("--history", "3,5", "--times", "5,9", "--at", "9"), 0, ""),
         (("--user", "7", "--times", "5"), 2, "--times are those of --history"),
-        (("--history", "3,5", "--times", "9,5", "--at", "9"), 1, "--times must not fall"),
-        (("--history", "3,5", "--times", "5,9", "--at", "8"), 1, "--at 8 is earlier than the newest event"),
-        (("--user", "7", "--at", "8"), 1, "--at 8 is earlier than the newest event"),
-        (("--history", "3", "--times", "99999999999999999999", "--at", "9"), 2, "--times: seconds since 1970"),
-        (("--history", "3", "--times", "9", "--at", "99999999999999999999"), 2, "--at: seconds since 1970"),
+        (("--history", "3,5", "--times", "9,5", "--at", "9"), 1, "times must not fall"),
+        (("--history", "3,5", "--times", "5,9", "--at", "8"), 1, "at 8 is earlier than the newest event"),
+        (("--user", "7", "--at", "8"), 1, "at 8 is earlier than the newest event"),
+        (("--history", "3", "--times", "99999999999999999999", "--at", "9"), 1, "times must be seconds since"),
+        (("--history", "3", "--times", "9", "--at", "99999999999999999999"), 1, "at: seconds since 1970"),
         (("--history", "3\n5", "--times", "5,9", "--at", "9"), 2, "is no list"),
     ],
 )
@@ -296,7 +353,7 @@ def test_the_times_of_a_request_are_checked(
 def test_at_is_refused_by_a_model_that_would_not_read_it(ensue: Run, trained: Path) -> None:
     done = ensue("recommend", trained, "--history", "3", "--at", 9)
     assert done.status == 2
-    assert "--at is for models trained with query_time, and this sasrec was not" in done.err
+    assert "at is for models trained with query_time, and this sasrec was not" in done.err
 
 
 def test_similar(ensue: Run, store: Path, trained: Path, tmp_path: Path) -> None:

@@ -66,7 +66,11 @@ ENTRIES = (
     Entry(
         ("recommend",),
         recommend.recommend,
-        ("ensue recommend runs/sasrec --history 1193,661,914 -k 10", "ensue recommend runs/sasrec --user 42 --json"),
+        (
+            "ensue recommend runs/sasrec --history 1193,661,914 -k 10",
+            "ensue recommend runs/sasrec --user 42 --json",
+            "ensue recommend runs/sasrec --all --out recommendations.parquet",
+        ),
     ),
     Entry(("similar",), recommend.similar, ("ensue similar runs/sasrec --item 1193",)),
     Entry(("inspect",), look.run, ("ensue inspect runs/sasrec", "ensue inspect runs/mhc --users 1000 --json")),

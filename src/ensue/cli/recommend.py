@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ensue.cli.everybody import recommend_all
 from ensue.cli.flags import split_list
 from ensue.cli.hints import recommend_after_item
 from ensue.cli.output import Screen, table
 from ensue.cli.sources import data_of_run
-from ensue.errors import ConfigError, DataError
+from ensue.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from ensue.recommender import Recommendation
 
 SHOWN = 12
-# The range of a log's times, which are read in microseconds.
-FARTHEST = 2**63 // 10**6
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as ensue train writes it.")]
 Count = Annotated[int, typer.Option("-k", help="How many items.", min=1)]
 
@@ -36,7 +34,10 @@ def recommend(
         str | None, typer.Option("--history", metavar="A,B,...", help='Item ids, oldest first; "" for a newcomer.')
     ] = None,
     user: Annotated[str | None, typer.Option("--user", metavar="ID", help="Someone of the data, by id.")] = None,
-    data: Annotated[Path | None, typer.Option("--data", help="Store or log of --user; by default the run's.")] = None,
+    everybody: Annotated[bool, typer.Option("--all", help="Every user of the data, into the file --out.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="File of --all: .parquet, .csv or .jsonl.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file --out.")] = False,
+    data: Annotated[Path | None, typer.Option("--data", help="Data of --user and --all; else the run's.")] = None,
     times: Annotated[
         str | None, typer.Option("--times", metavar="T,T,...", help="Times of --history, in seconds since 1970.")
     ] = None,
@@ -44,25 +45,26 @@ def recommend(
     k: Count = 10,
     keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Allow items of the history.")] = False,
 ) -> dict[str, Any]:
-    """What comes next after a history."""
-    if (history is None) == (user is None):
-        raise ConfigError('give a history (--history A,B or --history "") or a user (--user ID), one of the two')
-    if user is not None and times is not None:
+    """What comes next after a history, or after those of all users."""
+    if (history is not None) + (user is not None) + everybody != 1:
+        raise ConfigError('give a history (--history A,B or --history ""), a user (--user ID) or --all, one of these')
+    if history is None and times is not None:
         raise ConfigError("--times are those of --history; a user's are in the data: leave out --times")
+    if not everybody and (out is not None or overwrite):
+        raise ConfigError("--out and --overwrite are for --all; a single answer is shown, or printed with --json")
     from ensue.models import Encoder
     from ensue.recommender import Recommender, history_of
 
     recommender = Recommender.load(folder)
     assert recommender.run is not None
+    if everybody:
+        return recommend_all(screen, recommender, folder, out, data, k, keep_seen, at, overwrite)
     model = recommender.config.model
-    if at is not None and not getattr(model, "query_time", False):
-        raise ConfigError(f"--at is for models trained with query_time, and this {model.name} was not: leave it out")
     if user is None:
         ids: list[Any] = list(split_list(history or ""))
         stamps = None if times is None else seconds(times)
     else:
         ids, stamps = history_of(data_of_run(folder, recommender.run, data, screen), user)
-    _check_times(stamps or [], at)
     found = recommender.recommend(ids, k=k, exclude_seen=not keep_seen, times=stamps, at=at)
     known = _named(recommender.run, ids)
     screen.say("history, oldest first:" if ids else "history: empty")
@@ -126,23 +128,6 @@ def seconds(text: str) -> list[int]:
         return [int(part) for part in split_list(text)]
     except ValueError:
         raise ConfigError(f"--times must be whole seconds since 1970, separated by commas (got {text!r})") from None
-
-
-def _check_times(times: Sequence[int], at: int | None) -> None:
-    """Check the times of a history and of the request.
-
-    Raises:
-        ConfigError: a time is too large or too small to be one.
-        DataError: the times fall, or the request comes before the newest event.
-    """
-    for flag, values in (("--times", times), ("--at", [] if at is None else [at])):
-        if wrong := [value for value in values if abs(value) > FARTHEST]:
-            raise ConfigError(f"{flag}: seconds since 1970 must be within {FARTHEST:,} of it (got {wrong[0]})")
-    for earlier, later in pairwise(times):
-        if later < earlier:
-            raise DataError(f"--times must not fall, the history is oldest first (got {later} after {earlier})")
-    if at is not None and times and at < times[-1]:
-        raise DataError(f"--at {at} is earlier than the newest event of the history, at {times[-1]}")
 
 
 def items_table(items: Sequence[Recommendation], score: str = "score") -> Table:

@@ -193,6 +193,25 @@ class SequenceStore:
                 user = self.users.decode([int(np.searchsorted(offsets, event, side="right"))])[0]
                 raise DataError(f"user {user!r}: times fall within the sequence (at event {event})")
 
+    def renumbered(self, item_ids: Vocabulary) -> SequenceStore:
+        """The same log in the item numbers of another vocabulary; events of items that it lacks are left out.
+
+        Users stay, also those of whom nothing is left. What was known of the items is not carried along.
+        """
+        number_N = np.concatenate(([0], item_ids.encode(self.item_ids.ids)))
+        items = number_N[self.items]
+        kept = items > 0
+        offsets = np.concatenate(([0], np.cumsum(kept)))[self.offsets]
+        return SequenceStore.from_arrays(
+            offsets,
+            items[kept],
+            None if self.times is None else self.times[kept],
+            {name: array[kept] for name, array in self.features.items()},
+            self.users,
+            item_ids,
+            feature_values=self.feature_values,
+        )
+
     def save(self, folder: Path) -> None:
         """Write the store into `folder` (made if missing): arrays, vocabularies, and the manifest last.
 

@@ -1,0 +1,90 @@
+"""What a request for recommendations must be: a list of ids, the times of its events, the moment it is made at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from ensue.data.vocabulary import ExternalId
+from ensue.errors import ConfigError, DataError, EnsueError
+from ensue.models import ModelConfig
+
+# The range of a log's times, which are read in microseconds.
+FARTHEST = 2**63 // 10**6
+
+
+def whole(name: str, value: int) -> int:
+    """A whole number of 1 or more: how many.
+
+    Raises:
+        EnsueError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise EnsueError(f"{name} must be a whole number of 1 or more (got {value!r})")
+    return int(value)
+
+
+def ids_of(name: str, ids: Iterable[ExternalId]) -> list[ExternalId]:
+    """A list of ids.
+
+    Raises:
+        DataError: it is none; a string would fall into letters.
+    """
+    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+        raise DataError(f"{name} must be a list of ids (got {ids!r})")
+    return list(ids)
+
+
+def seconds(times: Sequence[int], count: int) -> np.ndarray:
+    """The times of a history of `count` events, int64 [count].
+
+    Raises:
+        DataError: they are not seconds, one for each event, or they fall.
+    """
+    try:
+        seconds_T = np.asarray(times)
+    except ValueError:
+        seconds_T = np.asarray(None)
+    # Numbers that int64 does not hold, and anything but numbers, have other kinds.
+    if seconds_T.dtype.kind not in "iuf" or not np.isfinite(seconds_T).all():
+        raise DataError(f"times must be seconds since the epoch (got {times!r})")
+    if seconds_T.shape != (count,):
+        raise DataError(f"times must be as many as the history's items, {count} (got {seconds_T.size})")
+    _check_range("times", seconds_T)
+    seconds_T = seconds_T.astype(np.int64)
+    falls = np.flatnonzero(np.diff(seconds_T) < 0)
+    if len(falls):
+        earlier, later = seconds_T[falls[0] : falls[0] + 2]
+        raise DataError(f"times must not fall, the history is oldest first (got {later} after {earlier})")
+    return seconds_T
+
+
+def moment(at: int | None, newest: int | None, model: ModelConfig) -> int | None:
+    """The time of the request, in seconds since the epoch.
+
+    Args:
+        at: what was given, or None.
+        newest: the time of the newest event, if times are known.
+        model: the settings of the model that is asked.
+
+    Raises:
+        ConfigError: the model would not read it.
+        DataError: it is not a whole number of seconds, or comes before the newest event.
+    """
+    if at is None:
+        return None
+    if not getattr(model, "query_time", False):
+        raise ConfigError(f"at is for models trained with query_time, and this {model.name} was not: leave it out")
+    if isinstance(at, bool) or not isinstance(at, int | np.integer):
+        raise DataError(f"at must be seconds since the epoch (got {at!r})")
+    _check_range("at", np.array([float(at)]))
+    if newest is not None and at < newest:
+        raise DataError(f"at {at} is earlier than the newest event of the history, at {newest}")
+    return int(at)
+
+
+def _check_range(name: str, values: np.ndarray) -> None:
+    wrong = values[np.abs(values.astype(np.float64)) > FARTHEST]
+    if len(wrong):
+        raise DataError(f"{name}: seconds since 1970 must be within {FARTHEST:,} of it (got {wrong[0]:.0f})")
