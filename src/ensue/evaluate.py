@@ -205,7 +205,7 @@ def _rank_full(
     hidden = np.zeros(len(rows), dtype=np.int64)
     better, equal = _count(scores, target_score)
     if filter_seen:
-        # Seen items are counted out; the scores may be the model's own table and are never written to.
+        # Seen items are counted out: there are few of them, and one look at each is cheaper than a mask.
         row_K, seen_K = row_K[~is_target], seen_K[~is_target]
         places = torch.from_numpy(row_K * scores.shape[1] + seen_K).to(scores.device)
         score_K, target_K = scores.view(-1)[places].cpu().numpy(), target_score.view(-1).cpu().numpy()[row_K]

@@ -220,9 +220,9 @@ class Recommender:
         if known.any():
             scores_N = self._score(numbers[known], None if times_T is None else times_T[known], at)
         else:
-            scores_N = run.popularity_N
+            scores_N = run.popularity_N.clone()
             note = "no known item in the history: these are the most popular items"
-        scores, items = top_k(scores_N[None], k, [seen] if exclude_seen else None)
+        scores, items = top_k(scores_N[None], k, (torch.zeros_like(seen), seen) if exclude_seen else None)
         return Recommendations(self._named(items[0], scores[0]), unknown, note)
 
     def recommend_all(
@@ -272,7 +272,9 @@ class Recommender:
             raise EnsueError(f"model {run.config.model.name!r} has no item vectors: similar needs an encoder")
         with torch.inference_mode():
             unit_ND = torch.nn.functional.normalize(run.model.item_vectors().float(), dim=-1)
-            scores, items = ExactIndex(unit_ND).search(unit_ND[number - 1 : number], k, [torch.tensor([number])])
+            scores, items = ExactIndex(unit_ND).search(
+                unit_ND[number - 1 : number], k, (torch.tensor([0]), torch.tensor([number]))
+            )
         return Recommendations(self._named(items[0], scores[0]))
 
     def evaluate(

@@ -17,7 +17,7 @@ from ensue.data.store import SequenceStore
 from ensue.data.vocabulary import ExternalId
 from ensue.errors import DataError
 from ensue.evaluate import Progress, by_length, checked, model_device
-from ensue.index import top_k
+from ensue.index import Pairs, top_k
 from ensue.models.base import Scorer
 from ensue.nn.memory import keep_freed_memory
 from ensue.request import ids_of, moment
@@ -59,17 +59,20 @@ def retrieve(
     for rows in by_length(histories.lengths_R, model.maxlen, model.num_items):
         asked_B = None if request_times_R is None else request_times_R[rows]
         scores = checked(model.score(history_batch(histories, rows, model.maxlen, asked_B).to(device)))
-        seen = None
-        if exclude_seen:
-            start_B, stop_B = histories.start_R[rows], histories.stop_R[rows]
-            items_P = torch.from_numpy(histories.store.items[gather_events(start_B, stop_B)].astype(np.int64))
-            seen = list(torch.split(items_P.to(device), (stop_B - start_B).tolist()))
-        best, items = top_k(scores, width, seen)
+        best, items = top_k(scores, width, _seen(histories, rows, device) if exclude_seen else None)
         scores_RK[rows], items_RK[rows] = best.cpu().numpy(), items.cpu().numpy()
         done += len(rows)
         if progress is not None:
             progress(done, len(histories))
     return scores_RK, items_RK
+
+
+def _seen(histories: Sequences, rows: np.ndarray, device: torch.device) -> Pairs:
+    """The items of some rows, as pairs of a row's place in `rows` and an item number."""
+    start_B, stop_B = histories.start_R[rows], histories.stop_R[rows]
+    items_P = histories.store.items[gather_events(start_B, stop_B)].astype(np.int64)
+    row_P = np.repeat(np.arange(len(rows)), stop_B - start_B)
+    return torch.from_numpy(row_P).to(device), torch.from_numpy(items_P).to(device)
 
 
 def retrieve_all(

@@ -143,6 +143,16 @@ class ModelContract:
             atol=TOLERANCE,
         )
 
+    def test_scores_are_the_callers_own(self) -> None:
+        """Whoever asked may write to them: neither the model nor another row's scores change."""
+        model, batch = self.fresh(), _batch()
+        expected = _scores(model, batch)
+        scores = _scores(model, batch)
+        with torch.inference_mode():
+            scores[0] = -1.0
+        assert torch.equal(scores[1:], expected[1:])
+        assert torch.equal(_scores(model, batch), expected)
+
     def test_single_equals_batch(self) -> None:
         """A history scored alone has the scores it has among others."""
         model = self.fresh()

@@ -38,7 +38,7 @@ class Scorer(Protocol):
             items_BC: candidates (item numbers), [B, C]; all items by default.
 
         Returns:
-            [B, C], or [B, N] whose column j is item j + 1.
+            [B, C], or [B, N] whose column j is item j + 1: a tensor of the caller's own, who may write to it.
         """
         ...
 

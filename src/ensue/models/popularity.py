@@ -44,7 +44,7 @@ class Popularity(CountedModel):
 
     def score_all(self, batch: SequenceBatch) -> Tensor:
         """The counts, for every row: [B, N]."""
-        return self.counts_N.float().expand(batch.lengths_B.shape[0], -1)
+        return self.counts_N.float().repeat(batch.lengths_B.shape[0], 1)
 
 
 MODELS.register("popularity")(ModelEntry(PopularityConfig, Popularity))
