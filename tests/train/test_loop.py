@@ -17,6 +17,7 @@ import ensue.train.loop as loop
 from ensue.data.split import Cases, Split
 from ensue.errors import ConfigError, TrainingError
 from ensue.evaluate import Standings
+from ensue.nn.embedding import dense_gradients
 from ensue.train.checkpoint import load_checkpoint, restore_optimizer
 from ensue.train.config import RunConfig, TrainConfig, differences
 from ensue.train.log import RunLog, read_log
@@ -54,6 +55,7 @@ def test_a_step_is_adam_on_the_mean_over_positions(tiny: Tiny, split: Split) -> 
     loss = nn.functional.cross_entropy(logits, batch.targets_P - 1)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01, betas=(0.9, 0.98))
     (loss + 0.1 * model.item_vectors().square().sum()).backward()
+    dense_gradients(model.parameters())
     optimizer.step()
     trainer.run()
     expected = model.state_dict()

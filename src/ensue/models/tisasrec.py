@@ -13,7 +13,7 @@ from ensue.errors import DataError
 from ensue.models.base import MODELS, ModelConfig, ModelEntry
 from ensue.models.tied import TiedEncoder
 from ensue.nn.dropout import Dropout
-from ensue.nn.embedding import PositionEmbedding
+from ensue.nn.embedding import PositionEmbedding, lookup
 from ensue.nn.relations import Buckets, Relation, TimeRelations, bucket_of
 from ensue.nn.trunk import Trunk, TrunkConfig
 
@@ -81,7 +81,7 @@ class TiSASRec(TiedEncoder):
         x_PD = self.positions(self.items(batch.items_P) * self.scale, batch.layout.age_P)
         if self.gaps is not None:
             gap_P = bucket_of((query_times_P - times_P).double(), torch.ones_like(times_P[:1]), "log", GAP_BUCKETS)
-            x_PD = x_PD + nn.functional.embedding(gap_P, self.gaps)
+            x_PD = x_PD + lookup(self.gaps, gap_P)
         relations = self.relations(times_P, query_times_P, batch.lengths_B, batch.layout)
         h_XD: Tensor = self.trunk(self.dropout(x_PD), batch.layout, newest, relations)
         return h_XD

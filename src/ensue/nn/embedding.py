@@ -47,7 +47,12 @@ class PositionEmbedding(nn.Module):
 
     def forward(self, x_PD: Tensor, age_P: Tensor) -> Tensor:
         """[P, D] plus the vectors of `age_P`."""
-        return x_PD if self.table is None else x_PD + nn.functional.embedding(age_P, self.table)
+        return x_PD if self.table is None else x_PD + lookup(self.table, age_P)
+
+
+def lookup(table_RD: Tensor, rows_P: Tensor) -> Tensor:
+    """Rows of a table, [P, D]; the gradient is sparse, for `dense_gradients`."""
+    return nn.functional.embedding(rows_P, table_RD, sparse=True)
 
 
 def sinusoids(maxlen: int, hidden_units: int) -> Tensor:
@@ -61,14 +66,20 @@ def sinusoids(maxlen: int, hidden_units: int) -> Tensor:
 
 
 def dense_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Turn the sparse gradients that lookups leave into dense ones, in place; optimisers and norms want those."""
+    """Turn the sparse gradients that lookups leave into dense ones, in place; optimisers and norms want those.
+
+    On a CPU `index_add_` does it in a fifth of the time of torch's own backward of a lookup; elsewhere its sums come in
+    no fixed order, and a resumed run would not end in the same bits.
+    """
     for parameter in parameters:
         grad = parameter.grad
-        if grad is not None and grad.is_sparse:
-            rows = grad._indices()[0]
-            parameter.grad = torch.ops.aten.embedding_dense_backward(
-                grad._values(), rows, parameter.shape[0], -1, False
-            )
+        if grad is None or not grad.is_sparse:
+            continue
+        rows, values = grad._indices()[0], grad._values()
+        if values.device.type == "cpu":
+            parameter.grad = torch.zeros_like(parameter).index_add_(0, rows, values)
+        else:
+            parameter.grad = torch.ops.aten.embedding_dense_backward(values, rows, parameter.shape[0], -1, False)
 
 
 @runtime_checkable

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ensue.batches.layout import Layout
 from ensue.nn.attention import strips
 from ensue.nn.dropout import Dropout
+from ensue.nn.embedding import lookup
 from ensue.nn.time_attention import Relations
 
 Relation = Literal["embedding", "bias"]
@@ -97,8 +98,8 @@ class TimeRelations(nn.Module):
         if self.relation == "bias":
             return Relations(buckets, newest, bias_HR=self.interval_bias)
         age_P = layout.age_P
-        keys_PD = self.dropout(nn.functional.embedding(age_P, self.position_keys))
-        values_PD = self.dropout(nn.functional.embedding(age_P, self.position_values))
+        keys_PD = self.dropout(lookup(self.position_keys, age_P))
+        values_PD = self.dropout(lookup(self.position_values, age_P))
         position_PE = torch.cat((torch.zeros_like(keys_PD), keys_PD, values_PD), -1)
         rows = len(lengths_B) if self.training and self.dropout.rate else 1
         keys_BRD, values_BRD = (
