@@ -105,3 +105,45 @@ def test_another_run_is_not_overwritten(store: SequenceStore, tmp_path: Path, mo
     assert contents(tmp_path) == before
     again = Recommender(model, **settings, checkpoint_minutes=9).fit(store, tmp_path)
     assert again.recommend([9, 1]) == first.recommend([9, 1])
+
+
+def test_reading_takes_what_describes_the_file(tmp_path: Path) -> None:
+    rows = [("a", 1, 5), ("a", 2, 1), ("b", 1, 4), ("b", 3, 5)]
+    (tmp_path / "plain.txt").write_text("".join(f"{u} {i} {n}\n" for n, (u, i, _) in enumerate(rows)))
+    (tmp_path / "named.csv").write_text("who,what,stars\n" + "".join(f"{u},{i},{r}\n" for u, i, r in rows))
+    plain = read(tmp_path / "plain.txt", format="space", header=False, time_unit="s")
+    assert plain.num_events == 4
+    liked = read(tmp_path / "named.csv", user="who", item="what", rating="stars", min_rating=4, features=("stars",))
+    assert liked.features["stars"].tolist() == [5, 4, 5]
+    with pytest.raises(ConfigError, match="unknown setting 'heder': did you mean 'header'"):
+        read(tmp_path / "plain.txt", heder=False)
+
+
+def test_a_run_knows_its_store_from_everywhere(
+    store: SequenceStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.save(tmp_path / "data" / "store")
+    monkeypatch.chdir(tmp_path)
+    fitted = Recommender("popularity").fit(SequenceStore.open(Path("data/store")), "run")
+    assert fitted.run is not None
+    assert fitted.run.store == (tmp_path / "data" / "store").resolve()
+
+
+def test_an_altered_store_is_found_before_it_is_used(tmp_path: Path) -> None:
+    """Arrays too large to be hashed whenever a store is opened."""
+    long = ordered_sequences(num_users=6600, num_items=50, length=40)
+    long.save(tmp_path / "store")
+    path = tmp_path / "store" / "items.npy"
+    content = bytearray(path.read_bytes())
+    assert len(content) > 1 << 20
+    fitted = Recommender("popularity").fit(tmp_path / "store")
+    opened = SequenceStore.open(tmp_path / "store")
+    content[-4] = 1 + content[-4] % 40
+    path.write_bytes(content)
+    for use in (
+        lambda: Recommender("popularity").fit(tmp_path / "store"),
+        lambda: fitted.evaluate(opened),
+        lambda: fitted.recommend_all(tmp_path / "store"),
+    ):
+        with pytest.raises(ArtefactError, match=r"items\.npy: altered or truncated"):
+            use()

@@ -32,6 +32,7 @@ from ensue.train.distributed import join
 from ensue.train.folder import LOG, check_same_run, writing
 from ensue.train.log import Watcher, read_log
 from ensue.train.loop import Trainer
+from ensue.train.optim import cpu_threads
 
 PARTS = ("test", "validation")
 
@@ -52,14 +53,20 @@ def read(
         item: column of item ids; by default a usual name.
         time: column of times; by default a usual name, or the order of rows.
         items: a file or frame with the items' titles and categories.
-        settings: fields of `PrepareConfig`, such as `min_user_events=5`.
+        settings: further fields of `Columns`, such as `rating="stars"` or `header=False`, and of `PrepareConfig`, such
+            as `min_user_events=5`.
 
     Raises:
         DataError: the log cannot be read, or nothing of it is left.
-        ConfigError: an unknown setting.
+        ConfigError: an unknown setting, or a value that breaks its rule.
     """
-    config = PrepareConfig.parse(settings)
-    return prepare(source, None, Columns(user=user, item=item, time=time), config, items)[0]
+    told = {name: settings.pop(name) for name in list(settings) if name in Columns.model_fields}
+    columns = Columns.parse({"user": user, "item": item, "time": time, **told})
+    unknown = sorted(settings.keys() - PrepareConfig.model_fields.keys())
+    if unknown:
+        known = [*Columns.model_fields, *PrepareConfig.model_fields]
+        raise ConfigError(f"unknown setting {unknown[0]!r}: {nearest(unknown[0], known)}")
+    return prepare(source, None, columns, PrepareConfig.parse(settings), items)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +261,9 @@ class Recommender:
             ConfigError: `at` is given to a model that was not trained with `query_time`.
             DataError: the data cannot be read, lacks a user or times that the model reads, or has events after `at`.
         """
-        return retrieve_all(self._run(), _open(data), whole("k", k), users, exclude_seen, at, progress)
+        run = self._run()
+        with cpu_threads(run.config.train.threads):
+            return retrieve_all(run, _open(data), whole("k", k), users, exclude_seen, at, progress)
 
     def similar(self, item: ExternalId, k: int = 10) -> Recommendations:
         """Items whose vectors have the largest cosine with this item's.
@@ -312,7 +321,8 @@ class Recommender:
             check_evaluated(Path(folder), run, f"{part}/{config.key}")
         split = make_split(store, run.config.split)
         cases: Cases = split.test if part == "test" else split.validation
-        standings = evaluate(cast(Scorer, run.model), cases, config, split.train, progress)
+        with cpu_threads(run.config.train.threads):
+            standings = evaluate(cast(Scorer, run.model), cases, config, split.train, progress)
         if folder is not None:
             save_evaluation(Path(folder), run, store, part, config, standings)
         return standings.means(config), standings
@@ -345,12 +355,12 @@ class Recommender:
 
 
 def _open(data: SequenceStore | Source) -> SequenceStore:
-    """A store as it is, from its folder, or of a log."""
-    if isinstance(data, SequenceStore):
-        return data
-    if isinstance(data, str | Path) and Path(data).is_dir():
-        return SequenceStore.open(Path(data).resolve())
-    return read(data)
+    """A store as it is, from its folder, or of a log; its files are checked before it is read whole."""
+    if not isinstance(data, SequenceStore):
+        is_store = isinstance(data, str | Path) and Path(data).is_dir()
+        data = SequenceStore.open(Path(str(data))) if is_store else read(data)
+    data.verify_once()
+    return data
 
 
 def history_of(store: SequenceStore, user: ExternalId) -> tuple[list[ExternalId], list[int] | None]:

@@ -87,6 +87,20 @@ def test_held_out_events_do_not_shape_training(store, name, random):
     assert store.features["event"][events_P].tobytes() == changed.features["event"][events_P].tobytes()
 
 
+@given(stores(), st.randoms())
+def test_deleted_events_of_the_test_period_do_not_shape_training(store, random):
+    """With a fixed moment. (Fractions are of all events, so their number decides the moment.)"""
+    moment = int(store.times[random.randrange(store.num_events)])
+    config = SplitConfig(split="global-time", test_from=moment)
+    kept = np.array([time < moment or random.random() < 0.5 for time in store.times], dtype=bool)
+    offsets = np.concatenate(([0], np.cumsum(kept)))[store.offsets]
+    fewer = SequenceStore.from_arrays(offsets, store.items[kept], store.times[kept], item_ids=store.item_ids)
+    split, again = make_split(store, config), make_split(fewer, config)
+    assert split.train.users_R.tobytes() == again.train.users_R.tobytes()
+    assert split.train.items_P.tobytes() == again.train.items_P.tobytes()
+    assert store.times[split.train.events_P].tobytes() == fewer.times[again.train.events_P].tobytes()
+
+
 @given(stores())
 def test_global_time_divides_all_events_at_two_moments(store):
     split = split_of(store, "global-time", "all")
@@ -174,7 +188,7 @@ def test_what_a_split_needs_is_named():
     with pytest.raises(DataError, match="must hold the words"):
         make_split(store, SplitConfig(split="session", split_feature="period"))
     with pytest.raises(ConfigError, match="did you mean 'leave-one-out'"):
-        make_split(store, SplitConfig(split="leave-one-ou"))
+        SplitConfig.parse({"split": "leave-one-ou"})
     with pytest.raises(ConfigError, match="below 1"):
         SplitConfig.parse({"validation_fraction": 0.5, "test_fraction": 0.5})
     with pytest.raises(ConfigError, match="needs test_from"):

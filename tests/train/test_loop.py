@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +27,22 @@ from ensue.train.objective import LossName
 from ensue.train.optim import choose_device, learning_rate, make_optimizer
 
 Tiny = Callable[..., RunConfig]
+
+
+class Threads:
+    """Notes how many threads there are at every step."""
+
+    def __init__(self) -> None:
+        self.seen: set[int] = set()
+
+    def start(self, *_: int) -> None: ...
+
+    def step(self, epoch: int, step: int, loss: float) -> None:
+        self.seen.add(torch.get_num_threads())
+
+    def record(self, record: dict[str, Any]) -> None: ...
+
+    def finish(self) -> None: ...
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -101,6 +118,44 @@ def test_the_gradient_norm_is_clipped(tiny: Tiny, split: Split) -> None:
     assert norm(0) > 0.1
     assert norm(0.1) == pytest.approx(0.1, rel=1e-3)
     assert norm(100) == norm(0)
+
+
+def test_trainings_in_threads_do_not_disturb_each_other_or_the_caller(tiny: Tiny, split: Split) -> None:
+    alone, together = ([Trainer(tiny(seed=seed, num_epochs=4), split) for seed in (0, 1)] for _ in range(2))
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    for trainer in alone:
+        trainer.run()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(Trainer.run, together))
+    assert torch.equal(torch.rand(3), expected)
+    assert all(equal(weights(a.model), weights(b.model)) for a, b in zip(alone, together, strict=True))
+
+
+def test_the_number_of_threads_is_the_callers_again(tiny: Tiny, split: Split) -> None:
+    before, threads = torch.get_num_threads(), Threads()
+    Trainer(tiny(threads=before + 1, num_epochs=1), split, None, [threads]).run()
+    assert threads.seen == {before + 1}
+    assert torch.get_num_threads() == before
+
+
+def test_a_resumed_run_takes_the_threads_it_had(
+    tiny: Tiny, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Trainer(tiny(num_epochs=1), split, tmp_path).run()
+    stored = load_checkpoint(tmp_path / "checkpoints")
+    assert stored is not None
+    assert stored.state["threads"] == torch.get_num_threads()
+    stored.state["progress"]["finished"] = False
+    stored.state["threads"] = 3
+    stored.state["config"]["train"]["num_epochs"] = 2
+    monkeypatch.setattr(loop, "load_checkpoint", lambda _: stored)
+    for cores, expected in ((4, 3), (2, torch.get_num_threads())):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        threads = Threads()
+        Trainer(tiny(num_epochs=2), split, tmp_path, [threads]).run()
+        assert threads.seen == {expected}
 
 
 # ---- early stopping ----

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ensue.batches.batch import SequenceBatch
 from ensue.batches.tasks import make_windows, shifted
-from ensue.data.split import Split
+from ensue.data.split import Sequences, Split
+from ensue.data.store import SequenceStore
 from ensue.errors import ConfigError
 from ensue.losses import bce, gbce, gbce_beta, sampled_softmax
 from ensue.models import Encoder, build_model
@@ -120,6 +121,27 @@ def test_logq_makes_sampled_softmax_an_estimate_of_the_full_one(world: World, sp
     score_N = torch.randn(16, generator=generator)
     _, corrected = objective._correct(torch.zeros(1), score_N[drawn], torch.ones(1), drawn)
     assert float(corrected.exp().sum(1).mean()) == pytest.approx(float(score_N[1:].exp().sum()), rel=0.01)
+
+
+@pytest.mark.parametrize("negatives", ["popularity", "in-batch", "mixed", "uniform"])
+def test_logq_of_shared_negatives(negatives: str) -> None:
+    """Distinct draws: the estimate of the full sum is unbiased for popular items too."""
+    log_counts_N = -1.2 * np.log(np.arange(1, 301))
+    counts_N = np.round(20_000 * np.exp(log_counts_N)).astype(np.int64)
+    items = np.repeat(np.arange(1, 301), counts_N)
+    store = SequenceStore.from_arrays(np.array([0, len(items)]), items)
+    train = Sequences(store, np.array([0]), store.offsets[:1], store.offsets[1:])
+    config = ObjectiveConfig(
+        loss="sampled-softmax", negatives=negatives, num_negatives=60, share_negatives=True, popularity_alpha=1.0
+    )
+    objective = Objective(config, train)
+    rng = np.random.default_rng(0)
+    drawn = torch.from_numpy(np.stack([objective.negatives.draw_shared(60, rng) for _ in range(6000)]))
+    # What each item counts for in the mean of the sum; an unbiased estimate gives every item 1.
+    _, corrected = objective._correct(torch.zeros(1), torch.zeros(drawn.shape), torch.ones(1), drawn)
+    weight_N = torch.bincount(drawn.view(-1), corrected.exp().double().view(-1), minlength=301)[1:] / len(drawn)
+    assert float(weight_N[:30].mean()) == pytest.approx(1.0, abs=0.03)
+    assert float(weight_N.mean()) == pytest.approx(1.0, abs=0.03)
 
 
 def test_logq_off_leaves_the_logits(world: World, split: Split) -> None:

@@ -200,6 +200,28 @@ def _distinct(log_share_N: np.ndarray, count: int, rng: np.random.Generator) -> 
     return np.argpartition(-keys, count - 1)[:count].astype(np.int64) + 1
 
 
+def log_inclusion(log_q: np.ndarray, count: int) -> np.ndarray:
+    """float32 [N + 1]: log probability that an item is among `count` distinct ones, drawn one after another by share.
+
+    1 - exp(-t q), with the t for which these sum to `count` (Rosen, Asymptotic Theory for Successive Sampling, Ann.
+    Math. Stat. 1972: exact in the limit of many items). With replacement, count * q would stand in its place, which
+    for an item of large share is far above one.
+
+    Args:
+        log_q: log share of each item, [N + 1], index 0 unused.
+        count: fewer than N.
+    """
+    share_N = np.exp(log_q[1:].astype(np.float64))
+    low, high = 0.0, 1.0
+    while -np.expm1(-high * share_N).sum() < count:
+        low, high = high, 2 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if -np.expm1(-middle * share_N).sum() < count else (low, middle)
+    log_rate: np.ndarray = np.concatenate(([0.0], np.log(-np.expm1(-high * share_N)))).astype(np.float32)
+    return log_rate
+
+
 class _Sample(Protocol):
     def __call__(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray: ...
 

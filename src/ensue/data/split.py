@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ensue.config import Config
 from ensue.data.arrays import gather_events
@@ -109,6 +109,13 @@ class SplitConfig(Config):
     order_feature: str | None = None
     seed: int = Field(default=0, ge=0)
 
+    @field_validator("split")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in splits:
+            raise ValueError(f"unknown split: {nearest(name, splits)}")
+        return name
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.validation_fraction + self.test_fraction >= 1:
@@ -162,7 +169,8 @@ def _global_time(store: SequenceStore, config: SplitConfig) -> Split:
     """Two moments divide all events: training before the first, test from the second on.
 
     Events of one moment are never divided. The fractions' moments are those of the last training and the last
-    validation event, so no held-out event can move them.
+    validation event, so no change of a held-out event's time or item can move them. The fractions are of all events,
+    though: another *number* of them moves the moments, and `test_from` is for a moment that stays.
     """
     if store.times is None:
         raise DataError("split 'global-time' needs times, and this store knows only the order")

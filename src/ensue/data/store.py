@@ -253,7 +253,8 @@ class SequenceStore:
         Raises:
             ArtefactError: a file is missing, altered, truncated or foreign; it is named.
         """
-        folder = Path(folder)
+        # A run keeps this path, and may be used from another folder.
+        folder = Path(folder).resolve()
         about = read_manifest(folder, KIND, SCHEMA_VERSION)
         counts, features, coded = _read_layout(folder, about)
         names = list(about["sha256"])
@@ -281,6 +282,17 @@ class SequenceStore:
             folder=folder,
             recorded=about["fingerprint"],
         )
+
+    def verify_once(self) -> None:
+        """`verify` at the first call: before a mapped store is read whole, which costs about as much anyway.
+
+        Raises:
+            ArtefactError: as `verify`.
+            DataError: as `verify`.
+        """
+        if self.folder is not None and "_verified" not in vars(self):
+            self.verify()
+            vars(self)["_verified"] = True
 
     def verify(self) -> None:
         """Read a mapped store whole: every file's SHA-256, every rule of the content, the fingerprint.

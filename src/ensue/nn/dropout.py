@@ -2,12 +2,15 @@
 
 Torch's own `bernoulli_` draws one number after another on one thread (5.4 ms for 640,000 values, of a whole
 attention layer's 8 ms). Here one 64-bit draw decides eight values (0.3 ms). The rate is rounded to 1/256 and the scale
-is the inverse of the rounded keep rate, so the expectation is exact. Draws come from torch's global generator, which
-the training loop seeds from (seed, epoch, step).
+is the inverse of the rounded keep rate, so the expectation is exact. Draws come from the generator of `draws_from`,
+which the training loop seeds from (seed, epoch, step); outside it from torch's global one.
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,12 +20,40 @@ from torch.nn import functional as F
 LEVELS = 256
 
 
+class _Draws(threading.local):
+    """Each thread's own, so that two trainings in one process do not disturb each other."""
+
+    generator: torch.Generator | None = None
+
+
+_draws = _Draws()
+
+
+@contextmanager
+def draws_from(seed: int, device: torch.device) -> Iterator[None]:
+    """Within it, what dropout draws in this thread comes from `seed` alone.
+
+    On a CPU torch's global generator is left alone; other devices have only theirs.
+    """
+    if device.type != "cpu":
+        torch.manual_seed(seed)
+        yield
+        return
+    before = _draws.generator
+    _draws.generator = torch.Generator().manual_seed(seed)
+    try:
+        yield
+    finally:
+        _draws.generator = before
+
+
 def random_bytes(shape: torch.Size | tuple[int, ...], device: torch.device | None = None) -> Tensor:
-    """Uniform random bytes of a shape, uint8 on a device (the CPU by default), from torch's global generator."""
+    """Uniform random bytes of a shape, uint8 on a device (the CPU by default)."""
     count = 1
     for size in shape:
         count *= size
-    words = torch.empty((count + 7) // 8, dtype=torch.int64, device=device).random_(-(2**63), None)
+    generator = _draws.generator if device is None or device.type == "cpu" else None
+    words = torch.empty((count + 7) // 8, dtype=torch.int64, device=device).random_(-(2**63), None, generator=generator)
     return words.view(torch.uint8)[:count].view(shape)
 
 

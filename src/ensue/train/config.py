@@ -46,7 +46,9 @@ class TrainConfig(Config):
     checkpoint_minutes: float = Field(1.0, ge=0, description="minutes between checkpoints; 0 is every step")
     amp: Literal["off", "bf16", "fp16"] = Field("off", description="mixed precision; bf16 also on new CPUs")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
-    threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0 leaves torch's default")
+    threads: int = Field(
+        0, ge=0, le=1024, description="CPU threads to train and evaluate with; 0 leaves them as they are"
+    )
     seed: int = Field(0, ge=0, description="the seed of everything drawn")
 
     @field_validator("validation_metric")

@@ -7,6 +7,7 @@ the weights are those of one process, and rank 0 alone writes.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from ensue.data.split import Cases, Split
 from ensue.errors import TrainingError
 from ensue.evaluate import Standings, evaluate
 from ensue.models import Encoder, build_model
+from ensue.nn.dropout import draws_from
 from ensue.nn.embedding import dense_gradients, initialise
 from ensue.nn.memory import keep_freed_memory
 from ensue.rng import stream, torch_seed
@@ -40,7 +42,7 @@ from ensue.train.distributed import broadcast_checkpoint, evaluate_together, joi
 from ensue.train.folder import CHECKPOINTS, LOG, check_same, writing
 from ensue.train.log import RunLog, Watcher
 from ensue.train.objective import Objective
-from ensue.train.optim import autocast, learning_rate, make_optimizer, seed_draws
+from ensue.train.optim import autocast, cpu_threads, learning_rate, make_optimizer
 
 
 @dataclass
@@ -102,8 +104,6 @@ class Trainer:
         self.config, self.split, self.folder = config, split, folder
         train = config.train
         self.world = join(train.device)
-        if train.threads:
-            torch.set_num_threads(train.threads)
         self.device = self.world.device
         keep_freed_memory()
         store = split.train.store
@@ -135,7 +135,7 @@ class Trainer:
                 another training writes into the folder.
             ArtefactError: the folder holds something that is no run's.
         """
-        with writing(self.world, self.folder):
+        with writing(self.world, self.folder), cpu_threads(self.config.train.threads):
             return self._run(resume)
 
     def rehearse(self) -> None:
@@ -221,21 +221,21 @@ class Trainer:
         """One optimiser step; returns the loss summed over the batch's positions, and the gradient's norm."""
         config, world, step = self.config.train, self.world, work.step
         purpose = "dropout" if world.is_main else f"dropout {world.rank}"
-        seed_draws(torch_seed(config.seed, purpose, epoch, step), self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, epoch * self.loader.steps + step, self.loader.steps)
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum = torch.zeros((), device=self.device)
-        for number, part in enumerate(work.parts):
-            part_sum = self._loss_sum(*part)
-            loss_sum += part_sum.detach()
-            # A share of the mean over all positions, and of the penalty; the sum of gradients makes it whole.
-            objective = part_sum / work.positions
-            if config.l2_emb and number == 0:
-                objective = objective + config.l2_emb / world.size * self.encoder.item_vectors().square().sum()
-            scaled = self.scaler.scale(objective)
-            if scaled.requires_grad:
-                scaled.backward()  # type: ignore[no-untyped-call]
+        with draws_from(torch_seed(config.seed, purpose, epoch, step), self.device):
+            for number, part in enumerate(work.parts):
+                part_sum = self._loss_sum(*part)
+                loss_sum += part_sum.detach()
+                # A share of the mean over all positions, and of the penalty; the sum of gradients makes it whole.
+                objective = part_sum / work.positions
+                if config.l2_emb and number == 0:
+                    objective = objective + config.l2_emb / world.size * self.encoder.item_vectors().square().sum()
+                scaled = self.scaler.scale(objective)
+                if scaled.requires_grad:
+                    scaled.backward()  # type: ignore[no-untyped-call]
         dense_gradients(self.trainable)
         # From here on every rank has the same numbers, hence takes the same decisions.
         value = sum_gradients(world, self.trainable, loss_sum)
@@ -352,6 +352,9 @@ class Trainer:
         restore_optimizer(self.optimizer, self.model, checkpoint.part("optimizer"))
         self.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"])
+        # The last bits of sums depend on the number of threads; but more threads than cores would wait for each other.
+        if not self.config.train.threads and state["threads"] <= (os.cpu_count() or 1):
+            torch.set_num_threads(state["threads"])
 
 
 def _some_cases(cases: Cases, count: int, seed: int) -> Cases:

@@ -19,6 +19,7 @@ from ensue.batches.negatives import (
     PopularityNegatives,
     SeenItems,
     UniformNegatives,
+    log_inclusion,
 )
 from ensue.config import Config
 from ensue.data.split import Sequences
@@ -36,11 +37,11 @@ class ObjectiveConfig(Config):
     loss: LossName = Field("bce", description="loss; ce is the full softmax and draws no negatives")
     negatives: NegativesName = Field("uniform", description="distribution of negatives")
     num_negatives: int = Field(1, ge=1, description="negatives per position, or per batch when shared")
-    share_negatives: bool = Field(False, description="draw one set of distinct negatives for a whole batch")
+    share_negatives: bool = Field(False, description="one set of distinct negatives for a batch, of all items")
     hard_pool: int = Field(0, ge=0, description="draw this many and keep the num_negatives of highest score; 0: off")
     popularity_alpha: float = Field(0.75, ge=0, description="popularity negatives: share ~ count^alpha")
     uniform_share: float = Field(0.5, ge=0, le=1, description="mixed negatives: share of uniform draws")
-    logq: bool = Field(True, description="sampled-softmax: subtract the log sampling rate from the logits")
+    logq: bool = Field(True, description="sampled-softmax: subtract the log of each negative's rate from its logit")
     gbce_t: float = Field(0.75, ge=0, le=1, description="gbce: calibration, 0 is bce and 1 matches the full softmax")
     bpr_max_regularisation: float = Field(1.0, ge=0, description="bpr-max: weight of the score regularisation")
 
@@ -68,10 +69,15 @@ class Objective:
             )
         counts_N = np.bincount(train.items_P, minlength=self.num_items + 1)[1:]
         self.negatives = make_negatives(config, SeenItems(train), counts_N)
-        self.log_q = (
-            torch.from_numpy(self.negatives.log_q()) if config.loss == "sampled-softmax" and config.logq else None
-        )
+        self.log_rate = self._log_rate() if config.loss == "sampled-softmax" and config.logq else None
         self.loss = self._make_loss()
+
+    def _log_rate(self) -> Tensor:
+        """log of how often an item is expected among the draws of a position, or of a batch: [N + 1]."""
+        log_q = self.negatives.log_q()
+        if self.config.share_negatives:
+            return torch.from_numpy(log_inclusion(log_q, self.draws))
+        return torch.from_numpy(log_q + np.float32(np.log(self.draws)))
 
     def _make_loss(self) -> losses.Loss:
         config = self.config
@@ -125,15 +131,15 @@ class Objective:
         return self.loss(pos_P, neg_PK)
 
     def _correct(self, pos_P: Tensor, neg_PK: Tensor, target_P: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
-        """Subtract log(K q), so that exp of a negative's logit is an unbiased share of the full softmax's sum.
+        """Subtract the log rate of each negative, so that exp of it is an unbiased share of the full softmax's sum.
 
         The target is there with certainty, so its logit stays (Yi et al. 2019 subtract both; with the target always
         included, its rate is one).
         """
-        if self.log_q is None:
+        if self.log_rate is None:
             return pos_P, neg_PK
-        self.log_q = self.log_q.to(neg_PK.device)
-        return pos_P, neg_PK - (self.log_q[negatives] + float(np.log(self.draws)))
+        self.log_rate = self.log_rate.to(neg_PK.device)
+        return pos_P, neg_PK - self.log_rate[negatives]
 
 
 def candidate_logits(h_PD: Tensor, vectors_PCD: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -55,19 +56,24 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def seed_draws(seed: int, device: torch.device) -> None:
-    """Seed torch's global draws on a device.
-
-    On a CPU without `torch.manual_seed`, which looks for every other kind of device: a twentieth of a short step.
-    """
-    if device.type == "cpu":
-        torch.default_generator.manual_seed(seed)
-    else:
-        torch.manual_seed(seed)
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Within it, torch computes with so many threads (0: as many as before it); they are the whole process's."""
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def autocast(amp: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context in which the model runs; losses and softmax stay in float32 inside it."""
+    """The context in which the model runs; losses stay in float32 inside it, and so does every softmax but one.
+
+    The full softmax over the catalogue is taken of the products in their own type, which halves its memory (measured in
+    bfloat16, 3,416 items: a loss is wrong by up to .009, against .006 for the rounding of the products alone).
+    """
     if amp == "off":
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16 if amp == "bf16" else torch.float16)
