@@ -11,6 +11,7 @@ Laws that a model's kind does not know (gradients of a counted model, say) are s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -35,9 +36,10 @@ from ensue.train.objective import ObjectiveConfig
 NUM_ITEMS = 40
 TOLERANCE = 1e-5
 HISTORIES = [[3, 1, 4, 1, 5], [9], [2, 6, 5, 3, 5, 8, 9, 7], [40, 39], [7, 7, 7], [1, 40, 2, 39, 3]]
-# Seconds between events: ties, sittings, days. Longer rows have longer gaps, so that rows differ in their smallest.
+# Seconds between events: ties, sittings, days. Longer rows have longer gaps, so that rows differ in their smallest,
+# which is the first, between the two oldest events.
 FIRST_TIME = 1_600_000_000
-GAPS = np.array([300, 0, 7_200, 86_400, 300, 0, 500_000, 60])
+GAPS = np.array([0, 60, 0, 7_200, 86_400, 300, 0, 500_000])
 
 
 class ModelContract:
@@ -190,14 +192,23 @@ class ModelContract:
     # ---- encoders ----
 
     def test_no_state_sees_the_future(self) -> None:
-        """Changing later events changes no earlier state, in any bit."""
+        """Changing later events, items and times, changes no earlier state, in any bit.
+
+        Two things of later events are known by intention, and stay: the smallest gap of a row, which may be its unit of
+        time, and the time of the next event, which `query_time` is told.
+        """
         _, encoder = self.encoder()
         history = [3, 1, 4, 1, 5, 9, 2, 6]
         with torch.inference_mode():
             before = encoder.encode(_batch([history, [7, 8]]))
             for t in range(1, len(history)):
-                changed = [*history[:t], *(NUM_ITEMS - item for item in history[t:])]
-                after = encoder.encode(_batch([changed, [7, 8]]))
+                changed = _batch([[*history[:t], *(NUM_ITEMS - item for item in history[t:])], [7, 8]])
+                assert changed.times_P is not None
+                assert changed.query_times_P is not None
+                delay_P = 100_000 * torch.arange(len(history) + 2).sub(max(t, 2) - 1).clamp(min=0)
+                delay_P[len(history) :] = 0
+                asked_P = changed.query_times_P + torch.where(delay_P > 0, delay_P + 100_000, 0)
+                after = encoder.encode(replace(changed, times_P=changed.times_P + delay_P, query_times_P=asked_P))
                 assert torch.equal(after[:t], before[:t])
                 assert not torch.equal(after[t], before[t])
 
