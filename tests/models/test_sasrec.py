@@ -25,6 +25,10 @@ class TestPostNormTwoHeadsSinusoids(ModelContract):
     config = SMALL.replace(norm="post", num_heads=2, positions="sinusoidal")
 
 
+class TestRotary(ModelContract):
+    config = SMALL.replace(norm="original", num_heads=2, positions="rotary", num_blocks=1)
+
+
 class TestOriginalNormWithoutPositions(ModelContract):
     config = SMALL.replace(norm="original", positions="none", num_blocks=1)
 
@@ -45,7 +49,7 @@ def model_of(**changes: object) -> SASRec:
 
 
 @pytest.mark.parametrize("norm", ["pre", "post", "original"])
-@pytest.mark.parametrize("positions", ["learned", "sinusoidal", "none"])
+@pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rotary", "none"])
 def test_the_last_block_for_the_newest_event_alone_changes_nothing(norm: Norm, positions: Positions) -> None:
     for num_blocks in (1, 3):
         model = model_of(norm=norm, positions=positions, num_blocks=num_blocks, num_heads=4)

@@ -198,9 +198,7 @@ def _hooked(layers: list[Any], look: Callable[[Looked], None]) -> Iterator[None]
 def _looked(block: int, layer: CausalSelfAttention, given: dict[str, Any]) -> Looked:
     """Queries and keys from an attention layer's arguments, as the layer makes them."""
     x_PD, query_PD, relations = given["x_PD"], given.get("query_PD"), given.get("relations")
-    q_PD, k_PD, _ = layer.qkv(x_PD).chunk(3, -1)
-    if query_PD is not None:
-        q_PD = layer.qkv(query_PD).chunk(3, -1)[0]
+    q_PD, k_PD, _ = layer.project(x_PD, given["layout"], query_PD).chunk(3, -1)
     if relations is not None and relations.position_PE is not None:
         position_q_PD, position_k_PD, _ = relations.position_PE.chunk(3, -1)
         q_PD, k_PD = q_PD + position_q_PD, k_PD + position_k_PD

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from ensue.batches.batch import SequenceBatch
@@ -12,6 +12,7 @@ from ensue.models.base import MODELS, ModelConfig, ModelEntry
 from ensue.models.tied import TiedEncoder
 from ensue.nn.dropout import Dropout
 from ensue.nn.embedding import PositionEmbedding, Positions
+from ensue.nn.rotary import Rotary
 from ensue.nn.trunk import Trunk, TrunkConfig
 
 
@@ -19,7 +20,14 @@ class SASRecConfig(TrunkConfig, ModelConfig):
     """Settings of SASRec; the defaults are the paper's for MovieLens-1M, with pre-norm."""
 
     name: Literal["sasrec"] = "sasrec"
-    positions: Positions = Field("learned", description="position vectors, counted from the newest event")
+    positions: Positions = Field("learned", description="positions, counted from the newest event")
+
+    @model_validator(mode="after")
+    def _check_positions(self) -> Self:
+        width = self.hidden_units // self.num_heads
+        if self.positions == "rotary" and width % 2:
+            raise ValueError(f"positions rotary turns pairs: hidden_units / num_heads must be even (got {width})")
+        return self
 
 
 class SASRec(TiedEncoder):
@@ -34,7 +42,8 @@ class SASRec(TiedEncoder):
         self.scale = config.hidden_units**0.5
         self.positions = PositionEmbedding(config.maxlen, config.hidden_units, config.positions)
         self.dropout = Dropout(config.dropout_rate)
-        self.trunk = Trunk(config)
+        width = config.hidden_units // config.num_heads
+        self.trunk = Trunk(config, Rotary(config.maxlen, width) if config.positions == "rotary" else None)
 
     def states(self, batch: SequenceBatch, newest: bool) -> Tensor:
         """States at all events, [P, D], or at each row's newest event alone, [B, D]."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ensue.batches.layout import Layout
 from ensue.nn.dropout import Dropout
 from ensue.nn.residual import Carry, Residual
+from ensue.nn.rotary import Rotary
 from ensue.nn.self_attention import CausalSelfAttention
 from ensue.nn.time_attention import Relations
 
@@ -45,10 +46,11 @@ class Block(nn.Module):
         dropout_rate: float,
         norm: Norm,
         residuals: tuple[nn.Module, nn.Module],
+        rotary: Rotary | None = None,
     ) -> None:
         super().__init__()
         self.style = norm
-        self.attention = CausalSelfAttention(hidden_units, num_heads, dropout_rate)
+        self.attention = CausalSelfAttention(hidden_units, num_heads, dropout_rate, rotary)
         self.feed_forward = FeedForward(hidden_units, dropout_rate)
         self.attention_norm = nn.LayerNorm(hidden_units, eps=LAYER_NORM_EPS)
         self.feed_forward_norm = nn.LayerNorm(hidden_units, eps=LAYER_NORM_EPS)

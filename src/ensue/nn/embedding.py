@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ensue.rng import torch_seed
 
-Positions = Literal["learned", "sinusoidal", "none"]
+Positions = Literal["learned", "sinusoidal", "rotary", "none"]
 
 
 class ItemEmbedding(nn.Embedding):

@@ -8,18 +8,20 @@ from torch.nn import functional as F
 
 from ensue.batches.layout import Group, Layout
 from ensue.nn.attention import causal_attention, newest_attention
+from ensue.nn.rotary import Rotary
 from ensue.nn.time_attention import Relations, newest_time_attention, time_attention
 
 
 class CausalSelfAttention(nn.Module):
     """Multi-head causal self-attention with output projection: [P, D] -> [P, D]."""
 
-    def __init__(self, hidden_units: int, num_heads: int, dropout_rate: float) -> None:
+    def __init__(self, hidden_units: int, num_heads: int, dropout_rate: float, rotary: Rotary | None = None) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.dropout_rate = dropout_rate
         self.qkv = nn.Linear(hidden_units, 3 * hidden_units)
         self.out = nn.Linear(hidden_units, hidden_units)
+        self.rotary = rotary
 
     def forward(
         self,
@@ -41,7 +43,7 @@ class CausalSelfAttention(nn.Module):
         Returns:
             [P, D]; with `newest`, [B, D].
         """
-        qkv_PE = self._project(x_PD, query_PD)
+        qkv_PE = self.project(x_PD, layout, query_PD)
         rate = self.dropout_rate if self.training else 0.0
         if relations is not None:
             if newest:
@@ -52,14 +54,18 @@ class CausalSelfAttention(nn.Module):
             return self._output(layout.join_rows([self._newest(x, group) for x, group in rectangles]))
         return self._output(causal_attention(qkv_PE, layout, self.num_heads, rate))
 
-    def _project(self, x_PD: Tensor, query_PD: Tensor | None) -> Tensor:
+    def project(self, x_PD: Tensor, layout: Layout, query_PD: Tensor | None = None) -> Tensor:
+        """Queries, keys and values of all events beside each other, [P, 3 D]; arguments as in `forward`."""
         if query_PD is None:
-            projected: Tensor = self.qkv(x_PD)
-            return projected
-        width = x_PD.shape[-1]
-        weight, bias = self.qkv.weight, self.qkv.bias
-        query = F.linear(query_PD, weight[:width], bias[:width])
-        return torch.cat((query, F.linear(x_PD, weight[width:], bias[width:])), -1)
+            qkv_PE: Tensor = self.qkv(x_PD)
+        else:
+            width = x_PD.shape[-1]
+            weight, bias = self.qkv.weight, self.qkv.bias
+            query = F.linear(query_PD, weight[:width], bias[:width])
+            qkv_PE = torch.cat((query, F.linear(x_PD, weight[width:], bias[width:])), -1)
+        if self.rotary is not None:
+            qkv_PE = self.rotary(qkv_PE, layout.age_P)
+        return qkv_PE
 
     def _heads(self, x_GTD: Tensor) -> Tensor:
         rows, width, _ = x_GTD.shape

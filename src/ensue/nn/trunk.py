@@ -12,6 +12,7 @@ from ensue.config import Config
 from ensue.nn.block import LAYER_NORM_EPS, Block, Norm
 from ensue.nn.hyper_connections import MAX_STREAMS_OF_PERMUTATIONS, HyperConnection
 from ensue.nn.residual import GatedResidual, PlainResidual, Residual, ResidualName
+from ensue.nn.rotary import Rotary
 from ensue.nn.time_attention import Relations
 
 
@@ -55,9 +56,14 @@ def make_residual(config: TrunkConfig, sublayer: int) -> nn.Module:
 
 
 class Trunk(nn.Module):
-    """Events [P, D] to states [P, D], or to the states of each row's newest event, [B, D]."""
+    """Events [P, D] to states [P, D], or to the states of each row's newest event, [B, D].
 
-    def __init__(self, config: TrunkConfig) -> None:
+    Args:
+        config: the settings.
+        rotary: what turns queries and keys by their age, if anything does.
+    """
+
+    def __init__(self, config: TrunkConfig, rotary: Rotary | None = None) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
             Block(
@@ -66,6 +72,7 @@ class Trunk(nn.Module):
                 config.dropout_rate,
                 config.norm,
                 (make_residual(config, 2 * number), make_residual(config, 2 * number + 1)),
+                rotary,
             )
             for number in range(config.num_blocks)
         )

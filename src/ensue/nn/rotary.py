@@ -1,0 +1,42 @@
+"""Rotary positions: queries and keys turned by their age, so that attention sees how far apart two events are.
+
+Source: Su et al., RoFormer, Neurocomputing 2024 (arXiv 2104.09864), eq. 34, with the two halves of a head as the pairs.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+BASE = 10_000.0
+
+
+class Rotary(nn.Module):
+    """Turns coordinates i and i + d/2 of every query and key by the angle age * BASE^(-2 i / d).
+
+    Ages count from the newest event of a row; an inner product depends on the difference of two ages alone.
+
+    Args:
+        maxlen: ages are 0 .. maxlen - 1.
+        head_width: d, even.
+    """
+
+    cos_AF: Tensor
+    sin_AF: Tensor
+
+    def __init__(self, maxlen: int, head_width: int) -> None:
+        super().__init__()
+        rate = BASE ** (-torch.arange(0, head_width, 2, dtype=torch.float64) / head_width)
+        angle_AF = torch.arange(maxlen, dtype=torch.float64)[:, None] * rate
+        self.register_buffer("cos_AF", angle_AF.cos().float(), persistent=False)
+        self.register_buffer("sin_AF", angle_AF.sin().float(), persistent=False)
+
+    def forward(self, qkv_PE: Tensor, age_P: Tensor) -> Tensor:
+        """Queries, keys and values beside each other, [P, 3 H d], with the queries and keys turned."""
+        half = self.cos_AF.shape[1]
+        cos, sin = (table[age_P].to(qkv_PE.dtype)[:, None] for table in (self.cos_AF, self.sin_AF))
+        width = qkv_PE.shape[1] // 3
+        turned, values = torch.split(qkv_PE, [2 * width, width], 1)
+        first, second = turned.reshape(len(age_P), -1, 2, half).unbind(2)
+        rotated = torch.stack((first * cos - second * sin, second * cos + first * sin), 2)
+        return torch.cat((rotated.flatten(1), values), 1)
