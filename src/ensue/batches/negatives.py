@@ -65,13 +65,18 @@ class SeenItems:
         return drawn
 
     def _keys(self, rows_P: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Local row of each position, sorted keys (local row, item) of those rows, and each row's first key."""
-        unique, local = np.unique(rows_P, return_inverse=True)
-        start, stop = self.offsets[unique], self.offsets[unique + 1]
+        """Local row of each position, sorted keys (local row, item) of those rows, and each row's first key.
+
+        A local row is a run of equal rows: positions come row by row, so there is nothing to sort, and a row that comes
+        again is only there twice.
+        """
+        is_first = np.diff(rows_P, prepend=-1) != 0
+        runs = rows_P[is_first]
+        start, stop = self.offsets[runs], self.offsets[runs + 1]
         items = self.items[gather_events(start, stop)]
         lengths = stop - start
-        keys = np.repeat(np.arange(len(unique)), lengths) * (self.num_items + 1) + items
-        return local, keys, np.cumsum(lengths) - lengths
+        keys = np.repeat(np.arange(len(runs)), lengths) * (self.num_items + 1) + items
+        return np.cumsum(is_first) - 1, keys, np.cumsum(lengths) - lengths
 
 
 def distinct(keys: np.ndarray) -> np.ndarray:

@@ -22,7 +22,11 @@ class ItemEmbedding(nn.Embedding):
     """
 
     def __init__(self, num_items: int, hidden_units: int) -> None:
-        super().__init__(num_items + 1, hidden_units, sparse=True)
+        super().__init__(num_items + 1, hidden_units)
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Vectors of item numbers, [...] -> [..., D]."""
+        return lookup(self.weight, items)
 
     def catalogue(self) -> Tensor:
         """The vectors of all items: [N, D], row j is item j + 1."""
@@ -51,8 +55,8 @@ class PositionEmbedding(nn.Module):
 
 
 def lookup(table_RD: Tensor, rows_P: Tensor) -> Tensor:
-    """Rows of a table, [P, D]; the gradient is sparse, for `dense_gradients`."""
-    return nn.functional.embedding(rows_P, table_RD, sparse=True)
+    """Rows of a table, [P, D]; the gradient is sparse, for `dense_gradients`, but where sparse tensors are not at home."""
+    return nn.functional.embedding(rows_P, table_RD, sparse=table_RD.device.type in ("cpu", "cuda"))
 
 
 def sinusoids(maxlen: int, hidden_units: int) -> Tensor:
