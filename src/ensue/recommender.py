@@ -253,8 +253,8 @@ class Recommender:
 
         Returns:
             A row for each recommendation, users in the order asked for, best first: `user`, `rank` from 1, `item`,
-            `title` if titles are known, `score`, and `history`: how many events of the user the model knows. Where
-            that is 0, the items are the popular ones, and the score is their number of training events.
+            `score`, `history`, and `title` if titles are known. `history` says how many events of the user the model
+            knows; where that is 0, the items are the popular ones, and the score is their number of training events.
 
         Raises:
             EnsueError: `k` is not a whole number of 1 or more, or the model was not fitted.

@@ -1,0 +1,68 @@
+"""Write docs/settings.md, the tables of all settings, from the fields' own descriptions.
+
+python docs/settings.py > docs/settings.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from ensue.cli.doctor import SPLIT_NAMES
+from ensue.cli.flags import descriptions, flags_of
+from ensue.config import Config
+from ensue.data.interactions import Columns
+from ensue.data.prepare import PrepareConfig
+from ensue.data.split import SplitConfig
+from ensue.evaluate import EvaluateConfig
+from ensue.models import MODELS
+from ensue.models.base import ModelConfig
+from ensue.nn.trunk import TrunkConfig
+from ensue.train.config import TrainConfig
+from ensue.train.objective import ObjectiveConfig
+
+KINDS = {"INT": "whole number", "FLOAT": "number", "TEXT": "text"}
+
+
+def table(
+    title: str, config: type[Config], skip: Collection[str] = ("name", "query_time"), rename: Mapping[str, str] = {}
+) -> None:
+    """A section: a row for each setting, with its default, its range and its meaning."""
+    print(f"\n## {title}\n\n| setting | default | values | meaning |\n|---|---|---|---|")
+    for (_, text), flag in zip(
+        [pair for pair in descriptions(config).items() if pair[0] not in skip],
+        flags_of(config, "", skip, rename),
+        strict=True,
+    ):
+        limits = flag.help.removeprefix(text).strip(" ()").removeprefix(f"default {flag.default}").strip(", ")
+        kind = "yes, no" if flag.switch else "list" if flag.many else KINDS.get(flag.metavar, flag.metavar)
+        values = ", ".join(f"`{choice}`" for choice in flag.choices) or ", ".join(filter(None, (kind, limits)))
+        default = f"`{flag.default.replace(',', ', ')}`" if flag.default else ""
+        print(f"| `{flag.name}` | {default} | {values} | {text if text.endswith('...') else text.removesuffix('.')} |")
+
+
+HEAD = """# All settings
+
+Each setting is a flag of `ensue train` (`hidden_units` is `--hidden-units`), a keyword of `ensue.Recommender`, and a
+key of its section in a [file of settings](configuration.md#a-file-of-settings). An empty default means that there is
+none. The last two tables are flags of `ensue prepare` and keywords of `ensue.read`."""
+
+
+def main() -> None:
+    """Print the page."""
+    print(HEAD)
+    table("Section `model`: every model", ModelConfig)
+    table("Section `model`: sasrec and tisasrec", TrunkConfig)
+    for name in ("sasrec", "tisasrec", "markov", "popularity"):
+        shared = {"name", *ModelConfig.model_fields, *TrunkConfig.model_fields}
+        table(f"Section `model`: {name}", MODELS[name].config, shared)
+    table("Section `objective`", ObjectiveConfig)
+    table("Section `train`", TrainConfig)
+    table("Section `split`", SplitConfig, rename=SPLIT_NAMES)
+    table("Section `evaluate`", EvaluateConfig)
+    table("Columns of a log", Columns)
+    table("Filters of `prepare`", PrepareConfig)
+    print("\n`split_seed` is called `seed` in its section.")
+
+
+if __name__ == "__main__":
+    main()
