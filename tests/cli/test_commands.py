@@ -17,6 +17,8 @@ import pytest
 from ensue import __version__
 from ensue.cli import main
 from ensue.cli.live import TrainingState
+from ensue.data.moments import day
+from ensue.data.simulate import ordered_sequences
 
 from .conftest import SMALL, Run
 
@@ -72,6 +74,74 @@ def test_prepare_knows_datasets(ensue: Run, tmp_path: Path, monkeypatch: pytest.
     wrong = ensue("prepare", "tinny", "--out", tmp_path / "c")
     assert (wrong.status, wrong.out) == (1, "")
     assert "did you mean 'tiny'" in wrong.err
+
+
+def test_a_filter_changes_nothing_else_of_a_datasets_preparation(
+    ensue: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "public" / "mylog"
+    folder.mkdir(parents=True)
+    rows = {"user_id": [1, 1, 2, 2, 2, 2, 3], "item_id": [5, 5, 5, 6, 7, 8, 5]}
+    pl.DataFrame(rows).write_parquet(folder / "interactions.parquet")
+    monkeypatch.setenv("ENSUE_DATA", str(tmp_path / "public"))
+    kept = []
+    for number, words in enumerate(((), ("--duplicates", "keep"), ("--duplicates", "last"), ("--min-user-events", 2))):
+        kept.append(ensue("prepare", "mylog", "--out", tmp_path / str(number), *words, "--json").json["interactions"])
+    assert kept == [7, 7, 6, 6]
+
+
+def test_prepare_shows_the_first_and_the_last_time(ensue: Run, tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user,item,date\na,1,20240115\na,2,20240116\n")
+    words = ("prepare", tmp_path / "log.csv", "--out", tmp_path / "store", "--overwrite")
+    found = ensue(*words, "--json").json
+    assert (found["first"], found["last"]) == ("1970-08-23T06:15:15Z", "1970-08-23T06:15:16Z")
+    shown = [line.split() for line in ensue(*words).out.splitlines()]
+    assert ["first", "event", "1970-08-23T06:15:15Z"] in shown
+    assert ["last", "event", "1970-08-23T06:15:16Z"] in shown
+    untimed = ensue(*words, "--time", "-", "--json").json
+    assert (untimed["first"], untimed["last"]) == (None, None)
+
+
+def test_an_odd_time_is_a_finding(ensue: Run, tmp_path: Path) -> None:
+    rows = "".join(f"{user},{item},{1_600_000_000 + item}\n" for user in (1, 2, 3) for item in (5, 6, 7))
+    (tmp_path / "log.csv").write_text(f"user,item,time\n{rows}3,8,1600000000000\n")
+    assert ensue("prepare", tmp_path / "log.csv", "--out", tmp_path / "store").status == 0
+    for source in ("log.csv", "store"):
+        report = ensue("data", "check", tmp_path / source, "--json").json
+        levels = {finding["name"]: finding["level"] for finding in report["findings"]}
+        assert (levels["times"], levels["time-units"]) == ("problem", "problem")
+        assert "1600000000000" in ensue("data", "check", tmp_path / source).out
+
+
+def test_a_log_whose_columns_are_unclear_is_to_be_prepared(ensue: Run, tmp_path: Path) -> None:
+    log, run = tmp_path / "my log.csv", tmp_path / "run"
+    log.write_text("person,thing,stars,when\n" + "".join(f"a,{n},1,{n}\nb,{n},2,{n}\n" for n in range(5)))
+    refused = ensue("train", log, "--model", "markov", "--out", run)
+    assert refused.status == 1
+    assert "which column is the user? Columns: person, thing, stars, when; prepare it first: " in refused.err
+    command = refused.err.rstrip().partition("prepare it first: ensue ")[2]
+    assert command == f"prepare '{log}' --user ... --item ... --out STORE"
+    assert "prepare it first" not in ensue("prepare", log, "--out", tmp_path / "store").err
+    assert "prepare it first" not in ensue("data", "check", log).err
+    names = ("--user", "person", "--item", "thing", "--time", "when")
+    assert ensue("prepare", log, *names, "--out", tmp_path / "store").status == 0
+    assert ensue("train", tmp_path / "store", "--model", "markov", "--out", run).status == 0
+    assert "prepare it first" in ensue("evaluate", run, "--data", log).err
+
+
+def test_a_store_left_by_a_killed_replacement_is_found_again(ensue: Run, csv_log: Path, tmp_path: Path) -> None:
+    store, aside, run = tmp_path / "store", tmp_path / ".store.17.old", tmp_path / "run"
+    assert ensue("prepare", csv_log, "--out", store).status == 0
+    for words in (
+        ("train", store, "--model", "markov", "--out", run),
+        ("evaluate", run),
+        ("data", "check", store),
+        ("prepare", csv_log, "--out", store, "--overwrite"),
+    ):
+        store.rename(aside)
+        assert ensue(*words).status == 0
+        assert store.is_dir()
+        assert not aside.exists()
 
 
 def test_datasets_tell_source_and_licence(ensue: Run) -> None:
@@ -144,6 +214,8 @@ def test_train_reads_a_log_and_says_so(ensue: Run, csv_log: Path, tmp_path: Path
     done = ensue("train", csv_log, "--model", "markov", "--out", tmp_path / "run")
     assert done.status == 0
     assert "is a log: prepared in memory with the usual settings" in done.out
+    first, last = (day(seconds) for seconds in pl.read_csv(csv_log)["timestamp"].sort().gather([0, -1]))
+    assert f"100 users, 60 items; {first} to {last})" in done.out
     assert done.out.splitlines()[-1] == f"next: ensue evaluate {tmp_path / 'run'} --data {csv_log}"
     assert "give it with --data" in ensue("evaluate", tmp_path / "run").err
     assert ensue("evaluate", tmp_path / "run", "--data", csv_log, "--json").json["users"] == 100
@@ -383,6 +455,18 @@ def test_compare_tests_pairs_and_refuses_unlike_runs(ensue: Run, store: Path, tm
     assert "different settings" in ensue("compare", a, b, "--protocol", "uniform-100").err
     (b / "per_user-test-full.parquet").write_bytes(b"")
     assert "missing, or not the table" in ensue("compare", b, b).err
+
+
+def test_data_check_finds_an_altered_store(ensue: Run, tmp_path: Path) -> None:
+    """Arrays too large to be hashed whenever a store is opened."""
+    out = tmp_path / "store"
+    ordered_sequences(num_users=6600, num_items=50, length=40).save(out)
+    content = bytearray((out / "items.npy").read_bytes())
+    content[-4] = 1 + content[-4] % 40
+    (out / "items.npy").write_bytes(content)
+    done = ensue("data", "check", out)
+    assert done.status == 1
+    assert f"{out / 'items.npy'}: altered or truncated" in done.err
 
 
 def test_data_check_of_a_log_and_of_a_store(ensue: Run, csv_log: Path, store: Path) -> None:

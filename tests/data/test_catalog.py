@@ -111,6 +111,32 @@ def test_any_prepared_folder_is_a_dataset(empty):
     assert store.feature_values["split"].ids.to_list() == ["test", "train"]
 
 
+def test_changes_are_of_the_datasets_own_preparation(empty):
+    rows = {"user_id": [1, 1, 2, 2, 3], "item_id": [5, 5, 6, 6, 5], "timestamp": [1, 2, 3, 4, 5]}
+    for folder in ("mine", "amazon-games-sasrec", "ml-1m"):
+        (empty / folder).mkdir()
+        pl.DataFrame(rows).write_parquet(empty / folder / "interactions.parquet")
+    for name in ("mine", "amazon-games"):
+        store = load_dataset(name, changes={"duplicates": "keep"})
+        assert store.fingerprint == load_dataset(name).fingerprint
+        assert store.num_events == 5
+        assert load_dataset(name, changes={"duplicates": "first"}).num_events == 3
+        assert load_dataset(name, changes={"min_user_events": "2"}).num_events == 4
+    with pytest.raises(DataError, match="user with fewer than 5 events"):
+        load_dataset("ml-1m", changes={"duplicates": "keep"})
+    changed = load_dataset("ml-1m", changes={"min_user_events": 2, "min_item_events": 1})
+    assert (changed.num_events, changed.made["config"]["filter"]) == (4, "single")
+    with pytest.raises(ConfigError, match="did you mean 'duplicates'"):
+        load_dataset("mine", changes={"duplicate": "keep"})
+
+
+def test_changes_reach_the_files_of_the_publisher(empty):
+    put(empty / "amazon-beauty", "ratings_Beauty.csv", b"A1,a,4.0,1369699200\nA1,b,2.0,1369699200\n")
+    with pytest.raises(DataError, match="fewer than 5 events"):
+        load_dataset("amazon-beauty")
+    assert load_dataset("amazon-beauty", changes={"filter": "none"}).num_events == 2
+
+
 def test_download_is_checked_and_remembered(tmp_path):
     origin, target = tmp_path / "origin", tmp_path / "cache" / "file"
     origin.write_bytes(b"content")

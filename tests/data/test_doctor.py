@@ -92,6 +92,68 @@ def test_times_of_a_wrong_unit_are_a_problem() -> None:
     assert check(store).level == "problem"
 
 
+def timed(times: list[int]) -> SequenceStore:
+    size = len(times)
+    return SequenceStore.from_arrays(np.array([0, size]), np.arange(size) + 1, np.sort(times))
+
+
+USUAL = [1_600_000_000 + DAY * day for day in range(7)]
+
+
+@pytest.mark.parametrize(
+    ("odd", "date"),
+    [
+        (1_600_000_000_000, "52671-12-25"),
+        (-62_200_000_000, "-002-12-17"),
+        (253_402_300_800, "10000-01-01"),
+        (-62_135_596_801, "0000-12-31"),
+        (2**62, "146138514283-06-19"),
+        (-(2**62), "-146138510344-07-14"),
+    ],
+)
+def test_a_time_beyond_the_calendar_is_a_problem_that_is_named(tmp_path: Path, odd: int, date: str) -> None:
+    timed([*USUAL, odd]).save(tmp_path / "store")
+    found = check(SequenceStore.open(tmp_path / "store"))["times"]
+    assert found.level == "problem"
+    assert f"years 1 to 9999: {odd} seconds since 1970" in found.text
+    assert date in found.text
+    assert "52671" not in check(timed(USUAL))["times"].text
+
+
+def test_the_last_second_of_the_calendar_is_within_it() -> None:
+    for last in (253_402_300_799, -62_135_596_800):
+        assert "1 to 9999" not in check(timed([*USUAL, last]))["times"].text
+
+
+@pytest.mark.parametrize("odd", [1_600_000_000_000, -1_600_000_000_000, 0, 1_600_000])
+def test_mixed_units_are_a_problem(odd: int) -> None:
+    found = check(timed([*USUAL, odd]))["time-units"]
+    assert (found.level, found.value) == ("problem", 1 / 8)
+    assert "1 of 8 times are of another size than their median (2020-09-" in found.text
+    assert f"such as {odd} seconds since 1970" in found.text
+
+
+def test_times_of_one_unit_are_fine() -> None:
+    for times in (USUAL, [*USUAL, 789_000_000, 4_000_000_000]):
+        assert (check(timed(times))["time-units"].level, check(timed(times))["time-units"].value) == ("ok", 0.0)
+    small = check(timed([0, 1, 5, 20, 10**6]))["time-units"]
+    assert (small.level, small.value) == ("ok", None)
+
+
+def test_one_time_of_another_unit_in_a_log(tmp_path: Path) -> None:
+    rows = [f"{user},{item},{1_600_000_000 + 9 * user + item}" for user in (1, 2) for item in (1, 2, 3)]
+    (tmp_path / "log.csv").write_text("\n".join(["user,item,time", *rows, "2,4,1600000000000"]) + "\n")
+    report = check(read_interactions(tmp_path / "log.csv"))
+    assert (report["times"].level, report["time-units"].level) == ("problem", "problem")
+    assert "1600000000000" in report["times"].text
+
+
+def test_an_unreadable_time_is_shown(frame: pl.DataFrame) -> None:
+    odd = pl.when(pl.int_range(pl.len()) == 3).then(pl.lit("15/01/2024")).otherwise(pl.col("timestamp").cast(pl.String))
+    finding = check(read_interactions(frame.with_columns(odd.alias("timestamp"))))["rows"]
+    assert "1 unreadable time (such as '15/01/2024')" in finding.text
+
+
 def test_sorted_ids_are_a_problem() -> None:
     rng = np.random.default_rng(0)
     rows = [list(rng.choice(50, 8, replace=False) + 1) for _ in range(40)]
@@ -161,6 +223,8 @@ def test_too_little_to_judge() -> None:
     assert report.order is None
     assert report["order"].level == "warn"
     assert report["cold-items"].level == "problem"
+    assert "Without times" in report["leakage"].text
+    assert "Without a test case" in check(timed([1, 2]))["leakage"].text
     assert isinstance(report, DoctorReport)
     empty = SequenceStore.from_arrays(offsets=np.array([0]), items=np.array([], dtype=np.int32))
     with pytest.raises(DataError, match="no events"):

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensue.data.interactions import Columns, read_interactions
-from ensue.data.moments import to_microseconds
+from ensue.data.moments import day, to_microseconds, written
+from ensue.data.readers import UnclearLogError
 from ensue.errors import ConfigError, DataError
 
 NASTY = [
@@ -139,6 +140,22 @@ def test_formats_are_seen_from_name_and_content(write, name, text, expected):
     assert list(rows) == expected
     packed = write(gzip.compress(text.encode()), name + ".gz")
     assert read_interactions(packed).frame.equals(log.frame)
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.txt", "log.jsonl", "log.jsonl.gz", "log.parquet"])
+def test_a_path_is_no_pattern(tmp_path, name):
+    folder = tmp_path / "my [logs]"
+    folder.mkdir()
+    frame = pl.DataFrame({"user": [1, 2], "item": [3, 4]})
+    texts = {".csv": "user,item\n1,3\n2,4\n", ".txt": "1 3\n2 4\n", ".jsonl": frame.write_ndjson()}
+    path = folder / name.replace("log", "log[1]*")
+    if name.endswith(".parquet"):
+        frame.write_parquet(folder / "written")
+        (folder / "written").rename(path)
+    else:
+        text = texts[name.removeprefix("log").removesuffix(".gz")].encode()
+        path.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    assert ids(balanced(read_interactions(path))) == [1, 2]
 
 
 def test_space_separated_pairs_keep_file_order(write):
@@ -282,6 +299,8 @@ SECOND = 1_500_000_000
         (["2014-04-07 10:51:09", "2014-04-07"], [1396867869000000, 1396828800000000], "date"),
         (["2014-04-07 12:51:09+02:00"], [1396867869000000], "date"),
         (["2014-04-07 10:51:09 UTC", "2014-04-07T10:51"], [1396867869000000, 1396867860000000], "date"),
+        (["2014-04-07T10:51Z", "2014-04-07T12:51+02:00"], [1396867860000000] * 2, "date"),
+        (["2014-04-07 12:51+0200", "2014-04-07 10:51 UTC"], [1396867860000000] * 2, "date"),
         (["2014-13-07", "5"], [None, 5_000_000], "s"),
         ([2**63 - 1, 1, 1], [None, 10**6, 10**6], "s"),
     ],
@@ -290,6 +309,48 @@ def test_times(values, expected, unit):
     found, chosen = to_microseconds(pl.Series("t", values))
     assert found.to_list() == expected
     assert chosen == unit
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "1970-01-01T00:00:00Z"),
+        (-1, "1969-12-31T23:59:59Z"),
+        (SECOND, "2017-07-14T02:40:00Z"),
+        (1_600_000_000_000, "52671-12-25T12:26:40Z"),
+        (2**63 - 1, "292277026596-12-04T15:30:07Z"),
+    ],
+)
+def test_times_are_written_for_any_year(seconds, text):
+    assert (written(seconds), day(seconds)) == (text, text.partition("T")[0])
+
+
+def test_an_unreadable_time_is_kept_as_an_example(write):
+    path = write("user,item,time\n,b,never\na,b,\na,b,soon\na,b,later\na,b,5\n")
+    log = balanced(read_interactions(path))
+    assert log.dropped == {"missing user": 1, "missing time": 1, "unreadable time": 2}
+    assert log.examples == {"unreadable time": "never"}
+    long = read_interactions(write(f"user,item,time\na,b,{'x' * 1000}\na,b,5\n"))
+    assert log.examples.keys() == long.examples.keys()
+    assert len(long.examples["unreadable time"]) < 100
+    assert read_interactions(write("user,item,time\na,b,5\n")).examples == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "flags"),
+    [
+        ("log.csv", "person,thing\na,b\n", "--user ... --item ..."),
+        ("log.csv", "user,thing\na,b\n", "--item ..."),
+        ("log.csv", "person,item\na,b\n", "--user ..."),
+        ("log.csv", "1,2,3\n", "--time ..."),
+        ("log.txt", "who what\n7 8\n", "--header"),
+        ("log", "7|8\n", "--format ..."),
+    ],
+)
+def test_what_a_log_lacks_is_said_with_the_flags_for_it(write, name, text, flags):
+    with pytest.raises(UnclearLogError) as caught:
+        read_interactions(write(text, name))
+    assert caught.value.flags == flags
 
 
 def test_time_unit_can_be_said_and_dates_are_read():

@@ -125,6 +125,24 @@ def test_times_before_the_epoch_are_rounded_down():
     assert prepare(log)[0].times.tolist() == [-1, 0]
 
 
+def test_the_report_names_the_first_and_the_last_time():
+    log = pl.DataFrame(
+        {"user": [2, 1, 1], "item": [1, 2, 3], "time": [20240115, 20240301, 20231231]}
+    )  # dates read as seconds
+    report = prepare(log)[1]
+    assert (report.first, report.last) == ("1970-08-23T03:47:11Z", "1970-08-23T06:18:21Z")
+    dated = prepare(log.with_columns(time=pl.Series(["2024-01-15", "2024-03-01T10:00Z", "2023-12-31"])))[1]
+    assert (dated.first, dated.last) == ("2023-12-31T00:00:00Z", "2024-03-01T10:00:00Z")
+    untimed = prepare(log.drop("time"))[1]
+    assert (untimed.first, untimed.last) == (None, None)
+
+
+def test_a_log_without_a_readable_time_shows_one():
+    log = pl.DataFrame({"user": [1, 1], "item": [1, 2], "time": ["15/01/2024", "16/01/2024"]})
+    with pytest.raises(DataError, match=r"no event is left \(2 unreadable time \(such as '15/01/2024'\)\)"):
+        prepare(log)
+
+
 def test_without_times_the_rows_are_the_order():
     store, report = prepare(pl.DataFrame({"user": [2, 1, 2], "item": [9, 8, 7]}))
     assert sequences(store) == {1: [8], 2: [9, 7]}

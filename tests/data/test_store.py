@@ -191,3 +191,9 @@ def test_a_false_fingerprint_is_found_by_verify(folder):
     (folder / "manifest.json").write_text(json.dumps(about))
     with pytest.raises(ArtefactError, match="fingerprint"):
         SequenceStore.open(folder).verify()
+
+
+def test_a_folder_whose_name_looks_like_a_pattern(tmp_path):
+    store = SequenceStore.from_arrays(np.array([0, 3]), np.array([1, 2, 1]))
+    store.save(tmp_path / "my [store]*")
+    assert SequenceStore.open(tmp_path / "my [store]*").fingerprint == store.fingerprint

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import typer
+from rich.markup import escape
 
 from ensue.cli import compare, datasets, demo, doctor, evaluate, import_, prepare, presets, recommend, train
 from ensue.cli import inspect as look
@@ -91,6 +92,17 @@ ENTRIES = (
 )
 
 
+# Lines of the help's end of `ensue` and of `ensue data`.
+EXAMPLES = (
+    "ensue demo",
+    "ensue prepare ratings.csv --out data/ml",
+    "ensue train data/ml --model sasrec --out runs/sasrec",
+    "ensue evaluate runs/sasrec",
+    "ensue recommend runs/sasrec --history 1193,661,914 -k 10",
+)
+DATA_EXAMPLES = tuple(line for entry in ENTRIES if entry.path[0] == "data" for line in entry.examples)
+
+
 def build(words: Sequence[str]) -> typer.Typer:
     """The application for one command line; only the command it names gets its generated flags.
 
@@ -100,6 +112,7 @@ def build(words: Sequence[str]) -> typer.Typer:
     app = typer.Typer(
         name="ensue",
         help="Sequential recommendation: from a person's ordered history, what comes next.",
+        epilog=_epilog(EXAMPLES),
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode="rich",
@@ -107,16 +120,19 @@ def build(words: Sequence[str]) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    data = typer.Typer(help="Examine a log or a store.", no_args_is_help=True)
+    data = typer.Typer(help="Examine a log or a store.", epilog=_epilog(DATA_EXAMPLES), no_args_is_help=True)
     app.add_typer(data, name="data")
     for entry in ENTRIES:
         asked = [word for word in words if not word.startswith("-")][: len(entry.path)] == list(entry.path)
         flags = entry.flags() if asked and entry.flags else []
         target = data if len(entry.path) > 1 else app
-        # A blank line between lines keeps them apart in the help.
-        epilog = "[bold]Examples[/bold]\n\n" + "\n\n".join(f"  {line}" for line in entry.examples)
-        target.command(entry.path[-1], epilog=epilog)(_typed(entry.run, flags))
+        target.command(entry.path[-1], epilog=_epilog(entry.examples))(_typed(entry.run, flags))
     return app
+
+
+def _epilog(examples: Sequence[str]) -> str:
+    """The help's end; a blank line between lines keeps them apart there."""
+    return "[bold]Examples[/bold]\n\n" + "\n\n".join(f"  {escape(line)}" for line in examples)
 
 
 def _root(

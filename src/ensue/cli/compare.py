@@ -33,14 +33,15 @@ def run(
     from ensue.train.config import RunConfig
     from ensue.train.folder import CONFIG
 
-    entries = [_entry(folder, part, protocol) for folder in (a, b)]
+    results = [_results(folder) for folder in (a, b)]
+    entries = [_entry(folder, found, part, protocol) for folder, found in zip((a, b), results, strict=True)]
     for key in ("fingerprint", "settings"):
-        differ = [entry[key] for entry in entries]
-        if key == "settings":
-            differ = [{name: value for name, value in each.items() if name != "metrics"} for each in differ]
+        differ = [_asked(entry)[key] for entry in entries]
         if differ[0] != differ[1]:
             raise DataError(f"{a} and {b} were evaluated with different {key}: {differ[0]} and {differ[1]}")
-    one, two = (pl.read_parquet(folder / entry["per_user"]) for folder, entry in zip((a, b), entries, strict=True))
+    one, two = (
+        pl.read_parquet(folder / entry["per_user"], glob=False) for folder, entry in zip((a, b), entries, strict=True)
+    )
     if not one.select(CASES).equals(two.select(CASES)):
         raise DataError(f"{a} and {b} were not asked the same cases")
     names = [name for name in entries[0]["metrics"] if name in entries[1]["metrics"]]
@@ -55,6 +56,10 @@ def run(
     ]
     heads = ("metric", f"a: {a}", f"b: {b}", "a - b [95%]", "p", "p (Holm)")
     screen.show(table(heads, rows, title=f"{part} part, {protocol}, {one.height:,} cases", right=heads[1:]))
+    turned = reversals(results[0], results[1], part, protocol)
+    for other, means in turned.items():
+        figures = ", ".join(f"{name} {one:.4f} and {two:.4f}" for name, (one, two) in means.items())
+        screen.say(f"by {other} the order is the other way round: {figures}", "yellow")
     screen.next(*recommend_after_item(a, RunConfig.read_toml(a / CONFIG).model, one["target"][0]))
     return {
         "a": str(a),
@@ -62,22 +67,80 @@ def run(
         "part": part,
         "protocol": protocol,
         "metrics": {name: {**each.as_dict(), "p_holm": float(adjusted[name])} for name, each in found.items()},
+        "reversed": {
+            other: {name: {"mean_a": one, "mean_b": two} for name, (one, two) in means.items()}
+            for other, means in turned.items()
+        },
     }
 
 
-def _entry(folder: Path, part: str, protocol: str) -> dict[str, Any]:
-    """One evaluation of a run, with its per-user table checked.
+def reversals(
+    a: dict[str, Any], b: dict[str, Any], part: str, protocol: str
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """The protocols by which two runs stand the other way round than by `protocol`: sampled candidates can do that.
+
+    Only evaluations of the same data with the same settings are held against each other (Krichene and Rendle, KDD
+    2020, tell why sampled metrics reorder models).
+
+    Args:
+        a: the evaluations of a run, as `read_metrics` gives them.
+        b: those of another.
+        part: the part evaluated.
+        protocol: the protocol to hold the others against.
+
+    Returns:
+        The other protocol -> metric, by its name there -> the two means; without those that agree.
+    """
+    turned: dict[str, dict[str, tuple[float, float]]] = {}
+    here = _means(a, b, f"{part}/{protocol}")
+    for key in a:
+        where, _, other = key.partition("/")
+        if where != part or other == protocol or key not in b or _asked(a[key]) != _asked(b[key]):
+            continue
+        for metric, (name, mean_a, mean_b) in _means(a, b, key).items():
+            _, here_a, here_b = here.get(metric, (name, 0.0, 0.0))
+            if (here_a - here_b) * (mean_a - mean_b) < 0:
+                turned.setdefault(other, {})[name] = (mean_a, mean_b)
+    return turned
+
+
+def _means(a: dict[str, Any], b: dict[str, Any], key: str) -> dict[str, tuple[str, float, float]]:
+    """Metric without the mark of its protocol -> its name, and the means of both runs."""
+    one, two = a[key]["metrics"], b[key]["metrics"]
+    return {name.partition("|")[0]: (name, one[name], two[name]) for name in one if name in two}
+
+
+def _asked(entry: dict[str, Any]) -> dict[str, Any]:
+    """What two evaluations must have in common."""
+    settings = {name: value for name, value in entry["settings"].items() if name != "metrics"}
+    return {"fingerprint": entry["fingerprint"], "settings": settings}
+
+
+def _results(folder: Path) -> dict[str, Any]:
+    """The evaluations of a run.
 
     Raises:
-        ArtefactError: not a run, not evaluated so, or the table was altered.
+        ArtefactError: not a run, or altered.
     """
     from ensue.artefact import read_metrics
-    from ensue.files import check_files, read_manifest, sha256
-    from ensue.train.config import RunConfig
+    from ensue.files import check_files, read_manifest
     from ensue.train.folder import CONFIG, KIND, SCHEMA_VERSION
 
     check_files(folder, read_manifest(folder, KIND, SCHEMA_VERSION), [CONFIG])
-    results, key = read_metrics(folder), f"{part}/{protocol}"
+    return read_metrics(folder)
+
+
+def _entry(folder: Path, results: dict[str, Any], part: str, protocol: str) -> dict[str, Any]:
+    """One evaluation of a run, with its per-user table checked.
+
+    Raises:
+        ArtefactError: not evaluated so, or the table was altered.
+    """
+    from ensue.files import sha256
+    from ensue.train.config import RunConfig
+    from ensue.train.folder import CONFIG
+
+    key = f"{part}/{protocol}"
     if key not in results:
         there = f"it has {', '.join(results)}" if results else "it was not evaluated"
         protocols = _protocols(RunConfig.read_toml(folder / CONFIG).evaluate)

@@ -23,7 +23,7 @@ def run(
     if name is not None:
         if out is None:
             raise ConfigError(f"--out is due: the folder to write {name!r} to")
-        return prepare_dataset(screen, name, out, None, overwrite)
+        return prepare_dataset(screen, name, out, {}, overwrite)
     from ensue.data.catalog import DATASETS, data_folder, local_names
 
     listed = [

@@ -36,16 +36,20 @@ def run(
     """Look a log or a store over: duplicates, ties, cold items, leakage, lengths, and whether order matters."""
     from ensue.data.doctor import check
     from ensue.data.interactions import Columns, read_interactions
+    from ensue.data.replacing import recover
     from ensue.data.split import SplitConfig
     from ensue.data.store import SequenceStore
 
     fields = {SPLIT_NAMES.get(name, name): name for name in SplitConfig.model_fields}
     split = SplitConfig.parse({fields[name]: value for name, value in settings.items() if name in fields})
     columns = {name: value for name, value in settings.items() if name in Columns.model_fields}
+    if not source.exists():
+        recover(source)
     if source.is_dir():
         if columns:
             raise ConfigError(f"{source}: a store has no columns to name: leave out {', '.join(columns)}")
         store = SequenceStore.open(source)
+        store.verify_once()
         report, lengths = check(store, split), store.lengths
     elif source.is_file():
         log = read_interactions(source, Columns.parse(columns))

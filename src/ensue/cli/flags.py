@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
+from rich.markup import escape
 
 from ensue.config import Config
 from ensue.errors import ConfigError, nearest
@@ -54,7 +55,7 @@ class Flag:
         info = typer.Option(
             None,
             names,
-            help=self.help,
+            help=escape(self.help),
             metavar=None if self.switch else self.metavar,
             show_default=False,
             rich_help_panel=self.panel,

@@ -51,16 +51,15 @@ def run(
     if columns or items:
         wrong = ", ".join(f"--{name.replace('_', '-')}" for name in (*columns, *(["items"] if items else [])))
         raise ConfigError(f"dataset {source!r} knows its own columns and items; leave out {wrong}")
-    config = catalog.SASREC.replace(**filters) if filters else None
-    return prepare_dataset(screen, source, out, config, overwrite)
+    return prepare_dataset(screen, source, out, filters, overwrite)
 
 
-def prepare_dataset(screen: Screen, name: str, out: Path, config: Any, overwrite: bool) -> dict[str, Any]:
-    """Find or download a dataset, prepare it and show what came of it."""
+def prepare_dataset(screen: Screen, name: str, out: Path, filters: dict[str, Any], overwrite: bool) -> dict[str, Any]:
+    """Find or download a dataset, prepare it, with some filters of its own changed, and show what came of it."""
     from ensue.data.catalog import load_dataset
 
     with Stages(screen) as stage:
-        store = load_dataset(name, out, config, overwrite, stage, stage.download)
+        store = load_dataset(name, out, None, overwrite, stage, stage.download, filters)
     return shown(screen, out, store, dict(store.made["report"]))
 
 

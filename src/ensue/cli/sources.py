@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,19 +23,29 @@ def open_data(path: Path, screen: Screen) -> SequenceStore:
         DataError: there is nothing at `path`, or the log cannot be read.
         ArtefactError: the folder is not a store.
     """
+    from ensue.data.moments import day
     from ensue.data.prepare import prepare
+    from ensue.data.readers import UnclearLogError
+    from ensue.data.replacing import recover
     from ensue.data.store import SequenceStore
 
+    if not path.exists():
+        recover(path)
     if path.is_dir():
-        # A run keeps this path, and may be used from another folder.
-        return SequenceStore.open(path.resolve())
+        return SequenceStore.open(path)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder; a store (see ensue prepare) or a log is due")
-    store, report = prepare(path)
+    try:
+        store, report = prepare(path)
+    except UnclearLogError as error:
+        # The command at hand has no flags for columns.
+        command = f"ensue prepare {shlex.quote(str(path))} {error.flags} --out STORE"
+        raise DataError(f"{error}; prepare it first: {command}") from None
     dropped = sum(report.dropped.values())
+    span = "" if store.times is None else f"; {day(store.times.min())} to {day(store.times.max())}"
     screen.say(
         f"{path} is a log: prepared in memory with the usual settings ({report.interactions:,} of {report.rows_in:,} "
-        f"rows kept, {dropped:,} dropped; {report.users:,} users, {report.items:,} items)",
+        f"rows kept, {dropped:,} dropped; {report.users:,} users, {report.items:,} items{span})",
         style="dim",
     )
     return store
@@ -46,10 +57,14 @@ def data_of_run(folder: Path, run: Run, data: Path | None, screen: Screen) -> Se
     Raises:
         DataError: the run names no store, or it is gone.
     """
+    from ensue.data.replacing import recover
+
     if data is not None:
         return open_data(data, screen)
     if run.store is None:
         raise DataError(f"{folder}: was trained on data in memory, so it names no store; give it with --data")
+    if not run.store.is_dir():
+        recover(run.store)
     if not run.store.is_dir():
         raise DataError(f"{folder}: was trained on the store {run.store}, which is gone; give it with --data")
     return open_data(run.store, screen)
@@ -67,6 +82,7 @@ def report_table(report: dict[str, Any]) -> Table:
     rows.append(("share of ties in time", "no times" if tied is None else f"{tied:.1%}"))
     if report["time_unit"] is not None:
         rows.append(("unit of times", report["time_unit"]))
+        rows += [("first event", report["first"]), ("last event", report["last"])]
     columns = ", ".join(f"{meaning} = {clean(column)}" for meaning, column in report["columns"].items())
     rows.append(("columns", columns))
     return table(("log", ""), rows)

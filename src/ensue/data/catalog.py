@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -24,7 +25,7 @@ from ensue.errors import ConfigError, DataError, nearest
 
 # Sections IV-A of the paper and data/DataProcessing.py of its code: five events, counted once.
 SASREC = PrepareConfig(min_user_events=5, min_item_events=5, filter="single")
-_AS_IS = PrepareConfig(filter="none")
+_AS_IS = PrepareConfig()
 _GROUPLENS = "GroupLens: research use, no redistribution without permission, cite Harper & Konstan 2015"
 _MCAULEY = "UCSD (McAuley): research use, cite McAuley et al. 2015"
 _LOG, _ITEMS = "interactions.parquet", "items.parquet"
@@ -134,11 +135,12 @@ DATASETS = {dataset.name: dataset for dataset in _ALL}
 
 def load_dataset(
     name: str,
-    out: Path | None = None,
+    out: str | Path | None = None,
     config: PrepareConfig | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
     download_progress: DownloadProgress | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> SequenceStore:
     """Find or download a dataset and prepare it as the SASRec paper does.
 
@@ -150,28 +152,31 @@ def load_dataset(
         overwrite: as in `prepare`.
         progress: as in `prepare`.
         download_progress: as in `download`.
+        changes: settings that differ from `config`, or from the dataset's own preparation.
 
     Raises:
-        ConfigError: an unknown name.
+        ConfigError: an unknown name or setting.
         DataError: the dataset is nowhere to be had.
         ArtefactError: a file differs from the published one, or `out` is in the way.
     """
+    out = None if out is None else Path(out)
     local = data_folder()
     dataset = DATASETS.get(name)
+    changes = changes or {}
     if local is not None and (local / name / _LOG).is_file():
         own = local / name / _LOG
-        default = SASREC if dataset is not None else _AS_IS
-        described = _described(local / name)
-        return prepare(own, out, _own_columns(own), config or default, described, overwrite, progress)[0]
+        chosen = (config or (_AS_IS if dataset is None else SASREC)).replace(**changes)
+        return prepare(own, out, _own_columns(own), chosen, _described(local / name), overwrite, progress)[0]
     if dataset is None:
         raise ConfigError(f"unknown dataset {name!r}: {nearest(name, [*DATASETS, *local_names()])}")
     for folder in dataset.prepared:
         if local is not None and not (local / name).is_dir() and (local / folder / _LOG).is_file():
-            return load_dataset(folder, out, config, overwrite, progress)
+            return load_dataset(folder, out, config, overwrite, progress, changes=changes)
     with tempfile.TemporaryDirectory(prefix="ensue-") as scratch:
         log, items = _publisher_files(dataset, Path(scratch), download_progress)
         columns = dataset.columns if dataset.read_log is None else None
-        return prepare(log, out, columns, config or SASREC, items, overwrite, progress)[0]
+        chosen = (config or SASREC).replace(**changes)
+        return prepare(log, out, columns, chosen, items, overwrite, progress)[0]
 
 
 def data_folder() -> Path | None:

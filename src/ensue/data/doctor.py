@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,7 +12,9 @@ from numpy.typing import NDArray
 
 from ensue import metrics
 from ensue.data.arrays import packed_events
-from ensue.data.interactions import Interactions
+from ensue.data.doctor_times import of_times
+from ensue.data.findings import LEVELS, Finding, Level, graded
+from ensue.data.interactions import Interactions, in_words
 from ensue.data.prepare import prepare
 from ensue.data.split import Cases, Sequences, Split, SplitConfig, make_split
 from ensue.data.store import SequenceStore
@@ -22,32 +23,10 @@ from ensue.errors import DataError
 from ensue.rng import stream
 from ensue.significance import Comparison, compare
 
-Level: TypeAlias = Literal["ok", "warn", "problem"]
-LEVELS: tuple[Level, ...] = ("ok", "warn", "problem")
 MAX_CASES = 2_000  # cases asked in the test of order
 SCORES_AT_ONCE = 8_000_000
 FEW = 5
 MAX_SUGGESTED = 200  # the length SASRec used on ML-1M; attention's cost grows with the square of it
-EARLIEST = datetime(1995, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing looked at.
-
-    Attributes:
-        name: a short fixed name.
-        level: "ok", "warn" (know this) or "problem" (mend this first).
-        value: the number behind it; None if it cannot be measured.
-        text: one sentence that says what was found.
-        advice: what to do; empty if nothing.
-    """
-
-    name: str
-    level: Level
-    value: float | None
-    text: str
-    advice: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,26 +80,21 @@ def check(source: SequenceStore | Interactions, split_config: SplitConfig | None
     if not store.num_events:
         raise DataError("the store has no events")
     split = make_split(store, split_config or SplitConfig())
-    findings += [*_of_events(store), *_of_times(store), *_of_sizes(store), *_of_split(store, split)]
+    findings += [*_of_events(store), *of_times(store), *_of_sizes(store), *_of_split(store, split)]
     maxlen = min(maxlen_for(store.lengths, 0.95), MAX_SUGGESTED)
     order = compare_with_shuffled(split)
     findings.append(_of_order_test(order))
     return DoctorReport(tuple(findings), maxlen, order)
 
 
-def _graded(value: float, warn: float, problem: float = np.inf) -> Level:
-    """The level of a share: above `problem`, above `warn`, or fine."""
-    return "problem" if value > problem else "warn" if value > warn else "ok"
-
-
 def _of_rows(log: Interactions) -> Iterator[Finding]:
     """What only the log as written can tell."""
     dropped = sum(log.dropped.values())
     share = dropped / max(log.rows_in, 1)
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in log.dropped.items())
+    reasons = in_words(log.dropped, log.examples)
     yield Finding(
         "rows",
-        _graded(share, 0.0, 0.05),
+        graded(share, 0.0, 0.05),
         share,
         f"{dropped:,} of {log.rows_in:,} rows cannot be used" + (f": {reasons}." if reasons else "."),
         "Look at these rows in the source; a wrong column or format is the usual cause." if dropped else "",
@@ -128,9 +102,10 @@ def _of_rows(log: Interactions) -> Iterator[Finding]:
     if "time" not in log.columns:
         return
     by_user = log.frame.select("user", "time").sort("user", maintain_order=True)
-    same = by_user["user"].to_numpy()[1:] == by_user["user"].to_numpy()[:-1]
-    steps = np.diff(by_user["time"].to_numpy())[same]
-    share = float((steps < 0).mean()) if steps.size else 0.0
+    user_E, time_E = by_user["user"].to_numpy(), by_user["time"].to_numpy()
+    # Compared, not subtracted: the steps of an odd log may be too large for an int64.
+    back = (time_E[1:] < time_E[:-1])[user_E[1:] == user_E[:-1]]
+    share = float(back.mean()) if back.size else 0.0
     yield Finding(
         "row-order",
         "warn" if share > 0 else "ok",
@@ -159,65 +134,19 @@ def _of_events(store: SequenceStore) -> Iterator[Finding]:
         what, advice = "repeat the event just before them", "If these are double clicks, remove them first."
     yield Finding(
         "duplicates",
-        _graded(exact, 0.0, 0.05),
+        graded(exact, 0.0, 0.05),
         exact,
         f"{exact:.2%} of the events {what}.",
         advice if exact > 0 else "",
     )
     yield Finding(
         "repeats",
-        _graded(repeats, 0.01),
+        graded(repeats, 0.01),
         repeats,
         f"{repeats:.1%} of the events are of an item that the user has elsewhere too.",
         "Evaluate with --no-filter-seen: filter_seen spares a repeated target but hides its rivals from the history, "
         "which flatters the figures."
         if repeats > 0.01
-        else "",
-    )
-
-
-def _of_times(store: SequenceStore) -> Iterator[Finding]:
-    """Times, ties, and orders that look made up."""
-    user_E = np.repeat(np.arange(store.num_users), store.lengths)
-    same = np.diff(user_E) == 0
-    moves = np.diff(store.items)[same]
-    moves = moves[moves != 0]
-    rising = float((moves > 0).mean()) if moves.size else 0.5
-    sorted_ids = moves.size >= 100 and not 0.1 <= rising <= 0.9
-    yield Finding(
-        "id-order",
-        "problem" if sorted_ids else "ok",
-        rising,
-        f"{rising:.0%} of the steps within users lead to a larger item id.",
-        "The events look sorted by item id instead of time: find the original order." if sorted_ids else "",
-    )
-    if store.times is None:
-        yield Finding(
-            "times",
-            "warn",
-            None,
-            "The log has no times; the order of its rows is taken as the order of events.",
-            "Give a time column if there is one; the global-time split and time-aware models need it.",
-        )
-        return
-    first, last = (datetime.fromtimestamp(int(t), UTC) for t in (store.times.min(), store.times.max()))
-    odd = first < EARLIEST or first == last
-    yield Finding(
-        "times",
-        "problem" if odd else "ok",
-        (last - first).total_seconds() / 86_400,
-        f"The events run from {first:%Y-%m-%d} to {last:%Y-%m-%d}.",
-        "Check the unit of the times (seconds, milliseconds) and missing ones read as 0." if odd else "",
-    )
-    tied = same & (np.diff(store.times) == 0)
-    share = float((np.append(tied, False) | np.append(False, tied)).mean())
-    yield Finding(
-        "ties",
-        _graded(share, 0.05, 0.8),
-        share,
-        f"{share:.1%} of the events share their second with another event of the same user.",
-        "Their order is that of the log's rows, so keep the rows as they were recorded; next-item scores depend on it."
-        if share > 0.05
         else "",
     )
 
@@ -243,7 +172,7 @@ def _of_sizes(store: SequenceStore) -> Iterator[Finding]:
     kept = float(np.minimum(lengths, maxlen).sum() / store.num_events)
     yield Finding(
         "lengths",
-        _graded(-median, -FEW),
+        graded(-median, -FEW),
         median,
         f"{store.num_users:,} users have {int(lengths.min())} to {int(lengths.max()):,} events, median "
         f"{median:g}, mean {lengths.mean():.1f}; maxlen {maxlen} keeps {kept:.1%} of the events (90% take "
@@ -253,7 +182,7 @@ def _of_sizes(store: SequenceStore) -> Iterator[Finding]:
     few = float((lengths < FEW).mean())
     yield Finding(
         "short-users",
-        _graded(few, 0.2),
+        graded(few, 0.2),
         few,
         f"{few:.1%} of the users have fewer than {FEW} events, {float((lengths < 3).mean()):.1%} fewer than 3.",
         f"Consider min_user_events = {FEW}, as most papers do; say so beside the results." if few > 0.2 else "",
@@ -262,7 +191,7 @@ def _of_sizes(store: SequenceStore) -> Iterator[Finding]:
     rare = float((counts < FEW).mean())
     yield Finding(
         "rare-items",
-        _graded(rare, 0.3),
+        graded(rare, 0.3),
         rare,
         f"{rare:.1%} of {store.num_items:,} items have fewer than {FEW} events.",
         f"Little can be learnt about them; consider min_item_events = {FEW}." if rare > 0.3 else "",
@@ -271,7 +200,7 @@ def _of_sizes(store: SequenceStore) -> Iterator[Finding]:
     share = float(np.sort(counts)[-top:].sum() / store.num_events)
     yield Finding(
         "concentration",
-        _graded(share, 0.5),
+        graded(share, 0.5),
         share,
         f"The most popular 1% of the items have {share:.1%} of the events (Gini {metrics.gini(counts):.2f}).",
         "Popularity will score high: always report it beside the model." if share > 0.5 else "",
@@ -285,7 +214,7 @@ def _of_split(store: SequenceStore, split: Split) -> Iterator[Finding]:
     cold = float((~trained[split.test.target_items_B]).mean()) if len(split.test) else 0.0
     yield Finding(
         "cold-items",
-        _graded(cold, 0.01, 0.1) if len(split.test) else "problem",
+        graded(cold, 0.01, 0.1) if len(split.test) else "problem",
         cold if len(split.test) else None,
         f"{cold:.1%} of {len(split.test):,} test targets are items that never occur in training."
         if len(split.test)
@@ -293,14 +222,15 @@ def _of_split(store: SequenceStore, split: Split) -> Iterator[Finding]:
         "No model of ids can predict these: they bound the best score." if cold > 0.01 else "",
     )
     if store.times is None or not len(split.test):
-        yield Finding("leakage", "warn", None, f"{split.leakage} Without times it cannot be measured.")
+        lacking = "times" if store.times is None else "a test case"
+        yield Finding("leakage", "warn", None, f"{split.leakage} Without {lacking} it cannot be measured.")
         return
     train_times = np.sort(store.times[split.train.events_P])
     before = np.searchsorted(train_times, store.times[split.test.target_B], side="right")
     later = float(1 - (before / max(train_times.size, 1)).mean())
     yield Finding(
         "leakage",
-        _graded(later, 0.01),
+        graded(later, 0.01),
         later,
         f"Split {split.name!r}: a test event precedes {later:.1%} of the training events on average. {split.leakage}",
         'Confirm the conclusions with split = "global-time".' if later > 0.01 else "",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import polars as pl
 
 from ensue.config import Config
 from ensue.data.moments import TimeUnit, to_microseconds
-from ensue.data.readers import MALFORMED, Format, Source, Table, collect, open_binary, open_table
+from ensue.data.readers import MALFORMED, Format, Source, Table, UnclearLogError, collect, open_binary, open_table
 from ensue.data.vocabulary import canonical_ints
 from ensue.errors import DataError, nearest
 
@@ -83,6 +83,8 @@ class Interactions:
         time_unit: the unit that times were read in ("date" for dates); None without times.
         columns: meaning -> the source's column.
         source: what was read.
+        features: the features' names.
+        examples: reason -> a value that it was given for, where that tells more than the reason.
     """
 
     frame: pl.DataFrame
@@ -92,6 +94,15 @@ class Interactions:
     columns: Mapping[str, str]
     source: str
     features: tuple[str, ...] = ()
+    examples: Mapping[str, str] = field(default_factory=dict)
+
+
+def in_words(dropped: Mapping[str, int], examples: Mapping[str, str]) -> str:
+    """Rows left out by reason: `3 missing user, 1 unreadable time (such as 'soon')`."""
+    return ", ".join(
+        f"{count:,} {reason}" + (f" (such as {examples[reason]!r})" if reason in examples else "")
+        for reason, count in dropped.items()
+    )
 
 
 def read_interactions(source: Source, columns: Columns | None = None) -> Interactions:
@@ -121,11 +132,15 @@ def read_interactions(source: Source, columns: Columns | None = None) -> Interac
         kept[meaning] = _ids(raw[chosen[meaning]], chosen[meaning], table)
         reasons.append((f"missing {meaning}", _missing(kept[meaning])))
     unit = None
+    examples: dict[str, str] = {}
     if "time" in chosen:
         values = raw[chosen["time"]]
         kept["time"], unit = to_microseconds(values, columns.time_unit)
         reasons.append(("missing time", _missing(values)))
-        reasons.append(("unreadable time", kept["time"].is_null()))
+        unreadable = kept["time"].is_null()
+        reasons.append(("unreadable time", unreadable))
+        for value in values.filter(unreadable & ~_missing(values)).head(1):
+            examples["unreadable time"] = str(value)[:60]
     if "rating" in chosen:
         kept["rating"] = raw[chosen["rating"]].cast(pl.Float64, strict=False)
     for name in columns.features:
@@ -142,6 +157,7 @@ def read_interactions(source: Source, columns: Columns | None = None) -> Interac
         columns=chosen,
         source=table.where,
         features=columns.features,
+        examples=examples,
     )
 
 
@@ -168,7 +184,12 @@ def _resolve(table: Table, columns: Columns) -> dict[str, str]:
             if found:
                 chosen[meaning] = found[0]
             elif meaning in ("user", "item"):
-                raise DataError(f"{table.where}: which column is the {meaning}? Columns: {', '.join(table.names)}")
+                unnamed = [each for each in ("user", "item") if getattr(columns, each) is None]
+                lacking = [each for each in unnamed if not set(_USUAL[each]) & set(plain)]
+                raise UnclearLogError(
+                    f"{table.where}: which column is the {meaning}? Columns: {', '.join(table.names)}",
+                    " ".join(f"--{each} ..." for each in lacking),
+                )
     taken = {"user", "item", "time", "rating", "row"}
     for name in columns.features:
         _present(table, name, "feature")
@@ -188,7 +209,9 @@ def _places(table: Table, columns: Columns) -> dict[str, str]:
     elif count == 4:
         places |= {"rating": "3", "time": "4"}
     elif count >= 3 and columns.time is None and columns.rating is None:
-        raise DataError(f"{table.where}: {count} columns without names; say which is the time ('-' for none)")
+        raise UnclearLogError(
+            f"{table.where}: {count} columns without names; say which is the time ('-' for none)", "--time ..."
+        )
     said = {getattr(columns, meaning) for meaning in _USUAL}
     return {meaning: place for meaning, place in places.items() if place not in said}
 

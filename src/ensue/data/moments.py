@@ -13,7 +13,7 @@ TimeUnit = Literal["auto", "s", "ms", "us", "ns"]
 _PER_UNIT = {"s": 1_000_000, "ms": 1_000, "us": 1}
 # The median of a column of numbers tells its unit: 1e11 s is the year 5138, 1e11 ms is 1973, and so on.
 _UNIT_BOUNDS: tuple[tuple[float, Literal["s", "ms", "us"]], ...] = ((1e11, "s"), (1e14, "ms"), (1e17, "us"))
-_AWARE = "%Y-%m-%dT%H:%M:%S%.f%#z"
+_AWARE = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M%#z")
 _NAIVE = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M")
 _LIMIT = float(2**63)
 
@@ -39,6 +39,20 @@ def to_microseconds(values: pl.Series, unit: TimeUnit = "auto") -> tuple[pl.Seri
     if values.dtype.is_numeric():
         return _numbers(values, unit)
     return pl.Series(values.name, [None] * len(values), dtype=pl.Int64), "date"
+
+
+def written(seconds: int) -> str:
+    """A time as ISO 8601 in UTC, for any year an int64 reaches; years beyond 1..9999 have a sign or more digits.
+
+    >>> written(1_600_000_000)
+    '2020-09-13T12:26:40Z'
+    """
+    return f"{np.datetime64(int(seconds), 's')}Z"
+
+
+def day(seconds: int) -> str:
+    """The date of a time, as `written` writes it."""
+    return written(seconds).partition("T")[0]
 
 
 def _temporal(values: pl.Series) -> pl.Series:
@@ -76,10 +90,10 @@ def _texts(values: pl.Series, unit: TimeUnit) -> tuple[pl.Series, str]:
 
 def _iso(values: pl.Series) -> pl.Series:
     text = pl.col("t").str.replace(r"^(\d{4}-\d{2}-\d{2}) ", "${1}T").str.replace(r" ?UTC$", "Z")
-    aware = text.str.to_datetime(_AWARE, strict=False, time_unit="us").dt.replace_time_zone(None)
+    aware = [text.str.to_datetime(form, strict=False, time_unit="us").dt.replace_time_zone(None) for form in _AWARE]
     naive = [text.str.to_datetime(form, strict=False, time_unit="us") for form in _NAIVE]
     date = text.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us"))
-    moment = pl.coalesce(aware, *naive, date).dt.epoch("us")
+    moment = pl.coalesce(*aware, *naive, date).dt.epoch("us")
     return values.alias("t").to_frame().select(moment).to_series().alias(values.name)
 
 

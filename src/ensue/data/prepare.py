@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,13 +12,14 @@ import polars as pl
 from pydantic import Field
 
 from ensue.config import Config
-from ensue.data.interactions import Columns, Interactions, read_interactions
+from ensue.data.interactions import Columns, Interactions, in_words, read_interactions
 from ensue.data.item_table import read_item_table
+from ensue.data.moments import written
 from ensue.data.readers import Source
-from ensue.data.store import KIND, SCHEMA_VERSION, SequenceStore
+from ensue.data.replacing import check_target, recover, write_whole
+from ensue.data.store import SequenceStore
 from ensue.data.vocabulary import Vocabulary
-from ensue.errors import ArtefactError, ConfigError, DataError
-from ensue.files import MANIFEST, read_manifest, sync_folder
+from ensue.errors import ConfigError, DataError
 
 _SAME = ("bool", "int8", "int16", "int32", "int64", "float32", "float64")
 _WIDENED = {"uint8": "int16", "uint16": "int32", "uint32": "int64"}
@@ -59,6 +58,8 @@ class PrepareReport:
         dropped: reason -> rows.
         tie_share: share of events with the time of another event of the same user; None without times.
         time_unit: the unit that times were read in.
+        first: the earliest time of the store, as ISO 8601 in UTC; None without times.
+        last: the latest.
         columns: meaning -> the source's column.
         items_described: items found in the item file; None without one.
     """
@@ -70,6 +71,8 @@ class PrepareReport:
     dropped: dict[str, int]
     tie_share: float | None
     time_unit: str | None
+    first: str | None
+    last: str | None
     columns: dict[str, str]
     items_described: int | None
 
@@ -116,7 +119,8 @@ def prepare(
     config = config or PrepareConfig()
     say = progress or (lambda _: None)
     if out is not None:
-        _check_target(out, overwrite)
+        recover(out)
+        check_target(out, overwrite)
     say("read")
     log = source if isinstance(source, Interactions) else read_interactions(source, columns)
     say("filter")
@@ -124,7 +128,7 @@ def prepare(
     if out is None:
         return store, report
     say("write")
-    _write_whole(store, out)
+    write_whole(store, out)
     return SequenceStore.open(out), report
 
 
@@ -137,7 +141,7 @@ def _build(log: Interactions, config: PrepareConfig, items: Source | None) -> tu
     frame = _drop_duplicates(frame, config, dropped)
     frame = _drop_rare(frame, config, dropped)
     if not frame.height:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or "the log is empty"
+        reasons = in_words(dropped, log.examples) or "the log is empty"
         raise DataError(f"{log.source}: no event is left ({reasons})")
     users, user_E = _used(all_users, frame["user"].to_numpy())
     item_ids, item_E = _used(all_items, frame["item"].to_numpy())
@@ -146,6 +150,7 @@ def _build(log: Interactions, config: PrepareConfig, items: Source | None) -> tu
         item_table, described = read_item_table(items, item_ids)
     features, feature_values = _features(frame, log.features)
     times_us = frame["time"].to_numpy() if "time" in frame.columns else None
+    times = None if times_us is None else times_us // 1_000_000
     report = PrepareReport(
         rows_in=log.rows_in,
         interactions=frame.height,
@@ -154,6 +159,8 @@ def _build(log: Interactions, config: PrepareConfig, items: Source | None) -> tu
         dropped=dropped,
         tie_share=None if times_us is None else _tie_share(user_E, times_us),
         time_unit=log.time_unit,
+        first=None if times is None else written(times.min()),
+        last=None if times is None else written(times.max()),
         columns=dict(log.columns),
         items_described=described,
     )
@@ -165,7 +172,7 @@ def _build(log: Interactions, config: PrepareConfig, items: Source | None) -> tu
     store = SequenceStore.from_arrays(
         offsets=np.concatenate([[0], np.cumsum(np.bincount(user_E, minlength=len(users) + 1)[1:])]),
         items=item_E,
-        times=None if times_us is None else times_us // 1_000_000,
+        times=times,
         features=features,
         users=users,
         item_ids=item_ids,
@@ -276,35 +283,3 @@ def _features(frame: pl.DataFrame, names: tuple[str, ...]) -> tuple[dict[str, np
             raise DataError(f"feature {name!r} holds {values.dtype}: numbers or strings are due")
         arrays[name] = array.astype(_WIDENED.get(array.dtype.name, array.dtype.name))
     return arrays, coded
-
-
-def _check_target(out: Path, overwrite: bool) -> None:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    try:
-        about = read_manifest(out, KIND, SCHEMA_VERSION)
-    except ArtefactError:
-        raise ArtefactError(f"{out}: exists and is not an ensue store; it is not replaced") from None
-    if not overwrite:
-        raise ArtefactError(f"{out}: holds a store already; replacing it needs --overwrite (overwrite=True)")
-    if foreign := sorted({path.name for path in out.iterdir()} - {MANIFEST, *about["sha256"]}):
-        raise ArtefactError(f"{out}: holds {foreign[0]!r} beside the store's own files; it is not replaced")
-
-
-def _write_whole(store: SequenceStore, out: Path) -> None:
-    """Write beside `out` and rename, so that `out` is the old store or the whole new one."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    fresh = out.with_name(f".{out.name}.{os.getpid()}.new")
-    old = out.with_name(f".{out.name}.{os.getpid()}.old")
-    try:
-        store.save(fresh)
-        if out.exists():
-            out.replace(old)
-        fresh.replace(out)
-        sync_folder(out.parent)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        if out.exists():
-            shutil.rmtree(old, ignore_errors=True)
-        elif old.exists():
-            old.replace(out)

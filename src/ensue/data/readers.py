@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import gzip
 import io
 from collections.abc import Callable
@@ -31,6 +32,19 @@ _NO_SEPARATOR = "\x01"
 _LOOKED_AT = 10
 MALFORMED = "malformed row"
 _MORE = "\x01more"
+
+
+class UnclearLogError(DataError):
+    """A log that can be read once somebody says what its columns mean or how it is written.
+
+    Args:
+        message: what is unclear.
+        flags: the flags of `ensue prepare` that say it.
+    """
+
+    def __init__(self, message: str, flags: str) -> None:
+        super().__init__(message)
+        self.flags = flags
 
 
 @runtime_checkable
@@ -103,10 +117,11 @@ def _open_file(path: Path, form: Format, header: bool | None, multiline: bool) -
         form = sniff(path)
     try:
         if form == "parquet":
-            rows = pl.scan_parquet(path)
+            rows = pl.scan_parquet(path, glob=False)
             return Table(rows, rows.collect_schema().names(), str(path))
         if form == "jsonl":
-            rows = pl.scan_ndjson(path, infer_schema_length=None)
+            # It has no switch for patterns.
+            rows = pl.scan_ndjson(glob.escape(str(path)), infer_schema_length=None)
             return Table(rows, rows.collect_schema().names(), str(path))
         if form in _SEPARATORS:
             return _open_separated(path, _SEPARATORS[form], header, multiline)
@@ -119,7 +134,8 @@ def sniff(path: Path) -> Format:
     """The format of a file by its suffix (".gz" put aside), else by its first line.
 
     Raises:
-        DataError: the file is empty, or its first line is of no known form.
+        DataError: the file is empty.
+        UnclearLogError: its first line is of no known form.
     """
     known = _SUFFIXES.get(Path(path.name.removesuffix(".gz")).suffix.lower())
     if known is not None:
@@ -133,7 +149,9 @@ def sniff(path: Path) -> Format:
     for mark, form in marks:
         if mark in line:
             return form
-    raise DataError(f"{path}: cannot tell the format from {line[:60]!r}; name it (csv, tsv, space, ::, jsonl)")
+    raise UnclearLogError(
+        f"{path}: cannot tell the format from {line[:60]!r}; name it (csv, tsv, space, ::, jsonl)", "--format ..."
+    )
 
 
 def _open_separated(path: Path, separator: str, header: bool | None, multiline: bool) -> Table:
@@ -145,6 +163,7 @@ def _open_separated(path: Path, separator: str, header: bool | None, multiline: 
         separator=separator,
         has_header=named,
         infer_schema=False,
+        glob=False,
         quote_char='"' if quoted else None,
         new_columns=None if named else [str(i + 1) for i in range(len(first))],
     )
@@ -164,9 +183,10 @@ def _open_lines(path: Path, separator: str | None, header: bool | None) -> Table
     head = [line.strip() for line in _first_lines(path, 1 + _LOOKED_AT)]
     first, *following = [line.split(separator) for line in head]
     if header is None and _looks_like_names(first, following):
-        raise DataError(
+        raise UnclearLogError(
             f"{path}: does the first line hold names or an event? {head[0][:60]!r}: say so (--header or "
-            "--no-header, header=True or False)"
+            "--no-header, header=True or False)",
+            "--header",
         )
     if header and len(set(first)) < len(first):
         raise DataError(f"{path}: the first line names a column twice: {', '.join(first)}")
@@ -176,6 +196,7 @@ def _open_lines(path: Path, separator: str | None, header: bool | None) -> Table
         has_header=bool(header),
         quote_char=None,
         infer_schema=False,
+        glob=False,
         new_columns=["line"],
     )
     line = pl.col("line").fill_null("")

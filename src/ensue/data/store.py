@@ -276,7 +276,7 @@ class SequenceStore:
             features={n: map_array(folder / f"feature_{n}.npy", d, events) for n, d in features.items()},
             users=users,
             item_ids=item_ids,
-            item_table=pl.read_parquet(folder / "items.parquet"),
+            item_table=pl.read_parquet(folder / "items.parquet", glob=False),
             feature_values={n: Vocabulary.read(folder / f"values_{n}.parquet") for n in coded},
             made=about["made"],
             folder=folder,

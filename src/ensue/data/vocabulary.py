@@ -137,7 +137,7 @@ class Vocabulary:
             ArtefactError: the file is missing, is not Parquet, or its ids break the vocabulary's rules.
         """
         try:
-            return cls(pl.read_parquet(path, columns=["id"])["id"])
+            return cls(pl.read_parquet(path, columns=["id"], glob=False)["id"])
         except (OSError, pl.exceptions.PolarsError, DataError) as error:
             raise ArtefactError(f"{path}: not a vocabulary ({error})") from None
 

@@ -55,7 +55,7 @@ class PositionEmbedding(nn.Module):
 
 
 def lookup(table_RD: Tensor, rows_P: Tensor) -> Tensor:
-    """Rows of a table, [P, D]; the gradient is sparse, for `dense_gradients`, but where sparse tensors are not at home."""
+    """Rows of a table, [P, D]; the gradient is sparse, for `dense_gradients`, on devices where sparse tensors are."""
     return nn.functional.embedding(rows_P, table_RD, sparse=table_RD.device.type in ("cpu", "cuda"))
 
 
