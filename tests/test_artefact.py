@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ensue.artefact import load_run, read_metrics, read_tensors
+from ensue.artefact import HEADER_LIMIT, load_run, read_metrics, read_tensors
 from ensue.data.simulate import ordered_sequences
 from ensue.data.store import SequenceStore
-from ensue.errors import ArtefactError
+from ensue.errors import ArtefactError, ConfigError
 from ensue.evaluate import EvaluateConfig
-from ensue.files import check_files, read_json, read_manifest, write_json
+from ensue.files import MANIFEST, check_files, read_json, read_manifest, sha256, write_json
 from ensue.recommender import Recommender
-from ensue.train.folder import ARTEFACT, CARD, LOG, METRICS, MODEL
+from ensue.train.config import RunConfig
+from ensue.train.folder import ARTEFACT, CARD, CONFIG, LOG, METRICS, MODEL
 from ensue.train.log import read_log
 
 
@@ -29,10 +32,18 @@ def _made(tmp_path: Path) -> tuple[Recommender, SequenceStore, Path]:
 Made = tuple[Recommender, SequenceStore, Path]
 
 
+def reseal(folder: Path) -> None:
+    """Make the manifest agree with whatever is in the folder, as someone who edits files may."""
+    about = read_json(folder / MANIFEST)
+    about["sha256"] = {name: sha256(folder / name) for name in about["sha256"]}
+    write_json(folder / MANIFEST, about)
+
+
 def test_a_loaded_run_recommends_the_same(made: Made) -> None:
     recommender, store, folder = made
     history = store.item_ids.decode([1, 2, 3])
     assert Recommender.load(folder).recommend(history, 5) == recommender.recommend(history, 5)
+    assert load_run(str(folder)).fingerprint == load_run(folder).fingerprint == store.fingerprint
 
 
 @pytest.mark.parametrize("name", ARTEFACT)
@@ -110,6 +121,57 @@ def test_altered_figures_are_refused_and_not_dropped(made: Made) -> None:
     recommender.evaluate(store, folder=folder)
 
 
+EDITS: dict[str, Any] = {
+    "part": "validation",
+    "protocol": "uniform-100",
+    "settings": {"protocol": "full"},
+    "users": 3,
+    "cases": 3,
+    "targets_in_history": 5,
+    "tied": 0.5,
+    "metrics": {},
+    "fingerprint": "0" * 64,
+    "per_user": "per_user-validation-full.parquet",
+    "per_user_sha256": "0" * 64,
+    "sha256": None,
+}
+
+
+def test_every_part_of_an_entry_is_checked(made: Made) -> None:
+    recommender, store, folder = made
+    recommender.evaluate(store, folder=folder)
+    recommender.evaluate(store, "validation", folder=folder)
+    written = read_json(folder / METRICS)
+    assert set(written["test/full"]) == set(EDITS)
+    for name, value in EDITS.items():
+        assert written["test/full"][name] != value
+        write_json(folder / METRICS, {**written, "test/full": {**written["test/full"], name: value}})
+        assert set(read_metrics(folder)) == {"validation/full"}, name
+    write_json(folder / METRICS, {**written, "test/full": {**written["test/full"], "note": "the best"}})
+    assert set(read_metrics(folder)) == {"validation/full"}
+    write_json(folder / METRICS, dict(zip(written, reversed(written.values()), strict=True)))
+    assert read_metrics(folder) == {}
+    write_json(folder / METRICS, {**written, "test/full": [], "more": None})
+    assert read_metrics(folder) == {"validation/full": written["validation/full"]}
+    table = folder / written["test/full"]["per_user"]
+    table.write_bytes(table.read_bytes() + b"x")
+    write_json(folder / METRICS, {**written, "more": None})
+    assert set(read_metrics(folder)) == {"validation/full"}
+
+
+def test_entries_of_an_earlier_release_stay_readable(made: Made) -> None:
+    recommender, store, folder = made
+    recommender.evaluate(store, folder=folder)
+    results = read_json(folder / METRICS)
+    del results["test/full"]["sha256"]
+    write_json(folder / METRICS, results)
+    assert read_metrics(folder) == {}
+    reseal(folder)
+    assert read_metrics(folder) == results
+    recommender.evaluate(store, "validation", folder=folder)
+    assert set(read_metrics(folder)) == {"test/full", "validation/full"}
+
+
 def test_an_evaluation_goes_to_the_run_that_was_evaluated(made: Made, tmp_path: Path) -> None:
     recommender, store, folder = made
     settings = {"hidden_units": 8, "num_blocks": 1, "maxlen": 10, "num_epochs": 0}
@@ -155,3 +217,101 @@ def test_tensors_must_be_those_of_the_configuration(made: Made) -> None:
     path.write_bytes((1 << 40).to_bytes(8, "little") + b"{}")
     with pytest.raises(ArtefactError, match="header"):
         read_tensors(path, good)
+
+
+ONE = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+HAND_MADE: dict[str, tuple[dict[str, Any] | bytes, bytes, int]] = {
+    # header, data, and spaces after the header, which the format allows
+    "header beyond the limit": ({"a": ONE}, bytes(4), HEADER_LIMIT),
+    "header beyond the file": (b" " * 50, b"", 0),
+    "empty header": (b"", bytes(4), 0),
+    "thousands of tensors": ({f"x{i}": {**ONE, "shape": [0], "data_offsets": [0, 0]} for i in range(9000)}, b"", 0),
+    "negative offset": ({"a": {**ONE, "data_offsets": [-4, 0]}}, bytes(4), 0),
+    "offsets that fall": ({"a": {**ONE, "data_offsets": [4, 0]}}, bytes(4), 0),
+    "overlapping tensors": ({"a": ONE, "b": {**ONE, "data_offsets": [2, 6]}}, bytes(6), 0),
+    "one place for two": ({"a": ONE, "b": ONE}, bytes(4), 0),
+    "offset beyond the file": ({"a": {**ONE, "shape": [1 << 58], "data_offsets": [0, 1 << 60]}}, bytes(4), 0),
+    "shape beyond 64 bits": ({"a": {**ONE, "shape": [1 << 62, 1 << 62]}}, bytes(4), 0),
+    "negative shape": ({"a": {**ONE, "shape": [-1]}}, bytes(4), 0),
+    "no such type": ({"a": {**ONE, "dtype": "F99"}}, bytes(4), 0),
+    "type that is no word": ({"a": {**ONE, "dtype": 7}}, bytes(4), 0),
+    "type of another size": ({"a": {**ONE, "dtype": "F64"}}, bytes(4), 0),
+    "eight bits": ({"a": {**ONE, "dtype": "F8_E4M3", "data_offsets": [0, 1]}}, bytes(1), 0),
+    "complex numbers": ({"a": {**ONE, "dtype": "C64", "data_offsets": [0, 8]}}, bytes(8), 0),
+    "truth values": ({"a": {**ONE, "dtype": "BOOL", "data_offsets": [0, 1]}}, bytes(1), 0),
+    "not a number": ({"a": ONE}, b"\0\0\xc0\x7f", 0),
+    "no JSON": (b"{{{{", b"", 0),
+    "a list": (b"[]", b"", 0),
+    "deep": (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", b"", 0),
+    "data after the last tensor": ({"a": ONE}, bytes(40), 0),
+    "metadata of another kind": ({"__metadata__": {"a": 1}, "a": ONE}, bytes(4), 0),
+}
+
+
+def write_hand_made(path: Path, name: str) -> None:
+    header, data, spaces = HAND_MADE[name]
+    text = (header if isinstance(header, bytes) else json.dumps(header).encode()) + b" " * spaces
+    length = len(text) << (30 if name == "header beyond the file" else 0)
+    path.write_bytes(length.to_bytes(8, "little") + text + data)
+
+
+@pytest.mark.parametrize("name", HAND_MADE)
+def test_a_hand_made_model_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    path = tmp_path / MODEL
+    write_hand_made(path, name)
+    with pytest.raises(ArtefactError, match=r"model\.safetensors: "):
+        read_tensors(path, {"a": torch.zeros(1)})
+    # A model that counts may have any tensors, if they are numbers.
+    if name != "thousands of tensors":
+        with pytest.raises(ArtefactError, match=r"model\.safetensors: "):
+            read_tensors(path, None)
+
+
+@pytest.mark.parametrize("model", ["sasrec", "popularity", "markov"])
+@pytest.mark.parametrize("name", HAND_MADE)
+def test_a_run_with_a_hand_made_model_is_refused(tmp_path: Path, name: str, model: str) -> None:
+    settings = {"hidden_units": 8, "num_blocks": 1, "num_epochs": 0} if model == "sasrec" else {}
+    Recommender(model, maxlen=10, **settings).fit(ordered_sequences(num_users=20, num_items=20), tmp_path)
+    write_hand_made(tmp_path / MODEL, name)
+    reseal(tmp_path)
+    with pytest.raises(ArtefactError):
+        load_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"maxlen": 10**9}, {"hidden_units": 10**9}, {"num_blocks": 10**9}, {"maxlen": 10**30}, {"num_blocks": 2}],
+)
+def test_a_configuration_that_the_file_cannot_hold_is_refused_unbuilt(
+    made: Made, settings: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = made[2]
+    config = RunConfig.read_toml(folder / CONFIG)
+    config.replace(model=config.model.replace(**settings)).write_toml(folder / CONFIG)
+    reseal(folder)
+    monkeypatch.setattr("ensue.artefact.build_model", lambda *_: pytest.fail("built"))
+    with pytest.raises(ArtefactError, match=r"model\.safetensors: its [\d,]+ bytes cannot hold the configured model"):
+        load_run(folder)
+
+
+def test_many_tiny_blocks_are_refused_unbuilt(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of width 1 are small on disk; in memory a block's modules are not."""
+    folder = made[2]
+    config = RunConfig.read_toml(folder / CONFIG)
+    config.replace(model=config.model.replace(num_blocks=100_000, hidden_units=1)).write_toml(folder / CONFIG)
+    (folder / MODEL).write_bytes(bytes(100_000_000))
+    reseal(folder)
+    monkeypatch.setattr("ensue.artefact.build_model", lambda *_: pytest.fail("built"))
+    with pytest.raises(ArtefactError, match="cannot hold the configured model"):
+        load_run(folder)
+
+
+def test_what_the_file_does_not_hold_must_fit_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {"hidden_units": 8, "num_blocks": 1, "num_epochs": 0, "positions": "sinusoidal"}
+    Recommender("sasrec", maxlen=10, **small).fit(ordered_sequences(), tmp_path)
+    config = RunConfig.read_toml(tmp_path / CONFIG)
+    config.replace(model=config.model.replace(maxlen=10**9)).write_toml(tmp_path / CONFIG)
+    reseal(tmp_path)
+    monkeypatch.setattr("ensue.models.size.memory", lambda: 1 << 34)
+    with pytest.raises(ConfigError, match=r"59\.6 GiB of memory .* lower maxlen"):
+        load_run(tmp_path)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from ensue.data.simulate import ordered_sequences
@@ -147,3 +148,15 @@ def test_an_altered_store_is_found_before_it_is_used(tmp_path: Path) -> None:
     ):
         with pytest.raises(ArtefactError, match=r"items\.npy: altered or truncated"):
             use()
+
+
+def test_newcomers_get_what_is_popular_by_the_models_own_window() -> None:
+    rows = {"user": ["a"] * 6 + ["b"] * 6, "item": [1, 1, 1, 1, 2, 3] * 2, "time": [0, 1, 2, 3, 10**7, 10**7 + 1] * 2}
+    data = read(pl.DataFrame(rows))
+    recent = Recommender("popularity", last_days=1, split="user-holdout", validation_fraction=0, test_fraction=0).fit(
+        data
+    )
+    assert recent.recommend([], k=1).ids == recent.recommend([3], k=1, exclude_seen=False).ids
+    assert recent.recommend([], k=1).ids != [1]
+    overall = Recommender("markov", **everyone).fit(data)
+    assert overall.recommend([], k=1).ids == [1]

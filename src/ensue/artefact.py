@@ -6,6 +6,7 @@ Files are checked against the manifest before anything in them is parsed; tensor
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,6 +37,9 @@ from ensue.files import (
     write_text,
 )
 from ensue.models import CountedModel, build_model
+from ensue.models.base import model_size
+from ensue.models.popularity import Popularity
+from ensue.models.size import LOADING
 from ensue.train.checkpoint import write_tensors
 from ensue.train.config import RunConfig
 from ensue.train.folder import (
@@ -55,6 +59,10 @@ from ensue.train.folder import (
 from ensue.train.log import read_log
 
 HEADER_LIMIT = 1 << 20
+# The least that the header says of a tensor: {"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}
+ENTRY_BYTES = 48
+# What the models of this release are made of.
+KINDS = (torch.float32, torch.float64, torch.int32, torch.int64)
 # Seconds that an evaluation waits for another one that is being added.
 PATIENCE = 30.0
 
@@ -86,7 +94,9 @@ class Run:
 
     @cached_property
     def popularity_N(self) -> Tensor:
-        """Training events of every item, float32 [N]: what a newcomer is recommended by."""
+        """What newcomers are served by: training events of every item, float32 [N]; those that a popularity model counts."""
+        if isinstance(self.model, Popularity):
+            return self.model.counts_N.float()
         return torch.from_numpy(self.items["events"].to_numpy().astype(np.float32))
 
     def check_data(self, store: SequenceStore) -> None:
@@ -133,25 +143,41 @@ def save_run(folder: Path, run: Run, log: list[dict[str, Any]] | None = None) ->
         _seal(folder, run)
 
 
-def load_run(folder: Path) -> Run:
+def load_run(folder: str | Path) -> Run:
     """Open a run folder.
 
     Raises:
         ArtefactError: a file is missing, altered, truncated or foreign, or does not fit the configuration.
+        ConfigError: the model needs more memory than there is.
     """
+    folder = Path(folder)
     about = read_manifest(folder, KIND, SCHEMA_VERSION)
     check_files(folder, about, [*ARTEFACT, LOG])
     config = RunConfig.read_toml(folder / CONFIG)
     item_ids = Vocabulary.read(folder / VOCABULARY)
-    items = pl.read_parquet(folder / ITEMS)
+    items = pl.read_parquet(folder / ITEMS, glob=False)
     if items.height != len(item_ids):
         raise ArtefactError(f"{folder / ITEMS}: {items.height} rows for {len(item_ids)} items of {VOCABULARY}")
-    model = build_model(config.model, len(item_ids))
-    expected = None if isinstance(model, CountedModel) else model.state_dict()
-    model.load_state_dict(read_tensors(folder / MODEL, expected))
-    model.eval()
+    model = _read_model(folder / MODEL, config, len(item_ids))
     store = about.get("store")
     return Run(config, model, item_ids, items, str(about.get("fingerprint")), Path(store) if store else None)
+
+
+def _read_model(path: Path, config: RunConfig, num_items: int) -> nn.Module:
+    size, there = model_size(config.model, num_items), path.stat().st_size
+    entries = size.tensors * ENTRY_BYTES
+    if size.state_bytes + entries > there or entries > HEADER_LIMIT:
+        raise ArtefactError(
+            f"{path}: its {there:,} bytes cannot hold the configured model: {size.tensors:,} tensors of "
+            f"{size.state_bytes:,} bytes in all"
+        )
+    model = build_model(config.model, num_items, LOADING)
+    tensors = read_tensors(path, None if isinstance(model, CountedModel) else model.state_dict())
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ArtefactError(f"{path}: does not fit the configuration ({error})") from None
+    return model.eval()
 
 
 def read_tensors(path: Path, expected: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
@@ -184,6 +210,8 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor] | None) -> dict[str,
                     f"{list(want.shape)} {want.dtype}"
                 )
     for name, tensor in tensors.items():
+        if tensor.dtype not in KINDS:
+            raise ArtefactError(f"{path}: tensor {name!r} is {tensor.dtype}, which no model of this release is made of")
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise ArtefactError(f"{path}: tensor {name!r} has a value that is NaN or infinite")
     return tensors
@@ -215,7 +243,7 @@ def check_evaluated(folder: Path, run: Run, key: str) -> None:
         known = read_metrics(folder)
         if lost := sorted(set(read_json(folder / METRICS)) - known.keys() - {key}):
             raise ArtefactError(
-                f"{folder / METRICS}: was altered, and {lost[0]!r} is not what its table of users says. "
+                f"{folder / METRICS}: was altered, and {lost[0]!r} or its table of users is not what was written. "
                 "Evaluate that anew, or move the file away"
             )
 
@@ -264,7 +292,9 @@ def _add_evaluation(
         "per_user": table,
         "per_user_sha256": sha256(folder / table),
     }
-    results = {**read_metrics(folder), f"{part}/{config.key}": entry}
+    key = f"{part}/{config.key}"
+    entry["sha256"] = _digest(key, entry)
+    results = {**read_metrics(folder), key: entry}
     write_json(folder / METRICS, results)
     write_text(folder / CARD, _card(run, results, read_log(folder / LOG)))
     _seal(folder, run)
@@ -274,8 +304,8 @@ def _add_evaluation(
 def read_metrics(folder: Path) -> dict[str, Any]:
     """The evaluations so far.
 
-    An evaluation that was cut short leaves `metrics.json` newer than the manifest. Then an entry counts if its figures
-    are the means of its per-user table, and that is unaltered.
+    An evaluation that was cut short leaves `metrics.json` newer than the manifest. Then an entry counts if it and its
+    per-user table are what was written, by the hashes in it.
 
     Raises:
         ArtefactError: the file was altered, and is no JSON object.
@@ -288,21 +318,23 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     try:
         check_files(folder, read_manifest(folder, KIND, SCHEMA_VERSION), [METRICS])
     except ArtefactError:
-        return {key: entry for key, entry in results.items() if _agrees(folder, entry)}
+        return {key: entry for key, entry in results.items() if _agrees(folder, key, entry)}
     return results
 
 
-def _agrees(folder: Path, entry: Any) -> bool:
-    """Whether an evaluation says what its per-user table says."""
+def _digest(key: str, entry: Mapping[str, Any]) -> str:
+    """The SHA-256 of an evaluation's content and of what it is filed under."""
+    content = {name: value for name, value in entry.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps([key, content], sort_keys=True).encode()).hexdigest()
+
+
+def _agrees(folder: Path, key: str, entry: Any) -> bool:
+    """Whether an evaluation and its per-user table are what was written."""
     try:
-        path = folder / Path(entry["per_user"]).name
-        if sha256(path) != entry["per_user_sha256"]:
+        if entry["sha256"] != _digest(key, entry):
             return False
-        users = pl.read_parquet(path)
-        return users.height == entry["cases"] and all(
-            np.isclose(users[name].mean(), value, rtol=0, atol=1e-9) for name, value in entry["metrics"].items()
-        )
-    except (KeyError, TypeError, AttributeError, OSError, pl.exceptions.PolarsError):
+        return bool(sha256(folder / Path(entry["per_user"]).name) == entry["per_user_sha256"])
+    except (KeyError, TypeError, AttributeError, OSError):
         return False
 
 

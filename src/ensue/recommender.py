@@ -163,6 +163,8 @@ class Recommender:
         path = None if folder is None else Path(folder)
         model = build_model(self.config.model, store.num_items)
         trainer = None if isinstance(model, CountedModel) else Trainer(self.config, split, path, watchers)
+        if trainer is not None:
+            model = trainer.model
         world = join("cpu") if trainer is None else trainer.world
         with writing(world, path):
             if path is not None:

@@ -6,14 +6,20 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from threading import Event
+from typing import cast
 
 import pytest
+import torch
 
 from ensue.classic import main
-from ensue.classic.run import choose_device
+from ensue.classic.run import _read, choose_device, patiently
 from ensue.cli import main as ensue
+from ensue.errors import DataError
 from ensue.recommender import Recommender
+from ensue.train.distributed import World
 from ensue.train.loop import Trainer
 
 from .conftest import HEADS, MAXLEN, D, Save, sasrec_state, tisasrec_state
@@ -82,6 +88,7 @@ def test_every_system_trains(
     assert told[0].startswith(f"model: {first}")
     assert sum(bool(LINE.fullmatch(line)) for line in told) == 2
     assert told[-1] == f"Done; saved in {dataset}_x"
+    assert (at / f"{dataset}_x" / "learning_curve.svg").is_file()
     # The run names its own store.
     assert ensue(["recommend", f"{dataset}_x", "--user", "1", "-k", "1"]) == 0
 
@@ -102,7 +109,10 @@ def test_the_best_state_is_that_of_validation(at: Path, capsys: pytest.CaptureFi
 def test_the_same_line_goes_on_and_another_is_refused(at: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = ["--dataset=plain", "--train_dir=x", "--device=cpu", *SMALL]
     first = lines_of(capsys, *line)
+    for name in ("learning_curve.svg", "learning_curve.png"):
+        (at / "plain_x" / name).unlink()
     second = lines_of(capsys, *line)
+    assert (at / "plain_x" / "learning_curve.png").is_file()
     assert "goes on from the checkpoint in plain_x" in second
     assert second[-2:] == first[-2:]
     assert main([*line, "--dropout_rate=0.5"]) == 1
@@ -183,8 +193,6 @@ def test_a_wrong_normalisation_is_doubted(at: Path, save: Save, capsys: pytest.C
 
 def _as_pth(ours: dict[str, object]) -> dict[str, object]:
     """Our tensors under the names and in the shapes of SASRec.pytorch."""
-    import torch
-
     words = {
         "items.weight": "item_emb.weight",
         "trunk.norm": "last_layernorm",
@@ -227,6 +235,65 @@ def test_errors_are_one_line(at: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert main(["--dataset=plain", "--train_dir=x", "--state_dict_path=none.pth"]) == 1
     assert "none.pth: no such file" in capsys.readouterr().err
     assert not (at / "plain_x").exists()
+
+
+def test_memory_that_runs_out_is_one_line(
+    at: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ["--dataset=plain", "--train_dir=x", "--device=cpu", *SMALL]
+    monkeypatch.setattr("ensue.models.size.memory", lambda: 1 << 34)
+    assert main([*line, "--maxlen=1000000000"]) == 2
+    assert "lower maxlen (got 1000000000)" in capsys.readouterr().err
+
+    def fail(self: Trainer) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes.")
+
+    monkeypatch.setattr(Trainer, "_epoch", fail)
+    assert main(line) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("main.py: memory ran out (64 bytes more were asked for): lower --batch_size, ")
+    assert told.count("\n") == 1
+
+
+class Ranks:
+    """A world of two ranks, of which the other one is always done; it is asked `pulses` times before the work ends."""
+
+    size, rank, is_main = 2, 0, True
+
+    def __init__(self, pulses: int) -> None:
+        self.left, self.enough = pulses, Event()
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        self.left -= 1
+        if self.left == 0:
+            self.enough.set()
+        return tensor + 1
+
+    def on_main(self, work: Callable[[], object]) -> object:
+        return work()
+
+
+def test_ranks_hear_from_each_other_while_one_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ensue.classic.run.PULSE", 0.001)
+    ranks = Ranks(pulses=3)
+    assert patiently(cast(World, ranks), lambda: ranks.enough.wait(60)) is True
+    assert ranks.left < 0
+
+    def fail() -> None:
+        raise DataError("no such file")
+
+    with pytest.raises(DataError, match="no such file"):
+        patiently(cast(World, Ranks(1)), fail)
+
+
+def test_data_is_read_once_by_each_rank_and_first_by_rank_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    monkeypatch.setattr("ensue.classic.run.read_data", lambda name: read.append(name) or ("store", "what"))
+    for is_main in (True, False):
+        ranks = Ranks(pulses=1)
+        ranks.is_main = is_main
+        assert _read(cast(World, ranks), "steam") == ("store", "what")
+    assert read == ["steam", "steam"]
 
 
 def test_a_gpu_is_asked_for_only_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

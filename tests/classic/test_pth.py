@@ -125,6 +125,13 @@ def test_other_files_are_refused(save: Save, content: object, message: str, caps
     assert "run" not in capsys.readouterr().out
 
 
+def test_tensors_larger_than_the_file_are_refused(save: Save) -> None:
+    """One number, repeated: a file may say so, and a copy of it would fill any memory."""
+    state = _changed(**{"item_emb.weight": torch.zeros(1, 1).expand(10**9, 10**6)})
+    with pytest.raises(ArtefactError, match=r"'item_emb.weight' is \[1000000000, 1000000\], more than the file can"):
+        read_pth(save(state))
+
+
 def test_broken_and_missing_files_are_refused(save: Save, tmp_path: Path) -> None:
     path = save(sasrec_state(True))
     path.write_bytes(path.read_bytes()[:1000])

@@ -18,6 +18,7 @@ from ensue.data.vocabulary import Vocabulary
 from ensue.errors import ArtefactError, ConfigError, DataError
 from ensue.models import ModelConfig, build_model
 from ensue.models.padded import PaddedSASRecConfig, PaddedTiSASRecConfig
+from ensue.models.size import LOADING
 from ensue.nn.block import Norm
 
 Tensors = dict[str, Tensor]
@@ -92,7 +93,7 @@ def read_pth(path: Path, options: PthOptions | None = None, item_ids: Vocabulary
     if item_ids is not None:
         by_id = isinstance(config, PaddedSASRecConfig)
         state["items.weight"] = _items_of(path, state["items.weight"], item_ids, by_id)
-    model = build_model(config, len(state["items.weight"]) - 1)
+    model = build_model(config, len(state["items.weight"]) - 1, LOADING)
     model.load_state_dict(state)
     return Imported(model.eval(), config, origin, assumed, _named(path, "epoch") or 0)
 
@@ -101,7 +102,7 @@ def load_tensors(path: Path) -> Tensors:
     """The tensors of a `.pth` file, in float32.
 
     Raises:
-        ArtefactError: not a plain state dict, or a value that is NaN or infinite.
+        ArtefactError: not a plain state dict, or a value that is missing, NaN or infinite.
     """
     if not path.is_file():
         raise ArtefactError(f"{path}: no such file")
@@ -116,6 +117,8 @@ def load_tensors(path: Path) -> Tensors:
     for name, value in loaded.items():
         if not isinstance(name, str) or not isinstance(value, Tensor) or not value.is_floating_point():
             raise ArtefactError(f"{path}: entry {str(name)[:60]!r} is not a tensor of numbers; a state dict is due")
+        if value.nbytes > path.stat().st_size:
+            raise ArtefactError(f"{path}: tensor {name!r} is {list(value.shape)}, more than the file can hold")
         if not bool(torch.isfinite(value).all()):
             raise ArtefactError(f"{path}: tensor {name!r} has a value that is NaN or infinite")
         tensors[name] = value.detach().float()

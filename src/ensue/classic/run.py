@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from ensue.classic.arguments import Arguments, parse
 from ensue.classic.data import read_data
 from ensue.classic.settings import METRICS, check, describe, resolve, run_config, whole_config
 from ensue.classic.start import Start, open_start, other_norms, split_for
+from ensue.cli.memory import memory_told
 from ensue.cli.output import Screen
 from ensue.data.split import Split, make_split
 from ensue.data.store import SequenceStore
@@ -24,6 +26,7 @@ from ensue.errors import ConfigError, EnsueError
 from ensue.evaluate import EvaluateConfig, Standings, evaluate
 from ensue.files import MANIFEST
 from ensue.models import CountedModel, Scorer
+from ensue.plots import learning_curve
 from ensue.recommender import Recommender
 from ensue.train.checkpoint import numbered
 from ensue.train.config import RunConfig
@@ -32,10 +35,13 @@ from ensue.train.folder import CHECKPOINTS, STORE, check_same_run, interrupted, 
 from ensue.train.loop import Trainer
 
 Say = Callable[[str], None]
+T = TypeVar("T")
 PROTOCOL = EvaluateConfig(protocol="uniform-100", metrics=METRICS)
 INTERRUPTED = 130
 # Cases that tell the normalisations of a file apart: the right one is far better than the others.
 TRIAL_CASES = 1000
+# Seconds between two signs of life of ranks at work; far below the time that they wait for each other.
+PULSE = 20.0
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -49,7 +55,8 @@ def main(words: Sequence[str] | None = None) -> int:
     """
     arguments = parse(words)
     try:
-        _run(arguments)
+        with memory_told("lower --batch_size, --maxlen or --hidden_units"):
+            _run(arguments)
     except KeyboardInterrupt:
         told = "interrupted" if arguments.inference_only else interrupted(_folder(arguments))
         return _fail(told, INTERRUPTED)
@@ -71,10 +78,7 @@ def _run(arguments: Arguments) -> None:
     device = choose_device(arguments)
     world = join(device)
     say: Say = Screen().say if world.is_main else lambda _: None
-    if world.size > 1:
-        # One rank downloads what is not there yet.
-        world.on_main(lambda: read_data(arguments.dataset))
-    store, what = read_data(arguments.dataset)
+    store, what = _read(world, arguments.dataset)
     folder = _folder(arguments)
     path = _start_path(arguments, folder)
     start = None if path is None else open_start(arguments, path, store)
@@ -96,6 +100,31 @@ def _run(arguments: Arguments) -> None:
         _train(world, config, store, folder, start, say)
     elif start is not None and world.is_main:
         _infer(arguments, cast(Path, path), start, store, world, say)
+
+
+def _read(world: World, dataset: str) -> tuple[SequenceStore, str]:
+    """`read_data` on every rank, rank 0 first: it downloads what is not there yet, and that may take hours."""
+    first = patiently(world, lambda: read_data(dataset) if world.is_main else None)
+    return patiently(world, lambda: first or read_data(dataset))
+
+
+def patiently(world: World, work: Callable[[], T]) -> T:
+    """Do something on every rank, and go on when all are done, however long they take.
+
+    The ranks tell each other every `PULSE` seconds that they are there, or those done would give up the others.
+
+    Raises:
+        EnsueError: the work failed on rank 0; every rank raises, so that all end with the reason.
+    """
+    if world.size == 1:
+        return work()
+    pool = ThreadPoolExecutor(1)
+    job = pool.submit(work)
+    pool.shutdown(wait=False)
+    while int(world.sum(torch.tensor([len(wait([job], PULSE).done)]))) < world.size:
+        pass
+    world.on_main(job.result)
+    return job.result()
 
 
 def _folder(arguments: Arguments) -> Path:
@@ -210,10 +239,11 @@ def _train(world: World, config: RunConfig, store: SequenceStore, folder: Path, 
 
 
 def _save(recommender: Recommender, store: SequenceStore, split: Split, folder: Path, epoch: int, say: Say) -> None:
-    """Write the store, the run and its evaluations, and print the figures of the state that was kept."""
+    """Write the store, the run, its curve and its evaluations, and print the figures of the state that was kept."""
     if not (folder / STORE / MANIFEST).is_file():
         store.save(folder / STORE)
     recommender.save(folder)
+    learning_curve(recommender.log, folder)
     if len(split.test):
         parts = []
         for name, part in (("valid", "validation"), ("test", "test")):

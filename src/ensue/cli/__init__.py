@@ -54,10 +54,12 @@ def _run(words: list[str]) -> int:
         print(f"ensue {__version__}")
         return 0
     from ensue.cli.app import build
+    from ensue.cli.memory import memory_told
 
     words = words or ["--help"]
     try:
-        status = build(words)(words, prog_name="ensue", standalone_mode=False)
+        with memory_told("a smaller model or less data is due, or more memory"):
+            status = build(words)(words, prog_name="ensue", standalone_mode=False)
     except EnsueError as error:
         if "--debug" in words:
             raise
@@ -73,9 +75,13 @@ def _run(words: list[str]) -> int:
         message = getattr(error, "format_message", None)
         if message is None or "--debug" in words:
             raise
+        status = int(getattr(error, "exit_code", 2))
+        if not message():
+            # A group without a command has shown its help.
+            return status
         context = getattr(error, "ctx", None)
         hint = f" (see {context.command_path} --help)" if context is not None else ""
-        return _fail(f"{message()}{hint}", int(getattr(error, "exit_code", 2)))
+        return _fail(f"{message()}{hint}", status)
     # Typer turns Ctrl-C into a status.
     return _fail("interrupted", INTERRUPTED) if status == INTERRUPTED else status if isinstance(status, int) else 0
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from ensue.cli.doctor import SPLIT_NAMES
 from ensue.cli.flags import Flag, flags_of
 from ensue.cli.live import training_display
+from ensue.cli.memory import memory_told
 from ensue.cli.output import Screen, duration
 from ensue.cli.sources import open_data
 from ensue.errors import ConfigError
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from ensue.train.config import RunConfig
     from ensue.train.distributed import World
     from ensue.train.log import Watcher
+
+
+ADVICE = "work on a batch in parts (--batch-parts), or lower --batch-size or --maxlen"
 
 
 def flags() -> list[Flag]:
@@ -129,6 +133,7 @@ def _value(record: dict[str, Any], config: RunConfig) -> float | None:
     return record.get(f"validation {config.validation_label}")
 
 
+@memory_told(ADVICE)
 def fit(
     screen: Screen,
     recommender: Recommender,
@@ -153,7 +158,8 @@ def fit(
         The fitted recommender (not fitted on other ranks if the run was there), and whether anything was trained.
 
     Raises:
-        TrainingError: the folder holds a run of other data or settings.
+        ConfigError: the model needs more memory than there is.
+        TrainingError: the folder holds a run of other data or settings, or memory ran out.
         ArtefactError: the folder holds something else.
     """
     from ensue.models import CountedModel
@@ -225,11 +231,14 @@ def events_per_epoch(config: RunConfig, store: SequenceStore) -> int:
 def finished(recommender: Recommender, store: SequenceStore, out: Path) -> Recommender | None:
     """The run in the folder, if it is complete and of this data and these settings; None if there is none.
 
+    Its learning curve is drawn if it is missing.
+
     Raises:
         TrainingError: it is of other data or settings; the differences are named.
         ArtefactError: the folder holds something else.
     """
     from ensue.files import MANIFEST
+    from ensue.plots import learning_curve
     from ensue.recommender import Recommender as Loaded
     from ensue.train.folder import check_same, check_writable
 
@@ -239,6 +248,7 @@ def finished(recommender: Recommender, store: SequenceStore, out: Path) -> Recom
     there = Loaded.load(out)
     assert there.run is not None
     check_same(out, recommender.config, store.fingerprint, there.config, there.run.fingerprint)
+    learning_curve(there.log, out, anew=False)
     return there
 
 

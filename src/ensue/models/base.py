@@ -13,6 +13,7 @@ from ensue.batches.batch import SequenceBatch
 from ensue.config import Config
 from ensue.data.split import Sequences
 from ensue.errors import ConfigError
+from ensue.models.size import TRAINING, ModelSize, check_memory, measure
 from ensue.registry import Registry
 
 
@@ -106,6 +107,22 @@ def model_config(values: dict[str, Any] | ModelConfig) -> ModelConfig:
     return MODELS[values["name"]].config.parse(values, "[model]")
 
 
-def build_model(config: ModelConfig, num_items: int) -> nn.Module:
-    """A new model for a catalogue of `num_items`; its weights are not initialised yet."""
-    return MODELS[config.name].build(config, num_items)
+def build_model(config: ModelConfig, num_items: int, copies: int = TRAINING) -> nn.Module:
+    """A new model for a catalogue of `num_items`; its weights are not initialised yet.
+
+    Args:
+        config: its settings.
+        num_items: items of the catalogue.
+        copies: how many times its size there must be memory for.
+
+    Raises:
+        ConfigError: there is not.
+    """
+    build = MODELS[config.name].build
+    check_memory(build, config, num_items, copies)
+    return build(config, num_items)
+
+
+def model_size(config: ModelConfig, num_items: int) -> ModelSize:
+    """The size of what `build_model` would build, however large."""
+    return measure(MODELS[config.name].build, config, num_items)

@@ -5,25 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ensue.plots.figure import new_figure, save
+from ensue.plots.figure import new_figure, paths_of, save
 
 CURVE = "learning_curve"
 VALIDATION = "validation "
 LOSS_COLOUR, VALUE_COLOUR = "#4c72b0", "#c44e52"
 
 
-def learning_curve(records: list[dict[str, Any]], folder: Path) -> list[Path]:
+def learning_curve(records: list[dict[str, Any]], folder: Path, anew: bool = True) -> list[Path]:
     """Draw the training loss and the validation metric over the epochs.
 
     Args:
         records: a run's log, one record per epoch, as `ensue.train.log` writes it.
         folder: gets `learning_curve.svg` and `learning_curve.png`.
+        anew: draw over what is there; else only what is missing (a training that was killed at its very end).
 
     Returns:
-        The files; none if no epoch was recorded.
+        The files; none if no epoch was recorded, or nothing was missing.
     """
     epochs = [record for record in records if "epoch" in record and "loss" in record]
-    if not epochs:
+    if not epochs or not (anew or any(not path.is_file() for path in paths_of(folder, CURVE))):
         return []
     from matplotlib.ticker import MaxNLocator
 

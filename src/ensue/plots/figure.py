@@ -21,11 +21,16 @@ def new_figure(width: float, height: float, layout: Layout = "constrained") -> A
     return figure
 
 
+def paths_of(folder: Path, name: str) -> list[Path]:
+    """The files of a picture."""
+    return [folder / f"{name}.svg", folder / f"{name}.png"]
+
+
 def save(figure: Any, folder: Path, name: str) -> list[Path]:
     """Write `name.svg` and `name.png` into a folder, each whole or not at all; gives their paths."""
     import matplotlib as mpl
 
-    paths = [folder / f"{name}.svg", folder / f"{name}.png"]
+    paths = paths_of(folder, name)
     # The same run gives the same bytes: no date, and names in the SVG from a fixed salt.
     with mpl.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
         # A title in a script that the font lacks is drawn as boxes; that is no concern of the caller's.

@@ -42,6 +42,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, number: int) -> None:
     """Write checkpoint `number` under `folder` and remove all but the last two.
 
     The folder is filled under a temporary name, synced, and renamed: a power cut leaves the old ones or the new one.
+    The manifest comes last, and writing it syncs the names in the folder.
     """
     target = folder / f"{number:010d}"
     temporary = folder / f".{target.name}.tmp"
@@ -55,7 +56,6 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, number: int) -> None:
     _sync_file(temporary / TENSORS)
     write_json(temporary / STATE, checkpoint.state)
     write_manifest(temporary, [TENSORS, STATE], {"kind": KIND, "schema_version": VERSION})
-    sync_folder(temporary)
     if target.exists():
         shutil.rmtree(target)
     os.rename(temporary, target)

@@ -1,0 +1,136 @@
+"""What a model needs of memory, by its settings: it is built on torch's meta device, where no tensor has data."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from itertools import chain
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from ensue.config import Config
+from ensue.errors import ConfigError
+
+Build = Callable[[Any, int], nn.Module]
+# The weights, their gradients and Adam's two moments.
+TRAINING = 4
+# The weights, and the file's tensors that they are taken from.
+LOADING = 2
+# The least that a model has whose sizes are beyond 64 bits.
+UNCOUNTABLE = 1 << 63
+
+
+class ModelSize(NamedTuple):
+    """What a model holds.
+
+    Attributes:
+        tensors: tensors of its state.
+        state_bytes: of its state, as a file keeps it.
+        total_bytes: of its parameters and all its buffers, as memory keeps them.
+    """
+
+    tensors: int
+    state_bytes: int
+    total_bytes: int
+
+
+class _Untouched(TorchFunctionMode):
+    """Leaves parameters as they are made: on the meta device filling them loads torch's compiler, a second's work."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
+def measure(build: Build, config: Config, num_items: int) -> ModelSize:
+    """The size of a model that is not built. Of many blocks, which are all alike, only two are looked at.
+
+    Args:
+        build: makes the model of a configuration, on the meta device too.
+        config: its settings, however large.
+        num_items: items of the catalogue.
+    """
+    blocks = getattr(config, "num_blocks", 1)
+    if blocks <= 2:
+        return _measure(build, config, num_items)
+    one, two = (_measure(build, config.model_copy(update={"num_blocks": count}), num_items) for count in (1, 2))
+    return ModelSize(*(first + (blocks - 1) * (second - first) for first, second in zip(one, two, strict=True)))
+
+
+def _measure(build: Build, config: Config, num_items: int) -> ModelSize:
+    try:
+        with torch.device("meta"), _Untouched():
+            model = build(config, num_items)
+    except (RuntimeError, TypeError, OverflowError) as error:
+        # What does not fit into 64 bits has no class of its own: "... overflowed", "Overflow ...", "int too big ...".
+        if not isinstance(error, OverflowError) and "overflow" not in str(error).lower():
+            raise
+        return ModelSize(1, UNCOUNTABLE, UNCOUNTABLE)
+    # Not the model's own method: one that only counts has no state before it is fitted.
+    state = nn.Module.state_dict(model).values()
+    whole = chain(model.parameters(), model.buffers())
+    return ModelSize(len(state), sum(tensor.nbytes for tensor in state), sum(tensor.nbytes for tensor in whole))
+
+
+def check_memory(build: Build, config: Config, num_items: int, copies: int) -> None:
+    """Make sure that a model fits into memory, before any of it is there.
+
+    Args:
+        build: makes the model.
+        config: its settings.
+        num_items: items of the catalogue.
+        copies: `TRAINING` or `LOADING`. Training may take place in a GPU's memory.
+
+    Raises:
+        ConfigError: it does not fit; the size, the limit and the setting to lower are named.
+    """
+    limit, size = memory(), measure(build, config, num_items).total_bytes
+    if limit is None or copies * size <= limit or (size <= limit and copies * size <= _gpu_memory()):
+        return
+    parts = "weights, gradients and Adam's two moments" if copies == TRAINING else "weights, and those of the file"
+    # One item is what a model is tried with before there is a catalogue.
+    items = f" of {num_items:,} items" if num_items > 1 else ""
+    raise ConfigError(
+        f"the model{items} needs at least {_gib(copies * size)} of memory ({parts}), more than the {_gib(limit)} that "
+        f"are here: {_lower(build, config, num_items, size)}"
+    )
+
+
+def memory() -> int | None:
+    """Bytes that this process may have: the machine's memory or the limit on its address space; None if unknown."""
+    known = []
+    if sys.platform != "win32":
+        import resource
+
+        known.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            known.append(limit)
+    return min(known, default=None)
+
+
+def _gpu_memory() -> int:
+    devices = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    return max((torch.cuda.get_device_properties(device).total_memory for device in devices), default=0)
+
+
+def _lower(build: Build, config: Config, num_items: int, size: int) -> str:
+    """Which setting to lower: the one whose default would leave least; the width if none is above its default."""
+    left = {}
+    for name, field in type(config).model_fields.items():
+        if type(value := getattr(config, name)) is int and type(field.default) is int and value > field.default:
+            left[name] = measure(build, config.model_copy(update={name: field.default}), num_items).total_bytes
+    name = min(left, key=lambda name: left[name], default="hidden_units")
+    if left.get(name, size) == size:
+        name = "hidden_units"
+    return f"lower {name} (got {getattr(config, name, 'none')})"
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB"
