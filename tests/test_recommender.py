@@ -153,9 +153,8 @@ def test_an_altered_store_is_found_before_it_is_used(tmp_path: Path) -> None:
 def test_newcomers_get_what_is_popular_by_the_models_own_window() -> None:
     rows = {"user": ["a"] * 6 + ["b"] * 6, "item": [1, 1, 1, 1, 2, 3] * 2, "time": [0, 1, 2, 3, 10**7, 10**7 + 1] * 2}
     data = read(pl.DataFrame(rows))
-    recent = Recommender("popularity", last_days=1, split="user-holdout", validation_fraction=0, test_fraction=0).fit(
-        data
-    )
+    everyone: dict[str, Any] = {"split": "user-holdout", "validation_fraction": 0, "test_fraction": 0}
+    recent = Recommender("popularity", last_days=1, **everyone).fit(data)
     assert recent.recommend([], k=1).ids == recent.recommend([3], k=1, exclude_seen=False).ids
     assert recent.recommend([], k=1).ids != [1]
     overall = Recommender("markov", **everyone).fit(data)

@@ -94,7 +94,7 @@ class Run:
 
     @cached_property
     def popularity_N(self) -> Tensor:
-        """What newcomers are served by: training events of every item, float32 [N]; those that a popularity model counts."""
+        """What newcomers are served by: training events of every item, float32 [N]; a popularity model's own."""
         if isinstance(self.model, Popularity):
             return self.model.counts_N.float()
         return torch.from_numpy(self.items["events"].to_numpy().astype(np.float32))
