@@ -116,8 +116,8 @@ def test_reading_takes_what_describes_the_file(tmp_path: Path) -> None:
     assert plain.num_events == 4
     liked = read(tmp_path / "named.csv", user="who", item="what", rating="stars", min_rating=4, features=("stars",))
     assert liked.features["stars"].tolist() == [5, 4, 5]
-    with pytest.raises(ConfigError, match="unknown setting 'heder': did you mean 'header'"):
-        read(tmp_path / "plain.txt", heder=False)
+    with pytest.raises(ConfigError, match="unknown setting 'multi_line': did you mean 'multiline'"):
+        read(tmp_path / "plain.txt", multi_line=False)
 
 
 def test_a_run_knows_its_store_from_everywhere(

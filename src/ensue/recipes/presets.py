@@ -115,7 +115,7 @@ def sasrec_paper() -> Values:
     }
 
 
-@_recipe("sasrec-paper-sparse", "Amazon Games, uniform-100: HR@10 .737, NDCG@10 .536 (3 seeds); 300 epochs of 3 s on one core")
+@_recipe("sasrec-paper-sparse", "Amazon Games, uniform-100: HR@10 .737, NDCG@10 .536 (3 seeds); 300 epochs of 3 s")
 def sasrec_paper_sparse() -> Values:
     """SASRec as published for Amazon and Steam: BCE, one negative, width 50, dropout 0.5, maxlen 50, pre-norm.
 
@@ -200,7 +200,7 @@ def tisasrec_paper() -> Values:
     }
 
 
-@_recipe("tisasrec-ce", "ML-1M, full: NDCG@10 .009 above sasrec-ce at equal settings (width 64, 3 seeds); twice its epoch")
+@_recipe("tisasrec-ce", "ML-1M, full: NDCG@10 .009 above sasrec-ce at equal settings (width 64); twice its epoch")
 def tisasrec_ce() -> Values:
     """TiSASRec with the full softmax and all of every history: what time adds to sasrec-ce."""
     values = sasrec_ce()
