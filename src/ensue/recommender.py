@@ -358,11 +358,11 @@ class Recommender:
 
 def _open(data: SequenceStore | Source) -> SequenceStore:
     """A store as it is, from its folder, or of a log; its files are checked before it is read whole."""
-    if not isinstance(data, SequenceStore):
-        is_store = isinstance(data, str | Path) and Path(data).is_dir()
-        data = SequenceStore.open(Path(str(data))) if is_store else read(data)
-    data.verify_once()
-    return data
+    if isinstance(data, str | Path) and Path(data).is_dir():
+        data = SequenceStore.open(Path(data))
+    store = data if isinstance(data, SequenceStore) else read(data)
+    store.verify_once()
+    return store
 
 
 def history_of(store: SequenceStore, user: ExternalId) -> tuple[list[ExternalId], list[int] | None]:

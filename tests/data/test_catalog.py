@@ -13,11 +13,10 @@ import pytest
 from ensue.data import catalog
 from ensue.data.catalog import DATASETS, load_dataset, local_names
 from ensue.data.download import check_download, download
-from ensue.data.prepare import PrepareConfig
 from ensue.errors import ArtefactError, ConfigError, DataError
 
 REAL = Path(os.environ.get("ENSUE_DATA", Path(__file__).parents[3] / "shared" / "data"))
-EVERYTHING = PrepareConfig(filter="none")
+EVERYTHING = {"filter": "none"}
 
 
 @pytest.fixture
@@ -56,10 +55,10 @@ def test_movielens_files_are_read_as_published(empty, monkeypatch):
     put(empty / "ml-1m", "ratings.dat", log)
     put(empty / "ml-1m", "movies.dat", movies)
     with pytest.raises(ArtefactError, match=r"ratings\.dat: not the file once published"):
-        load_dataset("ml-1m", config=EVERYTHING)
+        load_dataset("ml-1m", changes=EVERYTHING)
     known = replace(DATASETS["ml-1m"], log_md5=hashlib.md5(log).hexdigest())
     monkeypatch.setitem(catalog.DATASETS, "ml-1m", known)
-    store = load_dataset("ml-1m", config=EVERYTHING)
+    store = load_dataset("ml-1m", changes=EVERYTHING)
     assert store.titles == [None, "Am\xe9lie (2001)", "Heat (1995)"]
     assert store.categories[1] == "Comedy|Romance"
     assert (store.num_users, store.num_items, store.num_events) == (2, 2, 3)
@@ -73,10 +72,10 @@ def test_an_archive_is_checked_and_unpacked(empty, monkeypatch, tmp_path):
         packed.writestr("ml-100k/u.data", "1\t7\t3\t881250949\n2\t7\t4\t881250950\n")
         packed.writestr("ml-100k/u.item", item)
     with pytest.raises(ArtefactError, match=r"ml-100k\.zip"):
-        load_dataset("ml-100k", config=EVERYTHING)
+        load_dataset("ml-100k", changes=EVERYTHING)
     known = replace(DATASETS["ml-100k"], md5=hashlib.md5(archive.read_bytes()).hexdigest())
     monkeypatch.setitem(catalog.DATASETS, "ml-100k", known)
-    store = load_dataset("ml-100k", tmp_path / "out", config=EVERYTHING)
+    store = load_dataset("ml-100k", tmp_path / "out", changes=EVERYTHING)
     assert store.titles == [None, "Film (1990)"]
     assert store.categories == [None, "Action|Western"]
     assert store.times.tolist() == [881250949, 881250950]
@@ -88,16 +87,16 @@ def test_amazon_and_steam_files_are_read_as_published(empty):
         "ratings_Beauty.csv",
         b"A1,0205616461,4.0,1369699200\nA1,B001,2.0,1369699200\n",
     )
-    store = load_dataset("amazon-beauty", config=EVERYTHING)
+    store = load_dataset("amazon-beauty", changes=EVERYTHING)
     assert store.item_ids.ids.to_list() == ["0205616461", "B001"]
     lines = b"{u'username': u'Ch\\xe9', u'date': u'2017-12-17', u'product_id': u'7', u'text': u'\"'}\n"
     put(empty / "steam", "steam_reviews.json.gz", gzip.compress(lines))
-    store = load_dataset("steam", config=EVERYTHING)
+    store = load_dataset("steam", changes=EVERYTHING)
     assert store.users.ids.to_list() == ["Ch\xe9"]
     assert store.times.tolist() == [1513468800]
     put(empty / "steam", "steam_reviews.json.gz", gzip.compress(lines + b"__import__('os')\n"))
     with pytest.raises(DataError, match="line 2 is not a review"):
-        load_dataset("steam", config=EVERYTHING)
+        load_dataset("steam", changes=EVERYTHING)
 
 
 def test_any_prepared_folder_is_a_dataset(empty):

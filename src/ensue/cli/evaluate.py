@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ensue.cli.flags import Flag, flags_of
@@ -38,12 +37,8 @@ def run(
     assert recommender.run is not None
     store = data_of_run(folder, recommender.run, data, screen)
     config = recommender.config.evaluate.replace(**settings)
-    columns = (TextColumn("evaluate"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=screen.console, transient=True, disable=not screen.live) as progress:
-        task = progress.add_task("evaluate", total=None)
-        recommender.evaluate(
-            store, part, config, folder, lambda done, total: progress.update(task, completed=done, total=total)
-        )
+    with screen.counting("evaluate") as counted:
+        recommender.evaluate(store, part, config, folder, counted)
     found = read_metrics(folder).items()
     results = {key.removeprefix(f"{part}/"): each for key, each in found if each["part"] == part}
     entry: dict[str, Any] = results.pop(config.key)

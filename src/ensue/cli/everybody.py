@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from ensue.cli.hints import recommend_to_user
 from ensue.cli.output import Screen, duration, table
 from ensue.cli.sources import data_of_run
@@ -52,17 +50,9 @@ def recommend_all(
         raise ConfigError(f"--out {out} exists: choose another name{' or --overwrite it' if out.is_file() else ''}")
     assert recommender.run is not None
     store = data_of_run(folder, recommender.run, data, screen)
-    columns = (TextColumn("recommend"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     began = time.monotonic()
-    with Progress(*columns, console=screen.console, transient=True, disable=not screen.live) as progress:
-        task = progress.add_task("recommend", total=None)
-        found = recommender.recommend_all(
-            store,
-            k,
-            exclude_seen=not keep_seen,
-            at=at,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
-        )
+    with screen.counting("recommend") as counted:
+        found = recommender.recommend_all(store, k, exclude_seen=not keep_seen, at=at, progress=counted)
     took = time.monotonic() - began
     with atomic_path(out) as path:
         write(found, path)

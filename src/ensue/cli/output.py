@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich import box
 from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -60,6 +62,14 @@ class Screen:
         line = " ".join((command, *(shlex.quote(str(word)) for word in words)))
         self.say()
         self.console.print(Text.assemble(("next: ", "dim"), (clean(line), "bold")), soft_wrap=True)
+
+    @contextmanager
+    def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:
+        """A bar that says how many of how many are done, with the time left; gives what to call with the two."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self.console, transient=True, disable=not self.live) as progress:
+            task = progress.add_task(what, total=None)
+            yield lambda done, total: progress.update(task, completed=done, total=total)
 
     def emit(self, payload: dict[str, Any]) -> None:
         """With `--json`, print the object."""

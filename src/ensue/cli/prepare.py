@@ -59,7 +59,7 @@ def prepare_dataset(screen: Screen, name: str, out: Path, filters: dict[str, Any
     from ensue.data.catalog import load_dataset
 
     with Stages(screen) as stage:
-        store = load_dataset(name, out, None, overwrite, stage, stage.download, filters)
+        store = load_dataset(name, out, overwrite, stage, stage.download, filters)
     return shown(screen, out, store, dict(store.made["report"]))
 
 

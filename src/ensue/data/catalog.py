@@ -136,7 +136,6 @@ DATASETS = {dataset.name: dataset for dataset in _ALL}
 def load_dataset(
     name: str,
     out: str | Path | None = None,
-    config: PrepareConfig | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
     download_progress: DownloadProgress | None = None,
@@ -148,11 +147,10 @@ def load_dataset(
         name: a name of `DATASETS`, or a folder of $ENSUE_DATA that holds `interactions.parquet`; such a
             folder's own log is taken as it is, with the event features event, split and period.
         out: the folder of the store, or None to stay in memory.
-        config: another preparation.
         overwrite: as in `prepare`.
         progress: as in `prepare`.
         download_progress: as in `download`.
-        changes: settings that differ from `config`, or from the dataset's own preparation.
+        changes: settings that differ from the dataset's own preparation.
 
     Raises:
         ConfigError: an unknown name or setting.
@@ -165,18 +163,17 @@ def load_dataset(
     changes = changes or {}
     if local is not None and (local / name / _LOG).is_file():
         own = local / name / _LOG
-        chosen = (config or (_AS_IS if dataset is None else SASREC)).replace(**changes)
+        chosen = (_AS_IS if dataset is None else SASREC).replace(**changes)
         return prepare(own, out, _own_columns(own), chosen, _described(local / name), overwrite, progress)[0]
     if dataset is None:
         raise ConfigError(f"unknown dataset {name!r}: {nearest(name, [*DATASETS, *local_names()])}")
     for folder in dataset.prepared:
         if local is not None and not (local / name).is_dir() and (local / folder / _LOG).is_file():
-            return load_dataset(folder, out, config, overwrite, progress, changes=changes)
+            return load_dataset(folder, out, overwrite, progress, changes=changes)
     with tempfile.TemporaryDirectory(prefix="ensue-") as scratch:
         log, items = _publisher_files(dataset, Path(scratch), download_progress)
         columns = dataset.columns if dataset.read_log is None else None
-        chosen = (config or SASREC).replace(**changes)
-        return prepare(log, out, columns, chosen, items, overwrite, progress)[0]
+        return prepare(log, out, columns, SASREC.replace(**changes), items, overwrite, progress)[0]
 
 
 def data_folder() -> Path | None:

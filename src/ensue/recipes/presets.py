@@ -121,18 +121,7 @@ def sasrec_paper_sparse() -> Values:
 
     The cosine schedule is ours; a constant learning rate ends .004 NDCG@10 lower on Games.
     """
-    return {
-        "model": {"name": "sasrec", "maxlen": 50, "dropout_rate": 0.5, "norm": "pre"},
-        "objective": {"loss": "bce"},
-        "train": {
-            "num_epochs": 300,
-            "schedule": "cosine",
-            "eval_epochs": 5,
-            "patience": 0,
-            "validation_protocol": "uniform-100",
-        },
-        "evaluate": {"protocol": "uniform-100"},
-    }
+    return {**sasrec_paper(), "model": {"name": "sasrec", "maxlen": 50, "dropout_rate": 0.5, "norm": "pre"}}
 
 
 @_recipe("sasrec-ce", "ML-1M, full: HR@10 .319, NDCG@10 .185 (3 seeds); 30 epochs of 60 s on one core, 45 with bf16")
