@@ -89,7 +89,7 @@ def test_norms_are_those_of_the_blocks() -> None:
     entered: list[Tensor] = []
     trunk: Any = model.trunk
     for block in trunk.blocks:
-        block.register_forward_pre_hook(lambda _, given: entered.append(given[0]))
+        block.register_forward_pre_hook(lambda _, given: entered.append(given[0][0]))
     left: list[Tensor] = []
     trunk.norm.register_forward_pre_hook(lambda _, given: left.append(given[0]))
     report = gain_report(model, batch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 
@@ -18,7 +18,7 @@ from ensue.errors import ConfigError
 from ensue.nn.block import Norm
 from ensue.nn.embedding import initialise
 from ensue.nn.hyper_connections import RMS_EPS, HyperConnection, Mixing, Mixture
-from ensue.nn.residual import GatedResidual, PlainResidual, Residual, ResidualName
+from ensue.nn.residual import GatedResidual, PlainResidual, Residual, ResidualName, State
 from ensue.nn.sinkhorn import naive_sinkhorn
 from ensue.nn.trunk import Trunk, TrunkConfig, make_residual
 
@@ -42,15 +42,15 @@ def connection(
     return module
 
 
-def state_of(streams: int = S, seed: int = 1) -> Tensor:
+def streams_of(streams: int = S, seed: int = 1) -> Tensor:
     return torch.randn(
         EVENTS, streams, D, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
     ).requires_grad_()
 
 
-def by_the_book(module: HyperConnection, state_SD: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
-    """One event through METHODS' formula, coefficient by coefficient."""
-    mixing, streams = module.mixing, module.streams
+def by_the_book(mixing: Mixing, state_SD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One event through METHODS' formula, coefficient by coefficient: H_pre, H_res, H_post."""
+    streams = mixing.streams
     phi_pre, phi_post, phi_res = mixing.phi.split(mixing.sizes)
     b_pre, b_post, b_res = mixing.start.split(mixing.sizes)
     a_pre, a_post, a_res = mixing.gates
@@ -58,21 +58,43 @@ def by_the_book(module: HyperConnection, state_SD: Tensor, f: Callable[[Tensor],
     x = x / (x.square().mean() + RMS_EPS).sqrt()
     if mixing.mixture == "hc":
         pre, post = b_pre + a_pre * torch.tanh(phi_pre @ x), b_post + a_post * torch.tanh(phi_post @ x)
-        res = (b_res + a_res * torch.tanh(phi_res @ x)).view(streams, streams)
-    else:
-        pre, post = torch.sigmoid(a_pre * (phi_pre @ x) + b_pre), 2 * torch.sigmoid(a_post * (phi_post @ x) + b_post)
-        logits = a_res * (phi_res @ x) + b_res
-        if mixing.mixture == "mhc":
-            res = naive_sinkhorn(logits.view(streams, streams), mixing.iterations)
-        else:
-            weights = torch.softmax(logits, 0)
-            res = sum(
-                weight * permutation.view(streams, streams).double()
-                for weight, permutation in zip(weights, mixing.permutation_EM.T, strict=True)
-            )
-    y = f(sum(pre[s] * state_SD[s] for s in range(streams)))
-    rows = [sum(res[s, t] * state_SD[t] for t in range(streams)) + post[s] * y for s in range(streams)]
-    return torch.stack(rows)
+        return pre, (b_res + a_res * torch.tanh(phi_res @ x)).view(streams, streams), post
+    pre, post = torch.sigmoid(a_pre * (phi_pre @ x) + b_pre), 2 * torch.sigmoid(a_post * (phi_post @ x) + b_post)
+    logits = a_res * (phi_res @ x) + b_res
+    if mixing.mixture == "mhc":
+        return pre, naive_sinkhorn(logits.view(streams, streams), mixing.iterations), post
+    weights = torch.softmax(logits, 0)
+    res = sum(
+        weight * permutation.view(streams, streams).double()
+        for weight, permutation in zip(weights, mixing.permutation_EM.T, strict=True)
+    )
+    return pre, res, post
+
+
+class Naive(nn.Module):
+    """A connection that keeps all its streams at every moment, with the parameters of another."""
+
+    def __init__(self, module: HyperConnection) -> None:
+        super().__init__()
+        self.mixing = module.mixing
+
+    def open(self, x_PD: Tensor) -> State:
+        return (torch.stack([x_PD] * S, 1),)
+
+    def look(self, state: State) -> Tensor:
+        return state[0]
+
+    def read(self, state: State) -> tuple[Tensor, State]:
+        pre, res, post = zip(*(by_the_book(self.mixing, one) for one in state[0]), strict=True)
+        x_PD = torch.stack([sum(p[s] * one[s] for s in range(S)) for p, one in zip(pre, state[0], strict=True)])
+        return x_PD, (torch.stack(res) @ state[0], torch.stack(post))
+
+    def write(self, carry: State, y_PD: Tensor, replaces: Tensor | None = None) -> State:
+        added_PD = y_PD if replaces is None else y_PD - replaces
+        return (torch.stack([carry[0][:, s] + carry[1][:, s, None] * added_PD for s in range(S)], 1),)
+
+    def close(self, state: State) -> Tensor:
+        return sum(state[0][:, s] for s in range(S)) / S
 
 
 @pytest.mark.parametrize("mixture", MIXTURES)
@@ -82,23 +104,14 @@ def test_equals_the_formula_event_by_event(mixture: Mixture, scale: float) -> No
 
     Enough iterations that Sinkhorn has converged, for its gradient is that of the limit.
     """
-    module, weight = (
-        connection(mixture, scale, iterations=1000),
-        torch.linspace(-1, 1, D * D, dtype=torch.float64).view(D, D),
-    )
-    upstream = state_of(seed=2).detach()
-
-    def f(x: Tensor) -> Tensor:
-        return torch.tanh(x @ weight)
-
-    def fast(state: Tensor) -> Tensor:
-        x_PD, carry = module.read(state)
-        return module.write(carry, f(x_PD))
-
+    module = connection(mixture, scale, iterations=1000)
+    weight = torch.linspace(-1, 1, D * D, dtype=torch.float64).view(D, D)
+    upstream = streams_of(seed=2).detach()
     results = []
-    for run in (fast, lambda state: torch.stack([by_the_book(module, one, f) for one in state])):
-        state = state_of()
-        out = run(state)
+    for residual in (module, Naive(module)):
+        state = streams_of()
+        x_PD, carry = residual.read((state,))
+        out = residual.look(residual.write(carry, torch.tanh(x_PD @ weight)))
         inputs = [state, *module.parameters()]
         results.append((out.detach(), *torch.autograd.grad(out, inputs, upstream)))
     for got, expected in zip(*results, strict=True):
@@ -107,8 +120,8 @@ def test_equals_the_formula_event_by_event(mixture: Mixture, scale: float) -> No
 
 @pytest.mark.parametrize("mixture", MIXTURES)
 def test_what_replaces_is_added_as_the_difference(mixture: Mixture) -> None:
-    module, y = connection(mixture, 0.5), state_of(seed=3)[:, 0]
-    x_PD, carry = module.read(state_of())
+    module, y = connection(mixture, 0.5), streams_of(seed=3)[:, 0]
+    x_PD, carry = module.read((streams_of(),))
     torch.testing.assert_close(module.write(carry, y, replaces=x_PD), module.write(carry, y - x_PD))
 
 
@@ -127,9 +140,9 @@ def test_closing_what_was_opened_changes_nothing() -> None:
 
 @pytest.mark.parametrize("mixture", MIXTURES)
 def test_closes_as_the_mean_of_streams_that_parted(mixture: Mixture) -> None:
-    state = state_of()
+    state = streams_of()
     expected = (state[:, 0] + state[:, 1] + state[:, 2] + state[:, 3]) / 4
-    torch.testing.assert_close(connection(mixture).close(state), expected)
+    torch.testing.assert_close(connection(mixture).close((state,)), expected)
 
 
 def test_every_name_has_its_residual() -> None:
@@ -147,24 +160,23 @@ def test_gated_is_the_written_formula() -> None:
     seen, carry = residual.read(residual.open(x))
     assert torch.equal(seen, x)
     gate = torch.sigmoid(F.linear(x, residual.gate.weight, residual.gate.bias))
-    torch.testing.assert_close(residual.write(carry, y), x + gate * y)
-    torch.testing.assert_close(residual.write(carry, y, replaces=x), x + gate * (y - x))
+    torch.testing.assert_close(residual.write(carry, y), (x + gate * y,))
+    torch.testing.assert_close(residual.write(carry, y, replaces=x), (x + gate * (y - x),))
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0])
 @pytest.mark.parametrize("streams", [2, 3, 4])
 def test_mixing_matrices_are_doubly_stochastic(scale: float, streams: int) -> None:
     """mhc_lite within rounding; mhc's rows within rounding, its columns to 1e-5 at the start and 0.05 far from it."""
-    state = state_of(streams)
+    state = streams_of(streams)
     for mixture, columns in (("mhc", 0.05 if scale else 1e-5), ("mhc_lite", 1e-12)):
         module = connection(mixture, scale, streams=streams)
-        weights_PQS, post_PS = module.mixing(state)
-        res_PSS = weights_PQS[:, 1:]
+        pre_PS, res_PSS, post_PS, _ = module.mixing(state)
         assert bool((res_PSS > 0).all())
         ones = torch.ones(EVENTS, streams, dtype=torch.float64)
         torch.testing.assert_close(res_PSS.sum(2), ones, rtol=0, atol=1e-12)
         torch.testing.assert_close(res_PSS.sum(1), ones, rtol=0, atol=columns)
-        assert bool(((weights_PQS[:, 0] > 0) & (weights_PQS[:, 0] < 1)).all())
+        assert bool(((pre_PS > 0) & (pre_PS < 1)).all())
         assert bool(((post_PS > 0) & (post_PS < 2)).all())
         # The matrix depends on the event.
         assert float((res_PSS[0] - res_PSS[1]).detach().abs().max()) > 1e-6
@@ -176,14 +188,14 @@ def test_start_reads_the_mean_and_writes_one(streams: int) -> None:
     for mixture in MIXTURES:
         module = connection(mixture, sublayer=5, streams=streams)
         nn.init.zeros_(module.mixing.gates)
-        weights_PQS, post_PS = (value.detach()[0] for value in module.mixing(state_of(streams)))
-        torch.testing.assert_close(post_PS, torch.ones(streams, dtype=torch.float64))
+        pre_S, res_SS, post_S, _ = (value.detach()[0] for value in module.mixing(streams_of(streams)))
+        torch.testing.assert_close(post_S, torch.ones(streams, dtype=torch.float64))
         if mixture == "hc":
-            assert weights_PQS[0].tolist() == [float(s == 5 % streams) for s in range(streams)]
-            assert torch.equal(weights_PQS[1:], torch.eye(streams, dtype=torch.float64))
+            assert pre_S.tolist() == [float(s == 5 % streams) for s in range(streams)]
+            assert torch.equal(res_SS, torch.eye(streams, dtype=torch.float64))
         else:
-            torch.testing.assert_close(weights_PQS[0], torch.full((streams,), 1 / streams, dtype=torch.float64))
-            assert bool((weights_PQS[1:].diagonal() > 0.8).all())
+            torch.testing.assert_close(pre_S, torch.full((streams,), 1 / streams, dtype=torch.float64))
+            assert bool((res_SS.diagonal() > 0.8).all())
 
 
 def test_permutations_are_all_of_them_once() -> None:
@@ -227,12 +239,13 @@ def events(dtype: torch.dtype = torch.float64, seed: int = 1) -> Tensor:
 
 @contextmanager
 def watched(module: Trunk) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-    """The state after every block, and the weights that every `mixing` gives, in order."""
-    states: list[Tensor] = []
-    weights: list[Tensor] = []
-    handles = [block.register_forward_hook(lambda *a: states.append(a[2].detach())) for block in module.blocks]
-    handles += [part.register_forward_hook(lambda *a: weights.append(a[2][0].detach())) for part in mixings(module)]
-    yield states, weights
+    """The streams after every block, and the H_res that every `mixing` gives, in order."""
+    look = module.blocks[0].attention_residual.look
+    streams: list[Tensor] = []
+    mixed: list[Tensor] = []
+    handles = [block.register_forward_hook(lambda *a: streams.append(look(a[2]).detach())) for block in module.blocks]
+    handles += [part.register_forward_hook(lambda *a: mixed.append(a[2][1].detach())) for part in mixings(module)]
+    yield streams, mixed
     for handle in handles:
         handle.remove()
 
@@ -250,6 +263,30 @@ def test_with_closed_gates_it_is_the_plain_trunk(mixture: Mixture, norm: Norm, n
     torch.testing.assert_close(trunk(mixture, norm)(events(), layout, newest), expected, rtol=0, atol=0.1)
 
 
+@pytest.mark.parametrize("mixture", MIXTURES)
+@pytest.mark.parametrize("norm", ["pre", "post", "original"])
+@pytest.mark.parametrize("newest", [False, True])
+def test_equals_the_trunk_that_keeps_every_stream(mixture: Mixture, norm: Norm, newest: bool) -> None:
+    """Copies that are read as one, streams made on demand, and a mean without streams: output and every gradient."""
+    results = []
+    for naive in (False, True):
+        module, x_PD = trunk(mixture, norm), events().requires_grad_()
+        generator = torch.Generator().manual_seed(3)
+        for mixing in mixings(module):
+            mixing.iterations = 1000
+            for parameter in mixing.parameters():
+                parameter.data.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+        if naive:
+            for block in module.blocks:
+                block.attention_residual = Naive(block.attention_residual)
+                block.feed_forward_residual = Naive(block.feed_forward_residual)
+        out = module(x_PD, make_layout(LENGTHS), newest)
+        upstream = torch.randn(out.shape, generator=generator, dtype=torch.float64)
+        results.append((out.detach(), *torch.autograd.grad(out, [x_PD, *module.parameters()], upstream)))
+    for got, expected in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-10)
+
+
 @pytest.mark.parametrize("residual", NAMES)
 @pytest.mark.parametrize("norm", ["pre", "post", "original"])
 def test_newest_is_the_newest_of_all(residual: ResidualName, norm: Norm) -> None:
@@ -265,7 +302,9 @@ def test_newest_is_the_newest_of_all(residual: ResidualName, norm: Norm) -> None
 def test_streams_part_and_persist_through_the_trunk(mixture: Mixture) -> None:
     """The state between blocks is [P, S, D]; the streams open equal, and differ from the first block on."""
     module, layout = trunk(mixture), make_layout(LENGTHS)
-    opened = module.blocks[0].attention_residual.open(events())
+    ends = module.blocks[0].attention_residual
+    opened = ends.look(ends.open(events()))
+    assert opened.shape == (len(events()), 4, D)
     assert bool((opened == opened[:, :1]).all())
     with watched(module) as (states, _):
         module(events(), layout)
@@ -313,8 +352,8 @@ def composite_gain(mixture: Mixture, num_blocks: int, scale: float) -> float:
             module(events(), make_layout(LENGTHS))
     product = torch.eye(4, dtype=torch.float64).expand(len(events()), 4, 4)
     assert len(weights) == 2 * num_blocks
-    for weights_PQS in weights:
-        product = weights_PQS[:, 1:] @ product
+    for res_PSS in weights:
+        product = res_PSS @ product
     return float(product.abs().sum(2).max())
 
 
@@ -344,8 +383,8 @@ def test_bf16_autocast(residual: ResidualName, norm: Norm) -> None:
     if residual in MIXTURES:
         assert all(state.dtype == torch.float32 for state in states)
         assert len(weights) == 6
-        for weights_PQS in weights if residual != "hc" else []:
-            assert float((weights_PQS[:, 1:].sum(2) - 1).abs().max()) < 1e-6
+        for res_PSS in weights if residual != "hc" else []:
+            assert float((res_PSS.sum(2) - 1).abs().max()) < 1e-6
     torch.testing.assert_close(rough.float(), exact, rtol=0.1, atol=0.15)
     rough.float().square().sum().backward()
     for name, parameter in module.named_parameters():

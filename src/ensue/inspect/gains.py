@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ensue.batches.batch import SequenceBatch
 from ensue.inspect.tally import Tally, looking, trunk_of
 from ensue.nn.hyper_connections import HyperConnection
-from ensue.nn.residual import Carry, GatedResidual, Residual
+from ensue.nn.residual import GatedResidual, Residual, State
 from ensue.nn.trunk import Trunk
 
 Part = Literal["attention", "feed-forward"]
@@ -155,30 +155,33 @@ class _Witness(nn.Module):
         residual: Any = self.inner
         return residual  # type: ignore[no-any-return]
 
-    def open(self, x_PD: Tensor) -> Tensor:
+    def open(self, x_PD: Tensor) -> State:
         self.composite.product_PSS = None
         return self._residual.open(x_PD)
 
-    def close(self, state: Tensor) -> Tensor:
+    def look(self, state: State) -> Tensor:
+        return self._residual.look(state)
+
+    def close(self, state: State) -> Tensor:
         return self._residual.close(state)
 
-    def read(self, state: Tensor) -> tuple[Tensor, Carry]:
-        self.tally.add("stream", _norm(state))
+    def read(self, state: State) -> tuple[Tensor, State]:
+        streams = self.look(state)
+        self.tally.add("stream", _norm(streams))
         if isinstance(self.inner, HyperConnection):
-            self._tally_mixing(self.inner, state)
+            self._tally_mixing(self.inner, streams)
         elif isinstance(self.inner, GatedResidual):
-            self.tally.add("gate", torch.sigmoid(self.inner.gate(state)).mean(-1))
+            self.tally.add("gate", torch.sigmoid(self.inner.gate(streams)).mean(-1))
         return self._residual.read(state)
 
-    def write(self, carry: Carry, y_PD: Tensor, replaces: Tensor | None = None) -> Tensor:
+    def write(self, carry: State, y_PD: Tensor, replaces: Tensor | None = None) -> State:
         state = self._residual.write(carry, y_PD, replaces)
         self.tally.add("output", _norm(y_PD if replaces is None else y_PD - replaces))
-        self.tally.add("stream after", _norm(state))
+        self.tally.add("stream after", _norm(self.look(state)))
         return state
 
-    def _tally_mixing(self, inner: HyperConnection, state_PSD: Tensor) -> None:
-        weights_PQS, post_PS = inner.mixing(state_PSD)
-        pre_PS, res_PSS = weights_PQS[:, 0], weights_PQS[:, 1:]
+    def _tally_mixing(self, inner: HyperConnection, streams_PSD: Tensor) -> None:
+        pre_PS, res_PSS, post_PS, _ = inner.mixing(streams_PSD)
         for name, values in (("pre", pre_PS), ("res", res_PSS), ("post", post_PS)):
             self.tally.add(name, values)
         mass_P = res_PSS.abs().sum((1, 2))
@@ -186,7 +189,7 @@ class _Witness(nn.Module):
         self.tally.add("off-diagonal", 1 - kept_P / mass_P)
         _add_gains(self.tally, "gain", res_PSS)
         _add_gains(self.tally, "composite", self.composite.extend(res_PSS))
-        unit_PSD = nn.functional.normalize(state_PSD.float(), dim=-1)
+        unit_PSD = nn.functional.normalize(streams_PSD.float(), dim=-1)
         cosine_PSS = unit_PSD @ unit_PSD.transpose(1, 2)
         streams = inner.streams
         off_P = cosine_PSS.sum((1, 2)) - cosine_PSS.diagonal(dim1=1, dim2=2).sum(1)
@@ -212,9 +215,9 @@ def _witnessed(trunk: Trunk) -> Iterator[list[_Witness]]:
                 setattr(block, name, next(waiting).inner)
 
 
-def _norm(state: Tensor) -> Tensor:
+def _norm(streams: Tensor) -> Tensor:
     """[P]: the norm of each event's stream, or the mean norm of its streams."""
-    norm: Tensor = torch.linalg.vector_norm(state.float(), dim=-1)
+    norm: Tensor = torch.linalg.vector_norm(streams.float(), dim=-1)
     return norm if norm.dim() == 1 else norm.mean(1)
 
 

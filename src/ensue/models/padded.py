@@ -82,13 +82,11 @@ def padded_states(
     """
     ends = cast(Residual, trunk.blocks[0].attention_residual)
     state = ends.open(x_PD * filled.real)
-    # One trailing axis more with hyper-connections, whose stream is [P, S, D].
-    real = filled.real.view(-1, *(1 for _ in state.shape[1:]))
     last = len(trunk.blocks) - 1
     for number, block in enumerate(trunk.blocks):
         state = block(state, filled.batch.layout, newest and number == last, relations)
         if clear and number < last:
-            state = state * real
+            state = tuple(part * filled.real.view(-1, *(1 for _ in part.shape[1:])) for part in state)
     h_XD: Tensor = trunk.norm(ends.close(state))
     return h_XD if newest else h_XD.index_select(0, filled.cell_P)
 

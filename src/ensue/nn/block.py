@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ensue.batches.layout import Layout
 from ensue.nn.dropout import Dropout
-from ensue.nn.residual import Carry, Residual
+from ensue.nn.residual import Residual, State
 from ensue.nn.rotary import Rotary
 from ensue.nn.self_attention import CausalSelfAttention
 from ensue.nn.time_attention import Relations
@@ -56,15 +56,13 @@ class Block(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(hidden_units, eps=LAYER_NORM_EPS)
         self.attention_residual, self.feed_forward_residual = residuals
 
-    def forward(
-        self, state: Tensor, layout: Layout, newest: bool = False, relations: Relations | None = None
-    ) -> Tensor:
+    def forward(self, state: State, layout: Layout, newest: bool = False, relations: Relations | None = None) -> State:
         """Map the stream at all events to the stream at all events, or at each row's newest event alone.
 
         Args:
-            state: the stream, [P, ...].
+            state: the stream's, of P events.
             layout: the batch's rectangles.
-            newest: return the stream of the newest events, [B, ...]; the last block of a query needs no other.
+            newest: return the state of the B newest events; the last block of a query needs no other.
             relations: what attention knows of pairs of events beside their states.
         """
         residual = cast(Residual, self.attention_residual)
@@ -86,8 +84,8 @@ class Block(nn.Module):
         return self._join(residual, self.feed_forward_norm, carry, y_PD, x_PD, normed_PD)
 
     def _join(
-        self, residual: Residual, norm: nn.Module, carry: Carry, y_PD: Tensor, x_PD: Tensor, normed_PD: Tensor
-    ) -> Tensor:
+        self, residual: Residual, norm: nn.Module, carry: State, y_PD: Tensor, x_PD: Tensor, normed_PD: Tensor
+    ) -> State:
         if self.style == "pre":
             return residual.write(carry, y_PD)
         whole_PD = norm(x_PD + y_PD) if self.style == "post" else normed_PD + y_PD

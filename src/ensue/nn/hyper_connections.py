@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ensue.nn.residual import Carry
+from ensue.nn.residual import State
 from ensue.nn.sinkhorn import sinkhorn
 
 Mixture = Literal["hc", "mhc", "mhc_lite"]
@@ -27,42 +27,95 @@ OFF_IDENTITY = -5.0
 MAX_STREAMS_OF_PERMUTATIONS = 5
 
 
-class _NormalisedProjection(torch.autograd.Function):
-    """phi @ RMSNorm(x)^T: [E, P]. The norm is one factor per event, so it is applied to the small product."""
+# `_Projected` and `_Weighted` return what they read beside what they make of it, and the next reader takes that. So on
+# the way back each adds its share to one gradient, in place, where autograd would make a tensor of the streams' size
+# for each and sum them. What they change is theirs: it was made by `_Streams` or by the reader after them.
+
+
+class _Projected(torch.autograd.Function):
+    """phi @ RMSNorm(x)^T, [E, P], and x. The norm is one factor per event, so it is applied to the small product."""
 
     @staticmethod
-    def forward(ctx: Any, x_PF: Tensor, phi_EF: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, phi_EF: Tensor) -> tuple[Tensor, Tensor]:
+        x_PF = x.flatten(1)
         scale_P = torch.linalg.vector_norm(x_PF, dim=1).square_().div_(x_PF.shape[1]).add_(RMS_EPS).rsqrt_()
         raw_EP = (x_PF @ phi_EF.T).T.contiguous()
-        ctx.save_for_backward(x_PF, phi_EF, scale_P, raw_EP)
-        product: Tensor = raw_EP * scale_P
-        return product
+        ctx.save_for_backward(x, phi_EF, scale_P, raw_EP)
+        ctx.set_materialize_grads(False)
+        return raw_EP * scale_P, x
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        x_PF, phi_EF, scale_P, raw_EP = ctx.saved_tensors
-        inner_P = (grads[0] * raw_EP).sum(0).mul_(scale_P.pow(3)).div_(x_PF.shape[1])
-        grad_EP = grads[0] * scale_P
-        grad_x = (grad_EP.T.contiguous() @ phi_EF).addcmul_(x_PF, inner_P[:, None], value=-1)
-        return grad_x, grad_EP @ x_PF
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        grad_EP, grad_x = grads
+        if grad_EP is None:
+            return grad_x, None
+        x, phi_EF, scale_P, raw_EP = ctx.saved_tensors
+        x_PF = x.flatten(1)
+        inner_P = (grad_EP * raw_EP).sum(0).mul_(scale_P.pow(3)).div_(x_PF.shape[1])
+        grad_EP = grad_EP * scale_P
+        grad_PE = grad_EP.T.contiguous()
+        grad_PF = grad_PE @ phi_EF if grad_x is None else grad_x.flatten(1).addmm_(grad_PE, phi_EF)
+        return grad_PF.addcmul_(x_PF, inner_P[:, None], value=-1).view_as(x), grad_EP @ x_PF
 
 
-class _Write(torch.autograd.Function):
-    """carry + post (outer) y: [P, S, D]. By hand, for the gradient needs no product of the streams' size."""
+class _Weighted(torch.autograd.Function):
+    """The sum of the streams by weight, [P, D], and the streams."""
 
     @staticmethod
-    def forward(ctx: Any, carry_PSD: Tensor, post_PS: Tensor, y_PD: Tensor) -> Tensor:
-        ctx.save_for_backward(post_PS, y_PD)
-        return torch.addcmul(carry_PSD, post_PS[:, :, None], y_PD[:, None])
+    def forward(ctx: Any, weights_PS: Tensor, streams_PSD: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(weights_PS, streams_PSD)
+        ctx.set_materialize_grads(False)
+        return _weighted(weights_PS, streams_PSD), streams_PSD
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        grad_PD, grad_PSD = grads
+        if grad_PD is None:
+            return None, grad_PSD
+        weights_PS, streams_PSD = ctx.saved_tensors
+        grad_weights = _inner(streams_PSD, grad_PD)
+        if grad_PSD is None:
+            return grad_weights, weights_PS[:, :, None] * grad_PD[:, None]
+        return grad_weights, grad_PSD.addcmul_(weights_PS[:, :, None], grad_PD[:, None])
+
+
+class _Streams(torch.autograd.Function):
+    """weights @ (past, y): [P, S, D], of what was before, one vector or S streams, and of what a sublayer adds.
+
+    By hand, for neither direction needs (past, y) as one tensor, nor a product of the streams' size.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weights_PSK: Tensor, past: Tensor, y_PD: Tensor) -> Tensor:
+        ctx.save_for_backward(weights_PSK, past, y_PD)
+        old, new = weights_PSK[..., :-1], weights_PSK[..., -1:]
+        streams = torch.bmm(old, past) if past.dim() == 3 else old * past[:, None]
+        return streams.addcmul_(new, y_PD[:, None])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        post_PS, y_PD = ctx.saved_tensors
-        streams_SPD = grads[0].unbind(1)
-        grad_y = streams_SPD[0] * post_PS[:, :1]
-        for stream in range(1, len(streams_SPD)):
-            grad_y.addcmul_(streams_SPD[stream], post_PS[:, stream, None])
-        return grads[0], torch.bmm(grads[0], y_PD[:, :, None])[..., 0], grad_y
+        (grad_PSD,) = grads
+        weights_PSK, past, y_PD = ctx.saved_tensors
+        old, new = weights_PSK[..., :-1], weights_PSK[..., -1]
+        several = past.dim() == 3
+        grad_past = torch.bmm(old.transpose(1, 2), grad_PSD) if several else _weighted(old[..., 0], grad_PSD)
+        grad_old = torch.bmm(grad_PSD, past.transpose(1, 2)) if several else _inner(grad_PSD, past)[..., None]
+        grad_weights = torch.cat((grad_old, _inner(grad_PSD, y_PD)[..., None]), 2)
+        return grad_weights, grad_past, _weighted(new, grad_PSD)
+
+
+def _inner(streams_PSD: Tensor, y_PD: Tensor) -> Tensor:
+    """Inner products of each stream with y: [P, S]."""
+    return torch.bmm(y_PD[:, None], streams_PSD.transpose(1, 2)).squeeze(1)
+
+
+def _weighted(weights_PS: Tensor, streams_PSD: Tensor) -> Tensor:
+    """The sum of the streams by weight, [P, D]: stream by stream, for a product with one row is slower."""
+    streams_SPD = streams_PSD.unbind(1)
+    total = streams_SPD[0] * weights_PS[:, :1]
+    for stream in range(1, len(streams_SPD)):
+        total.addcmul_(streams_SPD[stream], weights_PS[:, stream, None])
+    return total
 
 
 class Mixing(nn.Module):
@@ -108,21 +161,21 @@ class Mixing(nn.Module):
             else:
                 res.fill_(OFF_IDENTITY)[0] = 0.0
 
-    def forward(self, state_PSD: Tensor) -> tuple[Tensor, Tensor]:
-        """Coefficients for a state.
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Coefficients for S streams, [P, S, D], or for S copies of one, [P, D].
 
         Returns:
-            weights [P, 1 + S, S], float32: row 0 is H_pre, the others are H_res; and H_post, [P, S].
+            H_pre, [P, S], H_res, [P, S, S], and H_post, [P, S], float32 at least; and x, to go on with.
         """
         # In float32 under mixed precision too: Sinkhorn's sums and the gates need it.
-        with torch.autocast(state_PSD.device.type, enabled=False):
-            x_PF = state_PSD.flatten(1).to(self.phi.dtype)
-            raw_EP = _NormalisedProjection.apply(x_PF, self.phi)  # type: ignore[no-untyped-call]
+        with torch.autocast(x.device.type, enabled=False):
+            # The norm of S copies is that of one, and each meets its own share of phi.
+            phi = self.phi.view(len(self.phi), self.streams, -1).sum(1) if x.dim() == 2 else self.phi
+            raw_EP, x = _Projected.apply(x.to(phi.dtype), phi)  # type: ignore[no-untyped-call]
             gates_E = self.gates.repeat_interleave(torch.tensor(self.sizes, device=self.gates.device))
             make = {"hc": self._unconstrained, "mhc": self._manifold, "mhc_lite": self._permutations}[self.mixture]
-            pre_SP, post_SP, res_MP = make(raw_EP, gates_E[:, None])
-            weights_PM = torch.cat((pre_SP, res_MP)).T.contiguous()
-            return weights_PM.view(-1, 1 + self.streams, self.streams), post_SP.T.contiguous()
+            pre_PS, post_PS, res_PM = (part.T.contiguous() for part in make(raw_EP, gates_E[:, None]))
+            return pre_PS, res_PM.view(-1, self.streams, self.streams), post_PS, x
 
     def _unconstrained(self, raw_EP: Tensor, gates: Tensor) -> tuple[Tensor, ...]:
         """HC, eq. 6 to 8: start + gate * tanh(projection)."""
@@ -147,6 +200,11 @@ class Mixing(nn.Module):
 class HyperConnection(nn.Module):
     """x <- H_res x + H_post^T F(H_pre x), for S streams; they open as S copies and close as their mean.
 
+    Streams are made when a sublayer reads them, and only then. A state is `(x,)`, S streams [P, S, D] or one vector
+    [P, D] of which each stream is a copy; or a write that nobody has read yet, `(weights, past, y)`, whose streams are
+    weights @ (past, y). So the first sublayer reads the copies without making them, and the streams after the last are
+    never made, for their mean is a sum by the mean weights.
+
     `sublayer` counts attention and feed-forward of every block; every sublayer has coefficients of its own.
     """
 
@@ -155,27 +213,42 @@ class HyperConnection(nn.Module):
         self.streams = streams
         self.mixing = Mixing(hidden_units, streams, mixture, iterations, sublayer)
 
-    def open(self, x_PD: Tensor) -> Tensor:
-        """S copies: [P, S, D]."""
-        return x_PD[:, None].expand(-1, self.streams, -1).contiguous()
+    def open(self, x_PD: Tensor) -> State:
+        """S copies."""
+        return (x_PD,)
 
-    def read(self, state: Tensor) -> tuple[Tensor, Carry]:
-        """H_pre x, [P, D]; H_res x, [P, S, D], and H_post, [P, S], are carried."""
-        weights_PQS, post_PS = self.mixing(state)
-        # The streams stay float32 under mixed precision, as the sum x + F(x) does.
-        with torch.autocast(state.device.type, enabled=False):
-            mixed_PQD = torch.bmm(weights_PQS, state.to(weights_PQS.dtype))
-        x_PQD, carry_PSD = torch.split(mixed_PQD, [1, self.streams], 1)
-        # Contiguous, for what comes next makes several passes over it.
-        return x_PQD[:, 0].contiguous(), (carry_PSD, post_PS)
+    def look(self, state: State) -> Tensor:
+        """The streams: [P, S, D]."""
+        x = self._made(state)
+        return x[:, None].expand(-1, self.streams, -1) if x.dim() == 2 else x
 
-    def write(self, carry: Carry, y_PD: Tensor, replaces: Tensor | None = None) -> Tensor:
+    def read(self, state: State) -> tuple[Tensor, State]:
+        """H_pre x, [P, D]; what is carried are H_res, H_post and x."""
+        pre_PS, res_PSS, post_PS, x = self.mixing(self._made(state))
+        if x.dim() == 2:
+            return x * pre_PS.sum(1, keepdim=True), (res_PSS.sum(2, keepdim=True), post_PS, x)
+        x_PD, x = _Weighted.apply(pre_PS, x)  # type: ignore[no-untyped-call]
+        return x_PD, (res_PSS, post_PS, x)
+
+    def write(self, carry: State, y_PD: Tensor, replaces: Tensor | None = None) -> State:
         """Each stream gets its share of what the sublayer adds."""
-        carry_PSD, post_PS = carry
-        added_PD = (y_PD if replaces is None else y_PD - replaces).to(carry_PSD.dtype)
-        state: Tensor = _Write.apply(carry_PSD, post_PS, added_PD)  # type: ignore[no-untyped-call]
-        return state
+        res_PSK, post_PS, past = carry
+        added_PD = (y_PD if replaces is None else y_PD - replaces).to(past.dtype)
+        return torch.cat((res_PSK, post_PS[:, :, None]), 2), past, added_PD
 
-    def close(self, state: Tensor) -> Tensor:
+    def close(self, state: State) -> Tensor:
         """The mean of the streams."""
-        return state.mean(1)
+        if len(state) == 1:
+            return state[0] if state[0].dim() == 2 else state[0].mean(1)
+        weights_PSK, past, y_PD = state
+        old_PK, new_P1 = weights_PSK.mean(1).tensor_split([-1], 1)
+        kept_PD = old_PK * past if past.dim() == 2 else _Weighted.apply(old_PK, past)[0]  # type: ignore[no-untyped-call]
+        return torch.addcmul(kept_PD, new_P1, y_PD)
+
+    @staticmethod
+    def _made(state: State) -> Tensor:
+        """The streams, or the one vector of which they are copies."""
+        # The streams stay float32 under mixed precision, as the sum x + F(x) does.
+        with torch.autocast(state[0].device.type, enabled=False):
+            x: Tensor = state[0] if len(state) == 1 else _Streams.apply(*state)  # type: ignore[no-untyped-call]
+        return x

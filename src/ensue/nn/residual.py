@@ -7,26 +7,30 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-Carry = tuple[Tensor, ...]
+State = tuple[Tensor, ...]
 ResidualName = Literal["plain", "hc", "mhc", "mhc_lite", "gated"]
 
 
 class Residual(Protocol):
     """Open the stream once, read and write at every sublayer, close once. Law: close(open(x)) == x.
 
-    A carry is a tuple of tensors that all have the events in their first dimension, so that rows can be chosen
-    from it without knowing what it is.
+    A state, and what is carried past a sublayer, is a tuple of tensors that all have the events in their first
+    dimension, so that rows can be chosen from it without knowing what it is.
     """
 
-    def open(self, x_PD: Tensor) -> Tensor:
+    def open(self, x_PD: Tensor) -> State:
         """The stream state that starts as the events `x_PD`."""
         ...
 
-    def read(self, state: Tensor) -> tuple[Tensor, Carry]:
+    def look(self, state: State) -> Tensor:
+        """The stream, [P, D], or the streams, [P, S, D], as they are."""
+        ...
+
+    def read(self, state: State) -> tuple[Tensor, State]:
         """What the sublayer sees, [P, D], and what must be carried past it."""
         ...
 
-    def write(self, carry: Carry, y_PD: Tensor, replaces: Tensor | None = None) -> Tensor:
+    def write(self, carry: State, y_PD: Tensor, replaces: Tensor | None = None) -> State:
         """The stream after the sublayer.
 
         Args:
@@ -36,7 +40,7 @@ class Residual(Protocol):
         """
         ...
 
-    def close(self, state: Tensor) -> Tensor:
+    def close(self, state: State) -> Tensor:
         """The events, [P, D], at the end of the trunk."""
         ...
 
@@ -44,21 +48,25 @@ class Residual(Protocol):
 class PlainResidual(nn.Module):
     """x + F(x). Source: He et al., CVPR 2016."""
 
-    def open(self, x_PD: Tensor) -> Tensor:
+    def open(self, x_PD: Tensor) -> State:
         """The events themselves."""
-        return x_PD
+        return (x_PD,)
 
-    def read(self, state: Tensor) -> tuple[Tensor, Carry]:
+    def look(self, state: State) -> Tensor:
+        """The events themselves."""
+        return state[0]
+
+    def read(self, state: State) -> tuple[Tensor, State]:
         """The events, and the events to add to."""
-        return state, (state,)
+        return state[0], state
 
-    def write(self, carry: Carry, y_PD: Tensor, replaces: Tensor | None = None) -> Tensor:
+    def write(self, carry: State, y_PD: Tensor, replaces: Tensor | None = None) -> State:
         """Carry plus output; an output that replaces the carry is the sum already."""
-        return carry[0] + y_PD if replaces is None else y_PD
+        return (carry[0] + y_PD if replaces is None else y_PD,)
 
-    def close(self, state: Tensor) -> Tensor:
+    def close(self, state: State) -> Tensor:
         """The events themselves."""
-        return state
+        return state[0]
 
 
 class GatedResidual(PlainResidual):
@@ -71,8 +79,8 @@ class GatedResidual(PlainResidual):
         super().__init__()
         self.gate = nn.Linear(hidden_units, hidden_units)
 
-    def write(self, carry: Carry, y_PD: Tensor, replaces: Tensor | None = None) -> Tensor:
+    def write(self, carry: State, y_PD: Tensor, replaces: Tensor | None = None) -> State:
         """Carry plus the gated share of what the sublayer adds."""
         (x_PD,) = carry
         added_PD = y_PD if replaces is None else y_PD - replaces
-        return torch.addcmul(x_PD, torch.sigmoid(self.gate(x_PD)), added_PD)
+        return (torch.addcmul(x_PD, torch.sigmoid(self.gate(x_PD)), added_PD),)
