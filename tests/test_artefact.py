@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
-from ensue.artefact import HEADER_LIMIT, load_run, read_metrics, read_tensors
+from ensue.artefact import ENTRY_BYTES, ENTRY_LIMIT, HEADER_LIMIT, load_run, read_metrics, read_tensors
 from ensue.data.simulate import ordered_sequences
 from ensue.data.store import SequenceStore
 from ensue.errors import ArtefactError, ConfigError
 from ensue.evaluate import EvaluateConfig
 from ensue.files import MANIFEST, check_files, read_json, read_manifest, sha256, write_json
+from ensue.models import MODELS, build_model, model_config
+from ensue.models.sasrec import SASRecConfig
+from ensue.nn.trunk import ResidualName
 from ensue.recommender import Recommender
 from ensue.train.config import RunConfig
 from ensue.train.folder import ARTEFACT, CARD, CONFIG, LOG, METRICS, MODEL
@@ -294,6 +299,38 @@ def test_a_configuration_that_the_file_cannot_hold_is_refused_unbuilt(
         load_run(folder)
 
 
+def test_a_deep_run_is_loaded(tmp_path: Path) -> None:
+    """Its header is above what was allowed for every model once."""
+    deep = Recommender("sasrec", hidden_units=1, num_blocks=900, maxlen=10, num_epochs=0, device="cpu")
+    deep.fit(ordered_sequences(num_users=20, num_items=20), tmp_path)
+    with (tmp_path / MODEL).open("rb") as handle:
+        assert int.from_bytes(handle.read(8), "little") > HEADER_LIMIT
+    assert load_run(tmp_path).config == deep.config
+
+
+def test_the_header_may_be_as_long_as_the_configuration_needs(tmp_path: Path) -> None:
+    figures = ",".join(["9" * 19] * 4)
+    for name, residual in product(("sasrec", "tisasrec", "sasrec-padded"), get_args(ResidualName)):
+        config = model_config({"name": name, "hidden_units": 4, "num_blocks": 1, "residual": residual})
+        state = {name: torch.zeros_like(tensor) for name, tensor in build_model(config, 5).state_dict().items()}
+        names = [name.replace("blocks.0.", "blocks.99999.") for name in state]
+        longest = max((f'"{name}":{{"dtype":"F32","shape":[],"data_offsets":[]}},{figures}' for name in names), key=len)
+        assert len(longest) <= ENTRY_LIMIT
+    path = tmp_path / MODEL
+    save_file(state, path)
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    most = ENTRY_LIMIT * len(state)
+    assert ENTRY_BYTES * len(state) <= length < most
+    for due in (most, most + 8):  # with spaces, which the format allows
+        head = content[8 : 8 + length].ljust(due)
+        path.write_bytes(due.to_bytes(8, "little") + head + content[8 + length :])
+        if due == most:
+            assert read_tensors(path, state).keys() == state.keys()
+    with pytest.raises(ArtefactError, match=r"a header of [\d,]+ bytes"):
+        read_tensors(path, state)
+
+
 def test_many_tiny_blocks_are_refused_unbuilt(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of width 1 are small on disk; in memory a block's modules are not."""
     folder = made[2]
@@ -301,8 +338,13 @@ def test_many_tiny_blocks_are_refused_unbuilt(made: Made, monkeypatch: pytest.Mo
     config.replace(model=config.model.replace(num_blocks=100_000, hidden_units=1)).write_toml(folder / CONFIG)
     (folder / MODEL).write_bytes(bytes(100_000_000))
     reseal(folder)
-    monkeypatch.setattr("ensue.artefact.build_model", lambda *_: pytest.fail("built"))
-    with pytest.raises(ArtefactError, match="cannot hold the configured model"):
+    entry = MODELS["sasrec"]
+
+    def build(config: SASRecConfig, num_items: int) -> nn.Module:
+        return entry.build(config, num_items) if config.num_blocks <= 2 else pytest.fail("built")
+
+    monkeypatch.setattr("ensue.models.base.MODELS", {"sasrec": type(entry)(entry.config, build)})
+    with pytest.raises(ConfigError, match=r"1,200,004 tensors, more than .* lower num_blocks \(got 100000\)"):
         load_run(folder)
 
 

@@ -12,6 +12,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from ensue.config import Config
 from ensue.errors import ConfigError
+from ensue.evaluate import EvaluateConfig
+from ensue.models.sasrec import SASRecConfig
 from ensue.train.config import RunConfig, TrainConfig
 
 
@@ -85,6 +87,34 @@ def test_the_validation_metric_is_checked_at_once_and_kept_as_written() -> None:
     assert TrainConfig.parse({"validation_metric": "NDCG@10"}).validation_metric == "NDCG@10"
     with pytest.raises(ConfigError, match=r"higher for a better model"):
         TrainConfig.parse({"validation_metric": "rank"})
+
+
+@pytest.mark.parametrize(
+    ("make", "values"),
+    [
+        (EvaluateConfig, {"k": 3}),
+        (SASRecConfig, {"hidden_units": -1}),
+        (SASRecConfig, {"hidden_units": 50, "num_heads": 3}),
+        (RunConfig, {"model": {"name": "sasrec", "num_heads": 3}, "train": {"lrr": 1}}),
+        (Settings, {"optimiser": {"lr": -1}, "zzz": 1}),
+    ],
+)
+def test_a_configuration_made_directly_says_what_parsing_says(make: type[Config], values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as parsed:
+        make.parse(values)
+    with pytest.raises(ConfigError) as made:
+        make(**values)
+    assert str(made.value) == str(parsed.value)
+    assert made.value.__suppress_context__
+
+
+def test_a_section_given_directly_is_told_with_its_place() -> None:
+    class Outer(Config):
+        inner: Settings = Settings()
+
+    with pytest.raises(ConfigError) as caught:
+        Outer(inner={"dropout_rate": 2})
+    assert str(caught.value) == "setting 'inner.dropout_rate': input should be less than 1 (got 2)"
 
 
 def test_every_wrong_setting_is_reported_at_once_with_the_place() -> None:

@@ -58,9 +58,11 @@ from ensue.train.folder import (
 )
 from ensue.train.log import read_log
 
+# The least and the most that the header says of a tensor: {"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}, and
+# a name of 100 letters with a shape and offsets of the largest numbers.
+ENTRY_BYTES, ENTRY_LIMIT = 48, 256
+# The header's bytes for a model whose tensors the configuration does not tell: one that counts, of few.
 HEADER_LIMIT = 1 << 20
-# The least that the header says of a tensor: {"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}
-ENTRY_BYTES = 48
 # What the models of this release are made of.
 KINDS = (torch.float32, torch.float64, torch.int32, torch.int64)
 # Seconds that an evaluation waits for another one that is being added.
@@ -148,7 +150,7 @@ def load_run(folder: str | Path) -> Run:
 
     Raises:
         ArtefactError: a file is missing, altered, truncated or foreign, or does not fit the configuration.
-        ConfigError: the model needs more memory than there is.
+        ConfigError: the model needs more memory than there is, or has too many tensors.
     """
     folder = Path(folder)
     about = read_manifest(folder, KIND, SCHEMA_VERSION)
@@ -166,7 +168,7 @@ def load_run(folder: str | Path) -> Run:
 def _read_model(path: Path, config: RunConfig, num_items: int) -> nn.Module:
     size, there = model_size(config.model, num_items), path.stat().st_size
     entries = size.tensors * ENTRY_BYTES
-    if size.state_bytes + entries > there or entries > HEADER_LIMIT:
+    if size.state_bytes + entries > there:
         raise ArtefactError(
             f"{path}: its {there:,} bytes cannot hold the configured model: {size.tensors:,} tensors of "
             f"{size.state_bytes:,} bytes in all"
@@ -192,7 +194,8 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor] | None) -> dict[str,
     """
     with path.open("rb") as handle:
         header = int.from_bytes(handle.read(8), "little")
-    if not 2 <= header <= min(HEADER_LIMIT, path.stat().st_size - 8):
+    most = HEADER_LIMIT if expected is None else ENTRY_LIMIT * len(expected)
+    if not 2 <= header <= min(most, path.stat().st_size - 8):
         raise ArtefactError(f"{path}: a header of {header:,} bytes; not a model of this release, or truncated")
     try:
         tensors = load_file(path)
@@ -372,6 +375,7 @@ def _seal(folder: Path, run: Run) -> None:
 
 def _card(run: Run, results: dict[str, Any], log: list[dict[str, Any]]) -> str:
     """The model card, Markdown."""
+    starts = [f"`{record['started from']}`, SHA-256 `{record['sha256']}`" for record in log if "started from" in record]
     lines = [
         f"# {run.config.model.name}",
         "",
@@ -380,6 +384,7 @@ def _card(run: Run, results: dict[str, Any], log: list[dict[str, Any]]) -> str:
         f"- Data: fingerprint `{run.fingerprint}`",
         f"- Split: {run.config.split.split}; states chosen by validation {run.config.validation_label}",
         f"- Epochs trained: {sum('epoch' in record for record in log)}",
+        *(f"- Training started from the weights of {start}" for start in starts),
         "",
         "## Results",
         "",

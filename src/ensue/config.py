@@ -18,6 +18,21 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
+    def __init__(self, /, **values: Any) -> None:
+        """Check `values` as `parse` does.
+
+        Raises:
+            ConfigError: as `parse`.
+        """
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(_explain(type(self), error, "")) from None
+
+    # Pydantic calls a constructor of one's own for nested settings too, and its errors would not say where; not so
+    # one marked as its own is.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
     @classmethod
     def parse(cls, values: dict[str, Any], where: str = "") -> Self:
         """Check `values` against this configuration.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
@@ -20,6 +21,7 @@ from ensue.cli import main as ensue
 from ensue.errors import DataError
 from ensue.recommender import Recommender
 from ensue.train.distributed import World
+from ensue.train.log import read_log
 from ensue.train.loop import Trainer
 
 from .conftest import HEADS, MAXLEN, D, Save, sasrec_state, tisasrec_state
@@ -171,6 +173,36 @@ def test_training_starts_from_a_pth_file(at: Path, save: Save, capsys: pytest.Ca
     )
     assert [line.split(",")[0] for line in told if LINE.fullmatch(line)] == ["epoch:4", "epoch:5"]
     assert Recommender.load(at / "plain_x").recommend([1, 2], k=1).ids
+
+
+def test_a_run_names_the_weights_that_it_started_from(at: Path, save: Save, capsys: pytest.CaptureFixture[str]) -> None:
+    path = save(sasrec_state(False), "SASRec.epoch=3.head=2.pth")
+    started = hashlib.sha256(path.read_bytes()).hexdigest()
+    line = ["--dataset=plain", "--train_dir=x", "--device=cpu", "--num_epochs=4", f"--state_dict_path={path}"]
+    lines_of(capsys, *line)
+    told = f"- Training started from the weights of `{path.name}`, SHA-256 `{started}`"
+    for _ in range(2):
+        records = read_log(at / "plain_x" / "log.jsonl")
+        assert records[0] == {"started from": path.name, "sha256": started, "seconds": 0.0}
+        assert [record.get("epoch") for record in records] == [None, 4]
+        card = (at / "plain_x" / "card.md").read_text().splitlines()
+        assert told in card
+        assert "- Epochs trained: 1" in card
+        # The same line goes on from the checkpoint, whatever the file has become.
+        save({name: 2 * tensor for name, tensor in sasrec_state(False).items()}, path.name)
+        assert hashlib.sha256(path.read_bytes()).hexdigest() != started
+        lines_of(capsys, *line)
+    assert ensue(["evaluate", "plain_x"]) == 0
+    assert told in (at / "plain_x" / "card.md").read_text().splitlines()
+
+
+def test_a_run_names_the_run_that_it_started_from(at: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["--dataset=plain", "--device=cpu", *SMALL[:-2], "--num_epochs=1"]
+    lines_of(capsys, *line, "--train_dir=x")
+    assert "started from" not in (at / "plain_x" / "log.jsonl").read_text() + (at / "plain_x" / "card.md").read_text()
+    lines_of(capsys, *line, "--train_dir=y", "--state_dict_path=plain_x")
+    weights = hashlib.sha256((at / "plain_x" / "model.safetensors").read_bytes()).hexdigest()
+    assert f"`plain_x/model.safetensors`, SHA-256 `{weights}`" in (at / "plain_y" / "card.md").read_text()
 
 
 def test_a_wrong_normalisation_is_doubted(at: Path, save: Save, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from ensue import __version__
+from ensue import __version__, read
 from ensue.cli import main
 from ensue.cli.live import TrainingState
 from ensue.data.moments import day
@@ -61,6 +61,28 @@ def test_prepare_takes_columns_filters_and_formats(ensue: Run, tmp_path: Path) -
     found = ensue("prepare", tmp_path / "log.txt", "--out", tmp_path / "store", *words).json
     assert (found["users"], found["interactions"]) == (1, 2)
     assert found["dropped"] == {"repeated item of a user": 1, "user with fewer than 2 events": 1}
+
+
+def test_prepare_reads_quotes_as_plain_characters(ensue: Run, tmp_path: Path) -> None:
+    log, store = tmp_path / "queries.tsv", tmp_path / "store"
+    log.write_text("user\titem\ttitle\n" + "".join(f'{n % 2}\t{n}\t{n}" nail\n' for n in range(3)))
+    for words in (("prepare", log, "--out", store), ("train", log, "--out", tmp_path / "run")):
+        wrong = ensue(*words)
+        assert (wrong.status, wrong.out, wrong.err.count("\n")) == (1, "", 1)
+        assert "line 2 opens a quote and does not close it: of a log, --no-quotes (quotes=False) reads" in wrong.err
+    assert f"prepare it first: ensue prepare {log} --no-quotes --out STORE" in wrong.err
+    found = ensue("prepare", log, "--no-quotes", "--out", store, "--json").json
+    assert (found["rows_in"], found["interactions"], found["dropped"]) == (3, 3, {})
+    assert read(log, quotes=False).num_events == 3
+
+
+def test_prepare_refuses_a_minimum_without_a_filter(ensue: Run, tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user,item\na,1\na,2\nb,1\n")
+    words = ("prepare", tmp_path / "log.csv", "--out", tmp_path / "store", "--filter", "none")
+    wrong = ensue(*words, "--min-user-events", 2)
+    assert (wrong.status, wrong.out) == (2, "")
+    assert "min_user_events 2 and filter 'none', which leaves nothing out, contradict each other" in wrong.err
+    assert ensue(*words, "--json").json["interactions"] == 3
 
 
 def test_prepare_knows_datasets(ensue: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

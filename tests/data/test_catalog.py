@@ -133,7 +133,12 @@ def test_changes_reach_the_files_of_the_publisher(empty):
     put(empty / "amazon-beauty", "ratings_Beauty.csv", b"A1,a,4.0,1369699200\nA1,b,2.0,1369699200\n")
     with pytest.raises(DataError, match="fewer than 5 events"):
         load_dataset("amazon-beauty")
-    assert load_dataset("amazon-beauty", changes={"filter": "none"}).num_events == 2
+    store = load_dataset("amazon-beauty", changes={"filter": "none"})
+    assert store.num_events == 2
+    # What is recorded is what was done.
+    assert {store.made["config"][name] for name in ("min_user_events", "min_item_events")} == {1}
+    with pytest.raises(ConfigError, match="min_user_events 3 and filter 'none'"):
+        load_dataset("amazon-beauty", changes={"filter": "none", "min_user_events": 3})
 
 
 def test_download_is_checked_and_remembered(tmp_path):

@@ -106,6 +106,68 @@ def test_an_unclosed_quote_is_an_error_that_names_its_line(write, text):
         read_interactions(write(text))
 
 
+QUERIES = [
+    ['5" nail', "plain"],
+    ['5" nail', "a", "b", '6" nail', "c"],
+    ['"nail', "plain"],
+    ['"foo" bar', "plain"],
+    ['"x" y "z', "plain"],
+]
+
+
+@pytest.mark.parametrize("texts", QUERIES)
+def test_stray_quotes_are_plain_characters_on_request(write, texts):
+    rows = [(f"u{number}", f"i{number}", str(number), text) for number, text in enumerate(texts)]
+    path = write("user\titem\ttime\ttitle\n" + "".join("\t".join(row) + "\n" for row in rows), "queries.tsv")
+    with pytest.raises(UnclearLogError, match=r"quotes?\b.*--no-quotes \(quotes=False\)") as caught:
+        read_interactions(path, Columns(features=("title",)))
+    assert caught.value.flags == "--no-quotes"
+    log = balanced(read_interactions(path, Columns(features=("title",), quotes=False)))
+    assert log.frame.select("user", "item", "title").rows() == [(user, item, text) for user, item, _, text in rows]
+    assert (log.rows_in, log.dropped) == (len(rows), {})
+
+
+@given(
+    rows=st.lists(st.tuples(st.text('ab" ', max_size=4), st.text('ab",', max_size=4)), min_size=1, max_size=8),
+    header=st.booleans(),
+)
+def test_rows_add_up_however_many_quotes_are_plain_characters(tmp_path_factory, rows, header):
+    path = tmp_path_factory.getbasetemp() / "quotes.tsv"
+    lines = [f"{user}\t{item}\t{number}" for number, (user, item) in enumerate(rows)]
+    path.write_text("\n".join(["user\titem\ttime"] * header + lines) + "\n")
+    told = Columns(quotes=False, header=header, time=None if header else "3")
+    log = balanced(read_interactions(path, told))
+    assert log.rows_in == len(rows)
+    assert log.frame.select("user", "item").rows() == [row for row in rows if all(row)]
+
+
+def test_a_quote_in_the_first_line(write):
+    text = 'user\titem\t12" vinyl\na\tb\t1\nc\td\t2\n'
+    with pytest.raises(UnclearLogError, match=r"line 1 opens a quote .*--no-quotes"):
+        read_interactions(write(text, "log.tsv"))
+    log = read_interactions(write(text, "log.tsv"), Columns(quotes=False, time='12" vinyl', time_unit="s"))
+    assert ids(balanced(log)) == ["a", "c"]
+    with pytest.raises(UnclearLogError, match=r"line 1 opens a quote .*--no-quotes"):
+        read_interactions(write('a\t"b\t1\t2\nc\td\t3\t4\n', "log.tsv"))
+    log = read_interactions(write('a\t"b\t1\t2\nc\td\t3\t4\n', "log.tsv"), Columns(quotes=False))
+    assert ids(balanced(log), "item") == ['"b', "d"]
+
+
+def test_fields_of_several_lines_need_quotes():
+    with pytest.raises(ConfigError, match="multiline needs quotes"):
+        Columns(multiline=True, quotes=False)
+
+
+def test_a_broken_file_without_quotes_is_told_without_them(write):
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        read_interactions(write("user,item\na,b\nc,d,e,f\n"))
+    assert "quote" not in str(caught.value)
+    assert not isinstance(caught.value, UnclearLogError)
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        read_interactions(write('user,item\na,b"\nc,d,e,f\n'), Columns(quotes=False))
+    assert "--no-quotes" not in str(caught.value)
+
+
 def test_fields_over_several_lines_are_allowed_on_request(write):
     path = write('user,item,text\na,b,"one\ntwo"\nc,d,x\n')
     assert ids(balanced(read_interactions(path, Columns(multiline=True)))) == ["a", "c"]

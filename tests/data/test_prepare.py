@@ -16,14 +16,15 @@ from ensue.errors import ArtefactError, ConfigError, DataError
 RATINGS = st.sampled_from([None, 1.0, 3.0, 5.0])
 ROWS = st.tuples(st.sampled_from("abcd"), st.integers(1, 5), st.integers(0, 6), RATINGS)
 LOGS = st.lists(ROWS, min_size=1, max_size=40)
-CONFIGS = st.builds(
-    PrepareConfig,
-    min_user_events=st.integers(1, 4),
-    min_item_events=st.integers(1, 4),
-    filter=st.sampled_from(["single", "core", "none"]),
-    duplicates=st.sampled_from(["keep", "first", "last"]),
-    exact_duplicates=st.sampled_from(["keep", "drop"]),
-    min_rating=st.sampled_from([None, 2.0]),
+MINIMA = {"min_user_events": st.integers(1, 4), "min_item_events": st.integers(1, 4)}
+OTHERS = {
+    "duplicates": st.sampled_from(["keep", "first", "last"]),
+    "exact_duplicates": st.sampled_from(["keep", "drop"]),
+    "min_rating": st.sampled_from([None, 2.0]),
+}
+CONFIGS = st.one_of(
+    st.builds(PrepareConfig, filter=st.sampled_from(["single", "core"]), **MINIMA, **OTHERS),
+    st.builds(PrepareConfig, filter=st.just("none"), **OTHERS),
 )
 
 
@@ -104,6 +105,13 @@ def test_ties_keep_the_file_order(pairs):
         assert items == [item for other, item in pairs if other == user]
     tied = sum(count for count in store.lengths if count > 1)
     assert report.tie_share == pytest.approx(tied / len(pairs))
+
+
+@pytest.mark.parametrize("name", ["min_user_events", "min_item_events"])
+def test_a_minimum_without_a_filter_is_a_contradiction(name):
+    with pytest.raises(ConfigError, match=rf"^{name} 2 and filter 'none', .* contradict each other$"):
+        PrepareConfig(filter="none", **{name: 2})
+    assert PrepareConfig(filter="none", **{name: 1}) == PrepareConfig(filter="none")
 
 
 def test_single_counts_once_on_the_unfiltered_log():

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from itertools import product
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -16,7 +17,7 @@ from torch import nn
 from ensue.errors import ConfigError
 from ensue.models import MODELS, build_model, model_config
 from ensue.models.base import model_size
-from ensue.models.size import LOADING, TRAINING, memory
+from ensue.models.size import LOADING, TENSOR_LIMIT, TRAINING, memory
 from ensue.nn.block import Norm
 from ensue.nn.embedding import Positions
 from ensue.nn.relations import Buckets, Relation
@@ -125,6 +126,76 @@ def test_a_limit_on_the_process_counts() -> None:
     here = memory()
     assert here is not None
     assert int(done.stdout) == min(here, 1 << 33)
+
+
+GROUPS = "9:name=systemd:/\n4:cpu,memory:/outer/inner\n0::/a/b\n"
+UNLIMITED = "9223372036854771712"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of Linux")
+@pytest.mark.parametrize(
+    ("files", "least"),
+    [
+        ({}, None),
+        ({"memory.max": "max", "a/memory.max": "max\n"}, None),
+        ({"memory/memory.limit_in_bytes": UNLIMITED}, None),
+        # A container's own group, which it finds at the root.
+        ({"memory.max": "4096\n"}, 4096),
+        ({"memory/memory.limit_in_bytes": "8192\n"}, 8192),
+        # The least of a group and those above it.
+        ({"a/b/memory.max": "300", "a/memory.max": "200", "memory.max": "max"}, 200),
+        ({"memory/outer/inner/memory.limit_in_bytes": "100", "memory/outer/memory.limit_in_bytes": "200"}, 100),
+        ({"memory/memory.limit_in_bytes": UNLIMITED, "a/memory.max": "70"}, 70),
+        # Groups of others.
+        ({"other/memory.max": "1", "memory/a/b/memory.limit_in_bytes": "1", "outer/memory.max": "1"}, None),
+    ],
+)
+def test_limits_of_containers_count(
+    files: dict[str, str], least: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ensue.models.size.OWN_CGROUPS", tmp_path / "nowhere")
+    here = memory()
+    assert here is not None
+    (tmp_path / "own").write_text(GROUPS)
+    for name, text in files.items():
+        path = tmp_path / "groups" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setattr("ensue.models.size.OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr("ensue.models.size.CGROUPS", tmp_path / "groups")
+    assert memory() == (here if least is None else least)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of Linux")
+def test_a_model_beyond_the_containers_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own").write_text("0::/\n")
+    (tmp_path / "memory.max").write_text(str(1 << 20))
+    monkeypatch.setattr("ensue.models.size.OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr("ensue.models.size.CGROUPS", tmp_path)
+    with pytest.raises(ConfigError, match=r"more than the 0\.0 GiB that are here: lower maxlen"):
+        build_model(model_config({"name": "sasrec", "maxlen": 10_000}), 10)
+
+
+def test_a_thousand_blocks_have_few_enough_tensors_whatever_their_kind() -> None:
+    for name, residual in product(("sasrec", "tisasrec"), get_args(ResidualName)):
+        config = model_config({"name": name, "hidden_units": 4, "residual": residual, "num_blocks": 1000})
+        assert model_size(config, 5).tensors < TENSOR_LIMIT
+
+
+def test_too_many_tensors_for_a_runs_file_are_refused_unbuilt(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry, built = MODELS["sasrec"], []
+
+    def build(config: Any, num_items: int) -> nn.Module:
+        built.append(config.num_blocks)
+        return entry.build(config, num_items)
+
+    monkeypatch.setattr("ensue.models.base.MODELS", {"sasrec": type(entry)(entry.config, build)})
+    with pytest.raises(
+        ConfigError,
+        match=r"has 120,004 tensors, more than the 32,768 that a run's file may have: lower num_blocks \(got 10000\)",
+    ):
+        build_model(model_config({"name": "sasrec", "hidden_units": 1, "num_blocks": 10_000}), 5)
+    assert sorted(set(built)) == [1, 2]
 
 
 def test_measuring_loads_nothing_more_of_torch() -> None:

@@ -198,6 +198,8 @@ class ClassicTrainer(Trainer):
         if start is not None:
             self.model.load_state_dict(start.model.state_dict())
             self.progress.epoch = min(start.epoch, config.train.num_epochs)
+            # Part of the checkpoints, so that a run that goes on names the weights that it began with.
+            self.progress.records = [start.record()]
 
     def _validate(self, record: dict[str, Any]) -> Standings | None:
         standings = super()._validate(record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -15,8 +16,10 @@ from ensue.classic.settings import check_model
 from ensue.data.split import Split, SplitConfig, make_split
 from ensue.data.store import SequenceStore
 from ensue.errors import DataError
+from ensue.files import sha256
 from ensue.models import ModelConfig
 from ensue.nn.block import Norm
+from ensue.train.folder import MODEL
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Start:
         model: the model.
         config: its settings.
         origin: where it is from, for people.
+        file: the file that its weights are in.
         epoch: epochs it was trained for, where the file's name says so; else 0.
         norm_assumed: the file does not say its normalisation, and neither did the user.
         split: of the config's run; None for files, whose split is leave-one-out.
@@ -36,10 +40,17 @@ class Start:
     model: nn.Module
     config: ModelConfig
     origin: str
+    file: Path
     epoch: int = 0
     norm_assumed: bool = False
     split: SplitConfig | None = None
     own_times: bool = False
+
+    def record(self) -> dict[str, Any]:
+        """The line of a run's log that says which weights its training started from; like others it has seconds."""
+        folder = self.file.resolve().parent.name
+        name = f"{folder}/{MODEL}" if self.file.name == MODEL else self.file.name
+        return {"started from": name, "sha256": sha256(self.file), "seconds": 0.0}
 
 
 def open_start(arguments: Arguments, path: Path, store: SequenceStore) -> Start:
@@ -57,13 +68,13 @@ def open_start(arguments: Arguments, path: Path, store: SequenceStore) -> Start:
         if run.item_ids != store.item_ids:
             raise DataError(f"{path}: was trained on {len(run.item_ids):,} items, which are not the data's")
         check_model(arguments, run.config.model)
-        return Start(run.model, run.config.model, f"run {path}", split=run.config.split)
+        return Start(run.model, run.config.model, f"run {path}", path / MODEL, split=run.config.split)
     found = read_pth(path, _options(arguments), store.item_ids)
     check_model(arguments, found.config)
     own_times = found.config.name == "tisasrec-padded" and arguments.inference_only
     if own_times and store.times is None:
         raise DataError(f"{path}: is a TiSASRec, which needs timestamps, and the data has none")
-    return Start(found.model, found.config, found.origin, found.epoch, found.norm_assumed, own_times=own_times)
+    return Start(found.model, found.config, found.origin, path, found.epoch, found.norm_assumed, own_times=own_times)
 
 
 def split_for(start: Start, store: SequenceStore) -> Split:

@@ -163,7 +163,7 @@ def load_dataset(
     changes = changes or {}
     if local is not None and (local / name / _LOG).is_file():
         own = local / name / _LOG
-        chosen = (_AS_IS if dataset is None else SASREC).replace(**changes)
+        chosen = _changed(_AS_IS if dataset is None else SASREC, changes)
         return prepare(own, out, _own_columns(own), chosen, _described(local / name), overwrite, progress)[0]
     if dataset is None:
         raise ConfigError(f"unknown dataset {name!r}: {nearest(name, [*DATASETS, *local_names()])}")
@@ -173,7 +173,14 @@ def load_dataset(
     with tempfile.TemporaryDirectory(prefix="ensue-") as scratch:
         log, items = _publisher_files(dataset, Path(scratch), download_progress)
         columns = dataset.columns if dataset.read_log is None else None
-        return prepare(log, out, columns, SASREC.replace(**changes), items, overwrite, progress)[0]
+        return prepare(log, out, columns, _changed(SASREC, changes), items, overwrite, progress)[0]
+
+
+def _changed(own: PrepareConfig, changes: Mapping[str, Any]) -> PrepareConfig:
+    """A dataset's own preparation with some settings changed; without a filter, without its own minima too."""
+    if changes.get("filter") == "none":
+        own = own.replace(min_user_events=1, min_item_events=1)
+    return own.replace(**changes)
 
 
 def data_folder() -> Path | None:

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import polars as pl
+from pydantic import model_validator
 
 from ensue.config import Config
 from ensue.data.moments import TimeUnit, to_microseconds
@@ -57,6 +59,7 @@ class Columns(Config):
             files, and not so in space- and `::`-separated ones (one that looks so is refused until it is said).
         time_unit: unit of times that are numbers: "s", "ms", "us", "ns"; "auto" goes by their size.
         multiline: allow quoted CSV fields that run over several lines.
+        quotes: double quotes enclose fields of CSV and TSV files; without, they are characters like others.
     """
 
     user: str | None = None
@@ -68,6 +71,13 @@ class Columns(Config):
     header: bool | None = None
     time_unit: TimeUnit = "auto"
     multiline: bool = False
+    quotes: bool = True
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.multiline and not self.quotes:
+            raise ValueError("multiline needs quotes, which enclose the fields that run over several lines")
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +130,7 @@ def read_interactions(source: Source, columns: Columns | None = None) -> Interac
         DataError: the source cannot be read, a column is missing, or ids are of a type that loses digits.
     """
     columns = columns or Columns()
-    table = open_table(source, columns.format, columns.header, columns.multiline)
+    table = open_table(source, columns.format, columns.header, columns.multiline, columns.quotes)
     chosen = _resolve(table, columns)
     raw = collect(table, list(dict.fromkeys([*chosen.values(), *columns.features])))
     rows_in = raw.height

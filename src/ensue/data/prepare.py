@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import polars as pl
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ensue.config import Config
 from ensue.data.interactions import Columns, Interactions, in_words, read_interactions
@@ -32,7 +32,8 @@ class PrepareConfig(Config):
         min_user_events: users with fewer events are left out.
         min_item_events: items with fewer events are left out.
         filter: "single" counts users and items once, both on the unfiltered log (as SASRec's preparation
-            does, so a few rarer ones remain); "core" repeats until every count holds; "none" does not filter.
+            does, so a few rarer ones remain); "core" repeats until every count holds; "none" does not filter, and
+            takes no minimum.
         duplicates: of several events of one user with one item, keep all, the "first" or the "last".
         exact_duplicates: of events of the same user, item and time, "keep" all or "drop" all but the first.
         min_rating: events rated lower, or not rated, are left out.
@@ -44,6 +45,13 @@ class PrepareConfig(Config):
     duplicates: Literal["keep", "first", "last"] = "keep"
     exact_duplicates: Literal["keep", "drop"] = "keep"
     min_rating: float | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in ("min_user_events", "min_item_events"):
+            if self.filter == "none" and (least := getattr(self, name)) > 1:
+                raise ValueError(f"{name} {least} and filter 'none', which leaves nothing out, contradict each other")
+        return self
 
 
 @dataclass(frozen=True)

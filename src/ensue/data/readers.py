@@ -31,6 +31,10 @@ _NO_SEPARATOR = "\x01"
 # Lines after the first that are looked at to tell whether the first one holds names.
 _LOOKED_AT = 10
 MALFORMED = "malformed row"
+_SAY_QUOTES = (
+    ": of a log, --no-quotes (quotes=False) reads quotes as characters like others, and --multiline (multiline=True) "
+    "fields of several lines"
+)
 _MORE = "\x01more"
 
 
@@ -69,6 +73,7 @@ class Table:
         text: every value is text as it was written (CSV and its like), so types are still to be found.
         positional: the columns have no names of their own.
         spaced: the fields were separated by blanks.
+        quoted: there are quotes, and they enclose fields.
         malformed: an expression that is true for rows with a wrong number of fields, if the format has such.
         check: called with the number of rows read; raises when rows were swallowed.
     """
@@ -79,11 +84,18 @@ class Table:
     text: bool = False
     positional: bool = False
     spaced: bool = False
+    quoted: bool = False
     malformed: pl.Expr | None = None
     check: Callable[[int], None] = lambda _: None
 
 
-def open_table(source: Source, form: Format = "auto", header: bool | None = None, multiline: bool = False) -> Table:
+def open_table(
+    source: Source,
+    form: Format = "auto",
+    header: bool | None = None,
+    multiline: bool = False,
+    quotes: bool = True,
+) -> Table:
     """Open a file or a frame.
 
     Args:
@@ -92,6 +104,7 @@ def open_table(source: Source, form: Format = "auto", header: bool | None = None
         header: whether a text file starts with names. By default a CSV or TSV file does unless a field of the
             first line is a number, and a space- or `::`-separated file does not, but one that looks so is refused.
         multiline: allow quoted CSV fields that run over several lines.
+        quotes: quotes enclose fields of CSV and TSV files; False: they are characters like others.
 
     Raises:
         DataError: there is no such file, it is empty, or it is not what it should be.
@@ -100,7 +113,7 @@ def open_table(source: Source, form: Format = "auto", header: bool | None = None
         rows = source.lazy()
         return Table(rows, rows.collect_schema().names(), "the frame")
     if isinstance(source, str | Path):
-        return _open_file(Path(source), form, header, multiline)
+        return _open_file(Path(source), form, header, multiline, quotes)
     if isinstance(source, ArrowStream):
         try:
             frame = pl.DataFrame(source)
@@ -110,7 +123,7 @@ def open_table(source: Source, form: Format = "auto", header: bool | None = None
     raise DataError(f"cannot read {type(source).__name__}: a path or a frame with an Arrow stream is due")
 
 
-def _open_file(path: Path, form: Format, header: bool | None, multiline: bool) -> Table:
+def _open_file(path: Path, form: Format, header: bool | None, multiline: bool, quotes: bool) -> Table:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     if form == "auto":
@@ -124,7 +137,7 @@ def _open_file(path: Path, form: Format, header: bool | None, multiline: bool) -
             rows = pl.scan_ndjson(glob.escape(str(path)), infer_schema_length=None)
             return Table(rows, rows.collect_schema().names(), str(path))
         if form in _SEPARATORS:
-            return _open_separated(path, _SEPARATORS[form], header, multiline)
+            return _open_separated(path, _SEPARATORS[form], header, multiline, quotes)
         return _open_lines(path, "::" if form == "::" else None, header)
     except (pl.exceptions.PolarsError, OSError, EOFError) as error:
         raise DataError(f"{path}: not readable as {form} ({_first_line(error)})") from None
@@ -154,10 +167,14 @@ def sniff(path: Path) -> Format:
     )
 
 
-def _open_separated(path: Path, separator: str, header: bool | None, multiline: bool) -> Table:
-    first = next(csv.reader([_head(path)], delimiter=separator))
+def _open_separated(path: Path, separator: str, header: bool | None, multiline: bool, quotes: bool) -> Table:
+    head = _head(path)
+    first = next(csv.reader([head], delimiter=separator)) if quotes else head.split(separator)
     named = header if header is not None else not any(_is_number(field) for field in first)
     lines, quoted = _count_lines(path)
+    quoted = quoted and quotes
+    if quoted and not multiline and head.count('"') % 2:  # what are columns cannot be told
+        raise UnclearLogError(f"{path}: {_unbalanced(path)}{_SAY_QUOTES}", "--no-quotes")
     rows = pl.scan_csv(
         path,
         separator=separator,
@@ -173,9 +190,9 @@ def _open_separated(path: Path, separator: str, header: bool | None, multiline: 
     def check(count: int) -> None:
         # Blank lines before the header are no rows; a swallowed line needs an earlier one left open.
         if quoted and not multiline and count != due and (found := _unbalanced(path)):
-            raise DataError(f"{path}: {count} rows read from {due} lines; {found}")
+            raise UnclearLogError(f"{path}: {count} rows read from {due} lines; {found}{_SAY_QUOTES}", "--no-quotes")
 
-    return Table(rows, names, str(path), text=True, positional=not named, check=check)
+    return Table(rows, names, str(path), text=True, positional=not named, quoted=quoted, check=check)
 
 
 def _open_lines(path: Path, separator: str | None, header: bool | None) -> Table:
@@ -220,7 +237,8 @@ def collect(table: Table, columns: list[str]) -> pl.DataFrame:
     """Read the named columns of every row.
 
     Raises:
-        DataError: the file is broken, or an unclosed quote would swallow rows.
+        DataError: the file is broken.
+        UnclearLogError: it is one with quotes, and they may be why; or an unclosed one would swallow rows.
     """
     wanted = [pl.col(name) for name in columns]
     if table.malformed is not None:
@@ -228,10 +246,11 @@ def collect(table: Table, columns: list[str]) -> pl.DataFrame:
     try:
         frame = table.rows.select(wanted).collect(engine="streaming")
     except (pl.exceptions.PolarsError, OSError, EOFError) as error:
-        hint = ""
-        if table.text and Path(table.where).is_file() and (found := _unbalanced(Path(table.where))):
-            hint = f"; {found}"
-        raise DataError(f"{table.where}: cannot be read ({_first_line(error)}){hint}") from None
+        told = f"{table.where}: cannot be read ({_first_line(error)})"
+        if not table.quoted:
+            raise DataError(told) from None
+        found = _unbalanced(Path(table.where)) or "it holds quotes"
+        raise UnclearLogError(f"{told}; {found}{_SAY_QUOTES}", "--no-quotes") from None
     table.check(frame.height)
     return frame
 
@@ -287,7 +306,7 @@ def _unbalanced(path: Path) -> str:
     with open_binary(path) as handle:
         for number, line in enumerate(handle, start=1):
             if line.count(b'"') % 2:
-                return f"line {number} opens a quote and does not close it (allow it with multiline)"
+                return f"line {number} opens a quote and does not close it"
     return ""
 
 

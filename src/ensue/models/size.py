@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from itertools import chain
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +23,11 @@ TRAINING = 4
 LOADING = 2
 # The least that a model has whose sizes are beyond 64 bits.
 UNCOUNTABLE = 1 << 63
+# Tensors that a run's file may have; a thousand blocks have fewer. A small file could ask for many more, and for the
+# modules and the header that belong to them.
+TENSOR_LIMIT = 1 << 15
+# Where Linux tells the control groups of a process, and where their limits lie; containers are such groups.
+OWN_CGROUPS, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 class ModelSize(NamedTuple):
@@ -79,7 +85,7 @@ def _measure(build: Build, config: Config, num_items: int) -> ModelSize:
 
 
 def check_memory(build: Build, config: Config, num_items: int, copies: int) -> None:
-    """Make sure that a model fits into memory, before any of it is there.
+    """Make sure that a model fits into memory and into a run's file, before any of it is there.
 
     Args:
         build: makes the model.
@@ -90,8 +96,13 @@ def check_memory(build: Build, config: Config, num_items: int, copies: int) -> N
     Raises:
         ConfigError: it does not fit; the size, the limit and the setting to lower are named.
     """
-    limit, size = memory(), measure(build, config, num_items).total_bytes
+    limit, (tensors, _, size) = memory(), measure(build, config, num_items)
     if limit is None or copies * size <= limit or (size <= limit and copies * size <= _gpu_memory()):
+        if tensors > TENSOR_LIMIT:
+            raise ConfigError(
+                f"the model has {tensors:,} tensors, more than the {TENSOR_LIMIT:,} that a run's file may have: "
+                f"lower num_blocks (got {getattr(config, 'num_blocks', 'none')})"
+            )
         return
     parts = "weights, gradients and Adam's two moments" if copies == TRAINING else "weights, and those of the file"
     # One item is what a model is tried with before there is a catalogue.
@@ -103,7 +114,10 @@ def check_memory(build: Build, config: Config, num_items: int, copies: int) -> N
 
 
 def memory() -> int | None:
-    """Bytes that this process may have: the machine's memory or the limit on its address space; None if unknown."""
+    """Bytes that this process may have: the machine's memory or the least of the limits on it; None if unknown.
+
+    The limits are that on its address space and those of its control groups.
+    """
     known = []
     if sys.platform != "win32":
         import resource
@@ -112,7 +126,34 @@ def memory() -> int | None:
         limit = resource.getrlimit(resource.RLIMIT_AS)[0]
         if limit != resource.RLIM_INFINITY:
             known.append(limit)
+        known += _cgroup_limits(OWN_CGROUPS, CGROUPS)
     return min(known, default=None)
+
+
+def _cgroup_limits(own: Path, root: Path) -> list[int]:
+    """Limits on the memory of this process's control groups and of those above them.
+
+    Args:
+        own: lines of `number:controllers:/path/of/the/group`; version 2 has no controllers there.
+        root: where the groups are mounted. A container often finds its own group there, and nothing at the path.
+    """
+    try:
+        lines = own.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        base, name = (root / "memory", "memory.limit_in_bytes") if controllers else (root, "memory.max")
+        group = PurePosixPath(path.lstrip("/"))
+        for place in (group, *group.parents):
+            try:
+                found.append(int((base / place / name).read_text(encoding="utf-8")))
+            except (OSError, ValueError):  # not there, or "max"
+                continue
+    return found
 
 
 def _gpu_memory() -> int:
