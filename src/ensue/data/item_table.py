@@ -28,7 +28,7 @@ def read_item_table(source: Source, item_ids: Vocabulary, id_column: str | None 
         N rows, column `id` first, and the number of items that were described.
 
     Raises:
-        DataError: no column of ids, or none of its ids is an item of the log.
+        DataError: no column of ids, none of its ids is an item of the log, or an open quote swallows rows.
     """
     table = open_table(source, header=True, multiline=True)
     plain = {plain_name(name): name for name in reversed(table.names)}
@@ -37,6 +37,8 @@ def read_item_table(source: Source, item_ids: Vocabulary, id_column: str | None 
     if id_column not in table.names:
         raise DataError(f"{table.where}: which column is the item's id? Columns: {', '.join(table.names)}")
     frame = collect(table, table.names)
+    if table.quoted:
+        _check_swallowed(frame, item_ids, table.where)
     ids = frame[id_column]
     if ids.dtype in (pl.Categorical, pl.Enum):
         ids = ids.cast(pl.String)
@@ -49,6 +51,19 @@ def read_item_table(source: Source, item_ids: Vocabulary, id_column: str | None 
     order = item_ids.ids.to_frame().with_row_index("number", offset=1).cast({"number": pl.Int32})
     laid = order.join(frame, on="number", how="left", maintain_order="left").drop("number")
     return laid, frame.height
+
+
+def _check_swallowed(frame: pl.DataFrame, item_ids: Vocabulary, where: str) -> None:
+    """Fields may have several lines; that one of them begins with an item's id is a quote left open."""
+    for name in frame.columns:
+        lines = frame[name].cast(pl.String).drop_nulls().str.split("\n").list.slice(1).explode().drop_nulls()
+        starts = lines.str.extract(r'^"?([^,\t;|"]+)"?[,\t;|]').drop_nulls()
+        swallowed = starts.filter(pl.Series(item_ids.encode(starts) > 0)) if len(starts) else starts
+        if len(swallowed):
+            raise DataError(
+                f"{where}: a field of {name!r} holds the row of item {swallowed[0]!r}, so a quote before it is not "
+                'closed: write a quote inside a quoted field as ""'
+            )
 
 
 def _standard_names(frame: pl.DataFrame, plain: dict[str, str], id_column: str) -> dict[str, str]:
