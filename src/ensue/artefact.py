@@ -56,7 +56,7 @@ from ensue.train.folder import (
     check_same_run,
     claimed,
 )
-from ensue.train.log import read_log
+from ensue.train.log import epochs_of, read_log
 
 # The least and the most that the header says of a tensor: {"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}, and
 # a name of 100 letters with a shape and offsets of the largest numbers.
@@ -383,7 +383,7 @@ def _card(run: Run, results: dict[str, Any], log: list[dict[str, Any]]) -> str:
         "",
         f"- Data: fingerprint `{run.fingerprint}`",
         f"- Split: {run.config.split.split}; states chosen by validation {run.config.validation_label}",
-        f"- Epochs trained: {sum('epoch' in record for record in log)}",
+        f"- Epochs trained: {len(epochs_of(log))}",
         *(f"- Training started from the weights of {start}" for start in starts),
         "",
         "## Results",

@@ -20,11 +20,11 @@ def written(tmp_path: Path, text: str, name: str = "items.csv") -> Path:
 
 
 def test_titles_of_several_lines_are_kept_whole(tmp_path: Path) -> None:
-    text = 'id,title,about\nc3,"Nails, 5""","two\nlines, and\nno more"\na1,Plain,\n'
+    text = 'id,title,about\nc3,"Nails, 5""","two\nlines, and\na1, no more"\na1,Plain,\n'
     table, described = read_item_table(written(tmp_path, text), IDS)
     assert described == 2
     assert table["title"].to_list() == ["Plain", None, 'Nails, 5"']
-    assert table["about"].to_list() == [None, None, "two\nlines, and\nno more"]
+    assert table["about"].to_list() == [None, None, "two\nlines, and\na1, no more"]
 
 
 @pytest.mark.parametrize("name", ["items.csv", "items.tsv"])

@@ -48,6 +48,13 @@ def streams_of(streams: int = S, seed: int = 1) -> Tensor:
     ).requires_grad_()
 
 
+def state_of(streams_PSD: Tensor) -> State:
+    """A state whose streams are these, nothing having been written since they were made."""
+    events, streams, width = streams_PSD.shape
+    weights = torch.eye(streams, streams + 1, dtype=streams_PSD.dtype).expand(events, -1, -1)
+    return weights, streams_PSD, streams_PSD.new_zeros(events, width)
+
+
 def by_the_book(mixing: Mixing, state_SD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """One event through METHODS' formula, coefficient by coefficient: H_pre, H_res, H_post."""
     streams = mixing.streams
@@ -110,7 +117,7 @@ def test_equals_the_formula_event_by_event(mixture: Mixture, scale: float) -> No
     results = []
     for residual in (module, Naive(module)):
         state = streams_of()
-        x_PD, carry = residual.read((state,))
+        x_PD, carry = residual.read(state_of(state) if residual is module else (state,))
         out = residual.look(residual.write(carry, torch.tanh(x_PD @ weight)))
         inputs = [state, *module.parameters()]
         results.append((out.detach(), *torch.autograd.grad(out, inputs, upstream)))
@@ -121,7 +128,7 @@ def test_equals_the_formula_event_by_event(mixture: Mixture, scale: float) -> No
 @pytest.mark.parametrize("mixture", MIXTURES)
 def test_what_replaces_is_added_as_the_difference(mixture: Mixture) -> None:
     module, y = connection(mixture, 0.5), streams_of(seed=3)[:, 0]
-    x_PD, carry = module.read((streams_of(),))
+    x_PD, carry = module.read(state_of(streams_of()))
     torch.testing.assert_close(module.write(carry, y, replaces=x_PD), module.write(carry, y - x_PD))
 
 
@@ -142,7 +149,7 @@ def test_closing_what_was_opened_changes_nothing() -> None:
 def test_closes_as_the_mean_of_streams_that_parted(mixture: Mixture) -> None:
     state = streams_of()
     expected = (state[:, 0] + state[:, 1] + state[:, 2] + state[:, 3]) / 4
-    torch.testing.assert_close(connection(mixture).close((state,)), expected)
+    torch.testing.assert_close(connection(mixture).close(state_of(state)), expected)
 
 
 def test_every_name_has_its_residual() -> None:

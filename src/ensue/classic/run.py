@@ -32,6 +32,7 @@ from ensue.train.checkpoint import numbered
 from ensue.train.config import RunConfig
 from ensue.train.distributed import World, join, some_cases
 from ensue.train.folder import CHECKPOINTS, STORE, check_same_run, interrupted, writing
+from ensue.train.log import epochs_of
 from ensue.train.loop import Trainer
 
 Say = Callable[[str], None]
@@ -203,7 +204,7 @@ class ClassicTrainer(Trainer):
 
     def _validate(self, record: dict[str, Any]) -> Standings | None:
         standings = super()._validate(record)
-        seconds = sum(past["seconds"] for past in self.log.records) + record["seconds"]
+        seconds = sum(past["seconds"] for past in epochs_of(self.log.records)) + record["seconds"]
         test = self._standings(self.split.test) if len(self.split.test) else None
         parts = [_part("valid", standings), _part("test", test)]
         self.say(f"epoch:{record['epoch']}, time: {seconds:f}(s), {', '.join(parts)}")

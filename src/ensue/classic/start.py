@@ -47,10 +47,10 @@ class Start:
     own_times: bool = False
 
     def record(self) -> dict[str, Any]:
-        """The line of a run's log that says which weights its training started from; like others it has seconds."""
+        """The line of a run's log that says which weights its training started from."""
         folder = self.file.resolve().parent.name
         name = f"{folder}/{MODEL}" if self.file.name == MODEL else self.file.name
-        return {"started from": name, "sha256": sha256(self.file), "seconds": 0.0}
+        return {"started from": name, "sha256": sha256(self.file)}
 
 
 def open_start(arguments: Arguments, path: Path, store: SequenceStore) -> Start:

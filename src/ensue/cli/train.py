@@ -110,9 +110,10 @@ def tensorboard_of(out: Path, wanted: bool) -> list[Watcher]:
 def report(screen: Screen, recommender: Recommender, fresh: bool, data: Path, out: Path) -> dict[str, Any]:
     """Say where the run is and what to do next; the object that --json prints."""
     from ensue.train.lock import LOCK
+    from ensue.train.log import epochs_of
 
     assert recommender.run is not None
-    chosen, log = recommender.config, recommender.log
+    chosen, log = recommender.config, epochs_of(recommender.log)
     files = sorted(path.name for path in out.iterdir() if path.is_file() and path.name != LOCK)
     screen.say(f"{'written' if fresh else 'already trained'}: {out} ({', '.join(files)})")
     screen.next("ensue evaluate", out, *([] if recommender.run.store is not None else ["--data", data]))
@@ -196,7 +197,9 @@ def fit(
 
 def _summary(screen: Screen, recommender: Recommender) -> None:
     """How long it took, why it ended, and the best epoch."""
-    log, train = recommender.log, recommender.config.train
+    from ensue.train.log import epochs_of
+
+    log, train = epochs_of(recommender.log), recommender.config.train
     seconds = sum(record["seconds"] + record.get("validation seconds", 0.0) for record in log)
     text = f"{len(log)} epochs in {duration(seconds)}"
     found = [(value, record["epoch"]) for record in log if (value := _value(record, recommender.config)) is not None]

@@ -38,7 +38,7 @@ def read_item_table(source: Source, item_ids: Vocabulary, id_column: str | None 
         raise DataError(f"{table.where}: which column is the item's id? Columns: {', '.join(table.names)}")
     frame = collect(table, table.names)
     if table.quoted:
-        _check_swallowed(frame, item_ids, table.where)
+        _check_swallowed(frame, id_column, item_ids, table.where)
     ids = frame[id_column]
     if ids.dtype in (pl.Categorical, pl.Enum):
         ids = ids.cast(pl.String)
@@ -53,13 +53,15 @@ def read_item_table(source: Source, item_ids: Vocabulary, id_column: str | None 
     return laid, frame.height
 
 
-def _check_swallowed(frame: pl.DataFrame, item_ids: Vocabulary, where: str) -> None:
-    """Fields may have several lines; that one of them begins with an item's id is a quote left open."""
+def _check_swallowed(frame: pl.DataFrame, id_column: str, item_ids: Vocabulary, where: str) -> None:
+    """Fields may have several lines; one that begins as the row of an item that has no row is a quote left open."""
+    described = frame[id_column].cast(pl.String)
     for name in frame.columns:
         lines = frame[name].cast(pl.String).drop_nulls().str.split("\n").list.slice(1).explode().drop_nulls()
         starts = lines.str.extract(r'^"?([^,\t;|"]+)"?[,\t;|]').drop_nulls()
-        swallowed = starts.filter(pl.Series(item_ids.encode(starts) > 0)) if len(starts) else starts
-        if len(swallowed):
+        missing = starts.filter(~starts.is_in(described.implode()))
+        swallowed = [item for item, number in zip(missing, item_ids.encode(missing), strict=True) if number]
+        if swallowed:
             raise DataError(
                 f"{where}: a field of {name!r} holds the row of item {swallowed[0]!r}, so a quote before it is not "
                 'closed: write a quote inside a quoted field as ""'

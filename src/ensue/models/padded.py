@@ -86,6 +86,7 @@ def padded_states(
     for number, block in enumerate(trunk.blocks):
         state = block(state, filled.batch.layout, newest and number == last, relations)
         if clear and number < last:
+            # A stream is zero where every part of its state is.
             state = tuple(part * filled.real.view(-1, *(1 for _ in part.shape[1:])) for part in state)
     h_XD: Tensor = trunk.norm(ends.close(state))
     return h_XD if newest else h_XD.index_select(0, filled.cell_P)

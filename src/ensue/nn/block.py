@@ -60,7 +60,7 @@ class Block(nn.Module):
         """Map the stream at all events to the stream at all events, or at each row's newest event alone.
 
         Args:
-            state: the stream's, of P events.
+            state: what the residual keeps of P events.
             layout: the batch's rectangles.
             newest: return the state of the B newest events; the last block of a query needs no other.
             relations: what attention knows of pairs of events beside their states.

@@ -200,10 +200,10 @@ class Mixing(nn.Module):
 class HyperConnection(nn.Module):
     """x <- H_res x + H_post^T F(H_pre x), for S streams; they open as S copies and close as their mean.
 
-    Streams are made when a sublayer reads them, and only then. A state is `(x,)`, S streams [P, S, D] or one vector
-    [P, D] of which each stream is a copy; or a write that nobody has read yet, `(weights, past, y)`, whose streams are
-    weights @ (past, y). So the first sublayer reads the copies without making them, and the streams after the last are
-    never made, for their mean is a sum by the mean weights.
+    Streams are made when a sublayer reads them, and only then. A state is `(x,)`, the vector [P, D] of which each
+    stream is a copy, or a write that nobody has read yet, `(weights, past, y)`, whose streams are weights @ (past, y),
+    past being that vector or the streams before. So the first sublayer reads the copies without making them, and the
+    streams after the last are never made, for their mean is a sum by the mean weights.
 
     `sublayer` counts attention and feed-forward of every block; every sublayer has coefficients of its own.
     """
@@ -239,7 +239,7 @@ class HyperConnection(nn.Module):
     def close(self, state: State) -> Tensor:
         """The mean of the streams."""
         if len(state) == 1:
-            return state[0] if state[0].dim() == 2 else state[0].mean(1)
+            return state[0]
         weights_PSK, past, y_PD = state
         old_PK, new_P1 = weights_PSK.mean(1).tensor_split([-1], 1)
         kept_PD = old_PK * past if past.dim() == 2 else _Weighted.apply(old_PK, past)[0]  # type: ignore[no-untyped-call]

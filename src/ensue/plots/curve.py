@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ensue.plots.figure import new_figure, paths_of, save
+from ensue.train.log import epochs_of
 
 CURVE = "learning_curve"
 VALIDATION = "validation "
@@ -16,14 +17,14 @@ def learning_curve(records: list[dict[str, Any]], folder: Path, anew: bool = Tru
     """Draw the training loss and the validation metric over the epochs.
 
     Args:
-        records: a run's log, one record per epoch, as `ensue.train.log` writes it.
+        records: a run's log, as `ensue.train.log` writes it.
         folder: gets `learning_curve.svg` and `learning_curve.png`.
         anew: draw over what is there; else only what is missing (a training that was killed at its very end).
 
     Returns:
         The files; none if no epoch was recorded, or nothing was missing.
     """
-    epochs = [record for record in records if "epoch" in record and "loss" in record]
+    epochs = epochs_of(records)
     if not epochs or not (anew or any(not path.is_file() for path in paths_of(folder, CURVE))):
         return []
     from matplotlib.ticker import MaxNLocator

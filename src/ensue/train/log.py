@@ -56,6 +56,11 @@ class RunLog:
             watcher.record(record)
 
 
+def epochs_of(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records of epochs; a run that began with given weights also has one of those."""
+    return [record for record in records if "epoch" in record]
+
+
 def _line(record: dict[str, Any]) -> bytes:
     return json.dumps(record, allow_nan=False).encode() + b"\n"
 
