@@ -22,7 +22,7 @@ FLOORS = {
     **dict.fromkeys(["data", "metrics", "significance"], 1),
     **dict.fromkeys(["nn", "losses", "batches"], 2),
     **dict.fromkeys(["models"], 3),
-    **dict.fromkeys(["train", "evaluate", "index", "artefact", "request", "retrieve"], 4),
+    **dict.fromkeys(["train", "evaluate", "index", "card", "artefact", "request", "retrieve"], 4),
 }
 TOP = 5
 NO_TORCH = 1  # floors up to this one never import torch

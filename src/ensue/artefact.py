@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ensue import __version__
+from ensue.card import model_card
 from ensue.data.store import SequenceStore
 from ensue.data.vocabulary import Vocabulary
 from ensue.errors import ArtefactError, DataError
@@ -56,7 +57,7 @@ from ensue.train.folder import (
     check_same_run,
     claimed,
 )
-from ensue.train.log import epochs_of, read_log
+from ensue.train.log import read_log
 
 # The least and the most that the header says of a tensor: {"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}, and
 # a name of 100 letters with a shape and offsets of the largest numbers.
@@ -141,7 +142,7 @@ def save_run(folder: Path, run: Run, log: list[dict[str, Any]] | None = None) ->
         if not (folder / LOG).exists() or log is not None:
             write_text(folder / LOG, "".join(json.dumps(record) + "\n" for record in log or []))
         write_json(folder / METRICS, results)
-        write_text(folder / CARD, _card(run, results, log or []))
+        _write_card(folder, run, results, log or [])
         _seal(folder, run)
 
 
@@ -299,7 +300,7 @@ def _add_evaluation(
     entry["sha256"] = _digest(key, entry)
     results = {**read_metrics(folder), key: entry}
     write_json(folder / METRICS, results)
-    write_text(folder / CARD, _card(run, results, read_log(folder / LOG)))
+    _write_card(folder, run, results, read_log(folder / LOG))
     _seal(folder, run)
     return entry
 
@@ -373,27 +374,5 @@ def _seal(folder: Path, run: Run) -> None:
     )
 
 
-def _card(run: Run, results: dict[str, Any], log: list[dict[str, Any]]) -> str:
-    """The model card, Markdown."""
-    starts = [f"`{record['started from']}`, SHA-256 `{record['sha256']}`" for record in log if "started from" in record]
-    lines = [
-        f"# {run.config.model.name}",
-        "",
-        f"Made by ensue {__version__}. Recommends among {len(run.item_ids):,} items.",
-        "",
-        f"- Data: fingerprint `{run.fingerprint}`",
-        f"- Split: {run.config.split.split}; states chosen by validation {run.config.validation_label}",
-        f"- Epochs trained: {len(epochs_of(log))}",
-        *(f"- Training started from the weights of {start}" for start in starts),
-        "",
-        "## Results",
-        "",
-    ]
-    for key, entry in results.items():
-        lines += [f"{key}, {entry['cases']:,} cases", "", "| metric | value |", "|---|---|"]
-        lines += [f"| {name} | {value:.4f} |" for name, value in entry["metrics"].items()]
-        lines.append("")
-    if not results:
-        lines += ["Not evaluated yet: `ensue evaluate FOLDER`.", ""]
-    lines += ["## Settings", "", "```toml", run.config.to_toml().rstrip(), "```", ""]
-    return "\n".join(lines)
+def _write_card(folder: Path, run: Run, results: dict[str, Any], log: list[dict[str, Any]]) -> None:
+    write_text(folder / CARD, model_card(run.config, len(run.item_ids), run.fingerprint, results, log))

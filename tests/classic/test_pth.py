@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +167,11 @@ def test_a_run_folder_gives_the_same_scores(save: Save, tmp_path: Path) -> None:
     save_import(tmp_path / "run", found, path)
     loaded = Recommender.load(tmp_path / "run")
     want = sasrec_scores(doubles(sasrec_state(False)), [4, 9, 4], MAXLEN, "pre", HEADS, False)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert loaded.log == [{"imported from": path.name, "sha256": digest}]
+    card = (tmp_path / "run" / "card.md").read_text()
+    assert "- Epochs trained: 0\n" in card
+    assert f"- Weights imported from `{path.name}`, SHA-256 `{digest}`\n" in card
     best = loaded.recommend([4, 9, 4, 1_000], k=3)
     assert best.unknown == (1_000,)
     want[[3, 8]] = -np.inf

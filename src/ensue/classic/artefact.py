@@ -32,12 +32,13 @@ def save_import(folder: Path, found: Imported, file: Path, store: SequenceStore 
         The run that was written.
     """
     config = RunConfig(model=found.config, evaluate=EvaluateConfig(protocol="uniform-100", metrics=METRICS))
+    digest = sha256(file)
     if store is None:
         item_ids = Vocabulary.of_range(len(found.model.state_dict()["items.weight"]) - 1)
         items = pl.DataFrame({"id": item_ids.ids, "events": np.zeros(len(item_ids), dtype=np.int64)})
-        run = Run(config, found.model, item_ids, items, f"file-{sha256(file)}", None)
+        run = Run(config, found.model, item_ids, items, f"file-{digest}", None)
     else:
         items = item_table(store, fit_popularity(make_split(store, SplitConfig()).train))
         run = Run(config, found.model, store.item_ids, items, store.fingerprint, store.folder)
-    save_run(folder, run)
+    save_run(folder, run, [{"imported from": file.name, "sha256": digest}])
     return run

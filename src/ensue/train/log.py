@@ -57,7 +57,7 @@ class RunLog:
 
 
 def epochs_of(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The records of epochs; a run that began with given weights also has one of those."""
+    """The records of epochs; a run with weights from elsewhere also has one of those."""
     return [record for record in records if "epoch" in record]
 
 
