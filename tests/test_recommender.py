@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ensue.data.simulate import ordered_sequences
 from ensue.data.store import SequenceStore
 from ensue.errors import ArtefactError, ConfigError, DataError, EnsueError, TrainingError
 from ensue.recommender import Recommender, read
+from ensue.train.loop import Trainer
 
 SMALL: dict[str, Any] = {"hidden_units": 8, "num_blocks": 1, "maxlen": 10, "num_epochs": 1, "device": "cpu"}
 
@@ -106,6 +108,20 @@ def test_another_run_is_not_overwritten(store: SequenceStore, tmp_path: Path, mo
     assert contents(tmp_path) == before
     again = Recommender(model, **settings, checkpoint_minutes=9).fit(store, tmp_path)
     assert again.recommend([9, 1]) == first.recommend([9, 1])
+
+
+def test_a_finished_run_is_not_trained_again(
+    store: SequenceStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Recommender("sasrec", **SMALL).fit(store, tmp_path)
+    first.evaluate(store, folder=tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    before = contents(tmp_path)
+    monkeypatch.setattr(Trainer, "run", lambda _: pytest.fail("trained again"))
+    again = Recommender("sasrec", **SMALL).fit(store, tmp_path)
+    assert again.recommend([9, 1]) == first.recommend([9, 1])
+    assert again.log == first.log
+    assert contents(tmp_path) == before
 
 
 def test_reading_takes_what_describes_the_file(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from ensue.data.vocabulary import Vocabulary
 from ensue.errors import ArtefactError, DataError
 from ensue.evaluate import EvaluateConfig, Standings
 from ensue.files import (
+    MANIFEST,
     atomic_path,
     check_files,
     read_json,
@@ -164,6 +165,17 @@ def load_run(folder: str | Path) -> Run:
     model = _read_model(folder / MODEL, config, len(item_ids))
     store = about.get("store")
     return Run(config, model, item_ids, items, str(about.get("fingerprint")), Path(store) if store else None)
+
+
+def finished_run(folder: Path, config: RunConfig, fingerprint: str) -> Run | None:
+    """The run in a folder, if it is complete and of this data and these settings; None if there is none.
+
+    Raises:
+        TrainingError: it is of other data or settings; the differences are named.
+        ArtefactError: it is damaged, or something else.
+    """
+    check_same_run(folder, config, fingerprint)
+    return load_run(folder) if (folder / MANIFEST).exists() else None
 
 
 def _read_model(path: Path, config: RunConfig, num_items: int) -> nn.Module:

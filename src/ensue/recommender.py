@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from ensue.artefact import Run, check_evaluated, item_table, load_run, save_evaluation, save_run
+from ensue.artefact import Run, check_evaluated, finished_run, item_table, load_run, save_evaluation, save_run
 from ensue.batches.batch import SequenceBatch, query_times
 from ensue.data.interactions import Columns
 from ensue.data.prepare import PrepareConfig, prepare
@@ -29,7 +29,7 @@ from ensue.request import ids_of, moment, seconds, whole
 from ensue.retrieve import retrieve_all
 from ensue.train.config import RunConfig
 from ensue.train.distributed import join
-from ensue.train.folder import LOG, check_same_run, writing
+from ensue.train.folder import LOG, writing
 from ensue.train.log import Watcher, read_log
 from ensue.train.loop import Trainer
 from ensue.train.optim import cpu_threads
@@ -149,7 +149,7 @@ class Recommender:
         Args:
             data: a store or its folder, or a log to prepare with the usual settings.
             folder: a run folder, new or empty at first; training there resumes where it stopped, and the run is saved
-                when done.
+                when done. A run that is there already, finished, is taken as it is.
             watchers: who follows the training.
 
         Raises:
@@ -167,14 +167,17 @@ class Recommender:
             model = trainer.model
         world = join("cpu") if trainer is None else trainer.world
         with writing(world, path):
-            if path is not None:
-                world.on_main(lambda: check_same_run(path, self.config, store.fingerprint))
-            if trainer is not None:
-                result = trainer.run()
-                model, self.log = result.model, result.progress.records
-            else:
+            there = None if path is None else world.on_main(lambda: finished_run(path, self.config, store.fingerprint))
+            if trainer is None:
                 cast(CountedModel, model).fit(split.train)
                 self.log = []
+            elif path is not None and world.broadcast_json(there is not None):
+                if there is not None:
+                    model.load_state_dict(there.model.state_dict())
+                world.broadcast_state(model)
+                self.log = read_log(path / LOG)
+            else:
+                self.log = trainer.run().progress.records
             items = item_table(store, fit_popularity(split.train))
             model.eval()
             self.run = Run(self.config, model, store.item_ids, items, store.fingerprint, store.folder)

@@ -243,14 +243,13 @@ def finished(recommender: Recommender, store: SequenceStore, out: Path) -> Recom
     from ensue.files import MANIFEST
     from ensue.plots import learning_curve
     from ensue.recommender import Recommender as Loaded
-    from ensue.train.folder import check_same, check_writable
+    from ensue.train.folder import check_same_run, check_writable
 
     check_writable(out)
+    check_same_run(out, recommender.config, store.fingerprint)
     if not (out / MANIFEST).exists():
         return None
     there = Loaded.load(out)
-    assert there.run is not None
-    check_same(out, recommender.config, store.fingerprint, there.config, there.run.fingerprint)
     learning_curve(there.log, out, anew=False)
     return there
 

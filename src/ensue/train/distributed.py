@@ -75,6 +75,15 @@ class World:
         """
         return self._exchange(partial(dist.broadcast, src=0), tensor)
 
+    def broadcast_state(self, model: nn.Module) -> None:
+        """Make a model's tensors what they are on rank 0, in place.
+
+        Raises:
+            TrainingError: another rank has gone.
+        """
+        for tensor in model.state_dict().values():
+            self.broadcast(tensor)
+
     def broadcast_json(self, value: Any) -> Any:
         """Rank 0's value (what JSON can hold), on every rank.
 

@@ -159,8 +159,7 @@ class Trainer:
         checkpoint = broadcast_checkpoint(world, world.on_main(lambda: self._load(resume)))
         if checkpoint is not None:
             self._restore(checkpoint)
-        for tensor in self.model.state_dict().values():
-            world.broadcast(tensor)
+        world.broadcast_state(self.model)
         path = self.folder / LOG if self.folder is not None and world.is_main else None
         self.log = RunLog(path, self.progress.records, self.watchers)
         progress = self.progress
