@@ -17,11 +17,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ensue.data.arrays import FloatArray, IntArray
 from ensue.errors import ConfigError, DataError
 from ensue.registry import Registry
-
-FloatArray: TypeAlias = NDArray[np.float64]
-IntArray: TypeAlias = NDArray[np.int64]
 
 # (better_B, equal_B, num_candidates_B, k) -> values_B; k is None for a metric without a cut-off
 MetricFunction: TypeAlias = Callable[[ArrayLike, ArrayLike, ArrayLike, int | None], FloatArray]

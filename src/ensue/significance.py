@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import stats
 
+from ensue.data.arrays import FloatArray
 from ensue.errors import ConfigError, DataError, nearest
 from ensue.rng import stream
 
-FloatArray: TypeAlias = NDArray[np.float64]
 TestName: TypeAlias = Literal["t", "wilcoxon", "permutation"]
 IntervalMethod: TypeAlias = Literal["percentile", "bca"]
 DRAWS_AT_ONCE = 4_000_000  # numbers drawn per step, so that a million users do not fill the memory

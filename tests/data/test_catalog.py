@@ -1,9 +1,13 @@
+import errno
 import gzip
 import hashlib
+import http.client
+import io
 import os
 import urllib.error
 import zipfile
 from dataclasses import replace
+from email.message import Message
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +15,7 @@ import polars as pl
 import pytest
 
 from ensue.data import catalog
-from ensue.data.catalog import DATASETS, load_dataset, local_names
+from ensue.data.catalog import DATASETS, folder_of, load_dataset, local_names
 from ensue.data.download import check_download, download
 from ensue.errors import ArtefactError, ConfigError, DataError
 
@@ -38,10 +42,91 @@ def put(folder, name, content):
     (folder / name).write_bytes(content)
 
 
+class Answer(io.BytesIO):
+    """What a server sends, and the error that breaks it off."""
+
+    def __init__(self, content=b"", length=None, error=None):
+        super().__init__(content)
+        self.headers = {} if length is None else {"Content-Length": str(length)}
+        self.error = error
+
+    def read(self, size):
+        if self.error is not None:
+            raise self.error
+        return super().read(size)
+
+
 @pytest.mark.parametrize("name", list(DATASETS))
 def test_without_network_the_error_says_what_to_put_where(empty, name):
     with pytest.raises(DataError, match=rf"no network.*put {DATASETS[name].file} .*\$ENSUE_DATA/{name}"):
         load_dataset(name)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (urllib.error.URLError("unreachable"), r"no network \(unreachable\): put"),
+        (ConnectionResetError(104, "Connection reset"), r"no network \(.*Connection reset\): put"),
+        (http.client.IncompleteRead(b""), r"no network \(IncompleteRead.*\): put"),
+        (
+            urllib.error.HTTPError("http://x", 404, "Not Found", Message(), None),
+            "the server answers 404 Not Found: put",
+        ),
+    ],
+)
+@pytest.mark.parametrize("when", ["asked", "read"])
+def test_what_failed_on_the_way_is_told(empty, monkeypatch, error, told, when):
+    def answer(url, timeout):
+        if when == "asked":
+            raise error
+        return Answer(error=error)
+
+    monkeypatch.setattr("urllib.request.urlopen", answer)
+    with pytest.raises(DataError, match=rf"^steam: {told} steam_reviews.json.gz from http.* into \$ENSUE_DATA/steam$"):
+        load_dataset("steam")
+    assert not list(empty.rglob("*.gz*"))
+
+
+def test_a_place_that_cannot_be_written_is_no_missing_network(monkeypatch, tmp_path):
+    monkeypatch.delenv("ENSUE_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    asked = r"^steam: cannot write /dev/null/ensue/steam/steam_reviews.json.gz \(Not a directory\): name another folder"
+    with pytest.raises(DataError, match=asked):
+        load_dataset("steam")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: Answer(b"content"))
+
+    def full(self, mode="r"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(DataError, match=rf"cannot write {tmp_path}/ensue/steam/.* \(No space left on device\)"):
+        load_dataset("steam")
+
+
+def test_a_download_that_is_cut_off_is_an_error(monkeypatch, tmp_path):
+    monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: Answer(b"1234", length=9))
+    with pytest.raises(DataError, match="cut off after 4 of 9 bytes"):
+        download("http://x", tmp_path / "file")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_folder_of_a_dataset_is_the_one_it_is_prepared_from(empty, tmp_path):
+    games = DATASETS["amazon-games"]
+    cache = tmp_path / "cache" / "ensue" / games.name
+    assert folder_of(games) is None
+    # In the cache a log of one's own is not looked for.
+    put(cache, "interactions.parquet", b"")
+    assert folder_of(games) is None
+    put(cache, games.file, b"A1,a,4.0,1369699200\nA1,b,2.0,1369699200\n")
+    assert folder_of(games) == cache
+    frame = pl.DataFrame({"user_id": [1, 1, 1], "item_id": [5, 6, 7]})
+    for folder, events in ((None, 2), (empty / "amazon-games-sasrec", 3), (empty / games.name, 3)):
+        if folder is not None:
+            folder.mkdir()
+            frame.write_parquet(folder / "interactions.parquet")
+            assert folder_of(games) == folder
+        assert load_dataset(games.name, changes=EVERYTHING).num_events == events
 
 
 def test_unknown_names_are_answered_with_the_known(empty):
@@ -99,6 +184,35 @@ def test_amazon_and_steam_files_are_read_as_published(empty):
         load_dataset("steam", changes=EVERYTHING)
 
 
+def test_damaged_files_of_publishers_are_named(empty, monkeypatch):
+    lines = "".join(
+        repr({"username": f"u{number * 7919 % 10007}", "date": "2017-12-17", "product_id": str(number)}) + "\n"
+        for number in range(500)
+    )
+    packed = gzip.compress(lines.encode(), mtime=0)
+    assert load_steam(empty, packed).num_events == 500
+    for damaged in (packed[:200], packed[:12] + b"\xff" + packed[13:], packed[:-6] + b"\0" + packed[-5:]):
+        with pytest.raises(DataError, match=r"steam_reviews\.json\.gz: cannot be read \("):
+            load_steam(empty, damaged)
+    (empty / "ml-1m").mkdir()
+    archive = empty / "ml-1m" / "ml-1m.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
+        for name in ("ratings.dat", "movies.dat"):
+            zipped.writestr(f"ml-1m/{name}", lines)
+    content = bytearray(archive.read_bytes())
+    content[60:90] = b"\xff" * 30
+    archive.write_bytes(content)
+    known = replace(DATASETS["ml-1m"], md5=hashlib.md5(content).hexdigest())
+    monkeypatch.setitem(catalog.DATASETS, "ml-1m", known)
+    with pytest.raises(DataError, match=r"ml-1m\.zip: cannot be unpacked"):
+        load_dataset("ml-1m")
+
+
+def load_steam(folder, content):
+    put(folder / "steam", "steam_reviews.json.gz", content)
+    return load_dataset("steam", changes=EVERYTHING)
+
+
 def test_any_prepared_folder_is_a_dataset(empty):
     (empty / "mine").mkdir()
     frame = pl.DataFrame({"user_id": [1, 1], "item_id": [5, 6], "period": [0, 1], "split": ["train", "test"]})
@@ -108,6 +222,13 @@ def test_any_prepared_folder_is_a_dataset(empty):
     assert store.times is None
     assert store.features["period"].tolist() == [0, 1]
     assert store.feature_values["split"].ids.to_list() == ["test", "train"]
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"no parquet at all"])
+def test_a_damaged_folder_of_ones_own_is_named(empty, content):
+    put(empty / "mine", "interactions.parquet", content)
+    with pytest.raises(DataError, match=r"mine/interactions\.parquet"):
+        load_dataset("mine")
 
 
 def test_changes_are_of_the_datasets_own_preparation(empty):

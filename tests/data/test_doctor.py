@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensue.data.doctor import DoctorReport, check, compare_with_shuffled, maxlen_for
-from ensue.data.interactions import read_interactions
+from ensue.data.interactions import Interactions, read_interactions
+from ensue.data.prepare import PrepareConfig, prepare
 from ensue.data.simulate import SimulateConfig, ordered_sequences, shuffled, simulate
 from ensue.data.split import SplitConfig, make_split
 from ensue.data.store import SequenceStore
@@ -68,6 +69,42 @@ def test_duplicates_and_repeats() -> None:
     untimed = check(store_of([[1, 1, 2, 2], [2, 1, 2, 1]]))
     assert untimed["duplicates"].value == pytest.approx(2 / 8)
     assert check(store_of([[1, 2, 3]], [[0, 1, 2]]))["duplicates"].level == "ok"
+
+
+def duplicates(source: SequenceStore | Interactions) -> tuple[float | None, str]:
+    found = check(source)["duplicates"]
+    return found.value, found.advice
+
+
+@pytest.mark.parametrize(
+    ("steps", "of_log", "of_store"),
+    [
+        ([0, 7, 900, 2000], 0.0, 0.0),  # milliseconds of one second
+        ([0, 0, 900, 2000], 0.25, 0.5),  # a store cannot tell the third from the first two
+        ([0, 0, 1000, 2000], 0.25, 0.25),
+        ([0, 1000, 2000, 3000], 0.0, 0.0),
+    ],
+)
+def test_duplicates_are_counted_as_the_filter_counts_them(steps: list[int], of_log: float, of_store: float) -> None:
+    """And the advice, once it is followed, does not come back."""
+    times = [1_600_000_000_000 + step for step in steps]
+    log = pl.DataFrame({"user": [1] * 4, "item": [5] * 4, "time": times})
+    dropped, report = prepare(log, config=PrepareConfig(exact_duplicates="drop"))
+    assert of_log == report.dropped.get("exact duplicate", 0) / 4
+    for source, share in ((read_interactions(log), of_log), (prepare(log)[0], of_store)):
+        value, advice = duplicates(source)
+        assert value == share
+        assert ('exact_duplicates = "drop"' in advice) == (of_log > 0)
+    assert duplicates(dropped) == (0.0, "")
+
+
+def test_a_split_that_leaves_nothing_to_train_on_is_a_problem() -> None:
+    """With leave-one-out three events leave one for training, from which nothing follows."""
+    nothing = check(store_of([[1, 2, 3]]))["training"]
+    assert (nothing.level, nothing.value) == ("problem", 0)
+    some = check(store_of([[1, 2, 3], [1, 2, 3, 4], [1, 2]]))["training"]
+    assert (some.level, some.value, some.advice) == ("ok", 2, "")
+    assert "leaves 5 events for training; 2 of 3 users" in some.text
 
 
 def test_ties_count_every_event_that_shares_its_time() -> None:

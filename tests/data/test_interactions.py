@@ -221,10 +221,18 @@ def test_a_path_is_no_pattern(tmp_path, name):
 
 
 def test_space_separated_pairs_keep_file_order(write):
-    log = balanced(read_interactions(write("1 3\n1 2\n2 9 9\nodd\n\n1 1\n", "log.txt")))
+    log = balanced(read_interactions(write("1 3\n1 2\n2 9 9\nodd\n1 1\n", "log.txt")))
     assert ids(log, "item") == [3, 2, 1]
-    assert log.dropped == {"malformed row": 3}
+    assert log.dropped == {"malformed row": 2}
     assert "time" not in log.frame.columns
+
+
+@pytest.mark.parametrize(("name", "mark"), [("log.txt", " "), ("log.dat", "::")])
+def test_blank_lines_are_no_rows(write, name, mark):
+    text = "\n1 3\n\n   \n1 2\r\n\r\n\t\n2 9\n\n".replace("1 ", f"1{mark}").replace("2 9", f"2{mark}9")
+    log = balanced(read_interactions(write(text, name)))
+    assert ids(log, "item") == [3, 2, 9]
+    assert (log.rows_in, log.dropped, log.frame["row"].to_list()) == (3, {}, [0, 1, 2])
 
 
 @pytest.mark.parametrize(
@@ -296,6 +304,52 @@ def test_float_ids_are_refused_with_the_reason():
         read_interactions(pl.DataFrame({"user": [True], "item": [1]}))
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("log.csv", "user,item,time\r1,2,3\r4,5,6\r"),
+        ("log.tsv", "user\titem\ttime\r1\t2\t3\r4\t5\t6\r"),
+        ("log.txt", "1 2 3\r4 5 6\r"),
+        ("log.dat", "1::2::3::4\r4::5::6::7\r"),
+    ],
+)
+def test_lines_that_end_in_cr_alone_are_refused(write, name, text):
+    with pytest.raises(DataError, match=rf"{name}: a line ends in CR alone .* as LF or CRLF$"):
+        read_interactions(write(text, name))
+    assert balanced(read_interactions(write(text.replace("\r", "\r\n"), name))).frame.height >= 2
+
+
+def test_a_quoted_name_may_hold_a_cr(write):
+    assert ids(read_interactions(write('user,item,"more\rtold"\n1,2,x\n'))) == [1]
+
+
+def test_one_column_has_one_meaning(write):
+    path = write("uid,item,time\n1,2,3\n")
+    told = r"^.*log.csv: column 'item' cannot be both the user and the item$"
+    with pytest.raises(DataError, match=told):
+        read_interactions(path, Columns(user="item", item="item"))
+    with pytest.raises(DataError, match=told):
+        read_interactions(path, Columns(user="item"))
+    for meaning in ("user", "item"):
+        named = {"user": "uid", "item": "item", "time": "uid" if meaning == "user" else "item"}
+        with pytest.raises(DataError, match=f"cannot be both the {meaning} and the time"):
+            read_interactions(path, Columns(**named))
+    with pytest.raises(DataError, match="cannot be both the item and the time"):
+        read_interactions(write("1,2,3,4\n"), Columns(item="2", time="2"))
+
+
+@pytest.mark.parametrize("quotes", [True, False])
+@pytest.mark.parametrize(("name", "mark"), [("log.csv", ","), ("log.tsv", "\t")])
+def test_names_that_are_there_twice_are_refused(write, name, mark, quotes):
+    path = write(mark.join(["user", "item", "item", "time"]) + "\n" + mark.join("1234") + "\n", name)
+    with pytest.raises(DataError, match=rf"{name}: the first line names a column twice: user, item, item, time$"):
+        read_interactions(path, Columns(quotes=quotes))
+    unnamed = write(mark.join(["user", "item", "", ""]) + "\n" + mark.join("1234") + "\n", name)
+    assert ids(read_interactions(unnamed, Columns(quotes=quotes))) == [1]
+    same = write(mark.join("1122") + "\n", name)
+    assert ids(read_interactions(same, Columns(quotes=quotes)), "item") == [1]
+
+
 def test_columns_are_found_or_named(write):
     path = write("userId,movieId,rating,timestamp\n1,2,3.5,4\n")
     log = read_interactions(path)
@@ -345,7 +399,25 @@ def test_missing_and_cut_files_and_other_things_are_named(write, tmp_path):
         read_interactions([1])
 
 
+@pytest.mark.parametrize("name", ["log.csv.gz", "log.tsv.gz", "log.txt.gz", "log.dat.gz", "log.jsonl.gz", "log.gz"])
+def test_damaged_gzip_is_named(write, name):
+    """Wherever the damage lies, in what is looked at first or far behind."""
+    mark = {"log.tsv.gz": "\t", "log.txt.gz": " ", "log.dat.gz": "::"}.get(name, ",")
+    rows = [mark.join((f"u{number * 7919 % 10007}", f"i{number * 104729 % 1009}")) for number in range(2000)]
+    text = "\n".join([f"user{mark}item"] * (mark in ",\t") + rows)
+    if name == "log.jsonl.gz":
+        text = "\n".join(json.dumps({"user": number * 7919 % 10007, "item": number}) for number in range(2000))
+    packed = gzip.compress(text.encode(), mtime=0)
+    read_interactions(write(packed, name))
+    for place in (12, 14, 20, 40, len(packed) // 2, len(packed) - 6):
+        damaged = bytearray(packed)
+        damaged[place] ^= 0xFF
+        with pytest.raises(DataError, match=name):
+            read_interactions(write(bytes(damaged), name))
+
+
 SECOND = 1_500_000_000
+NOT_A_TIME = -(2**63)
 
 
 @pytest.mark.parametrize(
@@ -365,6 +437,15 @@ SECOND = 1_500_000_000
         (["2014-04-07 12:51+0200", "2014-04-07 10:51 UTC"], [1396867860000000] * 2, "date"),
         (["2014-13-07", "5"], [None, 5_000_000], "s"),
         ([2**63 - 1, 1, 1], [None, 10**6, 10**6], "s"),
+        ([NOT_A_TIME, SECOND], [None, SECOND * 10**6], "s"),
+        ([NOT_A_TIME, NOT_A_TIME, SECOND], [None, None, SECOND * 10**6], "s"),
+        ([NOT_A_TIME, SECOND * 1000, SECOND * 1000], [None, SECOND * 10**6, SECOND * 10**6], "ms"),
+        ([NOT_A_TIME, SECOND * 10**6, SECOND * 10**6], [None, SECOND * 10**6, SECOND * 10**6], "us"),
+        ([NOT_A_TIME, SECOND * 10**9 + 7000], [None, SECOND * 10**6 + 7], "ns"),
+        ([float(NOT_A_TIME), SECOND * 1e9], [None, SECOND * 10**6], "ns"),
+        ([str(NOT_A_TIME), str(SECOND)], [None, SECOND * 10**6], "s"),
+        ([str(NOT_A_TIME), str(SECOND), "2017-07-14T02:40Z"], [None, SECOND * 10**6, SECOND * 10**6], "s"),
+        ([-(2**63) + 1, SECOND, SECOND], [None, SECOND * 10**6, SECOND * 10**6], "s"),
     ],
 )  # fmt: skip
 def test_times(values, expected, unit):
@@ -385,6 +466,13 @@ def test_times(values, expected, unit):
 )
 def test_times_are_written_for_any_year(seconds, text):
     assert (written(seconds), day(seconds)) == (text, text.partition("T")[0])
+
+
+def test_a_missing_time_of_numpy_is_an_unreadable_one(write):
+    rows = "".join(f"1,{item},{SECOND + item}\n" for item in range(3))
+    log = balanced(read_interactions(write(f"user,item,time\n1,9,{NOT_A_TIME}\n{rows}")))
+    assert (log.dropped, ids(log, "item")) == ({"unreadable time": 1}, [0, 1, 2])
+    assert log.examples == {"unreadable time": str(NOT_A_TIME)}
 
 
 def test_an_unreadable_time_is_kept_as_an_example(write):

@@ -158,7 +158,7 @@ def test_the_log(world: Simulation) -> None:
     assert world.items["category"].n_unique() == 12
     number = world.items.filter(pl.col("title").str.ends_with("book 1"))["id"][0]
     series = world.items["title"][number - 1].removesuffix("1")
-    assert world.items["title"][int(world.successor[number]) - 1] == series + "2"
+    assert world.items["title"][int(world.follow_NN[number - 1].argmax())] == series + "2"
 
 
 def test_the_seed_is_everything() -> None:

@@ -1,8 +1,11 @@
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ensue.data.interactions import Columns
+from ensue.data.prepare import prepare
 from ensue.data.split import SplitConfig, make_split, splits
 from ensue.data.store import SequenceStore
 from ensue.data.vocabulary import Vocabulary
@@ -28,7 +31,8 @@ def stores(draw, times=True):
 
 
 def split_of(store, name, targets="auto"):
-    config = SplitConfig(split=name, targets=targets, validation_fraction=0.2, test_fraction=0.2, seed=3)
+    shares = {} if name == "leave-one-out" else {"validation_fraction": 0.2, "test_fraction": 0.2}
+    config = SplitConfig(split=name, targets=targets, seed=3, **shares)
     parts = np.count_nonzero(store.lengths) if name == "session" else store.num_events
     if parts == 1 and name in ("global-time", "session"):
         with pytest.raises(DataError, match="too few"):
@@ -179,6 +183,77 @@ def test_sessions_by_a_day_number():
     assert split.test.target_items_B.tolist() == [8]
 
 
+DAYS = range(100, 300, 10)
+BY_DAY = {"split": "session", "order_feature": "day"}
+
+
+def sessions_of(days):
+    """Twenty sessions of two events as a log tells them; `days` are the texts of the events."""
+    rows = [f"s{event // 2:02},{event % 3},{day}" for event, day in enumerate(days)]
+    log = ("session,item,day\n" + "\n".join(rows) + "\n").encode()
+    return prepare(pl.read_csv(log, infer_schema_length=None), columns=Columns(features=("day",), time="-"))[0]
+
+
+def sizes(store, **settings):
+    split = make_split(store, SplitConfig(**BY_DAY, **settings))
+    return len(split.train), len(split.validation), len(split.test)
+
+
+@pytest.mark.parametrize(
+    "days",
+    [
+        [day for day in DAYS for _ in "ab"],
+        [text for day in DAYS for text in (day, "" if day == 120 else day)],  # kept as codes
+        [day + 0.5 * half for day in DAYS for half in (0, 1)],
+        [text for day in DAYS for text in (day + 0.25, "" if day == 120 else day)],
+    ],
+)
+def test_sessions_are_ordered_by_the_values_of_the_log(days):
+    store = sessions_of(days)
+    assert sizes(store, validation_from=200, test_from=250) == (10, 5, 5)
+    assert sizes(store) == (16, 2, 2)
+
+
+def test_days_of_less_than_one_are_told_apart():
+    store = sessions_of([day / 1000 for day in DAYS for _ in "ab"])
+    split = make_split(store, SplitConfig(**BY_DAY))
+    assert (len(split.train), len(split.validation), len(split.test)) == (16, 2, 2)
+    assert split.test.users_B.tolist() == [18, 19]
+    tied = sessions_of([0.5] * 20 + [0.75] * 20)
+    assert sizes(tied, validation_fraction=0.25, test_fraction=0.25) == (10, 10, 0)
+
+
+@pytest.mark.parametrize("last", ["290", "290.5", "late"])
+def test_a_session_without_a_place_in_the_order_is_an_error(last):
+    """A gap among integers and texts makes codes, one among fractions NaN."""
+    store = sessions_of(["", *([day for day in DAYS for _ in "ab"][1:-1]), last])
+    for settings in ({}, {"test_from": 250}):
+        with pytest.raises(
+            DataError, match=r"^feature 'day' is missing in the first event of 1 sessions, such as 's00'"
+        ):
+            sizes(store, **settings)
+
+
+def test_texts_order_sessions_and_are_not_compared_with_numbers():
+    store = sessions_of([f"2020-01-{31 - day // 10:02}" for day in DAYS for _ in "ab"])
+    assert make_split(store, SplitConfig(**BY_DAY)).test.users_B.tolist() == [0, 1]
+    with pytest.raises(DataError, match=r"^feature 'day' holds texts, such as '2020-01-02', and test_from is a number"):
+        sizes(store, test_from=15)
+
+
+def test_the_last_training_sessions_validate_in_the_order_of_the_feature():
+    words = Vocabulary.from_ids(["test", "train"])
+    days = Vocabulary.from_ids([90, 100, 1000])
+    store = SequenceStore.from_arrays(
+        np.arange(0, 10, 2),
+        np.arange(1, 9),
+        features={"split": words.encode(["train"] * 6 + ["test"] * 2), "day": np.array([3, 0, 1, 1, 2, 2, 1, 1])},
+        feature_values={"split": words, "day": days},
+    )
+    config = SplitConfig(split="session", split_feature="split", order_feature="day", validation_fraction=0.34)
+    assert make_split(store, config).validation.users_B.tolist() == [0]
+
+
 def test_what_a_split_needs_is_named():
     store = SequenceStore.from_arrays(np.array([0, 3]), np.array([1, 2, 3]), features={"period": np.zeros(3)})
     with pytest.raises(DataError, match="needs times"):
@@ -190,6 +265,61 @@ def test_what_a_split_needs_is_named():
     with pytest.raises(ConfigError, match="did you mean 'leave-one-out'"):
         SplitConfig.parse({"split": "leave-one-ou"})
     with pytest.raises(ConfigError, match="below 1"):
-        SplitConfig.parse({"validation_fraction": 0.5, "test_fraction": 0.5})
+        SplitConfig.parse({"split": "session", "validation_fraction": 0.5, "test_fraction": 0.5})
     with pytest.raises(ConfigError, match="needs test_from"):
-        SplitConfig.parse({"validation_from": 5})
+        SplitConfig.parse({"split": "session", "validation_from": 5})
+
+
+SHARES, MOMENTS = {"validation_fraction", "test_fraction"}, {"validation_from", "test_from"}
+TAKEN = {
+    "leave-one-out": set(),
+    "global-time": SHARES | MOMENTS,
+    "user-holdout": SHARES,
+    "session": SHARES | MOMENTS | {"split_feature", "order_feature"},
+}
+GIVEN = {
+    "validation_fraction": 0.2,
+    "test_fraction": 0.3,
+    "validation_from": 5,
+    "test_from": 6,
+    "split_feature": "part",
+    "order_feature": "day",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_setting_that_a_split_does_not_take_is_refused(name):
+    """Before any data is read; one that has its default is none."""
+    assert {*GIVEN, "split", "targets", "seed"} == {*SplitConfig.model_fields}
+    for setting, value in GIVEN.items():
+        beside = {"split": name} | ({"test_from": 6} if setting == "validation_from" and setting in TAKEN[name] else {})
+        if setting in TAKEN[name]:
+            assert getattr(SplitConfig(**beside, **{setting: value}), setting) == value
+            continue
+        told = rf"^split '{name}' does not take {setting} \(got {value!r}\); it takes targets"
+        with pytest.raises(ConfigError, match=told):
+            SplitConfig(**beside, **{setting: value})
+        default = SplitConfig.model_fields[setting].default
+        assert SplitConfig(**beside, **{setting: default}) == SplitConfig(split=name)
+
+
+def test_settings_that_take_the_place_of_others_are_not_given_beside_them():
+    with pytest.raises(ConfigError, match=r"^test_from 5 takes the place of validation_fraction \(got 0.3\)"):
+        SplitConfig(split="global-time", test_from=5, validation_fraction=0.3)
+    for name, value in (("test_from", 5), ("test_fraction", 0.3)):
+        with pytest.raises(ConfigError, match=rf"^split_feature 'part' takes the place of {name} \(got {value}\)"):
+            SplitConfig(split="session", split_feature="part", **{name: value})
+
+
+def test_a_seed_that_nothing_is_drawn_with_is_no_mistake():
+    assert SplitConfig(seed=7).seed == 7
+
+
+@given(stores(), st.data())
+def test_picked_cases_are_those_at_their_places(store, data):
+    cases = split_of(store, "user-holdout", "all").test
+    rows = data.draw(st.lists(st.integers(0, len(cases) - 1))) if len(cases) else []
+    taken = cases.take(np.array(rows, dtype=np.int64))
+    assert taken.store is cases.store
+    for name in ("users_B", "start_B", "stop_B", "target_B", "target_items_B"):
+        assert getattr(taken, name).tolist() == [getattr(cases, name)[row] for row in rows]

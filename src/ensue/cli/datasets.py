@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +23,7 @@ def run(
         if out is None:
             raise ConfigError(f"--out is due: the folder to write {name!r} to")
         return prepare_dataset(screen, name, out, {}, overwrite)
-    from ensue.data.catalog import DATASETS, data_folder, local_names
+    from ensue.data.catalog import DATASETS, data_folder, folder_of, local_names
 
     listed = [
         {
@@ -35,7 +34,7 @@ def run(
             else dict(zip(("users", "items", "interactions"), dataset.counts, strict=True)),
             "licence": dataset.licence,
             "source": dataset.url,
-            "found": _found(dataset),
+            "found": None if (place := folder_of(dataset)) is None else str(place),
         }
         for dataset in DATASETS.values()
     ]
@@ -56,16 +55,3 @@ def run(
         screen.say("ENSUE_DATA is not set; it names a folder to look in first", style="dim")
     screen.next("ensue datasets ml-1m --out data/ml-1m")
     return {"datasets": listed, "folder": None if folder is None else str(folder), "local": own}
-
-
-def _found(dataset: Any) -> str | None:
-    """Where the files are already, if anywhere: $ENSUE_DATA, or the cache."""
-    from ensue.data.catalog import data_folder
-
-    local = data_folder()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ensue" / dataset.name
-    folders = [cache] if local is None else [local / dataset.name, *(local / name for name in dataset.prepared), cache]
-    for folder in folders:
-        if any((folder / file).is_file() for file in ("interactions.parquet", dataset.log, dataset.file)):
-            return str(folder)
-    return None

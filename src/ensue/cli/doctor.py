@@ -73,12 +73,12 @@ def run(
     )
     worst = report.level
     screen.say(f"{'nothing stands out' if worst == 'ok' else 'worst level: ' + worst}", style=STYLE[worst])
-    if source.is_dir():
-        words = ["--maxlen", str(report.suggested_maxlen), *words_of(flags(), settings)]
-        screen.next("ensue train", source, "--model", "sasrec", *words, "--out", "runs/sasrec")
-    else:
+    if not source.is_dir():
         words = words_of(flags(), columns)
         screen.next("ensue prepare", source, *words, "--out", f"data/{source.name.split('.')[0]}")
+    elif report["training"].level == "ok":
+        words = ["--maxlen", str(report.suggested_maxlen), *words_of(flags(), settings)]
+        screen.next("ensue train", source, "--model", "sasrec", *words, "--out", "runs/sasrec")
     return {**report.as_dict(), "lengths": [{"events": label, "users": count} for label, count in bins]}
 
 

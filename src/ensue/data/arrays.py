@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ensue.errors import ArtefactError
 from ensue.files import atomic_path
+
+FloatArray: TypeAlias = NDArray[np.float64]
+IntArray: TypeAlias = NDArray[np.int64]
 
 # A one-dimensional header takes 128 bytes; numpy's own limit guards the parser against huge ones.
 _MAX_HEADER = 4096
@@ -58,7 +61,7 @@ def _read_header(handle: BinaryIO) -> tuple[tuple[int, ...], np.dtype, int]:
     return shape, dtype, handle.tell()
 
 
-def packed_events(start_R: ArrayLike, stop_R: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def packed_events(start_R: ArrayLike, stop_R: ArrayLike) -> tuple[IntArray, IntArray]:
     """The event indices of the rows `start_R:stop_R`, one row after another.
 
     Returns:
@@ -68,10 +71,10 @@ def packed_events(start_R: ArrayLike, stop_R: ArrayLike) -> tuple[NDArray[np.int
     length = stop - start
     ends = np.cumsum(length)
     place = np.arange(int(length.sum()), dtype=np.int64) - np.repeat(ends - length, length)
-    events: NDArray[np.int64] = np.repeat(start, length) + place
+    events: IntArray = np.repeat(start, length) + place
     return events, place
 
 
-def gather_events(start_R: ArrayLike, stop_R: ArrayLike) -> NDArray[np.int64]:
+def gather_events(start_R: ArrayLike, stop_R: ArrayLike) -> IntArray:
     """The event indices of the rows `start_R:stop_R`, one row after another: [P]."""
     return packed_events(start_R, stop_R)[0]

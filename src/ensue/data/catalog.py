@@ -16,10 +16,10 @@ from typing import Any
 import polars as pl
 
 from ensue.data import publishers
-from ensue.data.download import DownloadProgress, check_download, download
+from ensue.data.download import DownloadProgress, UnreachableError, check_download, download
 from ensue.data.interactions import Columns
 from ensue.data.prepare import PrepareConfig, Progress, prepare
-from ensue.data.readers import Source
+from ensue.data.readers import Source, open_table
 from ensue.data.store import SequenceStore
 from ensue.errors import ConfigError, DataError, nearest
 
@@ -158,22 +158,25 @@ def load_dataset(
         ArtefactError: a file differs from the published one, or `out` is in the way.
     """
     out = None if out is None else Path(out)
-    local = data_folder()
     dataset = DATASETS.get(name)
     changes = changes or {}
-    if local is not None and (local / name / _LOG).is_file():
-        own = local / name / _LOG
+    if (own := _own_folder(name)) is not None:
+        log = own / _LOG
         chosen = _changed(_AS_IS if dataset is None else SASREC, changes)
-        return prepare(own, out, _own_columns(own), chosen, _described(local / name), overwrite, progress)[0]
+        return prepare(log, out, _own_columns(log), chosen, _described(own), overwrite, progress)[0]
     if dataset is None:
         raise ConfigError(f"unknown dataset {name!r}: {nearest(name, [*DATASETS, *local_names()])}")
-    for folder in dataset.prepared:
-        if local is not None and not (local / name).is_dir() and (local / folder / _LOG).is_file():
-            return load_dataset(folder, out, overwrite, progress, changes=changes)
+    if (filtered := _filtered_folder(dataset)) is not None:
+        return load_dataset(filtered.name, out, overwrite, progress, changes=changes)
     with tempfile.TemporaryDirectory(prefix="ensue-") as scratch:
-        log, items = _publisher_files(dataset, Path(scratch), download_progress)
+        source, items = _publisher_files(dataset, Path(scratch), download_progress)
         columns = dataset.columns if dataset.read_log is None else None
-        return prepare(log, out, columns, _changed(SASREC, changes), items, overwrite, progress)[0]
+        return prepare(source, out, columns, _changed(SASREC, changes), items, overwrite, progress)[0]
+
+
+def folder_of(dataset: Dataset) -> Path | None:
+    """The folder that `load_dataset` takes a dataset from; None if it is to be downloaded."""
+    return _own_folder(dataset.name) or _filtered_folder(dataset) or _published(dataset)
 
 
 def _changed(own: PrepareConfig, changes: Mapping[str, Any]) -> PrepareConfig:
@@ -195,8 +198,22 @@ def local_names() -> list[str]:
     return sorted(path.parent.name for path in local.glob(f"*/{_LOG}")) if local is not None else []
 
 
+def _own_folder(name: str) -> Path | None:
+    """The folder of $ENSUE_DATA under this name, if it holds a log of its own."""
+    local = data_folder()
+    return local / name if local is not None and (local / name / _LOG).is_file() else None
+
+
+def _filtered_folder(dataset: Dataset) -> Path | None:
+    """The folder of $ENSUE_DATA with the dataset's filtered log, unless there is one under the dataset's own name."""
+    local = data_folder()
+    if local is None or (local / dataset.name).is_dir():
+        return None
+    return next((folder for name in dataset.prepared if (folder := _own_folder(name)) is not None), None)
+
+
 def _own_columns(log: Path) -> Columns:
-    present = pl.read_parquet_schema(log)
+    present = open_table(log).names
     return Columns(
         user="user_id",
         item="item_id",
@@ -213,9 +230,7 @@ def _publisher_files(
     dataset: Dataset, scratch: Path, progress: DownloadProgress | None
 ) -> tuple[Source, Source | None]:
     """The log and the item table, from $ENSUE_DATA, from the cache, or from the publisher."""
-    folder = _folder_with(dataset, dataset.log) or _folder_with(dataset, dataset.file)
-    if folder is None:
-        folder = _fetch(dataset, progress)
+    folder = _published(dataset) or _fetch(dataset, progress)
     if not (folder / dataset.log).is_file():
         check_download(folder / dataset.file, dataset.md5)
         publishers.unzip(folder / dataset.file, dataset.members, scratch)
@@ -238,8 +253,10 @@ def _places(dataset: Dataset) -> list[Path]:
     return [cache] if local is None else [local / dataset.name, cache]
 
 
-def _folder_with(dataset: Dataset, file: str) -> Path | None:
-    return next((folder for folder in _places(dataset) if (folder / file).is_file()), None)
+def _published(dataset: Dataset) -> Path | None:
+    """The place that holds the publisher's log, or else the file that it comes in."""
+    held = ((file, folder) for file in (dataset.log, dataset.file) for folder in _places(dataset))
+    return next((folder for file, folder in held if (folder / file).is_file()), None)
 
 
 def _fetch(dataset: Dataset, progress: DownloadProgress | None) -> Path:
@@ -250,9 +267,13 @@ def _fetch(dataset: Dataset, progress: DownloadProgress | None) -> Path:
     folder = places[0] if writable else places[-1]
     try:
         download(dataset.url, folder / dataset.file, dataset.md5, progress)
+    except UnreachableError as error:
+        raise DataError(
+            f"{dataset.name}: {error}: put {dataset.file} from {dataset.url} into $ENSUE_DATA/{dataset.name}"
+        ) from None
     except OSError as error:
         raise DataError(
-            f"{dataset.name}: no network ({error}): put {dataset.file} from {dataset.url} "
-            f"into $ENSUE_DATA/{dataset.name}"
+            f"{dataset.name}: cannot write {folder / dataset.file} ({error.strerror or error}): name another folder in "
+            "ENSUE_DATA or XDG_CACHE_HOME"
         ) from None
     return folder

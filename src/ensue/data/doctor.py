@@ -72,15 +72,16 @@ def check(source: SequenceStore | Interactions, split_config: SplitConfig | None
         DataError: the source has no events, or the split needs what it has not.
     """
     findings: list[Finding] = []
+    log = None
     if isinstance(source, Interactions):
         findings += _of_rows(source)
-        store = prepare(source)[0]
+        log, store = source, prepare(source)[0]
     else:
         store = source
     if not store.num_events:
         raise DataError("the store has no events")
     split = make_split(store, split_config or SplitConfig())
-    findings += [*_of_events(store), *of_times(store), *_of_sizes(store), *_of_split(store, split)]
+    findings += [*_of_events(store, log), *of_times(store), *_of_sizes(store), *_of_split(store, split)]
     maxlen = min(maxlen_for(store.lengths, 0.95), MAX_SUGGESTED)
     order = compare_with_shuffled(split)
     findings.append(_of_order_test(order))
@@ -117,21 +118,25 @@ def _of_rows(log: Interactions) -> Iterator[Finding]:
     )
 
 
-def _of_events(store: SequenceStore) -> Iterator[Finding]:
+def _of_events(store: SequenceStore, log: Interactions | None) -> Iterator[Finding]:
     """Duplicates and repeats."""
     user_E = np.repeat(np.arange(store.num_users), store.lengths)
     pairs = pl.DataFrame({"user": user_E, "item": store.items})
     repeats = 1 - pairs.n_unique() / store.num_events
-    if store.times is not None:
-        exact = 1 - pairs.with_columns(time=pl.Series(store.times)).n_unique() / store.num_events
-        what, advice = (
-            "repeat the user, item and second of another",
-            'Prepare with exact_duplicates = "drop".',
-        )
-    else:
+    what, advice = "repeat the user, item and time of another", 'Prepare with exact_duplicates = "drop".'
+    if store.times is None:
         again = (np.diff(store.items) == 0) & (np.diff(user_E) == 0)
         exact = float(again.sum() / store.num_events)
         what, advice = "repeat the event just before them", "If these are double clicks, remove them first."
+    elif log is not None:
+        exact = 1 - log.frame.select("user", "item", "time").n_unique() / store.num_events
+    elif _made(store, "config", "exact_duplicates") == "drop" or _made(store, "report", "tie_share") == 0:
+        exact = 0.0
+    else:
+        # A store keeps whole seconds, and the filter compares microseconds.
+        exact = 1 - pairs.with_columns(time=pl.Series(store.times)).n_unique() / store.num_events
+        what = "repeat the user, item and second of another"
+        advice = 'Prepare with exact_duplicates = "drop", which drops those of the same time to the microsecond.'
     yield Finding(
         "duplicates",
         graded(exact, 0.0, 0.05),
@@ -149,6 +154,12 @@ def _of_events(store: SequenceStore) -> Iterator[Finding]:
         if repeats > 0.01
         else "",
     )
+
+
+def _made(store: SequenceStore, part: str, name: str) -> Any:
+    """What `prepare` wrote down of a store's making; None if something else made it."""
+    told = store.made.get(part)
+    return told.get(name) if isinstance(told, dict) else None
 
 
 def maxlen_for(lengths_U: NDArray[np.int64], coverage: float) -> int:
@@ -208,7 +219,17 @@ def _of_sizes(store: SequenceStore) -> Iterator[Finding]:
 
 
 def _of_split(store: SequenceStore, split: Split) -> Iterator[Finding]:
-    """Cold targets and leakage."""
+    """What there is to train on, cold targets and leakage."""
+    lengths = split.train.lengths_R
+    trainable = int((lengths >= 2).sum())
+    yield Finding(
+        "training",
+        "ok" if trainable else "problem",
+        trainable,
+        f"The split {split.name!r} leaves {lengths.sum():,} events for training; {trainable:,} of {store.num_users:,} "
+        "users have two of them or more.",
+        "" if trainable else "No model of sequences can be trained: a longer log, or another split, is due.",
+    )
     trained = np.zeros(store.num_items + 1, dtype=bool)
     trained[split.train.items_P] = True
     cold = float((~trained[split.test.target_items_B]).mean()) if len(split.test) else 0.0
@@ -252,13 +273,7 @@ def compare_with_shuffled(split: Split, seed: int = 0) -> Comparison | None:
     if len(cases) < 2 or not len(split.train):
         return None
     chosen = np.sort(rng.choice(len(cases), min(MAX_CASES, len(cases)), replace=False))
-    asked = Cases(
-        cases.store,
-        cases.users_B[chosen],
-        cases.start_B[chosen],
-        cases.stop_B[chosen],
-        cases.target_B[chosen],
-    )
+    asked = cases.take(chosen)
     mixed = _shuffle_rows(split.train, rng)
     return compare(_chain_ndcg(split.train, asked, None), _chain_ndcg(mixed, asked, rng))
 

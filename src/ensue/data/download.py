@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError, URLError
 
 from ensue.errors import ArtefactError, DataError
 from ensue.files import atomic_path, sha256, write_text
@@ -13,6 +15,10 @@ from ensue.files import atomic_path, sha256, write_text
 DownloadProgress = Callable[[int, int | None], None]
 _CHUNK = 1 << 18
 _TIMEOUT = 30.0
+
+
+class UnreachableError(DataError):
+    """There is no network, or the server does not give the file."""
 
 
 def download(url: str, target: Path, md5: str | None = None, progress: DownloadProgress | None = None) -> Path:
@@ -28,21 +34,18 @@ def download(url: str, target: Path, md5: str | None = None, progress: DownloadP
         progress: called with bytes done and bytes in all (None if the server does not say).
 
     Raises:
-        OSError: there is no network, or the server refuses.
+        UnreachableError: there is no network, or the server refuses.
         DataError: the content is cut off or not what was published.
+        OSError: `target` cannot be written.
     """
     with atomic_path(target) as temporary:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer, temporary.open("wb") as handle:
-            length = answer.headers.get("Content-Length")
-            total = int(length) if length else None
+        with temporary.open("wb") as handle:
             done = 0
-            while chunk := answer.read(_CHUNK):
+            for chunk, total in _chunks(url):
                 handle.write(chunk)
                 done += len(chunk)
                 if progress is not None:
                     progress(done, total)
-        if total is not None and done != total:
-            raise DataError(f"{url}: cut off after {done} of {total} bytes")
         if md5 is not None and _md5(temporary) != md5:
             raise DataError(f"{url}: the content is not the published one (its MD5 differs from {md5})")
         first = sha256(temporary)
@@ -64,6 +67,23 @@ def check_download(path: Path, md5: str | None = None) -> None:
         same = not record.is_file() or record.read_text().strip() == sha256(path)
     if not same:
         raise ArtefactError(f"{path}: not the file once published or downloaded; remove it to try again")
+
+
+def _chunks(url: str) -> Iterator[tuple[bytes, int | None]]:
+    """The content piece by piece, each with the bytes in all if the server tells. All errors here are the network's."""
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:
+            length = answer.headers.get("Content-Length")
+            total, done = int(length) if length else None, 0
+            while chunk := answer.read(_CHUNK):
+                done += len(chunk)
+                yield chunk, total
+    except HTTPError as error:
+        raise UnreachableError(f"the server answers {error.code} {error.reason}") from None
+    except (OSError, HTTPException) as error:
+        raise UnreachableError(f"no network ({error.reason if isinstance(error, URLError) else error})") from None
+    if total is not None and done != total:
+        raise DataError(f"{url}: cut off after {done} of {total} bytes")
 
 
 def _record(path: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import compress
+from itertools import combinations, compress
 from pathlib import Path
 from typing import Self
 
@@ -127,7 +127,8 @@ def read_interactions(source: Source, columns: Columns | None = None) -> Interac
         columns: the columns' meaning.
 
     Raises:
-        DataError: the source cannot be read, a column is missing, or ids are of a type that loses digits.
+        DataError: the source cannot be read, a column is missing or meant twice, or ids are of a type that loses
+            digits.
     """
     columns = columns or Columns()
     table = open_table(source, columns.format, columns.header, columns.multiline, columns.quotes)
@@ -200,6 +201,9 @@ def _resolve(table: Table, columns: Columns) -> dict[str, str]:
                     f"{table.where}: which column is the {meaning}? Columns: {', '.join(table.names)}",
                     " ".join(f"--{each} ..." for each in lacking),
                 )
+    for one, other in combinations([meaning for meaning in ("user", "item", "time") if meaning in chosen], 2):
+        if chosen[one] == chosen[other]:
+            raise DataError(f"{table.where}: column {chosen[one]!r} cannot be both the {one} and the {other}")
     taken = {"user", "item", "time", "rating", "row"}
     for name in columns.features:
         _present(table, name, "feature")

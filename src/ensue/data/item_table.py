@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import re
+
+import numpy as np
 import polars as pl
 
 from ensue.data.interactions import USUAL_ITEM, plain_name
-from ensue.data.readers import Source, collect, open_table
+from ensue.data.readers import Source, Table, collect, open_table
+from ensue.data.store import as_text
 from ensue.data.vocabulary import Vocabulary
 from ensue.errors import DataError
 
 _TITLES = ("title", "name", "itemname", "movietitle", "producttitle")
 _CATEGORIES = ("category", "categories", "genres", "genre", "attributes")
+# The item's own id, and in a run its training events: columns of these names are kept as `id_` and `events_`.
+_TAKEN = ("id", "events")
 
 
 def read_item_table(source: Source, item_ids: Vocabulary, id_column: str | None = None) -> tuple[pl.DataFrame, int]:
     """Read a description of items and lay it out by item number.
 
-    Columns with a usual name become `title` and `category`; the others keep their names. Of several rows
-    of one item the first counts; rows of items that the log has not are left out.
+    Columns with a usual name become `title`, which is text, and `category`; the others keep their names, but that
+    `id` beside another column of ids becomes `id_`, and `events` `events_`. Of several rows of one item the first
+    counts; rows of items that the log has not are left out.
 
     Args:
         source: a file with a header, or a frame.
@@ -28,50 +35,84 @@ def read_item_table(source: Source, item_ids: Vocabulary, id_column: str | None 
         N rows, column `id` first, and the number of items that were described.
 
     Raises:
-        DataError: no column of ids, none of its ids is an item of the log, or an open quote swallows rows.
+        DataError: no column of ids, none of its ids is an item of the log, titles that are no text, or an open quote
+            swallows rows.
     """
     table = open_table(source, header=True, multiline=True)
+    lacking = "; the first line is read as the header, which an item file must have" if table.text else ""
     plain = {plain_name(name): name for name in reversed(table.names)}
     if id_column is None:
         id_column = next((plain[name] for name in (*USUAL_ITEM, "id") if name in plain), None)
     if id_column not in table.names:
-        raise DataError(f"{table.where}: which column is the item's id? Columns: {', '.join(table.names)}")
+        raise DataError(f"{table.where}: which column is the item's id? Columns: {', '.join(table.names)}{lacking}")
     frame = collect(table, table.names)
     if table.quoted:
-        _check_swallowed(frame, id_column, item_ids, table.where)
+        _check_swallowed(frame, id_column, item_ids, table)
     ids = frame[id_column]
     if ids.dtype in (pl.Categorical, pl.Enum):
         ids = ids.cast(pl.String)
-    numbers = pl.Series("number", item_ids.encode(ids))
-    names = _standard_names(frame, plain, id_column)
-    frame = frame.drop({id_column, "id"} & set(frame.columns)).rename(names)
-    frame = frame.with_columns(numbers).filter(pl.col("number") > 0).unique("number", keep="first")
-    if not frame.height:
+    numbers = item_ids.encode(ids)
+    row_N = np.full(len(item_ids) + 1, -1)
+    row_N[numbers[::-1]] = np.arange(len(numbers))[::-1]  # the first row of an item is written last
+    described = int((row_N[1:] >= 0).sum())
+    if not described:
         raise DataError(f"{table.where}: none of its ids in {id_column!r} is an item of the log")
-    order = item_ids.ids.to_frame().with_row_index("number", offset=1).cast({"number": pl.Int32})
-    laid = order.join(frame, on="number", how="left", maintain_order="left").drop("number")
-    return laid, frame.height
+    places = pl.Series(row_N[1:]).replace(-1, None)
+    frame = frame.drop(id_column).rename(_new_names(frame, plain, id_column)).select(pl.all().gather(places))
+    if "title" in frame.columns:
+        try:
+            frame = frame.with_columns(as_text(frame["title"]))
+        except pl.exceptions.PolarsError:
+            raise DataError(f"{table.where}: the titles are {frame['title'].dtype}, which is no text") from None
+    return item_ids.ids.to_frame().with_columns(frame.get_columns()), described
 
 
-def _check_swallowed(frame: pl.DataFrame, id_column: str, item_ids: Vocabulary, where: str) -> None:
-    """Fields may have several lines; one that begins as the row of an item that has no row is a quote left open."""
+def _check_swallowed(frame: pl.DataFrame, id_column: str, item_ids: Vocabulary, table: Table) -> None:
+    """Fields may have several lines; one that is the whole row of an item that has no row is a quote left open.
+
+    The last line of a field goes on with the fields after it.
+    """
     described = frame[id_column].cast(pl.String)
-    for name in frame.columns:
-        lines = frame[name].cast(pl.String).drop_nulls().str.split("\n").list.slice(1).explode().drop_nulls()
-        starts = lines.str.extract(r'^"?([^,\t;|"]+)"?[,\t;|]').drop_nulls()
+    for place, name in enumerate(frame.columns):
+        lines = frame[name].cast(pl.String).drop_nulls().str.split("\n")
+        lines = lines.filter(lines.list.len() > 1)
+        # Without the first line and the last one.
+        inner = lines.list.slice(1).list.reverse().list.slice(1).list.reverse().explode()
+        starts = pl.concat(
+            [
+                _ids_of_rows(inner, table.separator, frame.width - 1),
+                _ids_of_rows(lines.list.last(), table.separator, place),
+            ]
+        )
         missing = starts.filter(~starts.is_in(described.implode()))
         swallowed = [item for item, number in zip(missing, item_ids.encode(missing), strict=True) if number]
         if swallowed:
             raise DataError(
-                f"{where}: a field of {name!r} holds the row of item {swallowed[0]!r}, so a quote before it is not "
-                'closed: write a quote inside a quoted field as ""'
+                f"{table.where}: a field of {name!r} holds the row of item {swallowed[0]!r}, so a quote before it is "
+                'not closed: write a quote inside a quoted field as ""'
             )
 
 
-def _standard_names(frame: pl.DataFrame, plain: dict[str, str], id_column: str) -> dict[str, str]:
+def _ids_of_rows(lines: pl.Series, separator: str, count: int) -> pl.Series:
+    """The ids that the lines with this number of separators begin with."""
+    lines = lines.drop_nulls()
+    rows = lines.filter(lines.str.count_matches(separator, literal=True) == count)
+    mark = re.escape(separator)
+    return rows.str.extract(f'^"?([^{mark}"]+)"?{mark}').drop_nulls()
+
+
+def _new_names(frame: pl.DataFrame, plain: dict[str, str], id_column: str) -> dict[str, str]:
+    """Column -> its name in the table, where that differs."""
     names = {}
     for standard, usual in (("title", _TITLES), ("category", _CATEGORIES)):
         found = next((plain[name] for name in usual if name in plain and plain[name] != id_column), None)
         if found is not None and found != standard and standard not in frame.columns:
             names[found] = standard
+    for name in _TAKEN:
+        if name == id_column or name not in frame.columns:
+            continue
+        free = name + "_"
+        while free in frame.columns:
+            free += "_"
+        names[name] = free
     return names

@@ -16,6 +16,8 @@ _UNIT_BOUNDS: tuple[tuple[float, Literal["s", "ms", "us"]], ...] = ((1e11, "s"),
 _AWARE = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M%#z")
 _NAIVE = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M")
 _LIMIT = float(2**63)
+# What numpy and pandas write for a missing time.
+_NOT_A_TIME = -(2**63)
 
 
 def to_microseconds(values: pl.Series, unit: TimeUnit = "auto") -> tuple[pl.Series, str]:
@@ -62,16 +64,19 @@ def _temporal(values: pl.Series) -> pl.Series:
 
 
 def _numbers(values: pl.Series, unit: TimeUnit) -> tuple[pl.Series, str]:
+    if not values.dtype.is_float():
+        values = values.cast(pl.Int64, strict=False)
+    values = _where(values != _NOT_A_TIME, values)
     chosen = _guess_unit(values) if unit == "auto" else unit
     if values.dtype.is_float():
         scaled = values / 1000 if chosen == "ns" else values * _PER_UNIT[chosen]
         sound = scaled.is_finite() & (scaled.abs() < _LIMIT)
         return _where(sound, scaled.round().cast(pl.Int64, strict=False)), chosen
-    whole = values.cast(pl.Int64, strict=False)
     if chosen == "ns":
-        return whole // 1000, chosen
+        return values // 1000, chosen
     factor = _PER_UNIT[chosen]
-    return _where(whole.abs() <= (2**63 - 1) // factor, whole) * factor, chosen
+    limit = (2**63 - 1) // factor
+    return _where(values.is_between(-limit, limit), values) * factor, chosen
 
 
 def _texts(values: pl.Series, unit: TimeUnit) -> tuple[pl.Series, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from ensue.data.readers import open_binary
+from ensue.data.readers import DAMAGED, open_binary
 from ensue.errors import DataError
 
 # The order of the flags in u.item (MovieLens 100K, file u.genre).
@@ -31,7 +31,7 @@ def unzip(archive: Path, members: tuple[str, ...], folder: Path) -> None:
         with zipfile.ZipFile(archive) as packed:
             for member in members:
                 (folder / Path(member).name).write_bytes(packed.read(member))
-    except (zipfile.BadZipFile, KeyError, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, KeyError, *DAMAGED) as error:
         raise DataError(f"{archive}: cannot be unpacked ({error})") from None
 
 
@@ -56,7 +56,7 @@ def steam_reviews(path: Path) -> pl.DataFrame:
     """`steam_reviews.json.gz`: one Python literal a line (not JSON); columns user, item and time.
 
     Raises:
-        DataError: a line is not such a literal.
+        DataError: a line is not such a literal, or the file is damaged.
     """
     parts: list[pl.DataFrame] = []
     rows: list[tuple[str, str, str]] = []
@@ -70,13 +70,20 @@ def steam_reviews(path: Path) -> pl.DataFrame:
 
 
 def _literals(path: Path) -> Iterator[tuple[str, str, str]]:
-    with open_binary(path) as handle:
-        for number, line in enumerate(handle, start=1):
-            try:
-                review = ast.literal_eval(line.decode())
-                yield str(review["username"]), str(review["product_id"]), str(review["date"])
-            except (ValueError, SyntaxError, KeyError, TypeError) as error:
-                raise DataError(f"{path}: line {number} is not a review ({error})") from None
+    try:
+        with open_binary(path) as handle:
+            for number, line in enumerate(handle, start=1):
+                yield _literal(path, number, line)
+    except DAMAGED as error:
+        raise DataError(f"{path}: cannot be read ({error})") from None
+
+
+def _literal(path: Path, number: int, line: bytes) -> tuple[str, str, str]:
+    try:
+        review = ast.literal_eval(line.decode())
+        return str(review["username"]), str(review["product_id"]), str(review["date"])
+    except (ValueError, SyntaxError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: line {number} is not a review ({error})") from None
 
 
 def _latin1_lines(path: Path) -> list[str]:

@@ -6,8 +6,9 @@ import csv
 import glob
 import gzip
 import io
+import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
@@ -36,6 +37,8 @@ _SAY_QUOTES = (
     "fields of several lines"
 )
 _MORE = "\x01more"
+# What reading a damaged file raises, packed or not.
+DAMAGED = (OSError, EOFError, zlib.error)
 
 
 class UnclearLogError(DataError):
@@ -74,6 +77,7 @@ class Table:
         positional: the columns have no names of their own.
         spaced: the fields were separated by blanks.
         quoted: there are quotes, and they enclose fields.
+        separator: what ends a field in CSV and TSV files.
         malformed: an expression that is true for rows with a wrong number of fields, if the format has such.
         check: called with the number of rows read; raises when rows were swallowed.
     """
@@ -85,6 +89,7 @@ class Table:
     positional: bool = False
     spaced: bool = False
     quoted: bool = False
+    separator: str = ""
     malformed: pl.Expr | None = None
     check: Callable[[int], None] = lambda _: None
 
@@ -139,7 +144,7 @@ def _open_file(path: Path, form: Format, header: bool | None, multiline: bool, q
         if form in _SEPARATORS:
             return _open_separated(path, _SEPARATORS[form], header, multiline, quotes)
         return _open_lines(path, "::" if form == "::" else None, header)
-    except (pl.exceptions.PolarsError, OSError, EOFError) as error:
+    except (pl.exceptions.PolarsError, *DAMAGED) as error:
         raise DataError(f"{path}: not readable as {form} ({_first_line(error)})") from None
 
 
@@ -169,8 +174,12 @@ def sniff(path: Path) -> Format:
 
 def _open_separated(path: Path, separator: str, header: bool | None, multiline: bool, quotes: bool) -> Table:
     head = _head(path)
+    _check_line_ends(path, head, quotes)
     first = next(csv.reader([head], delimiter=separator)) if quotes else head.split(separator)
     named = header if header is not None else not any(_is_number(field) for field in first)
+    if named:
+        # Columns without a name cannot be asked for, so they may be many.
+        _check_names(path, [name for name in first if name])
     lines, quoted = _count_lines(path)
     quoted = quoted and quotes
     if quoted and not multiline and head.count('"') % 2:  # what are columns cannot be told
@@ -192,12 +201,15 @@ def _open_separated(path: Path, separator: str, header: bool | None, multiline: 
         if quoted and not multiline and count != due and (found := _unbalanced(path)):
             raise UnclearLogError(f"{path}: {count} rows read from {due} lines; {found}{_SAY_QUOTES}", "--no-quotes")
 
-    return Table(rows, names, str(path), text=True, positional=not named, quoted=quoted, check=check)
+    return Table(
+        rows, names, str(path), text=True, positional=not named, quoted=quoted, separator=separator, check=check
+    )
 
 
 def _open_lines(path: Path, separator: str | None, header: bool | None) -> Table:
-    """A file whose lines are split at the separator; at blanks if it is None."""
+    """A file whose lines are split at the separator; at blanks if it is None. Blank lines are left out."""
     head = [line.strip() for line in _first_lines(path, 1 + _LOOKED_AT)]
+    _check_line_ends(path, head[0], quotes=False)
     first, *following = [line.split(separator) for line in head]
     if header is None and _looks_like_names(first, following):
         raise UnclearLogError(
@@ -205,8 +217,8 @@ def _open_lines(path: Path, separator: str | None, header: bool | None) -> Table
             "--no-header, header=True or False)",
             "--header",
         )
-    if header and len(set(first)) < len(first):
-        raise DataError(f"{path}: the first line names a column twice: {', '.join(first)}")
+    if header:
+        _check_names(path, first)
     lines = pl.scan_csv(
         path,
         separator=_NO_SEPARATOR,
@@ -216,7 +228,9 @@ def _open_lines(path: Path, separator: str | None, header: bool | None) -> Table
         glob=False,
         new_columns=["line"],
     )
-    line = pl.col("line").fill_null("")
+    line = pl.col("line")
+    # Blank lines are no rows; polars reads those without any character as null.
+    lines = lines.filter(line.str.strip_chars() != "")
     if separator is None:
         line = line.str.strip_chars().str.replace_all(r"\s+", " ")
     names = first if header else [str(i + 1) for i in range(len(first))]
@@ -224,6 +238,17 @@ def _open_lines(path: Path, separator: str | None, header: bool | None) -> Table
     rows = lines.select(fields.alias("fields")).unnest("fields")
     malformed = pl.col(_MORE).is_not_null() | pl.col(names[-1]).is_null()
     return Table(rows, names, str(path), True, positional=not header, spaced=separator is None, malformed=malformed)
+
+
+def _check_line_ends(path: Path, head: str, quotes: bool) -> None:
+    before, mark, _ = head.partition("\r")
+    if mark and not (quotes and before.count('"') % 2):
+        raise DataError(f"{path}: a line ends in CR alone ({before[:60]!r}): write the line ends as LF or CRLF")
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    if len(set(names)) < len(names):
+        raise DataError(f"{path}: the first line names a column twice: {', '.join(names)}")
 
 
 def _looks_like_names(first: list[str], following: list[list[str]]) -> bool:
@@ -245,7 +270,7 @@ def collect(table: Table, columns: list[str]) -> pl.DataFrame:
         wanted.append(table.malformed.alias(MALFORMED))
     try:
         frame = table.rows.select(wanted).collect(engine="streaming")
-    except (pl.exceptions.PolarsError, OSError, EOFError) as error:
+    except (pl.exceptions.PolarsError, *DAMAGED) as error:
         told = f"{table.where}: cannot be read ({_first_line(error)})"
         if not table.quoted:
             raise DataError(told) from None
@@ -253,11 +278,6 @@ def collect(table: Table, columns: list[str]) -> pl.DataFrame:
         raise UnclearLogError(f"{told}; {found}{_SAY_QUOTES}", "--no-quotes") from None
     table.check(frame.height)
     return frame
-
-
-def renamed(table: Table, names: list[str]) -> Table:
-    """The same table with its columns renamed in order."""
-    return replace(table, rows=table.rows.rename(dict(zip(table.names, names, strict=True))), names=names)
 
 
 def open_binary(path: Path) -> io.BufferedIOBase:
@@ -283,7 +303,7 @@ def _first_lines(path: Path, count: int) -> list[str]:
                     found.append(line)
                 if len(found) == count:
                     break
-    except (OSError, EOFError) as error:
+    except DAMAGED as error:
         raise DataError(f"{path}: cannot be read ({error})") from None
     if not found:
         raise DataError(f"{path}: the file is empty")

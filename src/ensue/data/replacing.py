@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
+import secrets
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ensue.data.store import KIND, SCHEMA_VERSION, SequenceStore
 from ensue.errors import ArtefactError
 from ensue.files import MANIFEST, read_manifest, sync_folder
 
+# What `SequenceStore.save` writes, whole or in the making.
+_FILE = r"(offsets|items|times|feature_\w+)\.npy|(users|items|values_\w+)\.parquet|" + re.escape(MANIFEST)
+_STORE_FILE = re.compile(rf"{_FILE}|\.({_FILE})\.\d+\.tmp")
+
 
 def check_target(out: Path, overwrite: bool) -> None:
     """Refuse a folder that is not to be written.
 
     Raises:
-        ArtefactError: it holds something other than a store, or a store and `overwrite` is not given.
+        ArtefactError: it is the current folder, or holds something other than a store, or a store and `overwrite` is
+            not given.
     """
+    if out.exists() and out.samefile("."):
+        raise ArtefactError(f"{out}: is the current folder, which cannot be replaced; name another, or a new one in it")
     if _is_free(out):
         return
     try:
@@ -32,16 +42,23 @@ def check_target(out: Path, overwrite: bool) -> None:
 
 
 def write_whole(store: SequenceStore, out: Path) -> None:
-    """Write beside `out` and rename, so that `out` is the old store or the whole new one; see also `recover`."""
+    """Write beside `out` and rename, so that `out` is the old store or the whole new one; see also `recover`.
+
+    Where `out` is a link, what it leads to is replaced, and the link stays.
+    """
+    out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
-    fresh = out.with_name(f".{out.name}.{os.getpid()}.new")
-    old = out.with_name(f".{out.name}.{os.getpid()}.old")
+    # Not the process's number: containers that share a folder have the same ones.
+    mark = secrets.token_hex(8)
+    fresh, old = out.with_name(f".{out.name}.{mark}.new"), out.with_name(f".{out.name}.{mark}.old")
     try:
-        store.save(fresh)
-        if out.exists():
-            out.replace(old)
-        fresh.replace(out)
-        sync_folder(out.parent)
+        fresh.mkdir()
+        with _held(fresh):
+            store.save(fresh)
+            if out.exists():
+                out.replace(old)
+            fresh.replace(out)
+            sync_folder(out.parent)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
         if out.exists():
@@ -51,11 +68,13 @@ def write_whole(store: SequenceStore, out: Path) -> None:
 
 
 def recover(out: Path) -> None:
-    """Put back the store that was in `out`, if `write_whole` was killed between its two renames.
+    """Put right what a `write_whole` of `out` left that was killed.
 
-    Then the old store lies beside `out` under a hidden name. Where `out` holds something, stores under such names are
-    left over and removed. Folders with anything else in them are left alone.
+    Between its two renames it leaves the old store beside `out` under a hidden name: it is put back. Where `out` holds
+    something, stores under such names are left over and removed; and so is a new store that nobody writes any more.
+    Folders with anything else in them are left alone.
     """
+    out = out.resolve()
     left = _set_aside(out)
     if left and _is_free(out):
         # Of several processes that come here at once, one is first.
@@ -64,18 +83,51 @@ def recover(out: Path) -> None:
             sync_folder(out.parent)
     for folder in left:
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(folder.with_suffix(".new"), ignore_errors=True)
+    for folder in _beside(out, "new"):
+        with suppress(OSError), _held(folder) as is_held:
+            if is_held and _is_unfinished(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Lock a folder, and tell whether that could be done: no other process has it, and there are locks.
+
+    The system drops the lock when the process ends, however it does.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_held = True
+        except OSError:
+            is_held = False
+        yield is_held
+    finally:
+        os.close(handle)
+
+
+def _beside(out: Path, suffix: str) -> list[Path]:
+    """What lies beside `out` under a name that `write_whole` gives."""
+    form = re.compile(rf"\.{re.escape(out.name)}\.[0-9a-f]+\.{suffix}")
+    return [path for path in out.parent.iterdir() if form.fullmatch(path.name)] if out.parent.is_dir() else []
+
+
+def _is_unfinished(folder: Path) -> bool:
+    """Whether a folder holds files of a store and nothing else. An empty one may be about to be held."""
+    files = list(folder.iterdir())
+    return bool(files) and all(
+        _STORE_FILE.fullmatch(path.name) and path.is_file() and not path.is_symlink() for path in files
+    )
 
 
 def _set_aside(out: Path) -> list[Path]:
     """The stores beside `out` that `write_whole` moved out of the way and did not remove, the newest last."""
-    form = re.compile(rf"\.{re.escape(out.name)}\.\d+\.old")
     found = []
-    for folder in out.parent.iterdir() if out.parent.is_dir() else ():
-        if form.fullmatch(folder.name):
-            with suppress(ArtefactError, FileNotFoundError):
-                if not _foreign(folder):
-                    found.append(((folder / MANIFEST).stat().st_mtime, folder))
+    for folder in _beside(out, "old"):
+        with suppress(ArtefactError, FileNotFoundError):
+            if not _foreign(folder):
+                found.append(((folder / MANIFEST).stat().st_mtime, folder))
     return [folder for _, folder in sorted(found)]
 
 

@@ -17,8 +17,7 @@ it the true probability of every next book: nobody who sees the history alone ca
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Self, TypeAlias
+from typing import Self
 
 import numpy as np
 import polars as pl
@@ -26,13 +25,11 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
 from ensue.config import Config
+from ensue.data.arrays import FloatArray, IntArray
 from ensue.data.simulate_words import CATEGORIES, FIRST_WORDS, SECOND_WORDS
 from ensue.data.store import SequenceStore
 from ensue.errors import DataError
 from ensue.rng import stream
-
-FloatArray: TypeAlias = NDArray[np.float64]
-IntArray: TypeAlias = NDArray[np.int64]
 
 DAY = 86_400
 START = 1_672_531_200  # 1 January 2023, UTC
@@ -159,11 +156,6 @@ class Simulation:
             mixed = (share * weight.sum(axis=1))[:, None] * threads + (1 - share)[:, None] * (weight @ self.taste_ZN)
             scores += chance * mixed
         return np.asarray(scores * state.unread_BN)
-
-    @cached_property
-    def successor(self) -> IntArray:
-        """Book id -> id of the next volume of its series (the last leads to the category's next series)."""
-        return np.concatenate([[0], self.follow_NN.argmax(axis=1) + 1])
 
 
 @dataclass(eq=False)

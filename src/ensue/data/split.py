@@ -11,8 +11,9 @@ from pydantic import Field, field_validator, model_validator
 
 from ensue.config import Config
 from ensue.data.arrays import gather_events
+from ensue.data.session_order import event_feature, session_order
 from ensue.data.store import SequenceStore
-from ensue.errors import ConfigError, DataError, nearest
+from ensue.errors import DataError, nearest
 from ensue.registry import Registry
 from ensue.rng import stream
 
@@ -69,6 +70,10 @@ class Cases:
         items_B: np.ndarray = self.store.items[self.target_B]
         return items_B
 
+    def take(self, rows_B: np.ndarray) -> Cases:
+        """The cases at these places, in their order."""
+        return Cases(self.store, self.users_B[rows_B], self.start_B[rows_B], self.stop_B[rows_B], self.target_B[rows_B])
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -81,8 +86,13 @@ class Split:
     leakage: str
 
 
+_SHARES, _MOMENTS = ("validation_fraction", "test_fraction"), ("validation_from", "test_from")
+# Setting -> settings that are not read beside it.
+_REPLACED = {"test_from": _SHARES, "split_feature": ("test_fraction", *_MOMENTS)}
+
+
 class SplitConfig(Config):
-    """Which split, and its boundaries.
+    """Which split, and its boundaries. A setting that would not be read is an error.
 
     Attributes:
         split: "leave-one-out", "global-time", "user-holdout" or "session".
@@ -118,6 +128,7 @@ class SplitConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        self._check_read()
         if self.validation_fraction + self.test_fraction >= 1:
             raise ValueError("validation_fraction + test_fraction must stay below 1")
         if self.validation_from is not None and self.test_from is None:
@@ -126,31 +137,71 @@ class SplitConfig(Config):
             raise ValueError("validation_from must not be after test_from")
         return self
 
+    def _check_read(self) -> None:
+        """Whether every setting that was given is read."""
+        splitter = splits[self.split]
+        # A seed hides nothing: a split that draws nothing is the same for each, and runs have been saved with one.
+        given = self.model_dump(exclude={"split", "seed"}, exclude_defaults=True)
+        for name, value in given.items():
+            if name not in splitter.takes:
+                known = ", ".join(splitter.takes)
+                raise ValueError(f"split {self.split!r} does not take {name} (got {value!r}); it takes {known}")
+        for name, replaced in _REPLACED.items():
+            if both := [other for other in replaced if name in given and other in given]:
+                raise ValueError(
+                    f"{name} {given[name]!r} takes the place of {both[0]} (got {given[both[0]]!r}): give one of them"
+                )
+        if self.targets not in ("auto", *splitter.targets):
+            known = ", ".join(splitter.targets)
+            raise ValueError(f"split {self.split!r} has targets {known} (got {self.targets!r})")
 
-Splitter = Callable[[SequenceStore, SplitConfig], Split]
+
+_Make = Callable[[SequenceStore, SplitConfig], Split]
+
+
+@dataclass(frozen=True)
+class Splitter:
+    """How a split is made, and the settings that it reads.
+
+    Attributes:
+        make: the store and the settings -> the split.
+        takes: names of the settings.
+        targets: the values of `targets`; the first is what "auto" means.
+    """
+
+    make: _Make
+    takes: tuple[str, ...]
+    targets: tuple[str, ...]
+
+
 splits: Registry[Splitter] = Registry("split")
+
+
+def _split(name: str, *takes: str, targets: tuple[str, ...] = ("last", "first", "all")) -> Callable[[_Make], _Make]:
+    """A decorator that registers a split with the settings that it reads beside `targets`."""
+
+    def put(make: _Make) -> _Make:
+        splits.register(name)(Splitter(make, ("targets", *takes), targets))
+        return make
+
+    return put
 
 
 def make_split(store: SequenceStore, config: SplitConfig) -> Split:
     """Split the store as the configuration says.
 
     Raises:
-        ConfigError: an unknown split, or a setting the split does not take.
         DataError: the store lacks what the split needs (times, a feature).
     """
-    return splits[config.split](store, config)
+    return splits[config.split].make(store, config)
 
 
-@splits.register("leave-one-out")
+@_split("leave-one-out", targets=("last",))
 def _leave_one_out(store: SequenceStore, config: SplitConfig) -> Split:
     """Each user's last event is the test target, the one before it the validation target (SASRec, IV).
 
     Users with fewer than three events only train, as in the authors' code.
     """
-    if config.targets not in ("auto", "last"):
-        raise ConfigError(
-            f"split 'leave-one-out' predicts the last event: targets must be 'last', got {config.targets!r}"
-        )
     start, stop = store.offsets[:-1], store.offsets[1:]
     held = store.lengths >= 3
     users = np.flatnonzero(held)
@@ -164,7 +215,7 @@ def _leave_one_out(store: SequenceStore, config: SplitConfig) -> Split:
     )
 
 
-@splits.register("global-time")
+@_split("global-time", *_SHARES, *_MOMENTS)
 def _global_time(store: SequenceStore, config: SplitConfig) -> Split:
     """Two moments divide all events: training before the first, test from the second on.
 
@@ -178,7 +229,7 @@ def _global_time(store: SequenceStore, config: SplitConfig) -> Split:
     train_stop = _count_before(store, first)
     validation_stop = _count_before(store, second)
     train = _sequences(store, train_stop)
-    targets = _targets(config, "last")
+    targets = _targets(config)
     test = _cases(store, validation_stop, store.offsets[1:], targets)
     if len(train) and len(test) and store.times[train.stop_R - 1].max() > store.times[test.target_B].min():
         raise DataError("a training event is later than a test event: times fall within a user's sequence")
@@ -192,7 +243,7 @@ def _global_time(store: SequenceStore, config: SplitConfig) -> Split:
     )
 
 
-@splits.register("user-holdout")
+@_split("user-holdout", *_SHARES, "seed")
 def _user_holdout(store: SequenceStore, config: SplitConfig) -> Split:
     """Some users, drawn among those with two events, do not train; their last events are the targets."""
     users = np.flatnonzero(store.lengths >= 2)
@@ -204,7 +255,7 @@ def _user_holdout(store: SequenceStore, config: SplitConfig) -> Split:
     in_test[drawn[:test_count]] = True
     in_validation[drawn[test_count : test_count + validation_count]] = True
     start, stop = store.offsets[:-1], store.offsets[1:]
-    targets = _targets(config, "last")
+    targets = _targets(config)
     return Split(
         name="user-holdout",
         train=_sequences(store, np.where(in_test | in_validation, start, stop)),
@@ -215,12 +266,12 @@ def _user_holdout(store: SequenceStore, config: SplitConfig) -> Split:
     )
 
 
-@splits.register("session")
+@_split("session", *_SHARES, *_MOMENTS, "split_feature", "order_feature", targets=("all", "last", "first"))
 def _session(store: SequenceStore, config: SplitConfig) -> Split:
     """The store's rows are sessions: whole sessions train or are tested, in their order."""
-    part = _marked_parts(store, config) if config.split_feature else _ordered_parts(store, config)
+    part = _marked_parts(store, config) if config.split_feature is not None else _ordered_parts(store, config)
     start, stop = store.offsets[:-1], store.offsets[1:]
-    targets = _targets(config, "all")
+    targets = _targets(config)
     return Split(
         name="session",
         train=_sequences(store, np.where(part == 0, stop, start)),
@@ -232,25 +283,18 @@ def _session(store: SequenceStore, config: SplitConfig) -> Split:
 
 
 def _ordered_parts(store: SequenceStore, config: SplitConfig) -> np.ndarray:
-    """[U] 0 train, 1 validation, 2 test, by time, by a feature of the first event, or by number."""
-    if config.order_feature is not None:
-        events_E = _feature(store, config.order_feature)
-    elif store.times is not None:
-        events_E = store.times
-    else:
-        events_E = np.repeat(np.arange(1, store.num_users + 1), store.lengths)
-    filled = store.lengths > 0
-    order = events_E[store.offsets[:-1][filled]].astype(np.int64)
-    first, second = _boundaries(np.sort(order), config)
+    """[U] 0 train, 1 validation, 2 test, in the sessions' order."""
+    order_S = session_order(store, config.order_feature, numbers=config.test_from is not None)
+    first, second = _boundaries(np.sort(order_S), config)
     part = np.zeros(store.num_users, dtype=np.int8)
-    part[filled] = (order >= first).astype(np.int8) + (order >= second)
+    part[store.lengths > 0] = (order_S >= first).astype(np.int8) + (order_S >= second)
     return part
 
 
 def _marked_parts(store: SequenceStore, config: SplitConfig) -> np.ndarray:
     """[U] 0 train, 1 validation, 2 test, as the split feature says."""
     name = str(config.split_feature)
-    codes_E = _feature(store, name)
+    codes_E = event_feature(store, name)
     if name not in store.feature_values:
         raise DataError(f"feature {name!r} must hold the words train, validation and test, it holds numbers")
     meaning = {"train": 0, "validation": 1, "valid": 1, "val": 1, "test": 2}
@@ -273,25 +317,17 @@ def _marked_parts(store: SequenceStore, config: SplitConfig) -> np.ndarray:
 
 
 def _take_last_for_validation(store: SequenceStore, part: np.ndarray, config: SplitConfig) -> None:
-    train = np.flatnonzero((part == 0) & (store.lengths > 0))
-    if config.order_feature is not None:
-        train = train[np.argsort(_feature(store, config.order_feature)[store.offsets[train]], kind="stable")]
-    elif store.times is not None:
-        train = train[np.argsort(store.times[store.offsets[train]], kind="stable")]
+    filled = np.flatnonzero(store.lengths)
+    train = filled[np.argsort(session_order(store, config.order_feature), kind="stable")]
+    train = train[part[train] == 0]
     part[train[len(train) - round(config.validation_fraction * len(train)) :]] = 1
 
 
-def _feature(store: SequenceStore, name: str) -> np.ndarray:
-    if name not in store.features:
-        raise DataError(f"the store has no event feature {name!r}: {nearest(name, store.features)}")
-    return store.features[name]
+def _targets(config: SplitConfig) -> str:
+    return splits[config.split].targets[0] if config.targets == "auto" else config.targets
 
 
-def _targets(config: SplitConfig, default: str) -> str:
-    return default if config.targets == "auto" else config.targets
-
-
-def _boundaries(ordered: np.ndarray, config: SplitConfig) -> tuple[int, int]:
+def _boundaries(ordered: np.ndarray, config: SplitConfig) -> tuple[float, float]:
     """Where validation and test start: values v, w so that training is < v and validation is < w."""
     if config.test_from is not None:
         first = config.test_from if config.validation_from is None else config.validation_from
@@ -301,10 +337,14 @@ def _boundaries(ordered: np.ndarray, config: SplitConfig) -> tuple[int, int]:
     seen_count = int(count * (1 - config.test_fraction) + 1e-9)
     if train_count < 1:
         raise DataError(f"{count} are too few to leave any for training")
-    return int(ordered[train_count - 1]) + 1, int(ordered[max(seen_count, train_count) - 1]) + 1
+    return _next_above(ordered[train_count - 1]), _next_above(ordered[max(seen_count, train_count) - 1])
 
 
-def _count_before(store: SequenceStore, moment: int) -> np.ndarray:
+def _next_above(value: np.generic) -> float:
+    return float(np.nextafter(value, np.inf)) if isinstance(value, np.floating) else int(value) + 1
+
+
+def _count_before(store: SequenceStore, moment: float) -> np.ndarray:
     """int64 [U]: the index after each user's last event earlier than `moment` (times rise within a user)."""
     assert store.times is not None
     before = np.concatenate([[0], np.cumsum(store.times < moment)])

@@ -87,10 +87,7 @@ class SequenceStore:
     def _item_column(self, name: str) -> list[str | None] | None:
         if name not in self.item_table.columns:
             return None
-        column = self.item_table[name]
-        if isinstance(column.dtype, pl.List):
-            column = column.list.eval(pl.element().cast(pl.String)).list.join("|")
-        return [None, *column.cast(pl.String).to_list()]
+        return [None, *as_text(self.item_table[name]).to_list()]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -306,6 +303,13 @@ class SequenceStore:
         self.check()
         if self._compute_fingerprint() != self.fingerprint:
             raise ArtefactError(f"{self.folder}: the fingerprint in the manifest is not that of the data")
+
+
+def as_text(column: pl.Series) -> pl.Series:
+    """A column of what is known of items as text; the entries of a list are joined by "|"."""
+    if isinstance(column.dtype, pl.List):
+        return column.cast(pl.List(pl.String)).list.join("|")
+    return column.cast(pl.String)
 
 
 def _is_small(path: Path) -> bool:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ensue.data.arrays import packed_events
+from ensue.data.arrays import IntArray, packed_events
 from ensue.errors import ArtefactError, ConfigError, DataError
 
 if TYPE_CHECKING:
     from ensue.data.split import Sequences
 
-IntArray: TypeAlias = NDArray[np.int64]
 SECONDS_PER_DAY = 86_400
 MAX_ORDER = 16
 

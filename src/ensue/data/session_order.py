@@ -1,0 +1,58 @@
+"""What orders the sessions of a store: their numbers, their times, or a feature of their first events."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ensue.data.store import SequenceStore
+from ensue.errors import DataError, nearest
+
+
+def session_order(store: SequenceStore, feature: str | None, numbers: bool = False) -> np.ndarray:
+    """The values that order the sessions that have events, [S].
+
+    Args:
+        store: its rows are sessions.
+        feature: the event feature whose value in a session's first event counts; without one it is that event's time,
+            or in a store without times the session's number.
+        numbers: the values are to be compared with a number, so that texts will not do.
+
+    Returns:
+        int64 or float64: of a feature of numbers its values, also where the store keeps codes for them; of one of texts
+        its codes, which rise with the texts.
+
+    Raises:
+        DataError: there is no such feature, a session's first event has no value of it, or they are texts.
+    """
+    filled = np.flatnonzero(store.lengths)
+    first_S = store.offsets[filled]
+    if feature is None:
+        return filled + 1 if store.times is None else np.asarray(store.times[first_S])
+    value_S, values = event_feature(store, feature)[first_S], store.feature_values.get(feature)
+    missing = np.flatnonzero(~np.isfinite(value_S) if values is None else value_S == 0)
+    if len(missing):
+        session = store.users.decode([int(filled[missing[0]]) + 1])[0]
+        raise DataError(
+            f"feature {feature!r} is missing in the first event of {len(missing)} sessions, such as {session!r}"
+        )
+    if values is None:
+        return np.asarray(value_S, dtype=np.float64 if value_S.dtype.kind == "f" else np.int64)
+    if values.is_integer:
+        return np.asarray(values.ids.to_numpy()[value_S - 1])
+    if numbers:
+        raise DataError(
+            f"feature {feature!r} holds texts, such as {values.ids[0]!r}, and test_from is a number: give shares "
+            "(validation_fraction, test_fraction)"
+        )
+    return np.asarray(value_S, dtype=np.int64)
+
+
+def event_feature(store: SequenceStore, name: str) -> np.ndarray:
+    """A feature of the events, [E].
+
+    Raises:
+        DataError: there is none of this name.
+    """
+    if name not in store.features:
+        raise DataError(f"the store has no event feature {name!r}: {nearest(name, store.features)}")
+    return store.features[name]
