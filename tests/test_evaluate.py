@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import ir_measures
 import numpy as np
@@ -17,6 +18,7 @@ from ensue import evaluate as evaluation
 from ensue.batches.batch import SequenceBatch
 from ensue.data.split import Cases, Sequences, Split, SplitConfig, make_split
 from ensue.data.store import SequenceStore
+from ensue.data.transitions import fit_popularity
 from ensue.data.vocabulary import Vocabulary
 from ensue.errors import ConfigError, DataError, EnsueError
 from ensue.evaluate import EvaluateConfig, Standings, evaluate, sample_candidates
@@ -131,13 +133,15 @@ def test_sampled_ranks_equal_a_loop_over_the_candidates(protocol: str) -> None:
     split, table = random_split(num_users=300, num_items=150, longest=10), random_table(150, 4)
     cases, config = split.test, EvaluateConfig(protocol=protocol)
     standings = evaluate(ByLastItem(table), cases, config, split.train)
-    for b, row in enumerate(sample_candidates(cases, config, split.train)):
+    for b, row in enumerate(candidates_of(cases, config, split.train)):
         scores = table[cases.store.items[cases.stop_B[b] - 1]]
         own = scores[cases.target_items_B[b] - 1]
         drawn = stream(b, "order").permutation(row[1:])
         assert standings.better_B[b] == sum(scores[item - 1] > own for item in drawn)
         assert standings.equal_B[b] == sum(scores[item - 1] == own for item in drawn)
     assert (standings.candidates_B == 101).all()
+    assert (standings.repeated_B == evaluate(ByLastItem(table), cases, EvaluateConfig(), split.train).repeated_B).all()
+    assert standings.repeated_B.any()
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -217,19 +221,40 @@ def test_only_the_newest_events_reach_the_model_but_all_are_filtered() -> None:
 # ---- sampled protocols ----
 
 
+def candidates_of(cases: Cases, config: EvaluateConfig, train: Sequences) -> np.ndarray:
+    return sample_candidates(cases, config, fit_popularity(train))
+
+
+@pytest.mark.parametrize("protocol", ["uniform-100", "popularity-100"])
+def test_memory_does_not_grow_with_the_histories(protocol: str) -> None:
+    """Every event of a few long rows is a target: all histories together have the square of the events."""
+    rng = stream(0, "long histories")
+    length, users = 1_500, 2
+    items = np.concatenate([rng.integers(1, 301, length) + 300 * user for user in range(users)])
+    store = SequenceStore.from_arrays(offsets=length * np.arange(users + 1), items=items)
+    ends = np.concatenate([np.arange(1_000, length) + length * user for user in range(users)])
+    first = np.repeat([0, length], 500)
+    cases = Cases(store, np.repeat([0, 1], 500), first, ends, ends)
+    train = Sequences(store, np.arange(2), np.array([0, length]), np.array([1_000, length + 1_000]))
+    model = ByLastItem(random_table(600, 9))
+    tracemalloc.start()
+    evaluate(model, cases, EvaluateConfig(protocol=protocol), train)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # A batch of 128 cases has 160,000 events in all; the 1,000 cases together have 1.25 million, 10 MB a column.
+    assert peak < 25e6
+
+
 @pytest.mark.parametrize("protocol", ["uniform-100", "popularity-100"])
 def test_candidates_depend_on_the_case_alone(protocol: str) -> None:
     """Any batch size, any other users, any order: the same candidates."""
     split = random_split(num_users=80, num_items=400, longest=60)
     config = EvaluateConfig(protocol=protocol)
-    whole = sample_candidates(split.test, config, split.train)
+    whole = candidates_of(split.test, config, split.train)
     cases = split.test
     for chosen in (np.array([5]), np.arange(79, -1, -2), np.arange(80)):
-        part = Cases(
-            cases.store, cases.users_B[chosen], cases.start_B[chosen], cases.stop_B[chosen], cases.target_B[chosen]
-        )
-        assert (sample_candidates(part, config, split.train) == whole[chosen]).all()
-    other = sample_candidates(cases, config.replace(evaluation_seed=1), split.train)
+        assert (candidates_of(cases.take(chosen), config, split.train) == whole[chosen]).all()
+    other = candidates_of(cases, config.replace(evaluation_seed=1), split.train)
     assert (other[:, 1:] != whole[:, 1:]).mean() > 0.9
 
 
@@ -248,7 +273,7 @@ def test_batch_size_changes_no_sampled_rank(monkeypatch: pytest.MonkeyPatch, pro
 def test_candidates_are_the_target_and_unseen_items(protocol: str) -> None:
     split = random_split(num_users=50, num_items=300, longest=80)
     cases = split.test
-    candidates = sample_candidates(cases, EvaluateConfig(protocol=protocol), split.train)
+    candidates = candidates_of(cases, EvaluateConfig(protocol=protocol), split.train)
     assert candidates.shape == (50, 101)
     assert (candidates[:, 0] == cases.target_items_B).all()
     assert candidates.min() >= 1
@@ -264,8 +289,8 @@ def test_candidates_are_the_target_and_unseen_items(protocol: str) -> None:
 
 def test_popularity_100_without_enough_items_says_so() -> None:
     split = random_split(num_users=30, num_items=100)
-    with pytest.raises(EnsueError, match=r"popularity-100 needs 100 unseen items .* 30 users have fewer"):
-        sample_candidates(split.test, EvaluateConfig(protocol="popularity-100"), split.train)
+    with pytest.raises(EnsueError, match=r"popularity-100 needs 100 unseen items .* user \d+ has fewer"):
+        candidates_of(split.test, EvaluateConfig(protocol="popularity-100"), split.train)
 
 
 def test_popularity_100_prefers_the_popular() -> None:
@@ -275,7 +300,7 @@ def test_popularity_100_prefers_the_popular() -> None:
     store = SequenceStore.from_arrays(offsets=offsets, items=items)
     train = Sequences(store, np.arange(len(offsets) - 1), offsets[:-1], offsets[1:])
     test = make_split(store, SplitConfig()).test
-    counts = np.bincount(sample_candidates(test, EvaluateConfig(protocol="popularity-100"), train)[:, 1:].reshape(-1))
+    counts = np.bincount(candidates_of(test, EvaluateConfig(protocol="popularity-100"), train)[:, 1:].reshape(-1))
     assert counts[1:51].mean() > 5 * counts[51:].mean()
 
 

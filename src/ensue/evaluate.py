@@ -22,6 +22,7 @@ from ensue.batches.negatives import SeenItems, distinct
 from ensue.config import Config
 from ensue.data.arrays import gather_events
 from ensue.data.split import Cases, Sequences
+from ensue.data.transitions import fit_popularity
 from ensue.errors import DataError, EnsueError
 from ensue.metrics import parse_metric
 from ensue.models.base import Scorer
@@ -30,11 +31,13 @@ from ensue.rng import hashed_uniform
 
 ProtocolName = Literal["full", "uniform-100", "popularity-100"]
 SAMPLED = 100
+# Draws in which a row must find its sampled items, or else in the next number of them.
+DRAWS = (2 * SAMPLED, 10 * SAMPLED, 50 * SAMPLED, 250 * SAMPLED)
 # Scores held at once, and rows: larger batches leave the cache (measured: 0.8 of the time of 512 rows).
 CELLS = 4_000_000
 ROWS = 128
 
-Progress = Callable[[int, int], None]
+CountProgress = Callable[[int, int], None]
 
 
 class EvaluateConfig(Config):
@@ -108,7 +111,7 @@ class Standings:
 
 @torch.inference_mode()
 def evaluate(
-    model: Scorer, cases: Cases, config: EvaluateConfig, train: Sequences, progress: Progress | None = None
+    model: Scorer, cases: Cases, config: EvaluateConfig, train: Sequences, progress: CountProgress | None = None
 ) -> Standings:
     """Rank every case's target.
 
@@ -124,30 +127,33 @@ def evaluate(
         DataError: the times of the requests are asked for, and the data has no times.
     """
     if len(cases) == 0:
-        raise EnsueError("nothing to evaluate: the split holds no cases out")
+        raise EnsueError(
+            "nothing to evaluate: the split holds no cases out (leave-one-out holds out the last of three events or "
+            "more, user-holdout of two)"
+        )
     if config.query_time and cases.store.times is None:
         raise DataError("query_time: the data has no times, so the time of a request is not known")
     keep_freed_memory()
     was_training = isinstance(model, nn.Module) and model.training
     if isinstance(model, nn.Module):
         model.eval()
-    candidates = None if config.protocol == "full" else sample_candidates(cases, config, train)
+    is_full = config.protocol == "full"
+    counts_N = np.zeros(0) if is_full else fit_popularity(train)
+    width = cases.store.num_items if is_full else SAMPLED + 1
     better_B, equal_B = np.zeros(len(cases), dtype=np.int64), np.zeros(len(cases), dtype=np.int64)
-    candidates_B = np.full(len(cases), cases.store.num_items if candidates is None else SAMPLED + 1)
-    repeated_B = np.zeros(len(cases), dtype=bool)
+    candidates_B, repeated_B = np.full(len(cases), width), np.zeros(len(cases), dtype=bool)
     done = 0
     try:
-        width = cases.store.num_items if candidates is None else SAMPLED + 1
         for rows, batch in _batches(model, cases, width, config.query_time):
-            if candidates is None:
-                better, equal, hidden, repeated = _rank_full(model, batch, cases, rows, config.filter_seen)
+            asked = cases.take(rows)
+            if is_full:
+                better, equal, hidden = _rank_full(model, batch, asked, config.filter_seen)
                 candidates_B[rows] -= hidden
-                repeated_B[rows] = repeated
             else:
-                items_BC = torch.from_numpy(candidates[rows]).to(batch.items_P.device)
+                items_BC = torch.from_numpy(sample_candidates(asked, config, counts_N)).to(batch.items_P.device)
                 scores = checked(model.score(batch, items_BC))
                 better, equal = _count(scores, scores[:, :1])
-            better_B[rows], equal_B[rows] = better, equal
+            better_B[rows], equal_B[rows], repeated_B[rows] = better, equal, _repeated(asked)
             done += len(rows)
             if progress is not None:
                 progress(done, len(cases))
@@ -188,31 +194,37 @@ def case_batch(cases: Cases, rows_B: np.ndarray, maxlen: int, query_time: bool) 
     return history_batch(histories, rows_B, maxlen, asked_B)
 
 
+def _repeated(cases: Cases) -> np.ndarray:
+    """Whether each case's target is in its history too: bool [B]."""
+    lengths_B = cases.stop_B - cases.start_B
+    items_P = cases.store.items[gather_events(cases.start_B, cases.stop_B)]
+    same_P = items_P == np.repeat(cases.target_items_B, lengths_B)
+    row_P = np.repeat(np.arange(len(cases)), lengths_B)
+    repeated_B: np.ndarray = np.bincount(row_P[same_P], minlength=len(cases)) > 0
+    return repeated_B
+
+
 def _rank_full(
-    model: Scorer, batch: SequenceBatch, cases: Cases, rows: np.ndarray, filter_seen: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Better, equal, hidden items and whether the target is in the history, for some cases."""
+    model: Scorer, batch: SequenceBatch, cases: Cases, filter_seen: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Better, equal and hidden items of the batch's cases."""
     scores = checked(model.score(batch))
-    target_B = torch.from_numpy(cases.target_items_B[rows].astype(np.int64) - 1).to(scores.device)
-    target_score = scores.gather(1, target_B[:, None])
-    start_B, stop_B = cases.start_B[rows], cases.stop_B[rows]
-    seen_P = cases.store.items[gather_events(start_B, stop_B)].astype(np.int64) - 1
-    row_P = np.repeat(np.arange(len(rows)), stop_B - start_B)
-    row_K, seen_K = np.divmod(distinct(row_P * scores.shape[1] + seen_P), scores.shape[1])
-    is_target = seen_K == cases.target_items_B[rows][row_K] - 1
-    repeated = np.zeros(len(rows), dtype=bool)
-    repeated[row_K[is_target]] = True
-    hidden = np.zeros(len(rows), dtype=np.int64)
+    target_B = cases.target_items_B.astype(np.int64) - 1
+    target_score = scores.gather(1, torch.from_numpy(target_B)[:, None].to(scores.device))
     better, equal = _count(scores, target_score)
-    if filter_seen:
-        # Seen items are counted out: there are few of them, and one look at each is cheaper than a mask.
-        row_K, seen_K = row_K[~is_target], seen_K[~is_target]
-        places = torch.from_numpy(row_K * scores.shape[1] + seen_K).to(scores.device)
-        score_K, target_K = scores.view(-1)[places].cpu().numpy(), target_score.view(-1).cpu().numpy()[row_K]
-        better = better - np.bincount(row_K[score_K > target_K], minlength=len(rows))
-        equal = equal - np.bincount(row_K[score_K == target_K], minlength=len(rows))
-        hidden = np.bincount(row_K, minlength=len(rows))
-    return better, equal, hidden, repeated
+    if not filter_seen:
+        return better, equal, np.zeros(len(cases), dtype=np.int64)
+    # Seen items are counted out: there are few of them, and one look at each is cheaper than a mask.
+    seen_P = cases.store.items[gather_events(cases.start_B, cases.stop_B)].astype(np.int64) - 1
+    row_P = np.repeat(np.arange(len(cases)), cases.stop_B - cases.start_B)
+    seen_P, row_P = seen_P[seen_P != target_B[row_P]], row_P[seen_P != target_B[row_P]]
+    place_K = distinct(row_P * scores.shape[1] + seen_P)
+    row_K = place_K // scores.shape[1]
+    score_K = scores.view(-1)[torch.from_numpy(place_K).to(scores.device)].cpu().numpy()
+    target_K = target_score.view(-1).cpu().numpy()[row_K]
+    better = better - np.bincount(row_K[score_K > target_K], minlength=len(cases))
+    equal = equal - np.bincount(row_K[score_K == target_K], minlength=len(cases))
+    return better, equal, np.bincount(row_K, minlength=len(cases))
 
 
 def checked(scores: Tensor) -> Tensor:
@@ -236,51 +248,61 @@ def _count(scores: Tensor, target_score: Tensor) -> tuple[np.ndarray, np.ndarray
     return better.cpu().numpy(), equal.cpu().numpy()
 
 
-def sample_candidates(cases: Cases, config: EvaluateConfig, train: Sequences) -> np.ndarray:
+def sample_candidates(cases: Cases, config: EvaluateConfig, counts_N: np.ndarray) -> np.ndarray:
     """The target and 100 sampled items that the user has not interacted with: int64 [B, 101], target first.
 
     `uniform-100` draws uniformly with replacement, as SASRec; `popularity-100` by training count without repeats, as
-    BERT4Rec. A case's draws depend on the seed and
-    the number of its target event alone.
+    BERT4Rec. A case's draws depend on the seed and the number of its target event alone.
+
+    Args:
+        cases: the cases.
+        config: the protocol and the seed.
+        counts_N: training events of each item, which `popularity-100` draws by.
+
+    Raises:
+        EnsueError: for `popularity-100`, a user has fewer than 100 unseen items with a training event.
     """
-    known = Sequences(cases.store, cases.users_B, cases.start_B, cases.target_B + 1)
-    seen = SeenItems(known)
-    rows_B, target_B = np.arange(len(cases)), cases.target_items_B.astype(np.int64)
-    keys_B = cases.target_B
+    seen = SeenItems(Sequences(cases.store, cases.users_B, cases.start_B, cases.target_B + 1))
+    target_B = cases.target_items_B.astype(np.int64)
     if config.protocol == "uniform-100":
-        uniform = hashed_uniform(config.evaluation_seed, "uniform-100", keys_B, 0, SAMPLED)
-        drawn = seen.draw_unseen(rows_B, target_B, uniform)
+        uniform = hashed_uniform(config.evaluation_seed, "uniform-100", cases.target_B, 0, SAMPLED)
+        drawn = seen.draw_unseen(np.arange(len(cases)), target_B, uniform)
     else:
-        counts_N = np.bincount(train.items_P, minlength=cases.store.num_items + 1)[1:]
-        drawn = _popular_unseen(seen, counts_N, rows_B, keys_B, config.evaluation_seed)
+        drawn, open_rows = _popular_unseen(seen, counts_N, cases.target_B, config.evaluation_seed)
+        if len(open_rows):
+            user = cases.store.users.decode(cases.users_B[open_rows[:1]] + 1)[0]
+            raise EnsueError(
+                f"protocol popularity-100 needs {SAMPLED} unseen items with training events for every user, and user "
+                f"{user!r} has fewer: use full"
+            )
     return np.concatenate((target_B[:, None], drawn), axis=1)
 
 
 def _popular_unseen(
-    seen: SeenItems, counts_N: np.ndarray, rows_B: np.ndarray, keys_B: np.ndarray, seed: int
-) -> np.ndarray:
-    """100 distinct unseen items per row, drawn one after another by count; [B, 100].
-
-    Raises:
-        EnsueError: a user has fewer than 100 unseen items with a training event.
-    """
+    seen: SeenItems, counts_N: np.ndarray, keys_B: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """100 distinct unseen items per row, the first of draws by count, [B, 100]; and the rows that have fewer."""
     cumulative = np.cumsum(counts_N, dtype=np.float64)
-    chosen = np.zeros((len(rows_B), SAMPLED), dtype=np.int64)
-    filled = np.zeros(len(rows_B), dtype=np.int64)
-    for attempt in range(200):
-        open_rows = np.flatnonzero(filled < SAMPLED)
-        if len(open_rows) == 0:
-            return chosen
-        uniform = hashed_uniform(seed, "popularity-100", keys_B[open_rows], attempt * SAMPLED, SAMPLED)
+    chosen = np.zeros((len(keys_B), SAMPLED), dtype=np.int64)
+    open_rows = np.arange(len(keys_B))
+    # Rows whose draws repeat too much are drawn anew, the same draws and more.
+    for count in DRAWS:
+        uniform = hashed_uniform(seed, "popularity-100", keys_B[open_rows], 0, count)
         drawn = np.searchsorted(cumulative, uniform * cumulative[-1], side="right") + 1
-        fresh = ~seen.contains(rows_B[open_rows], drawn)
-        for row, items in zip(open_rows, np.where(fresh, drawn, 0), strict=True):
-            have = chosen[row, : filled[row]]
-            new = items[np.sort(np.unique(items, return_index=True)[1])]
-            new = new[(new > 0) & ~np.isin(new, have)][: SAMPLED - filled[row]]
-            chosen[row, filled[row] : filled[row] + len(new)] = new
-            filled[row] += len(new)
-    raise EnsueError(
-        f"protocol popularity-100 needs {SAMPLED} unseen items with training events for every user; "
-        f"{int((filled < SAMPLED).sum())} users have fewer: use full"
-    )
+        fresh = _first_in_row(drawn) & ~seen.contains(open_rows, drawn)
+        place = fresh.cumsum(1)
+        enough = place[:, -1] >= SAMPLED
+        chosen[open_rows[enough]] = drawn[enough][(fresh & (place <= SAMPLED))[enough]].reshape(-1, SAMPLED)
+        open_rows = open_rows[~enough]
+        if len(open_rows) == 0:
+            break
+    return chosen, open_rows
+
+
+def _first_in_row(items_BK: np.ndarray) -> np.ndarray:
+    """Whether each cell is the first of its row with its item: bool [B, K]."""
+    order = np.argsort(items_BK, axis=1, kind="stable")
+    ordered = np.take_along_axis(items_BK, order, axis=1)
+    first = np.zeros(items_BK.shape, dtype=bool)
+    np.put_along_axis(first, order, np.diff(ordered, axis=1, prepend=0) != 0, axis=1)
+    return first
