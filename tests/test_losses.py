@@ -123,6 +123,7 @@ def test_gbce_beta_at_both_ends() -> None:
     assert losses.gbce_beta(16, 101, 0.0) == pytest.approx(1.0)
     assert losses.gbce_beta(16, 101, 1.0) == pytest.approx(0.16)
     assert losses.gbce_beta(256, 3417, 0.75) == pytest.approx(0.75 * 256 / 3416 + 0.25)
+    assert losses.gbce_beta(256, 60, 0.75) == losses.gbce_beta(1, 1, 0.75) == 1.0
 
 
 # ---- full softmax ----

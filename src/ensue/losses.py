@@ -1,8 +1,8 @@
 """One function per loss, never reduced: the training loop takes the mean once, over all positions.
 
 `Loss = (pos_P, neg_PK) -> loss_P` compares the target's logit with those of K negatives. The full softmax,
-`(h_PD, target_P, items_ND) -> loss_P`, sees the catalogue in chunks. All are computed in float32 and are finite
-for logits of +-1e4.
+`(h_PD, target_P, items_ND) -> loss_P`, sees the catalogue in chunks. All are computed in float32, but for the full
+softmax under autocast, and are finite for logits of +-1e4.
 """
 
 from __future__ import annotations
@@ -53,11 +53,12 @@ def gbce(beta: float) -> Loss:
 
 
 def gbce_beta(num_negatives: int, num_items: int, t: float) -> float:
-    """beta = a (t (1 - 1/a) + 1/a), with a = K / (N - 1) the sampling rate (gSASRec, eq. 10).
+    """beta = a (t (1 - 1/a) + 1/a), with a = K / (N - 1) the sampling rate, at most 1 (gSASRec, eq. 10).
 
-    t = 0 gives 1, the plain BCE; t = 1 gives a, which calibrates the scores to the full softmax.
+    t = 0 gives 1, the plain BCE; t = 1 gives a, which calibrates the scores to the full softmax. With as many draws as
+    items, or more, there is nothing to calibrate: beta is 1.
     """
-    rate = num_negatives / (num_items - 1)
+    rate = min(1.0, num_negatives / max(1, num_items - 1))
     return rate * (t * (1 - 1 / rate) + 1 / rate)
 
 

@@ -14,15 +14,19 @@ from torch import Tensor
 
 # Entries below exp(-80) of a matrix's largest are raised to that, so that every sum stays a normal float32.
 FLOOR = -80.0
-# Iterations count as converged that leave at most this share of a disturbance, by the bound of `_left_after`.
+# Iterations count as converged that leave at most this share of a disturbance, by the bound of `_left_after`, and no
+# column's sum further than this from 1.
 CONVERGED = 3e-3
+# Fewer iterations than this are never taken for converged: the bound holds near the limit.
+FEW = 10
 
 
 class _Sinkhorn(torch.autograd.Function):
     """H = diag(u) K diag(v), K = exp(logits); keeps K and H, not the iterations.
 
     Where the iterations have converged the gradient is that of their limit (`_limit_gradient`), a tenth of the work;
-    elsewhere, matrix by matrix, it goes back through iterations run again (`_unrolled_gradient`).
+    elsewhere, matrix by matrix, and where they are few, it goes back through iterations run again
+    (`_unrolled_gradient`).
     """
 
     @staticmethod
@@ -37,8 +41,11 @@ class _Sinkhorn(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         kernel, matrix = ctx.saved_tensors
+        if ctx.iterations < FEW:
+            return _unrolled_gradient(kernel, matrix, grads[0], ctx.iterations), None
         grad = _limit_gradient(matrix, grads[0])
-        apart = _left_after(matrix, ctx.iterations).gt(CONVERGED).nonzero()[:, 0]
+        far_P = _left_after(matrix, ctx.iterations).maximum((matrix.sum(0) - 1).abs().amax(0))
+        apart = far_P.gt(CONVERGED).nonzero()[:, 0]
         if len(apart):
             there = [part.index_select(2, apart) for part in (kernel, matrix, grads[0])]
             grad.index_copy_(2, apart, _unrolled_gradient(there[0], there[1], there[2], ctx.iterations))
