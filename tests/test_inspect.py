@@ -19,6 +19,7 @@ from ensue.errors import ConfigError, DataError
 from ensue.inspect import GainReport, attention_report, gain_report, inspect_run, time_report
 from ensue.inspect.attention import Looked, attention_maps, watch_attention, whole_buckets
 from ensue.models import build_model, model_config
+from ensue.models.padded import fill_left
 from ensue.nn.embedding import initialise
 from ensue.nn.hyper_connections import HyperConnection
 from ensue.nn.time_attention import naive_time_attention
@@ -56,6 +57,15 @@ def sasrec(**settings: Any) -> nn.Module:
 
 def tisasrec(**settings: Any) -> nn.Module:
     return make_model(name="tisasrec", time_span=20, **settings)
+
+
+def padded(**settings: Any) -> nn.Module:
+    """Its rows are filled to 60 places, and the longest history has 50 events."""
+    return make_model(name="sasrec-padded", **settings)
+
+
+def padded_in_time(**settings: Any) -> nn.Module:
+    return make_model(name="tisasrec-padded", time_span=20, **settings)
 
 
 @pytest.mark.parametrize("residual", ["plain", "hc", "mhc", "mhc_lite", "gated"])
@@ -228,7 +238,7 @@ def values(layer: Any, model: nn.Module, batch: SequenceBatch, block: int) -> Te
     return found
 
 
-@pytest.mark.parametrize("make", [sasrec, tisasrec])
+@pytest.mark.parametrize("make", [sasrec, tisasrec, padded, padded_in_time])
 def test_newest_attention_is_the_last_row_of_the_map(make: Any) -> None:
     """Batched by rectangles, for rows of different lengths, against each row's whole map alone."""
     model = make(num_blocks=2)
@@ -244,7 +254,44 @@ def test_newest_attention_is_the_last_row_of_the_map(make: Any) -> None:
         for block, weights_HTT in enumerate(attention_maps(model, row)):
             expected[block, :, : stop - start] += weights_HTT[:, -1].flip(-1).numpy() / len(LENGTHS)
     np.testing.assert_allclose(report, expected, atol=1e-6)
-    np.testing.assert_allclose(report.sum(-1), 1.0, atol=1e-6)
+    if make in (padded, padded_in_time):
+        assert (report.sum(-1) < 0.9).all()
+    else:
+        np.testing.assert_allclose(report.sum(-1), 1.0, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [padded, padded_in_time])
+def test_padding_that_is_attended_is_no_event(make: Any) -> None:
+    model, batch = make(), make_batch()
+    inner = fill_left(batch, 60)
+    entered: list[Tensor] = []
+    cast(Any, model.trunk).blocks[1].register_forward_pre_hook(lambda _, given: entered.append(given[0][0]))
+    report = gain_report(model, batch)
+    assert report.events == LENGTHS.sum()
+    norm = float(entered[0][inner.cell_P].norm(dim=-1).mean())
+    assert report.sublayers[2].stream_norm == pytest.approx(norm, rel=1e-6)
+    ages = attention_report(model, batch)
+    assert len(ages.uniform) == LENGTHS.max()
+    assert ages.uniform[0] == pytest.approx(1 / 60)
+    assert sum(ages.uniform) == pytest.approx(LENGTHS.sum() / 60 / len(LENGTHS))
+    (looked, _), *_ = watched(model, make_batch(np.array([5])))
+    assert looked.whole_map().shape == (2, 60, 60)
+    torch.testing.assert_close(
+        attention_maps(model, make_batch(np.array([5])))[0], looked.whole_map()[:, 55:, 55:].detach()
+    )
+
+
+def test_padding_is_at_no_interval() -> None:
+    model, batch = padded_in_time(), make_batch()
+    report = time_report(model, batch)
+    assert report is not None
+    assert report.unit == "smallest gaps"
+    assert sum(report.uniform) == pytest.approx(LENGTHS.sum() / 60 / len(LENGTHS))
+    by_age = np.asarray(attention_report(model, batch).share)
+    np.testing.assert_allclose(np.asarray(report.share).sum(-1), by_age.sum(-1), atol=1e-6)
+    in_hours = time_report(padded_in_time(time_unit=3600), batch)
+    assert in_hours is not None
+    assert (in_hours.unit, in_hours.edges[:3]) == ("seconds", [0.0, 3600.0, 7200.0])
 
 
 def test_indifferent_queries_look_at_all_alike() -> None:
@@ -315,7 +362,7 @@ def world() -> SequenceStore:
 
 
 def run_of(world: SequenceStore, **settings: Any) -> Run:
-    recommender = Recommender(num_epochs=1, hidden_units=8, maxlen=20, loss="ce", **settings).fit(world)
+    recommender = Recommender(**{"num_epochs": 1, "hidden_units": 8, "maxlen": 20, "loss": "ce", **settings}).fit(world)
     assert recommender.run is not None
     return recommender.run
 
@@ -336,6 +383,16 @@ def test_a_run_is_looked_into(world: SequenceStore, tmp_path: Path) -> None:
     pictures = ("norms", "mixing", "gains", "streams", "attention_ages", "attention_maps", "intervals")
     assert names == {f"{name}.{form}" for name in pictures for form in ("svg", "png")}
     assert names == {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["sasrec-padded", "tisasrec-padded"])
+def test_a_padded_run_wider_than_the_picture_is_looked_into(world: SequenceStore, tmp_path: Path, name: str) -> None:
+    found = inspect_run(run_of(world, model=name, maxlen=40), world, users=40)
+    size = len(found.example.items)
+    assert size <= 24
+    assert {tuple(weights.shape) for weights in found.example.maps} == {(1, size, size)}
+    assert len(found.attention.uniform) <= 25
+    assert len(draw_inspection(found, tmp_path)) >= 6
 
 
 def test_query_time_models_get_the_requests_time(world: SequenceStore) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from ensue.cli.inspect import span
@@ -26,6 +27,20 @@ def test_inspect_writes_and_shows(ensue: Run, store: Path, tmp_path: Path) -> No
     # The run is whole as before.
     assert ensue(*done.out.splitlines()[-1].split()[2:]).status == 0
     assert ensue("inspect", run, "--users", 30).status == 0
+
+
+def test_inspect_tells_padding_from_events(ensue: Run, store: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ("--model", "tisasrec-padded", "--time-unit", 3600, *SMALL, "--maxlen", 40)
+    assert ensue("train", store, *words, "--out", run).status == 0
+    done = ensue("inspect", run, "--users", 30)
+    assert done.status == 0
+    ages, intervals = done.out.split("attention of the newest event")[1].split("attention by interval")
+    assert "padding" in ages
+    assert re.search(r"padding +\d", intervals)
+    report = json.loads((run / "inspect" / "inspect.json").read_text())
+    assert (report["time"]["unit"], report["time"]["edges"][1]) == ("seconds", 3600)
+    assert report["gains"]["events"] < 30 * 40
 
 
 def test_inspect_prints_one_object(ensue: Run, trained: Path, store: Path) -> None:

@@ -51,6 +51,11 @@ def test_the_amount_of_padding_counts(clear: bool) -> None:
     assert not torch.allclose(scores[0], scores[1], atol=1e-4)
 
 
+def test_the_unit_of_intervals_is_told() -> None:
+    assert build_model(SMALL_TIME, 30).interval_unit == (1, "smallest gaps")
+    assert build_model(SMALL_TIME.replace(time_unit=3600), 30).interval_unit == (3600, "seconds")
+
+
 def test_times_are_due() -> None:
     model = build_model(SMALL_TIME, 30)
     with pytest.raises(DataError, match="reads the events' times"):

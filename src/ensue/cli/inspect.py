@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 REPORT = "inspect.json"
 BANDS = 8
+# Attention that rounding can leave over.
+LEAST = 1e-5
 SECONDS = ((31_536_000, "yr"), (2_592_000, "mo"), (86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
@@ -115,19 +117,27 @@ def _mean_and_largest(gains: Gains) -> tuple[str, str]:
 
 
 def _ages(report: AttentionReport) -> Table:
-    columns = ("block", "head", "itself", "2nd-10th", "11th-100th", "older", "mean age")
-    rows = [
-        (block, head, *_spans(share))
+    padding = ["padding"] * (_padding(report.uniform) > LEAST)
+    columns = ("block", "head", "itself", "2nd-10th", "11th-100th", "older", *padding, "mean age")
+    rows: list[tuple[object, ...]] = [
+        (block, head, *_spans(share, bool(padding)))
         for block, heads in enumerate(report.share, start=1)
         for head, share in enumerate(heads, start=1)
     ]
-    rows.append(("all events alike", "", *_spans(report.uniform)))
+    rows.append(("all events alike", "", *_spans(report.uniform, bool(padding))))
     return table(columns, rows, "attention of the newest event, by the key's place from the newest", columns[2:])
 
 
-def _spans(share: list[float]) -> tuple[str, ...]:
-    sums = (share[0], sum(share[1:10]), sum(share[10:100]), sum(share[100:]))
-    return (*(f"{part:.1%}" for part in sums), f"{sum(age * part for age, part in enumerate(share)):.1f}")
+def _spans(share: list[float], padding: bool) -> tuple[str, ...]:
+    """Attention by age, on padding if the model attends to it, and the mean age of the events attended to."""
+    sums = [share[0], sum(share[1:10]), sum(share[10:100]), sum(share[100:]), *[_padding(share)] * padding]
+    age = sum(age * part for age, part in enumerate(share)) / (sum(share) or 1.0)
+    return (*(f"{part:.1%}" for part in sums), f"{age:.1f}")
+
+
+def _padding(share: list[float]) -> float:
+    """What is on the padding of a model that attends to it (`sasrec-padded`): all but the attention on events."""
+    return max(0.0, 1 - sum(share))
 
 
 def _intervals(report: TimeReport) -> Table:
@@ -145,22 +155,25 @@ def _intervals(report: TimeReport) -> Table:
         logit = sum(terms) / len(terms) / uniform
         start = span(report.edges[first], report.unit)
         rows.append((start, f"{uniform:.1%}", *(f"{share:.1%}" for share in shares), f"{logit:+.3f}"))
+    if (uniform := _padding(report.uniform)) > LEAST:
+        shares = [sum(_padding(head) for head in heads) / len(heads) for heads in report.share]
+        rows.append(("padding", f"{uniform:.1%}", *(f"{share:.1%}" for share in shares), ""))
     title = "attention by interval to the newest event, mean over heads; logit: what the interval adds, mean of all"
     return table(columns, rows, title, columns[1:])
 
 
 def _bands(uniform: list[float]) -> list[tuple[int, int]]:
     """Runs of buckets, first and end, each with about 1 / BANDS of the events; none without events."""
-    bands, first, held = [], 0, 0.0
+    bands, first, held, enough = [], 0, 0.0, sum(uniform) / BANDS
     for bucket, share in enumerate(uniform):
         if not held and not share:
             first = bucket + 1
             continue
-        if held and share >= 1 / BANDS:
+        if held and share >= enough:
             bands.append((first, bucket))
             first, held = bucket, 0.0
         held += share
-        if held >= 1 / BANDS:
+        if held >= enough:
             bands.append((first, bucket + 1))
             first, held = bucket + 1, 0.0
     if held:

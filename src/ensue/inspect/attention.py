@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ensue.batches.batch import SequenceBatch
 from ensue.batches.layout import Layout
-from ensue.inspect.tally import Tally, looking, trunk_of
+from ensue.inspect.tally import Tally, looking, places_of, trunk_of
 from ensue.nn.attention import split_heads, strips
 from ensue.nn.self_attention import CausalSelfAttention
 from ensue.nn.time_attention import Relations
@@ -28,8 +28,9 @@ class AttentionReport:
     """Where the newest event's attention lies; means over histories.
 
     Attributes:
-        share: attention on the event of each age (0: the newest), by block and head: [L, H, A]; sums to 1 over ages.
-        uniform: what attending to all events of the history alike would give, [A].
+        share: attention on the event of each age (0: the newest), by block and head: [L, H, A]. Sums to 1 over ages;
+            what a model that attends to padding (`sasrec-padded`) gives to that is missing.
+        uniform: what attending to all events of the history, and such padding, alike would give, [A].
     """
 
     share: list[list[list[float]]]
@@ -44,7 +45,8 @@ class Looked:
         block: number of the block, from 0.
         queries_PD: projected queries; keys likewise, both with the position vectors of `relations` in them.
         keys_PD: projected keys.
-        layout: the batch's rectangles.
+        layout: the rectangles that the layer sees.
+        places_P: where the batch's events are in them; the model's own padding is at the others.
         relations: what is known of pairs of events, or None.
         heads: H.
     """
@@ -53,13 +55,17 @@ class Looked:
     queries_PD: Tensor
     keys_PD: Tensor
     layout: Layout
+    places_P: Tensor
     relations: Relations | None
     heads: int
 
     def newest(self) -> Iterator[NewestLook]:
         """The newest events' attention, one group of the layout after another."""
         both_PE = torch.cat((self.queries_PD, self.keys_PD), -1)
-        for number, (x_GTE, group) in enumerate(zip(self.layout.pad(both_PE), self.layout.groups, strict=True)):
+        is_event_P = torch.zeros(len(both_PE), dtype=torch.bool, device=both_PE.device)
+        is_event_P[self.places_P] = True
+        rectangles = zip(self.layout.pad(both_PE), self.layout.pad(is_event_P), self.layout.groups, strict=True)
+        for number, (x_GTE, is_event_GT, group) in enumerate(rectangles):
             q_XTD, k_XTD = split_heads(x_GTE.float(), 2, self.heads)
             place_X = group.length_G.repeat_interleave(self.heads) - 1
             q_X1D = q_XTD[torch.arange(len(place_X), device=place_X.device), place_X][:, None]
@@ -72,7 +78,7 @@ class Looked:
             scores_GHT = scores_X1T.view(group.rows, self.heads, group.width)
             weights_GHT = scores_GHT.masked_fill(age_GT[:, None] < 0, float("-inf")).softmax(-1)
             terms_GHR = None if terms_X1R is None else terms_X1R.view(group.rows, self.heads, -1)
-            yield NewestLook(weights_GHT, age_GT, bucket_GT, terms_GHR)
+            yield NewestLook(weights_GHT, age_GT, is_event_GT, bucket_GT, terms_GHR)
 
     def terms(self, q_XQD: Tensor) -> Tensor | None:
         """What each bucket of intervals adds to the queries' logits, [X, Q, R]; X counts rows and heads in them."""
@@ -90,7 +96,7 @@ class Looked:
         return found
 
     def whole_map(self) -> Tensor:
-        """The attention of every event of a batch of one history: [H, T, T], row: query, column: key."""
+        """The attention of every place of a batch of one history: [H, T, T], row: query, column: key."""
         both = torch.cat((self.queries_PD, self.keys_PD), -1)[None].float()
         q_HTD, k_HTD = split_heads(both, 2, self.heads)
         scores_HTT = q_HTD @ k_HTD.transpose(1, 2) * q_HTD.shape[-1] ** -0.5
@@ -105,23 +111,34 @@ class Looked:
 
 @dataclass(frozen=True, slots=True)
 class NewestLook:
-    """One group's newest queries: their weights, the keys' ages (negative: padding) and buckets, the buckets' terms."""
+    """One group's newest queries.
+
+    Attributes:
+        weights_GHT: their attention.
+        age_GT: the keys' ages; negative where a row has no place.
+        is_event_GT: whether the key is an event; the other places of a row are the model's own padding.
+        bucket_GT: the keys' buckets.
+        terms_GHR: what each bucket adds to a logit.
+    """
 
     weights_GHT: Tensor
     age_GT: Tensor
+    is_event_GT: Tensor
     bucket_GT: Tensor | None
     terms_GHR: Tensor | None
 
     def by(self, index_GT: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Attention, and that of a uniform look, summed by an index of the keys: [G, H, count] and [G, count]."""
-        real_GT = self.age_GT >= 0
-        index_GT = index_GT.where(real_GT, 0)
-        uniform_GT = real_GT / real_GT.sum(1, keepdim=True)
+        """Attention on events, and that of a uniform look, by an index of them: [G, H, count] and [G, count]."""
+        seen_GT = self.age_GT >= 0
+        uniform_GT = seen_GT / seen_GT.sum(1, keepdim=True)
+        # All else goes to one index more, which is cut off.
+        index_GT = index_GT.where(self.is_event_GT, count)
         index_GHT = index_GT[:, None].expand_as(self.weights_GHT)
-        share = self.weights_GHT.new_zeros(*self.weights_GHT.shape[:2], count).scatter_add_(
+        share = self.weights_GHT.new_zeros(*self.weights_GHT.shape[:2], count + 1).scatter_add_(
             2, index_GHT, self.weights_GHT
         )
-        return share, uniform_GT.new_zeros(len(uniform_GT), count).scatter_add_(1, index_GT, uniform_GT)
+        uniform = uniform_GT.new_zeros(len(uniform_GT), count + 1).scatter_add_(1, index_GT, uniform_GT)
+        return share[..., :count], uniform[..., :count]
 
 
 def whole_buckets(relations: Relations, width: int) -> Tensor:
@@ -159,14 +176,15 @@ def attention_report(model: nn.Module, *batches: SequenceBatch) -> AttentionRepo
 
 
 def attention_maps(model: nn.Module, history: SequenceBatch) -> list[Tensor]:
-    """Every block's attention over one history, [H, T, T] each; row: query, column: key, oldest first.
+    """Every block's attention over one history, [H, T, T] each; row: query, column: key, oldest first, events alone.
 
     Raises:
         ConfigError: the model has no trunk.
         DataError: the history lacks the times that the model reads.
     """
     maps: list[Tensor] = []
-    watch_attention(model, lambda looked: maps.append(looked.whole_map().cpu()), history)
+    events = len(history.items_P)
+    watch_attention(model, lambda looked: maps.append(looked.whole_map()[:, -events:, -events:].cpu()), history)
     return maps
 
 
@@ -174,18 +192,20 @@ def watch_attention(model: nn.Module, look: Callable[[Looked], None], *batches: 
     """Run a model over histories; `look` is called for every block and batch."""
     trunk = trunk_of(model)
     encode: Any = model.encode
-    with looking(model), _hooked([block.attention for block in trunk.blocks], look):
+    layers = [block.attention for block in trunk.blocks]
+    with looking(model):
         for batch in batches:
-            encode(batch)
+            with _hooked(layers, batch, look):
+                encode(batch)
 
 
 @contextmanager
-def _hooked(layers: list[Any], look: Callable[[Looked], None]) -> Iterator[None]:
+def _hooked(layers: list[Any], batch: SequenceBatch, look: Callable[[Looked], None]) -> Iterator[None]:
     handles = []
     for number, layer in enumerate(layers):
 
         def hook(layer: CausalSelfAttention, args: Any, kwargs: Any, output: Any, number: int = number) -> None:
-            look(_looked(number, layer, inspect.signature(layer.forward).bind(*args, **kwargs).arguments))
+            look(_looked(number, layer, batch, inspect.signature(layer.forward).bind(*args, **kwargs).arguments))
 
         handles.append(layer.register_forward_hook(hook, with_kwargs=True))
     try:
@@ -195,11 +215,11 @@ def _hooked(layers: list[Any], look: Callable[[Looked], None]) -> Iterator[None]
             handle.remove()
 
 
-def _looked(block: int, layer: CausalSelfAttention, given: dict[str, Any]) -> Looked:
+def _looked(block: int, layer: CausalSelfAttention, batch: SequenceBatch, given: dict[str, Any]) -> Looked:
     """Queries and keys from an attention layer's arguments, as the layer makes them."""
-    x_PD, query_PD, relations = given["x_PD"], given.get("query_PD"), given.get("relations")
-    q_PD, k_PD, _ = layer.project(x_PD, given["layout"], query_PD).chunk(3, -1)
+    x_PD, layout, relations = given["x_PD"], given["layout"], given.get("relations")
+    q_PD, k_PD, _ = layer.project(x_PD, layout, given.get("query_PD")).chunk(3, -1)
     if relations is not None and relations.position_PE is not None:
         position_q_PD, position_k_PD, _ = relations.position_PE.chunk(3, -1)
         q_PD, k_PD = q_PD + position_q_PD, k_PD + position_k_PD
-    return Looked(block, q_PD, k_PD, given["layout"], relations, layer.num_heads)
+    return Looked(block, q_PD, k_PD, layout, places_of(batch, layout), relations, layer.num_heads)

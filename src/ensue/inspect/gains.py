@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ensue.batches.batch import SequenceBatch
-from ensue.inspect.tally import Tally, looking, trunk_of
+from ensue.inspect.tally import Tally, looking, places_of, trunk_of
 from ensue.nn.hyper_connections import HyperConnection
 from ensue.nn.residual import GatedResidual, Residual, State
 from ensue.nn.trunk import Trunk
@@ -120,19 +120,27 @@ def gain_report(model: nn.Module, *batches: SequenceBatch) -> GainReport:
         DataError: the batches lack the times that the model reads.
     """
     trunk = trunk_of(model)
-    with looking(model), _witnessed(trunk) as witnesses:
+    shared = _Shared()
+    with looking(model), _witnessed(trunk, shared) as witnesses:
         encode: Any = model.encode
         for batch in batches:
-            encode(batch)
+            with _placed(trunk, batch, shared):
+                encode(batch)
     sublayers = tuple(_sublayer(number, witness.tally) for number, witness in enumerate(witnesses))
     last = witnesses[-1].tally
     return GainReport(last.count("stream"), sublayers, last.mean("stream after"))
 
 
-class _Composite:
-    """The product of each event's mixing matrices so far, [P, S, S], float64 on the CPU; None before the first."""
+class _Shared:
+    """What the witnesses have in common.
+
+    Attributes:
+        places_P: where the batch's events are among what the blocks work on.
+        product_PSS: of each event's mixing matrices so far, float64 on the CPU; None before the first.
+    """
 
     def __init__(self) -> None:
+        self.places_P = torch.zeros(0, dtype=torch.long)
         self.product_PSS: Tensor | None = None
 
     def extend(self, res_PSS: Tensor) -> Tensor:
@@ -142,12 +150,12 @@ class _Composite:
 
 
 class _Witness(nn.Module):
-    """A residual that passes all through to another, and tallies it."""
+    """A residual that passes all through to another, and tallies its events."""
 
-    def __init__(self, inner: nn.Module, composite: _Composite) -> None:
+    def __init__(self, inner: nn.Module, shared: _Shared) -> None:
         super().__init__()
         self.inner = inner
-        self.composite = composite
+        self.shared = shared
         self.tally = Tally()
 
     @property
@@ -156,7 +164,7 @@ class _Witness(nn.Module):
         return residual  # type: ignore[no-any-return]
 
     def open(self, x_PD: Tensor) -> State:
-        self.composite.product_PSS = None
+        self.shared.product_PSS = None
         return self._residual.open(x_PD)
 
     def look(self, state: State) -> Tensor:
@@ -166,7 +174,7 @@ class _Witness(nn.Module):
         return self._residual.close(state)
 
     def read(self, state: State) -> tuple[Tensor, State]:
-        streams = self.look(state)
+        streams = self._events(self.look(state))
         self.tally.add("stream", _norm(streams))
         if isinstance(self.inner, HyperConnection):
             self._tally_mixing(self.inner, streams)
@@ -176,9 +184,12 @@ class _Witness(nn.Module):
 
     def write(self, carry: State, y_PD: Tensor, replaces: Tensor | None = None) -> State:
         state = self._residual.write(carry, y_PD, replaces)
-        self.tally.add("output", _norm(y_PD if replaces is None else y_PD - replaces))
-        self.tally.add("stream after", _norm(self.look(state)))
+        self.tally.add("output", _norm(self._events(y_PD if replaces is None else y_PD - replaces)))
+        self.tally.add("stream after", _norm(self._events(self.look(state))))
         return state
+
+    def _events(self, values_PX: Tensor) -> Tensor:
+        return values_PX.index_select(0, self.shared.places_P)
 
     def _tally_mixing(self, inner: HyperConnection, streams_PSD: Tensor) -> None:
         pre_PS, res_PSS, post_PS, _ = inner.mixing(streams_PSD)
@@ -188,7 +199,7 @@ class _Witness(nn.Module):
         kept_P = res_PSS.diagonal(dim1=1, dim2=2).abs().sum(1)
         self.tally.add("off-diagonal", 1 - kept_P / mass_P)
         _add_gains(self.tally, "gain", res_PSS)
-        _add_gains(self.tally, "composite", self.composite.extend(res_PSS))
+        _add_gains(self.tally, "composite", self.shared.extend(res_PSS))
         unit_PSD = nn.functional.normalize(streams_PSD.float(), dim=-1)
         cosine_PSS = unit_PSD @ unit_PSD.transpose(1, 2)
         streams = inner.streams
@@ -197,13 +208,12 @@ class _Witness(nn.Module):
 
 
 @contextmanager
-def _witnessed(trunk: Trunk) -> Iterator[list[_Witness]]:
+def _witnessed(trunk: Trunk, shared: _Shared) -> Iterator[list[_Witness]]:
     """Every residual of the trunk with a witness around it, for the time being."""
-    composite = _Composite()
     witnesses = []
     for block in trunk.blocks:
         for name in ("attention_residual", "feed_forward_residual"):
-            witness = _Witness(getattr(block, name), composite)
+            witness = _Witness(getattr(block, name), shared)
             witnesses.append(witness)
             setattr(block, name, witness)
     try:
@@ -213,6 +223,20 @@ def _witnessed(trunk: Trunk) -> Iterator[list[_Witness]]:
         for block in trunk.blocks:
             for name in ("attention_residual", "feed_forward_residual"):
                 setattr(block, name, next(waiting).inner)
+
+
+@contextmanager
+def _placed(trunk: Trunk, batch: SequenceBatch, shared: _Shared) -> Iterator[None]:
+    """The places of a batch's events for the witnesses, from the layout that the first block is called with."""
+
+    def place(_: nn.Module, given: Any) -> None:
+        shared.places_P = places_of(batch, given[1])
+
+    handle = trunk.blocks[0].register_forward_pre_hook(place)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _norm(streams: Tensor) -> Tensor:

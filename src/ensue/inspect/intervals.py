@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 from torch import nn
 
 from ensue.batches.batch import SequenceBatch
 from ensue.inspect.attention import Looked, watch_attention
 from ensue.inspect.tally import Tally, trunk_of
+from ensue.models.tisasrec import IntervalUnit
 from ensue.nn.relations import LOG_STEP, Relation, TimeRelations
-
-Unit = Literal["seconds", "smallest gaps", "events"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +26,14 @@ class TimeReport:
         term: what the bucket adds to a logit, [L, H, R]: for `embedding` the mean of q . R^K[r] / sqrt(d) over
             queries; for `bias` the learned scalar, [1, H, R], shared by all blocks. Only differences between
             buckets matter, for softmax takes no notice of a constant.
-        share: attention on the events of the bucket, [L, H, R]; sums to 1 over buckets.
-        uniform: what attending to all events of the history alike would give, [R]; 0 for a bucket that no history has.
+        share: attention on the events of the bucket, [L, H, R]. Sums to 1 over buckets; what a model that attends to
+            padding (`tisasrec-padded`) gives to that is missing.
+        uniform: what attending to all events of the history, and such padding, alike would give, [R]; 0 for a bucket
+            that no history has.
     """
 
     relation: Relation
-    unit: Unit
+    unit: IntervalUnit
     edges: list[float]
     term: list[list[list[float]]]
     share: list[list[list[float]]]
@@ -71,20 +72,15 @@ def time_report(model: nn.Module, *batches: SequenceBatch) -> TimeReport | None:
     term = [tally.mean(f"term {block}") for block in blocks]
     if relations.relation == "bias":
         term = [relations.interval_bias.detach().tolist()]
-    unit, edges = _edges(relations, getattr(model, "time", "timestamps") == "order")
+    timed: Any = model
+    size, unit = timed.interval_unit
     share = [tally.mean(f"share {block}") for block in blocks]
-    return TimeReport(relations.relation, unit, edges, term, share, tally.mean("uniform"))
+    return TimeReport(relations.relation, unit, _edges(relations, size), term, share, tally.mean("uniform"))
 
 
-def _edges(relations: TimeRelations, in_events: bool) -> tuple[Unit, list[float]]:
-    """The unit, and the least interval of every bucket in it."""
+def _edges(relations: TimeRelations, size: int) -> list[float]:
+    """The least interval of every bucket, for units of some size."""
     numbers = range(relations.time_span + 1)
-    size = relations.time_unit or 1
-    unit: Unit = "seconds"
-    if in_events:
-        unit = "events"
-    elif relations.kind == "linear" and not relations.time_unit:
-        unit = "smallest gaps"
     if relations.kind == "linear":
-        return unit, [float(number * size) for number in numbers]
-    return unit, [size * math.exp(number * LOG_STEP) if number else 0.0 for number in numbers]
+        return [float(number * size) for number in numbers]
+    return [size * math.exp(number * LOG_STEP) if number else 0.0 for number in numbers]

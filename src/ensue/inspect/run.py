@@ -96,7 +96,8 @@ def inspect_run(run: Run, store: SequenceStore, users: int = 256, seed: int = 0)
     """
     trunk_of(run.model)
     run.check_data(store)
-    cases, rows_B = _sample(make_split(store, run.config.split).test, users, seed)
+    cases = make_split(store, run.config.split).test
+    rows_B = _sample(cases, users, seed)
     maxlen = run.config.model.maxlen
     query_time = run.config.evaluate.query_time
     starts = range(0, len(rows_B), ROWS)
@@ -112,7 +113,7 @@ def inspect_run(run: Run, store: SequenceStore, users: int = 256, seed: int = 0)
     )
 
 
-def _sample(cases: Cases, users: int, seed: int) -> tuple[Cases, np.ndarray]:
+def _sample(cases: Cases, users: int, seed: int) -> np.ndarray:
     """The newest case of each of some users, longest history first."""
     _, reversed_first = np.unique(cases.users_B[::-1], return_index=True)
     rows = len(cases) - 1 - reversed_first
@@ -121,7 +122,8 @@ def _sample(cases: Cases, users: int, seed: int) -> tuple[Cases, np.ndarray]:
         raise DataError("nothing to look at: the split holds no case with a history out")
     chosen = stream(seed, "inspect").choice(rows, min(users, len(rows)), replace=False)
     lengths = cases.stop_B[chosen] - cases.start_B[chosen]
-    return cases, chosen[np.lexsort((chosen, -lengths))]
+    sampled_B: np.ndarray = chosen[np.lexsort((chosen, -lengths))]
+    return sampled_B
 
 
 def _histories(run: Run, cases: Cases, rows_B: np.ndarray, maxlen: int, query_time: bool) -> SequenceBatch:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ensue.batches.batch import SequenceBatch
+from ensue.batches.layout import Layout
 from ensue.errors import ConfigError
 from ensue.nn.trunk import Trunk
 
@@ -60,6 +62,14 @@ def trunk_of(model: nn.Module) -> Trunk:
         f"{type(model).__name__} has no blocks to look into: inspect needs a transformer model, such as sasrec "
         "or tisasrec"
     )
+
+
+def places_of(batch: SequenceBatch, inner: Layout) -> Tensor:
+    """Where a batch's events are in the layout that a model's blocks work on, [P]: the newest places of each row.
+
+    For most models these are all places. Some fill their rows on the left (`sasrec-padded`), and padding is no event.
+    """
+    return inner.last_B.repeat_interleave(batch.lengths_B) - batch.layout.age_P
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from ensue.batches.layout import make_layout
 from ensue.errors import DataError
 from ensue.models.base import MODELS, ModelConfig, ModelEntry
 from ensue.models.tied import TiedEncoder
+from ensue.models.tisasrec import IntervalUnit
 from ensue.nn.dropout import Dropout
 from ensue.nn.embedding import PositionEmbedding
 from ensue.nn.relations import TimeRelations, smallest_gap
@@ -154,6 +155,11 @@ class PaddedTiSASRec(TiedEncoder):
         )
         self.dropout = Dropout(config.dropout_rate)
         self.trunk = Trunk(config)
+
+    @property
+    def interval_unit(self) -> tuple[int, IntervalUnit]:
+        """What intervals are counted in, such as 3600 seconds; the relations see units alone."""
+        return (self.time_unit, "seconds") if self.time_unit else (1, "smallest gaps")
 
     def states(self, batch: SequenceBatch, newest: bool) -> Tensor:
         """States at all events, [P, D], or at each row's newest event alone, [B, D].

@@ -18,6 +18,7 @@ from ensue.nn.relations import Buckets, Relation, TimeRelations, bucket_of
 from ensue.nn.trunk import Trunk, TrunkConfig
 
 GAP_BUCKETS = 63
+IntervalUnit = Literal["seconds", "smallest gaps", "events"]
 
 
 class TiSASRecConfig(TrunkConfig, ModelConfig):
@@ -70,6 +71,14 @@ class TiSASRec(TiedEncoder):
         self.gaps = nn.Parameter(torch.empty(GAP_BUCKETS + 1, config.hidden_units)) if config.query_time else None
         self.dropout = Dropout(config.dropout_rate)
         self.trunk = Trunk(config)
+
+    @property
+    def interval_unit(self) -> tuple[int, IntervalUnit]:
+        """What intervals are counted in, such as 3600 seconds."""
+        if self.time == "order":
+            return 1, "events"
+        unit, kind = self.relations.time_unit, self.relations.kind
+        return (1, "smallest gaps") if kind == "linear" and not unit else (unit or 1, "seconds")
 
     def states(self, batch: SequenceBatch, newest: bool) -> Tensor:
         """States at all events, [P, D], or at each row's newest event alone, [B, D].
