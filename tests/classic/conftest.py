@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from ensue.classic import main
+
 N, D, BLOCKS, HEADS, MAXLEN, SPAN = 30, 12, 2, 2, 10, 20
 State = dict[str, Tensor]
+SMALL = ["--maxlen=10", "--hidden_units=8", "--num_blocks=1", "--num_epochs=2", "--lr=0.01"]
+LINE = re.compile(
+    r"epoch:\d+, time: \d+\.\d{6}\(s\), valid \(NDCG@10: 0\.\d{4}, HR@10: [01]\.\d{4}\), "
+    r"test \(NDCG@10: 0\.\d{4}, HR@10: [01]\.\d{4}\)"
+)
 
 
 def random_state(shapes: dict[str, tuple[int, ...]]) -> State:
@@ -92,3 +100,17 @@ def classic_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "data" / "plain.txt").write_text("\n".join(plain) + "\n")
     (folder / "data" / "timed.txt").write_text("\n".join(timed) + "\n")
     return folder
+
+
+@pytest.fixture
+def at(classic_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh working directory with the data in it."""
+    (tmp_path / "data").symlink_to(classic_data / "data")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def lines_of(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
+    capsys.readouterr()
+    assert main(words) == 0
+    return capsys.readouterr().out.splitlines()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import subprocess
@@ -16,36 +15,16 @@ import pytest
 import torch
 
 from ensue.classic import main
-from ensue.classic.run import _read, choose_device, patiently
+from ensue.classic.run import _read, device_of, patiently
 from ensue.cli import main as ensue
 from ensue.errors import DataError
 from ensue.recommender import Recommender
 from ensue.train.distributed import World
-from ensue.train.log import read_log
 from ensue.train.loop import Trainer
 
-from .conftest import HEADS, MAXLEN, D, Save, sasrec_state, tisasrec_state
+from .conftest import HEADS, LINE, MAXLEN, SMALL, D, Save, lines_of, sasrec_state, tisasrec_state
 
 PROGRAM = Path(__file__).parents[2] / "python" / "main.py"
-SMALL = ["--maxlen=10", "--hidden_units=8", "--num_blocks=1", "--num_epochs=2", "--lr=0.01"]
-LINE = re.compile(
-    r"epoch:\d+, time: \d+\.\d{6}\(s\), valid \(NDCG@10: 0\.\d{4}, HR@10: [01]\.\d{4}\), "
-    r"test \(NDCG@10: 0\.\d{4}, HR@10: [01]\.\d{4}\)"
-)
-
-
-@pytest.fixture
-def at(classic_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A fresh working directory with the data in it."""
-    (tmp_path / "data").symlink_to(classic_data / "data")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def lines_of(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
-    capsys.readouterr()
-    assert main(words) == 0
-    return capsys.readouterr().out.splitlines()
 
 
 def test_the_program_trains_saves_and_evaluates(at: Path) -> None:
@@ -166,43 +145,22 @@ def test_pth_files_are_evaluated(at: Path, save: Save, capsys: pytest.CaptureFix
     assert "needs timestamps, and the data has none" in capsys.readouterr().err
 
 
-def test_training_starts_from_a_pth_file(at: Path, save: Save, capsys: pytest.CaptureFixture[str]) -> None:
-    path = save(sasrec_state(False), "SASRec.epoch=3.head=2.pth")
-    told = lines_of(
-        capsys, "--dataset=plain", "--train_dir=x", "--device=cpu", "--num_epochs=5", f"--state_dict_path={path}"
-    )
-    assert [line.split(",")[0] for line in told if LINE.fullmatch(line)] == ["epoch:4", "epoch:5"]
-    assert Recommender.load(at / "plain_x").recommend([1, 2], k=1).ids
+def test_an_epoch_without_cases_is_told_once(at: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (at / "data").unlink()
+    (at / "data").mkdir()
+    (at / "data" / "short.txt").write_text("".join(f"{user} {user % 7}\n{user} 8\n" for user in range(9)))
+    told = lines_of(capsys, "--dataset=short", "--train_dir=x", "--device=cpu", *SMALL)
+    epochs = [line for line in told if line.startswith("epoch:")]
+    assert [line.split(",")[0] for line in epochs] == ["epoch:1", "epoch:2"]
+    assert all("valid (no user has 3 events)" in line for line in epochs)
 
 
-def test_a_run_names_the_weights_that_it_started_from(at: Path, save: Save, capsys: pytest.CaptureFixture[str]) -> None:
-    path = save(sasrec_state(False), "SASRec.epoch=3.head=2.pth")
-    started = hashlib.sha256(path.read_bytes()).hexdigest()
-    line = ["--dataset=plain", "--train_dir=x", "--device=cpu", "--num_epochs=4", f"--state_dict_path={path}"]
-    lines_of(capsys, *line)
-    told = f"- Training started from the weights of `{path.name}`, SHA-256 `{started}`"
-    for _ in range(2):
-        records = read_log(at / "plain_x" / "log.jsonl")
-        assert records[0] == {"started from": path.name, "sha256": started}
-        assert [record.get("epoch") for record in records] == [None, 4]
-        card = (at / "plain_x" / "card.md").read_text().splitlines()
-        assert told in card
-        assert "- Epochs trained: 1" in card
-        # The same line goes on from the checkpoint, whatever the file has become.
-        save({name: 2 * tensor for name, tensor in sasrec_state(False).items()}, path.name)
-        assert hashlib.sha256(path.read_bytes()).hexdigest() != started
-        lines_of(capsys, *line)
-    assert ensue(["evaluate", "plain_x"]) == 0
-    assert told in (at / "plain_x" / "card.md").read_text().splitlines()
-
-
-def test_a_run_names_the_run_that_it_started_from(at: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = ["--dataset=plain", "--device=cpu", *SMALL[:-2], "--num_epochs=1"]
-    lines_of(capsys, *line, "--train_dir=x")
-    assert "started from" not in (at / "plain_x" / "log.jsonl").read_text() + (at / "plain_x" / "card.md").read_text()
-    lines_of(capsys, *line, "--train_dir=y", "--state_dict_path=plain_x")
-    weights = hashlib.sha256((at / "plain_x" / "model.safetensors").read_bytes()).hexdigest()
-    assert f"`plain_x/model.safetensors`, SHA-256 `{weights}`" in (at / "plain_y" / "card.md").read_text()
+def test_epochs_between_evaluations_are_told_by_their_loss(at: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["--dataset=plain", "--train_dir=x", "--device=cpu", "--maxlen=3", "--hidden_units=2", "--num_blocks=1"]
+    told = lines_of(capsys, *line, "--num_epochs=101")
+    epochs = [line.split(", ") for line in told if line.startswith("epoch:")]
+    assert [first for first, *_ in epochs] == [f"epoch:{number}" for number in range(1, 102)]
+    assert [parts[1].split(":")[0] for parts in epochs[:4]] == ["loss", "time", "loss", "time"]
 
 
 def test_a_wrong_normalisation_is_doubted(at: Path, save: Save, capsys: pytest.CaptureFixture[str]) -> None:
@@ -340,7 +298,7 @@ def test_a_gpu_is_asked_for_only_where_there_is_one(monkeypatch: pytest.MonkeyPa
         (True, ["--device=cpu"], "cpu"),
     ):
         monkeypatch.setattr("torch.cuda.is_available", lambda present=present: present)
-        assert choose_device(parse([*base, *flags])) == expected
+        assert device_of(parse([*base, *flags])) == expected
 
 
 def test_two_ranks_print_and_write_once(at: Path) -> None:

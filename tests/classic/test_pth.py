@@ -144,6 +144,10 @@ def test_broken_and_missing_files_are_refused(save: Save, tmp_path: Path) -> Non
 def test_settings_that_do_not_fit_are_refused(save: Save) -> None:
     with pytest.raises(ConfigError, match="num_heads 5 must divide hidden_units 12"):
         read_pth(save(sasrec_state(True)), PthOptions(num_heads=5))
+    with pytest.raises(ConfigError, match=r"'num_heads': input should be greater than or equal to 1 \(got 0\)"):
+        read_pth(save(sasrec_state(True), "SASRec.head=2.pth"), PthOptions(num_heads=0))
+    with pytest.raises(ArtefactError, match="got maxlen 0"):
+        read_pth(save(sasrec_state(True)), PthOptions(maxlen=0))
     with pytest.raises(ConfigError, match="original form alone"):
         read_pth(save(tisasrec_state()), PthOptions(norm="pre"))
 

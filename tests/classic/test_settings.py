@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ensue.classic.arguments import Arguments, parse
-from ensue.classic.settings import check_model, describe, resolve, run_config
+from ensue.classic.settings import check_model, classic_config, describe, resolve
 from ensue.errors import ConfigError
 from ensue.models.sasrec import SASRecConfig
 from ensue.models.tisasrec import TiSASRecConfig
@@ -46,7 +46,7 @@ def test_the_data_tells_the_generations_apart(flags: str, plain: object, timed: 
             continue
         found = resolve(arguments, timestamps)
         assert (found.model, found.mhc) == expected
-        model = run_config(arguments, found, "cpu", "off").model
+        model = classic_config(arguments, found, "cpu", "off").model
         assert model.name == found.model
         assert model.model_dump()["residual"] == ("mhc" if found.mhc else "plain")
 
@@ -102,7 +102,7 @@ def test_help_states_the_rule(capsys: pytest.CaptureFixture[str]) -> None:
 
 def settings_of(flags: str, timestamps: bool) -> dict[str, Any]:
     arguments = parse([*BASE, *flags.split()])
-    return run_config(arguments, resolve(arguments, timestamps), "cpu", "bf16").model_dump()
+    return classic_config(arguments, resolve(arguments, timestamps), "cpu", "bf16").model_dump()
 
 
 def test_defaults_are_those_of_each_program() -> None:
@@ -155,13 +155,32 @@ def test_values_out_of_range_are_named() -> None:
 
 @pytest.mark.parametrize(
     "given",
-    [{"use_time": True}, {"use_mhc": True}, {"maxlen": 50}, {"num_heads": 2}, {"norm_first": True}, {"time_span": 3}],
+    [
+        {"use_time": True},
+        {"use_mhc": True},
+        {"mhc_expansion_rate": 4},
+        {"mhc_sinkhorn_iter": 20},
+        {"maxlen": 50},
+        {"num_heads": 2},
+        {"norm_first": True},
+        {"time_span": 3},
+        {"time_unit": 60},
+    ],
 )
 def test_flags_must_fit_a_given_model(given: dict[str, Any]) -> None:
     model = SASRecConfig(norm="post")
     check_model(Arguments("d", "t", maxlen=200, no_time=True, no_mhc=True, norm_first=False), model)
     with pytest.raises(ConfigError, match=f"--{next(iter(given))}=.* does not fit SASRec: time off"):
         check_model(Arguments("d", "t", **given), model)
+
+
+@pytest.mark.parametrize(("name", "value"), [("time_unit", 60), ("mhc_sinkhorn_iter", 5), ("mhc_expansion_rate", 2)])
+def test_values_of_a_given_model_may_be_repeated(name: str, value: int) -> None:
+    model = TiSASRecConfig(residual="mhc").replace(**{name: value})
+    given = Arguments("d", "t", use_mhc=True, **{name: value})  # type: ignore[arg-type]
+    check_model(given, model)
+    with pytest.raises(ConfigError, match=f"--{name}={value} does not fit TiSASRec"):
+        check_model(given, model.replace(**{name: value + 1}))
 
 
 def test_a_model_in_one_line() -> None:

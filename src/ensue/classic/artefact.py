@@ -9,7 +9,7 @@ import polars as pl
 
 from ensue.artefact import Run, item_table, save_run
 from ensue.classic.pth import Imported
-from ensue.classic.settings import METRICS
+from ensue.classic.settings import REPORTED
 from ensue.data.split import SplitConfig, make_split
 from ensue.data.store import SequenceStore
 from ensue.data.transitions import fit_popularity
@@ -31,7 +31,7 @@ def save_import(folder: Path, found: Imported, file: Path, store: SequenceStore 
     Returns:
         The run that was written.
     """
-    config = RunConfig(model=found.config, evaluate=EvaluateConfig(protocol="uniform-100", metrics=METRICS))
+    config = RunConfig(model=found.config, evaluate=EvaluateConfig(protocol="uniform-100", metrics=REPORTED))
     digest = sha256(file)
     if store is None:
         item_ids = Vocabulary.of_range(len(found.model.state_dict()["items.weight"]) - 1)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from ensue.nn.block import Norm
 
 Tensors = dict[str, Tensor]
 Shapes = dict[str, tuple[int, ...]]
+T = TypeVar("T")
 # A depth that nobody has trained; more would only make a hostile file slow to refuse.
 MAX_BLOCKS = 1000
 
@@ -87,7 +89,7 @@ def read_pth(path: Path, options: PthOptions | None = None, item_ids: Vocabulary
             f"{path}: neither SASRec.pytorch's (pos_emb.weight) nor TiSASRec.pytorch's (abs_pos_K_emb.weight); "
             f"it holds {', '.join(sorted(tensors)[:5])}"
         )
-    due = options.maxlen or _named(path, "maxlen")
+    due = _named(path, "maxlen", None) if options.maxlen is None else options.maxlen
     if due is not None and due != config.maxlen:
         raise ArtefactError(f"{path}: its position vectors are those of maxlen {config.maxlen} (got maxlen {due})")
     if item_ids is not None:
@@ -95,7 +97,7 @@ def read_pth(path: Path, options: PthOptions | None = None, item_ids: Vocabulary
         state["items.weight"] = _items_of(path, state["items.weight"], item_ids, by_id)
     model = build_model(config, len(state["items.weight"]) - 1, LOADING)
     model.load_state_dict(state)
-    return Imported(model.eval(), config, origin, assumed, _named(path, "epoch") or 0)
+    return Imported(model.eval(), config, origin, assumed, _named(path, "epoch", 0))
 
 
 def load_tensors(path: Path) -> Tensors:
@@ -237,7 +239,7 @@ def _check_shapes(path: Path, tensors: Tensors, shapes: Shapes) -> None:
 
 
 def _trunk_settings(path: Path, options: PthOptions, norm: Norm, width: int, blocks: int) -> dict[str, object]:
-    heads = options.num_heads or _named(path, "head") or 1
+    heads = _named(path, "head", 1) if options.num_heads is None else options.num_heads
     return {"hidden_units": width, "num_blocks": blocks, "num_heads": heads, "norm": norm}
 
 
@@ -273,7 +275,7 @@ def _items_of(path: Path, items: Tensor, item_ids: Vocabulary, by_id: bool) -> T
     raise DataError(f"{path}: was trained on {count:,} items, and the data has {len(item_ids):,} others")
 
 
-def _named(path: Path, key: str) -> int | None:
+def _named(path: Path, key: str, otherwise: T) -> int | T:
     """The number after `key=` in the file's name, as in SASRec.epoch=20.lr=0.001.layer=2.head=1.maxlen=200.pth."""
     found = re.search(rf"(?:^|\.){key}=(\d+)\.", path.name)
-    return int(found[1]) if found else None
+    return int(found[1]) if found else otherwise

@@ -15,8 +15,8 @@ from torch import nn
 from ensue.artefact import Run, item_table
 from ensue.classic.arguments import Arguments, parse
 from ensue.classic.data import read_data
-from ensue.classic.settings import METRICS, check, describe, resolve, run_config, whole_config
-from ensue.classic.start import Start, open_start, other_norms, split_for
+from ensue.classic.settings import REPORTED, check, classic_config, describe, resolve, whole_config
+from ensue.classic.start import Start, check_same_start, open_start, other_norms, split_for
 from ensue.cli.memory import memory_told
 from ensue.cli.output import Screen
 from ensue.data.split import Split, make_split
@@ -28,16 +28,15 @@ from ensue.files import MANIFEST
 from ensue.models import CountedModel, Scorer
 from ensue.plots import learning_curve
 from ensue.recommender import Recommender
-from ensue.train.checkpoint import numbered
+from ensue.train.checkpoint import Checkpoint, numbered
 from ensue.train.config import RunConfig
-from ensue.train.distributed import World, join, some_cases
-from ensue.train.folder import CHECKPOINTS, STORE, check_same_run, interrupted, writing
-from ensue.train.log import epochs_of
+from ensue.train.distributed import World, join
+from ensue.train.folder import CHECKPOINTS, LOG, STORE, check_same_run, interrupted, writing
+from ensue.train.log import Records, epochs_of, read_log
 from ensue.train.loop import Trainer
 
 Say = Callable[[str], None]
 T = TypeVar("T")
-PROTOCOL = EvaluateConfig(protocol="uniform-100", metrics=METRICS)
 INTERRUPTED = 130
 # Cases that tell the normalisations of a file apart: the right one is far better than the others.
 TRIAL_CASES = 1000
@@ -76,7 +75,7 @@ def _fail(message: str, status: int) -> int:
 
 def _run(arguments: Arguments) -> None:
     check(arguments)
-    device = choose_device(arguments)
+    device = device_of(arguments)
     world = join(device)
     say: Say = Screen().say if world.is_main else lambda _: None
     store, what = _read(world, arguments.dataset)
@@ -85,7 +84,7 @@ def _run(arguments: Arguments) -> None:
     start = None if path is None else open_start(arguments, path, store)
     if start is None:
         resolved = resolve(arguments, store.times is not None)
-        config = run_config(arguments, resolved, device, _amp(arguments, world))
+        config = classic_config(arguments, resolved, device, _amp(arguments, world))
         say(f"model: {describe(config.model)}")
         say(f"defaults: the {'newer' if resolved.newer else 'older'} command line's, for {resolved.reason}")
     else:
@@ -100,7 +99,7 @@ def _run(arguments: Arguments) -> None:
     if not arguments.inference_only:
         _train(world, config, store, folder, start, say)
     elif start is not None and world.is_main:
-        _infer(arguments, cast(Path, path), start, store, world, say)
+        _infer(arguments, config.evaluate, start, store, world, say)
 
 
 def _read(world: World, dataset: str) -> tuple[SequenceStore, str]:
@@ -132,7 +131,7 @@ def _folder(arguments: Arguments) -> Path:
     return Path(f"{arguments.dataset}_{arguments.train_dir}")
 
 
-def choose_device(arguments: Arguments) -> str:
+def device_of(arguments: Arguments) -> str:
     """The device that is asked for, or the CPU where a GPU is asked for and there is none."""
     wants_gpu = arguments.device.startswith("cuda")
     return "cpu" if wants_gpu and not torch.cuda.is_available() else arguments.device
@@ -167,12 +166,17 @@ def _start_path(arguments: Arguments, folder: Path) -> Path | None:
 
 
 class LossLines:
-    """A watcher that prints the loss of the epochs between evaluations."""
+    """A watcher that prints the loss of the epochs between evaluations.
+
+    Attributes:
+        say: prints a line.
+        evaluated: the epoch that was evaluated last, and has a line already.
+    """
 
     def __init__(self, say: Say) -> None:
-        self.say = say
+        self.say, self.evaluated = say, 0
 
-    def start(self, steps: int, epochs: int, epoch: int, step: int) -> None:
+    def start(self, steps: int, epochs: int, epoch: int, step: int, records: Records) -> None:
         """Nothing to say yet."""
 
     def step(self, epoch: int, step: int, loss: float) -> None:
@@ -180,7 +184,7 @@ class LossLines:
 
     def record(self, record: dict[str, Any]) -> None:
         """Print the epoch's loss, unless the trainer has printed its figures."""
-        if "validation seconds" not in record:
+        if record["epoch"] != self.evaluated:
             self.say(f"epoch:{record['epoch']}, loss: {record['loss']:.4f}")
 
     def finish(self) -> None:
@@ -194,19 +198,27 @@ class ClassicTrainer(Trainer):
     """
 
     def __init__(self, config: RunConfig, split: Split, folder: Path, start: Start | None, say: Say) -> None:
-        super().__init__(config, split, folder, [LossLines(say)])
-        self.say = say
+        self.lines = LossLines(say)
+        super().__init__(config, split, folder, [self.lines])
+        self.say, self.given = say, start
         if start is not None:
             self.model.load_state_dict(start.model.state_dict())
-            self.progress.epoch = min(start.epoch, config.train.num_epochs)
+            self.progress.epoch = start.epoch
             # Part of the checkpoints, so that a run that goes on names the weights that it began with.
             self.progress.records = [start.record()]
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        # The settings first: where they differ, they are the reason to name.
+        super()._restore(checkpoint)
+        check_same_start(cast(Path, self.folder), self.given, self.progress.records)
+        self.say(f"goes on from the checkpoint in {self.folder}")
 
     def _validate(self, record: dict[str, Any]) -> Standings | None:
         standings = super()._validate(record)
         seconds = sum(past["seconds"] for past in epochs_of(self.log.records)) + record["seconds"]
         test = self._standings(self.split.test) if len(self.split.test) else None
-        parts = [_part("valid", standings), _part("test", test)]
+        parts = [_part(title(name, self.config.evaluate), of) for name, of in (("valid", standings), ("test", test))]
+        self.lines.evaluated = record["epoch"]
         self.say(f"epoch:{record['epoch']}, time: {seconds:f}(s), {', '.join(parts)}")
         return standings
 
@@ -214,7 +226,12 @@ class ClassicTrainer(Trainer):
 def _part(name: str, standings: Standings | None) -> str:
     if standings is None:
         return f"{name} (no user has 3 events)"
-    return figures(name, *(float(standings.metric(metric).mean()) for metric in METRICS))
+    return figures(name, *(float(standings.metric(metric).mean()) for metric in REPORTED))
+
+
+def title(part: str, protocol: EvaluateConfig) -> str:
+    """The part's name, with the protocol's where that is not the usual one: the model is told the target's time."""
+    return f"{part} {protocol.key}" if protocol.query_time else part
 
 
 def figures(name: str, ndcg: float, hit_rate: float) -> str:
@@ -223,14 +240,12 @@ def figures(name: str, ndcg: float, hit_rate: float) -> str:
 
 
 def _train(world: World, config: RunConfig, store: SequenceStore, folder: Path, start: Start | None, say: Say) -> None:
-    if start is not None and isinstance(start.model, CountedModel):
-        raise ConfigError(f"{start.origin} holds a model that is fitted by counting; there is nothing to train on from")
+    if start is not None:
+        _check_trainable(start, config)
     split = make_split(store, config.split)
     trainer = ClassicTrainer(config, split, folder, start, say)
     with writing(world, folder):
-        world.on_main(lambda: check_same_run(folder, config, store.fingerprint))
-        if numbered(folder / CHECKPOINTS):
-            say(f"goes on from the checkpoint in {folder}")
+        world.on_main(lambda: _check_same(folder, config, store, start))
         result = trainer.run()
         items = item_table(store, fit_popularity(split.train))
         recommender = Recommender.from_config(config)
@@ -241,6 +256,24 @@ def _train(world: World, config: RunConfig, store: SequenceStore, folder: Path, 
         world.on_main(lambda: _save(recommender, store, split, folder, epoch, say))
 
 
+def _check_trainable(start: Start, config: RunConfig) -> None:
+    if isinstance(start.model, CountedModel):
+        raise ConfigError(f"{start.origin} holds a model that is fitted by counting; there is nothing to train on from")
+    if start.epoch and start.epoch >= config.train.num_epochs:
+        raise ConfigError(
+            f"{start.file} is already at epoch {start.epoch}: --num_epochs must be larger "
+            f"(got {config.train.num_epochs})"
+        )
+
+
+def _check_same(folder: Path, config: RunConfig, store: SequenceStore, start: Start | None) -> None:
+    """Refuse a folder with the finished run of other data, settings or first weights."""
+    check_same_run(folder, config, store.fingerprint)
+    # A checkpoint has records of its own, which are compared when it is restored.
+    if (folder / MANIFEST).exists() and not numbered(folder / CHECKPOINTS):
+        check_same_start(folder, start, read_log(folder / LOG))
+
+
 def _save(recommender: Recommender, store: SequenceStore, split: Split, folder: Path, epoch: int, say: Say) -> None:
     """Write the store, the run, its curve and its evaluations, and print the figures of the state that was kept."""
     if not (folder / STORE / MANIFEST).is_file():
@@ -248,40 +281,49 @@ def _save(recommender: Recommender, store: SequenceStore, split: Split, folder: 
     recommender.save(folder)
     learning_curve(recommender.log, folder)
     if len(split.test):
-        parts = []
+        parts, protocol = [], recommender.config.evaluate
         for name, part in (("valid", "validation"), ("test", "test")):
-            means, _ = recommender.evaluate(store, part, PROTOCOL, folder)
-            parts.append(figures(name, *(means[PROTOCOL.label(metric)] for metric in METRICS)))
+            means, _ = recommender.evaluate(store, part, protocol, folder)
+            parts.append(figures(title(name, protocol), *(means[protocol.label(metric)] for metric in REPORTED)))
         say(f"best by validation: epoch:{epoch}, {', '.join(parts)}")
     say(f"Done; saved in {folder}")
 
 
-def _infer(arguments: Arguments, path: Path, start: Start, store: SequenceStore, world: World, say: Say) -> None:
+def _infer(
+    arguments: Arguments, protocol: EvaluateConfig, start: Start, store: SequenceStore, world: World, say: Say
+) -> None:
     split = split_for(start, store)
     start.model.to(world.device)
-    standings = evaluate(cast(Scorer, start.model), split.test, PROTOCOL, split.train)
-    say(_part("test", standings))
+    standings = evaluate(cast(Scorer, start.model), split.test, protocol, split.train)
+    say(_part(title("test", protocol), standings))
     if start.norm_assumed:
-        _doubt_norm(arguments, path, start, store, split, world, say)
+        _doubt_norm(arguments, protocol, start, store, split, world, say)
 
 
 def _doubt_norm(
-    arguments: Arguments, path: Path, start: Start, store: SequenceStore, split: Split, world: World, say: Say
+    arguments: Arguments,
+    protocol: EvaluateConfig,
+    start: Start,
+    store: SequenceStore,
+    split: Split,
+    world: World,
+    say: Say,
 ) -> None:
     """Say so if a file gives far better scores with a normalisation that was not assumed."""
-    here = _trial(start.model, split, world)
-    others = {norm: _trial(model, split, world) for norm, model in other_norms(arguments, path, store).items()}
+    here = _trial(start.model, protocol, split, world)
+    models = other_norms(arguments, start.file, store)
+    others = {norm: _trial(model, protocol, split, world) for norm, model in models.items()}
     best = max(others, key=lambda norm: others[norm])
     # Between two wrong ones the difference is small.
     if others[best] > here + 0.05:
         say(
             f"note: the file does not say how its layers are normalised. With norm {best} its validation NDCG@10 is "
-            f"{others[best]:.4f}, here {here:.4f}. Make a run of it: `ensue import {path} --norm {best} --out RUN`, "
-            "and give --state_dict_path=RUN"
+            f"{others[best]:.4f}, here {here:.4f}. Make a run of it: `ensue import {start.file} --norm {best} "
+            "--out RUN`, and give --state_dict_path=RUN"
         )
 
 
-def _trial(model: nn.Module, split: Split, world: World) -> float:
-    cases = some_cases(split.validation, np.arange(min(TRIAL_CASES, len(split.validation))))
-    standings = evaluate(cast(Scorer, model.to(world.device)), cases, PROTOCOL, split.train)
+def _trial(model: nn.Module, protocol: EvaluateConfig, split: Split, world: World) -> float:
+    cases = split.validation.take(np.arange(min(TRIAL_CASES, len(split.validation))))
+    standings = evaluate(cast(Scorer, model.to(world.device)), cases, protocol, split.train)
     return float(standings.metric("ndcg@10").mean())

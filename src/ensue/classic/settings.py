@@ -12,7 +12,7 @@ from ensue.train.config import RunConfig
 
 # Defaults of SASRec.pytorch and of TiSASRec.pytorch where they differ: (maxlen, num_epochs).
 DEFAULTS = {"sasrec": (200, 1000), "tisasrec": (50, 201)}
-METRICS = ("ndcg@10", "hr@10")
+REPORTED = ("ndcg@10", "hr@10")
 # Evaluating validation and test takes half as long as an epoch. At 1000 epochs this is SASRec.pytorch's every 20th.
 EVALUATIONS = 50
 
@@ -84,7 +84,7 @@ def _mhc_given(arguments: Arguments) -> list[str]:
     return [name for name in ("mhc_expansion_rate", "mhc_sinkhorn_iter") if getattr(arguments, name) is not None]
 
 
-def run_config(arguments: Arguments, resolved: Resolved, device: str, amp: str) -> RunConfig:
+def classic_config(arguments: Arguments, resolved: Resolved, device: str, amp: str) -> RunConfig:
     """The settings of a training run.
 
     `norm_first` left open means: after each sublayer for SASRec, as its program; as the authors do for TiSASRec; and
@@ -144,7 +144,7 @@ def whole_config(arguments: Arguments, model: dict[str, Any], device: str, amp: 
         "device": device,
         "amp": amp,
     }
-    evaluate = {"protocol": "uniform-100", "metrics": METRICS}
+    evaluate = {"protocol": "uniform-100", "metrics": REPORTED}
     return RunConfig.parse({"model": model, "train": train, "evaluate": evaluate})
 
 
@@ -159,11 +159,12 @@ def check_model(arguments: Arguments, model: ModelConfig) -> None:
     wrong = [
         ("use_time", arguments.use_time and not is_time),
         ("no_time", arguments.no_time and is_time),
-        ("use_mhc", arguments.use_mhc and not is_mhc),
+        *((name, not is_mhc) for name in (["use_mhc"] if arguments.use_mhc else _mhc_given(arguments))),
         ("no_mhc", arguments.no_mhc and is_mhc),
         ("norm_first", arguments.norm_first is not None and arguments.norm_first != (config.get("norm") == "pre")),
     ]
-    names = ("maxlen", "hidden_units", "num_blocks", "num_heads", "time_span", "mhc_expansion_rate")
+    names = ["maxlen", "hidden_units", "num_blocks", "num_heads", "time_span", "time_unit"]
+    names += ["mhc_expansion_rate", "mhc_sinkhorn_iter"]
     wrong += [(name, (value := getattr(arguments, name)) is not None and value != config.get(name)) for name in names]
     for name, differs in wrong:
         if differs:

@@ -15,11 +15,12 @@ from ensue.classic.pth import PthOptions, read_pth
 from ensue.classic.settings import check_model
 from ensue.data.split import Split, SplitConfig, make_split
 from ensue.data.store import SequenceStore
-from ensue.errors import DataError
+from ensue.errors import ConfigError, DataError, OtherRunError
 from ensue.files import sha256
 from ensue.models import ModelConfig
 from ensue.nn.block import Norm
 from ensue.train.folder import MODEL
+from ensue.train.log import Records
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,45 @@ def open_start(arguments: Arguments, path: Path, store: SequenceStore) -> Start:
         check_model(arguments, run.config.model)
         return Start(run.model, run.config.model, f"run {path}", path / MODEL, split=run.config.split)
     found = read_pth(path, _options(arguments), store.item_ids)
-    check_model(arguments, found.config)
     own_times = found.config.name == "tisasrec-padded" and arguments.inference_only
+    if own_times and arguments.time_unit:
+        raise ConfigError(
+            f"--time_unit={arguments.time_unit} and --inference_only: the intervals of {path} are in each user's "
+            f"smallest gap, as in its program. For another unit: `ensue import {path} --time-unit "
+            f"{arguments.time_unit} --out RUN`, and give --state_dict_path=RUN"
+        )
+    # Times that are in units already; for people the unit is the smallest gap.
+    config = found.config.replace(time_unit=0) if own_times else found.config
+    check_model(arguments, config)
     if own_times and store.times is None:
         raise DataError(f"{path}: is a TiSASRec, which needs timestamps, and the data has none")
-    return Start(found.model, found.config, found.origin, path, found.epoch, found.norm_assumed, own_times=own_times)
+    return Start(found.model, config, found.origin, path, found.epoch, found.norm_assumed, own_times=own_times)
+
+
+def check_same_start(folder: Path, start: Start | None, records: Records) -> None:
+    """Make sure that the training in a folder started from these weights.
+
+    Args:
+        folder: the folder.
+        start: where this training starts from; None for random weights.
+        records: the log of the training in the folder.
+
+    Raises:
+        OtherRunError: it started from others; both are named.
+    """
+    then = next((record for record in records if "started from" in record), None)
+    now = None if start is None else start.record()
+    if (then or {}).get("sha256") != (now or {}).get("sha256"):
+        raise OtherRunError(
+            f"{folder} holds a run that started from {_weights(then)}, and this one would start from {_weights(now)}. "
+            "Give the same --state_dict_path, or choose another --train_dir."
+        )
+
+
+def _weights(record: dict[str, Any] | None) -> str:
+    if record is None:
+        return "random weights"
+    return f"{record['started from']} (SHA-256 {record['sha256'][:12]}...)"
 
 
 def split_for(start: Start, store: SequenceStore) -> Split:
