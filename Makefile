@@ -2,7 +2,8 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip --disable-pip-version-check install --quiet -c constraints.txt
+CONSTRAINTS := constraints.txt
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet -c $(CONSTRAINTS)
 STAMP := $(VENV)/.installed
 # Two workers with one thread each: more threads than cores would fight.
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 POLARS_MAX_THREADS=1 $(BIN)/python -m pytest
@@ -10,7 +11,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint docs bench clean
+.PHONY: help setup demo test oldest lint docs bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -27,8 +28,8 @@ $(BIN)/python:
 	echo "ensue needs Python 3.11 or newer; found: $$(python3 --version 2>&1). Name one with: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; \
 	exit 1
 
-# One stamp per set of extras: pip runs again only when pyproject.toml or constraints.txt changed.
-$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+# One stamp per set of extras: pip runs again only when pyproject.toml or the constraints changed.
+$(STAMP): pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	$(PIP) -e .
 	@touch $@
 
@@ -44,6 +45,9 @@ demo: setup  ## the embedded data end to end: prepare, train, evaluate, recommen
 test: $(STAMP)-test  ## all tests
 	$(PYTEST) -n $(WORKERS)
 
+oldest:  ## all tests with the oldest versions that pyproject.toml allows (but torch), in .venv-oldest, on Python 3.11
+	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
+
 lint: $(STAMP)-test $(STAMP)-lint  ## style, types and spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -57,6 +61,7 @@ bench: setup  ## speed and memory beside RecTools, in its own environment under 
 	$(BIN)/python benchmarks/peers.py setup rectools
 	$(BIN)/python benchmarks/speed.py $(ARGS)
 
-clean:  ## remove caches and built files; .venv and runs stay
-	rm -rf build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find src tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
+# build/ holds prepared data, the peers' environments and the benchmarks' runs: days of computing.
+clean:  ## remove caches, dist and docs/_build; .venv, data and all runs (build/ too) stay
+	rm -rf dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests benchmarks docs python -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -4,8 +4,9 @@
     python benchmarks/depth.py report
 
 Depth x residual, full softmax, the same budget of epochs for all. Every run keeps its log (loss, gradient norms), its
-test result, the per-user ranks and its gains; a finished one is not run again. Runs stay in build/depth; `report`
-writes docs/results/depth.json, the tables docs/results/depth_table.md and the pictures docs/results/depth-*.
+test result, the per-user ranks and its gains; a finished one is not run again. Runs stay in build/depth; `report` puts
+them into docs/results/depth.json, beside what is published there already (the run found here wins over the published
+one of the same cell and seed), and writes the tables docs/results/depth_table.md and the pictures docs/results/depth-*.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from quality import ROOT, cell, open_store, two_commands
+from quality import ROOT, cell, merge, open_store, two_commands
 
 from ensue.batches.batch import history_batch
 from ensue.data.split import Sequences, make_split
-from ensue.errors import TrainingError
+from ensue.errors import NotFiniteError
 from ensue.files import write_json, write_text
 from ensue.inspect import gain_report
 from ensue.plots.figure import new_figure, save
@@ -56,11 +57,17 @@ def run(options: argparse.Namespace) -> None:
     for seed in options.seeds:
         for depth in options.depths:
             for residual in options.residuals:
-                folder = RUNS / f"{options.data}-{depth}-{residual}-seed{seed}"
+                values = {"num_blocks": depth, "residual": residual, "seed": seed, "threads": options.threads}
+                about = {"data": options.data, **values}
+                folder = RUNS / run_name(about)
                 if not (folder / "depth.json").exists():
                     budget = {"eval_epochs": 5, **BUDGETS[options.data]}
-                    values = {"num_blocks": depth, "residual": residual, "seed": seed, "threads": options.threads}
-                    one(store, {**SETTINGS, **budget, **values}, folder, {"data": options.data, **values})
+                    one(store, {**SETTINGS, **budget, **values}, folder, about)
+
+
+def run_name(about: dict[str, Any]) -> str:
+    """The cell of the grid and the seed, as a run's folder has them."""
+    return f"{about['data']}-{about['num_blocks']}-{about['residual']}-seed{about['seed']}"
 
 
 def one(store: Any, settings: dict[str, Any], folder: Path, about: dict[str, Any]) -> None:
@@ -69,9 +76,7 @@ def one(store: Any, settings: dict[str, Any], folder: Path, about: dict[str, Any
     started = time.process_time()
     try:
         recommender.fit(store, folder)
-    except TrainingError as error:
-        if not str(error).startswith("training stopped"):
-            raise
+    except NotFiniteError as error:
         write_json(folder / "depth.json", {**about, "failed": str(error)})
         return
     seconds = time.process_time() - started
@@ -103,9 +108,12 @@ def one(store: Any, settings: dict[str, Any], folder: Path, about: dict[str, Any
 
 
 def report(_: argparse.Namespace) -> None:
-    """Tables and pictures of all runs."""
-    results = [json.loads(path.read_text()) for path in sorted(RUNS.glob("*/depth.json"))]
-    write_json(RESULTS / "depth.json", results)
+    """Tables and pictures of all runs, found here or published before."""
+    path = RESULTS / "depth.json"
+    published = json.loads(path.read_text()) if path.exists() else []
+    found = [json.loads(path.read_text()) for path in RUNS.glob("*/depth.json")]
+    results = list(merge({run_name(r): r for r in published}, {run_name(r): r for r in found}).values())
+    write_json(path, results)
     text = []
     for data in sorted({r["data"] for r in results}):
         here = [r for r in results if r["data"] == data]

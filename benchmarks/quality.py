@@ -4,14 +4,16 @@
     python benchmarks/quality.py report
 
 A run that was interrupted goes on; one that is finished is not done again. Run folders (settings, seed, data
-fingerprint, per-user results) stay in build/quality; `report` puts them into docs/results/quality.json, beside the rows
-that are there already, and writes quality_table.md.
+fingerprint, per-user results) stay in build/quality; `report` puts them into docs/results/quality.json, beside what is
+published there already (the run found here wins over the published one of the same settings and seed), and writes
+quality_table.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 import tomllib
 from collections.abc import Callable
@@ -21,18 +23,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from ensue.artefact import read_metrics
 from ensue.data.catalog import load_dataset
 from ensue.data.store import SequenceStore
 from ensue.errors import ArtefactError
 from ensue.files import write_json, write_text
 from ensue.recipes import run_config
 from ensue.recommender import Recommender
+from ensue.results import kept_metrics, read_metrics
 from ensue.significance import t_interval
+from ensue.train.log import Records, epochs_of, read_log
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS, RESULTS = ROOT / "build" / "quality", ROOT / "docs" / "results"
 Command = Callable[[argparse.Namespace], None]
+Key = tuple[str, str, str, int]  # data, preset, the settings changed, seed
 REPORTED = ("hr@10", "ndcg@10")
 # Suffixes of a metric: plain, and with the time of the request.
 PROTOCOLS = (("", "|qtime"), ("|uni100", "|uni100|qtime"))
@@ -72,7 +76,7 @@ class Printer:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def start(self, steps: int, epochs: int, epoch: int, step: int) -> None:
+    def start(self, steps: int, epochs: int, epoch: int, step: int, records: Records) -> None:
         print(f"{self.name}: {steps} steps an epoch, from epoch {epoch + 1}", flush=True)
 
     def step(self, epoch: int, step: int, loss: float) -> None:
@@ -85,26 +89,24 @@ class Printer:
         pass
 
 
-def report(options: argparse.Namespace) -> None:
-    published = json.loads((RESULTS / "quality.json").read_text()) if (RESULTS / "quality.json").exists() else []
-    known = {(row["data"], row["preset"], row["set"]): row for row in published}
+def report(_: argparse.Namespace) -> None:
+    """The table of all runs, seed by seed those of build/quality before the published ones."""
     rows: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for path in sorted(RUNS.glob("*/quality.json")):
-        about, folder = json.loads(path.read_text()), path.parent
-        key = (about["data"], about["preset"], " ".join(f"{k}={v}" for k, v in about["set"].items()))
-        row = rows.setdefault(key, {"seeds": [], "metrics": {}, "runs": []})
-        seed = tomllib.loads((folder / "config.toml").read_text())["train"]["seed"]
+    for (data, preset, changed, seed), run in merge(published_runs(), found_runs()).items():
+        about = {"fingerprint": run["fingerprint"], "cases": run["cases"]}
+        row = rows.setdefault((data, preset, changed), {"seeds": [], "metrics": {}, "runs": [], **about})
+        if row["fingerprint"] != run["fingerprint"]:
+            name = f"{data} {preset} {changed}".rstrip()
+            sys.exit(
+                f"nothing written: the seeds of {name} are of different data, by their fingerprints "
+                f"{row['fingerprint']} (seed {row['seeds'][0]}) and {run['fingerprint']} (seed {seed})"
+            )
         row["seeds"].append(seed)
-        log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-        results = read_metrics(folder)
-        row["fingerprint"] = next(iter(results.values()))["fingerprint"]
-        row["cases"] = next(iter(results.values()))["cases"]
-        means = {name: value for entry in results.values() for name, value in entry["metrics"].items()}
-        row["runs"].append({"seed": seed, "epochs": len(log), "metrics": means})
-        for name, value in means.items():
+        row["runs"].append({"seed": seed, "epochs": run["epochs"], "metrics": run["metrics"]})
+        for name, value in run["metrics"].items():
             row["metrics"].setdefault(name, []).append(value)
     table, output = [], []
-    for (data, preset, changed), row in sorted({**known, **rows}.items()):
+    for (data, preset, changed), row in rows.items():
         cells = []
         for plain, timed in PROTOCOLS:
             for metric in REPORTED:
@@ -117,6 +119,55 @@ def report(options: argparse.Namespace) -> None:
     write_json(RESULTS / "quality.json", output)
     write_text(RESULTS / "quality_table.md", "\n".join([*HEADER, *table]) + "\n")
     print("\n".join([*HEADER, *table]))
+
+
+def published_runs() -> dict[Key, dict[str, Any]]:
+    """The runs of docs/results/quality.json."""
+    path = RESULTS / "quality.json"
+    return {
+        (row["data"], row["preset"], row["set"], run["seed"]): {
+            "fingerprint": row["fingerprint"],
+            "cases": row["cases"],
+            "epochs": run["epochs"],
+            "metrics": run["metrics"],
+        }
+        for row in (json.loads(path.read_text()) if path.exists() else [])
+        for run in row["runs"]
+    }
+
+
+def found_runs() -> dict[Key, dict[str, Any]]:
+    """The finished runs of build/quality; two of the same settings and seed, or altered results, are an error."""
+    runs: dict[Key, dict[str, Any]] = {}
+    folders: dict[Key, Path] = {}
+    for path in sorted(RUNS.glob("*/quality.json")):
+        about, folder = json.loads(path.read_text()), path.parent
+        seed = tomllib.loads((folder / "config.toml").read_text())["train"]["seed"]
+        key = (about["data"], about["preset"], " ".join(f"{k}={v}" for k, v in about["set"].items()), seed)
+        if key in folders:
+            sys.exit(f"nothing written: {folders[key]} and {folder} are the same settings and seed; keep one of them")
+        folders[key] = folder
+        results = list(kept_metrics(folder, None).values())
+        if not results:
+            sys.exit(f"nothing written: {folder} is marked as finished and holds no evaluation")
+        runs[key] = {
+            "fingerprint": results[0]["fingerprint"],
+            "cases": results[0]["cases"],
+            "epochs": len(epochs_of(read_log(folder / "log.jsonl"))),
+            "metrics": {name: value for entry in results for name, value in entry["metrics"].items()},
+        }
+    return runs
+
+
+def merge(published: dict[Any, dict[str, Any]], found: dict[Any, dict[str, Any]]) -> dict[Any, dict[str, Any]]:
+    """Published and found runs, sorted; the found one of a key wins, and a line says so where their figures differ."""
+    for key in sorted(published.keys() & found.keys()):
+        if published[key] != found[key]:
+            print(f"replaced by the run found here: {key}", file=sys.stderr)
+    runs = {**published, **found}
+    if not runs:
+        sys.exit("nothing written: no run is published and none was found")
+    return dict(sorted(runs.items()))
 
 
 HEADER = [
