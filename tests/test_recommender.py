@@ -13,7 +13,9 @@ import pytest
 from ensue.data.simulate import ordered_sequences
 from ensue.data.store import SequenceStore
 from ensue.errors import ArtefactError, ConfigError, DataError, EnsueError, TrainingError
+from ensue.models import model_config
 from ensue.recommender import Recommender, read
+from ensue.request import moment
 from ensue.train.loop import Trainer
 
 SMALL: dict[str, Any] = {"hidden_units": 8, "num_blocks": 1, "maxlen": 10, "num_epochs": 1, "device": "cpu"}
@@ -50,6 +52,14 @@ def test_a_history_may_be_anything_to_go_through(fitted: Recommender) -> None:
 def test_times_are_seconds_one_for_each(fitted: Recommender, times: Any) -> None:
     with pytest.raises(DataError, match="times must be"):
         fitted.recommend([9, 1], times=times)
+
+
+@pytest.mark.parametrize("at", [10**400, -(10**400), 1.5, "3", True])
+def test_the_time_of_a_request_is_in_seconds(at: Any) -> None:
+    model = model_config({"name": "tisasrec", "query_time": True})
+    with pytest.raises(DataError, match=r"^at\b.* seconds"):
+        moment(at, None, model)
+    assert moment(np.int64(7), 7, model) == 7
 
 
 @pytest.mark.parametrize("k", [0, -1, 2.0, "3", None, True])

@@ -6,7 +6,6 @@ Files are checked against the manifest before anything in them is parsed; tensor
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from ensue.files import (
     MANIFEST,
     atomic_path,
     check_files,
-    read_json,
+    check_place,
     read_manifest,
     sha256,
     write_json,
@@ -42,6 +41,7 @@ from ensue.models import CountedModel, build_model
 from ensue.models.base import model_size
 from ensue.models.popularity import Popularity
 from ensue.models.size import LOADING
+from ensue.results import kept_metrics, read_metrics, write_table
 from ensue.train.checkpoint import write_tensors
 from ensue.train.config import RunConfig
 from ensue.train.folder import (
@@ -57,6 +57,7 @@ from ensue.train.folder import (
     VOCABULARY,
     check_same_run,
     claimed,
+    is_begun,
 )
 from ensue.train.log import read_log
 
@@ -127,8 +128,9 @@ def save_run(folder: Path, run: Run, log: list[dict[str, Any]] | None = None) ->
         log: the records of training, for the card and `log.jsonl` if that is not there yet.
 
     Raises:
-        ArtefactError: the folder holds something that is no run's.
-        TrainingError: the folder holds a run of other data or settings, or a training writes there.
+        ArtefactError: the folder holds something that is no run's, or an evaluation that was altered.
+        OtherRunError: the folder holds a run of other data or settings.
+        TrainingError: a training writes there.
     """
     with claimed(folder):
         check_same_run(folder, run.config, run.fingerprint)
@@ -136,7 +138,7 @@ def save_run(folder: Path, run: Run, log: list[dict[str, Any]] | None = None) ->
         run.config.write_toml(folder / CONFIG)
         with atomic_path(folder / MODEL) as path:
             write_tensors(run.model.state_dict(), path)
-        results = read_metrics(folder) if sha256(folder / MODEL) == before else {}
+        results = kept_metrics(folder, None) if sha256(folder / MODEL) == before else {}
         run.item_ids.write(folder / VOCABULARY)
         with atomic_path(folder / ITEMS) as path:
             run.items.write_parquet(path)
@@ -155,6 +157,8 @@ def load_run(folder: str | Path) -> Run:
         ConfigError: the model needs more memory than there is, or has too many tensors.
     """
     folder = Path(folder)
+    if not (folder / MANIFEST).exists() and is_begun(folder):
+        raise ArtefactError(f"{folder}: a training there has not finished yet; the same command goes on with it")
     about = read_manifest(folder, KIND, SCHEMA_VERSION)
     check_files(folder, about, [*ARTEFACT, LOG])
     config = RunConfig.read_toml(folder / CONFIG)
@@ -171,7 +175,7 @@ def finished_run(folder: Path, config: RunConfig, fingerprint: str) -> Run | Non
     """The run in a folder, if it is complete and of this data and these settings; None if there is none.
 
     Raises:
-        TrainingError: it is of other data or settings; the differences are named.
+        OtherRunError: it is of other data or settings; the differences are named.
         ArtefactError: it is damaged, or something else.
     """
     check_same_run(folder, config, fingerprint)
@@ -247,7 +251,9 @@ def check_evaluated(folder: Path, run: Run, key: str) -> None:
         key: `<part>/<config.key>` of the evaluation.
 
     Raises:
-        ArtefactError: the folder holds no run, a damaged or another one; or `metrics.json` was altered.
+        ArtefactError: the folder holds no run, a damaged or another one; `metrics.json` was altered; or nothing may be
+            written there.
+        TrainingError: a training writes there.
     """
     there = load_run(folder)
     here, kept = run.model.state_dict(), there.model.state_dict()
@@ -255,13 +261,10 @@ def check_evaluated(folder: Path, run: Run, key: str) -> None:
     same = same and here.keys() == kept.keys()
     if not (same and all(torch.equal(tensor.cpu(), kept[name]) for name, tensor in here.items())):
         raise ArtefactError(f"{folder}: holds another run than the one that is evaluated")
-    if (folder / METRICS).is_file():
-        known = read_metrics(folder)
-        if lost := sorted(set(read_json(folder / METRICS)) - known.keys() - {key}):
-            raise ArtefactError(
-                f"{folder / METRICS}: was altered, and {lost[0]!r} or its table of users is not what was written. "
-                "Evaluate that anew, or move the file away"
-            )
+    kept_metrics(folder, key)
+    check_place(folder / METRICS)
+    with claimed(folder, PATIENCE):
+        pass
 
 
 def save_evaluation(
@@ -292,80 +295,12 @@ def save_evaluation(
 def _add_evaluation(
     folder: Path, run: Run, store: SequenceStore, part: str, config: EvaluateConfig, standings: Standings
 ) -> dict[str, Any]:
-    table = f"per_user-{part}-{config.key}.parquet"
-    with atomic_path(folder / table) as path:
-        per_user_table(store, config, standings).write_parquet(path)
-    entry = {
-        "part": part,
-        "protocol": config.protocol,
-        "settings": config.model_dump(mode="json"),
-        "users": len(np.unique(standings.users_B)),
-        "cases": len(standings.users_B),
-        "targets_in_history": int(standings.repeated_B.sum()),
-        "tied": float((standings.equal_B > 0).mean()),
-        "metrics": standings.means(config),
-        "fingerprint": store.fingerprint,
-        "per_user": table,
-        "per_user_sha256": sha256(folder / table),
-    }
-    key = f"{part}/{config.key}"
-    entry["sha256"] = _digest(key, entry)
-    results = {**read_metrics(folder), key: entry}
+    entry = write_table(folder, store, part, config, standings)
+    results = {**read_metrics(folder), f"{part}/{config.key}": entry}
     write_json(folder / METRICS, results)
     _write_card(folder, run, results, read_log(folder / LOG))
     _seal(folder, run)
     return entry
-
-
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """The evaluations so far.
-
-    An evaluation that was cut short leaves `metrics.json` newer than the manifest. Then an entry counts if it and its
-    per-user table are what was written, by the hashes in it.
-
-    Raises:
-        ArtefactError: the file was altered, and is no JSON object.
-    """
-    if not (folder / METRICS).is_file():
-        return {}
-    results = read_json(folder / METRICS)
-    if not isinstance(results, dict):
-        raise ArtefactError(f"{folder / METRICS}: not an object of evaluations")
-    try:
-        check_files(folder, read_manifest(folder, KIND, SCHEMA_VERSION), [METRICS])
-    except ArtefactError:
-        return {key: entry for key, entry in results.items() if _agrees(folder, key, entry)}
-    return results
-
-
-def _digest(key: str, entry: Mapping[str, Any]) -> str:
-    """The SHA-256 of an evaluation's content and of what it is filed under."""
-    content = {name: value for name, value in entry.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps([key, content], sort_keys=True).encode()).hexdigest()
-
-
-def _agrees(folder: Path, key: str, entry: Any) -> bool:
-    """Whether an evaluation and its per-user table are what was written."""
-    try:
-        if entry["sha256"] != _digest(key, entry):
-            return False
-        return bool(sha256(folder / Path(entry["per_user"]).name) == entry["per_user_sha256"])
-    except (KeyError, TypeError, AttributeError, OSError):
-        return False
-
-
-def per_user_table(store: SequenceStore, config: EvaluateConfig, standings: Standings) -> pl.DataFrame:
-    """One row per case: user, target, better, equal, candidates, rank and every metric."""
-    columns: dict[str, Any] = {
-        "user": pl.Series(store.users.decode(standings.users_B + 1)),
-        "target": pl.Series(store.item_ids.decode(standings.targets_B)),
-        "better": standings.better_B,
-        "equal": standings.equal_B,
-        "candidates": standings.candidates_B,
-        "rank": standings.rank_B,
-    }
-    columns |= {config.label(name): standings.metric(name) for name in config.metrics}
-    return pl.DataFrame(columns)
 
 
 def _seal(folder: Path, run: Run) -> None:

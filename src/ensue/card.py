@@ -37,8 +37,8 @@ def model_card(
         f"Made by ensue {__version__}. Recommends among {num_items:,} items.",
         "",
         f"- Data: fingerprint `{fingerprint}`",
-        f"- Split: {config.split.split}; states chosen by validation {config.validation_label}",
-        f"- Epochs trained: {len(epochs_of(log))}",
+        f"- Split: {config.split.split}",
+        f"- Epochs trained: {len(epochs_of(log))}{_which(config, log)}",
         *sources,
         "",
         "## Results",
@@ -52,3 +52,10 @@ def model_card(
         lines += ["Not evaluated yet: `ensue evaluate FOLDER`.", ""]
     lines += ["## Settings", "", "```toml", config.to_toml().rstrip(), "```", ""]
     return "\n".join(lines)
+
+
+def _which(config: RunConfig, log: list[dict[str, Any]]) -> str:
+    """Which epoch's state is kept."""
+    if any(f"validation {config.validation_label}" in record for record in log):
+        return f"; the state kept is the best by validation {config.validation_label}"
+    return "; the last state is kept, for no validation case was held out" if epochs_of(log) else ""

@@ -23,7 +23,15 @@ class ArtefactError(EnsueError):
 
 
 class TrainingError(EnsueError):
-    """Training cannot go on (loss not finite, resuming with other data or settings)."""
+    """Training cannot go on: another training writes there, or a rank is lost."""
+
+
+class NotFiniteError(TrainingError):
+    """The loss or the gradient is NaN or infinite."""
+
+
+class OtherRunError(TrainingError):
+    """The folder holds a run of other data or settings."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -52,6 +52,19 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_place(path: Path) -> None:
+    """Find out early that nothing can be written at a path: before the work, not after it.
+
+    Raises:
+        ArtefactError: what is above it is no folder, or nothing may be written there.
+    """
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise ArtefactError(f"{path}: cannot be made, {above} is not a folder")
+    if not os.access(above, os.W_OK):
+        raise ArtefactError(f"{path}: cannot be made, {above} may not be written to")
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` atomically and durably."""
     with atomic_path(path) as temporary:

@@ -21,9 +21,9 @@ from ensue.data.store import SequenceStore
 from ensue.data.transitions import fit_popularity
 from ensue.data.vocabulary import ExternalId
 from ensue.errors import ConfigError, DataError, EnsueError, nearest
-from ensue.evaluate import EvaluateConfig, Progress, Standings, evaluate, model_device
+from ensue.evaluate import CountProgress, EvaluateConfig, Standings, evaluate, model_device
 from ensue.index import ExactIndex, top_k
-from ensue.models import CountedModel, Encoder, Scorer, build_model
+from ensue.models import CountedModel, Encoder, Scorer, build_model, is_counted
 from ensue.recipes import run_config
 from ensue.request import ids_of, moment, seconds, whole
 from ensue.retrieve import retrieve_all
@@ -161,10 +161,8 @@ class Recommender:
         store = _open(data)
         split = make_split(store, self.config.split)
         path = None if folder is None else Path(folder)
-        model = build_model(self.config.model, store.num_items)
-        trainer = None if isinstance(model, CountedModel) else Trainer(self.config, split, path, watchers)
-        if trainer is not None:
-            model = trainer.model
+        trainer = None if is_counted(self.config.model) else Trainer(self.config, split, path, watchers)
+        model = build_model(self.config.model, store.num_items) if trainer is None else trainer.model
         world = join("cpu") if trainer is None else trainer.world
         with writing(world, path):
             there = None if path is None else world.on_main(lambda: finished_run(path, self.config, store.fingerprint))
@@ -244,7 +242,7 @@ class Recommender:
         users: Iterable[ExternalId] | None = None,
         exclude_seen: bool = True,
         at: int | None = None,
-        progress: Progress | None = None,
+        progress: CountProgress | None = None,
     ) -> pl.DataFrame:
         """What comes next for every user of some data, after all of their events; many times faster than one by one.
 
@@ -297,7 +295,7 @@ class Recommender:
         part: str = "test",
         config: EvaluateConfig | None = None,
         folder: str | Path | None = None,
-        progress: Progress | None = None,
+        progress: CountProgress | None = None,
     ) -> tuple[dict[str, float], Standings]:
         """Rank the held-out events of the run's split.
 

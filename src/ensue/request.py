@@ -78,7 +78,8 @@ def moment(at: int | None, newest: int | None, model: ModelConfig) -> int | None
         raise ConfigError(f"at is for models trained with query_time, and this {model.name} was not: leave it out")
     if isinstance(at, bool) or not isinstance(at, int | np.integer):
         raise DataError(f"at must be seconds since the epoch (got {at!r})")
-    _check_range("at", np.array([float(at)]))
+    if abs(int(at)) > FARTHEST:
+        raise DataError(f"at: seconds since 1970 must be within {FARTHEST:,} of it")
     if newest is not None and at < newest:
         raise DataError(f"at {at} is earlier than the newest event of the history, at {newest}")
     return int(at)

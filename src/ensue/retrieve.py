@@ -16,7 +16,7 @@ from ensue.data.split import Sequences
 from ensue.data.store import SequenceStore
 from ensue.data.vocabulary import ExternalId
 from ensue.errors import DataError
-from ensue.evaluate import Progress, by_length, checked, model_device
+from ensue.evaluate import CountProgress, by_length, checked, model_device
 from ensue.index import Pairs, top_k
 from ensue.models.base import Scorer
 from ensue.nn.memory import keep_freed_memory
@@ -30,7 +30,7 @@ def retrieve(
     k: int,
     exclude_seen: bool = True,
     request_times_R: np.ndarray | None = None,
-    progress: Progress | None = None,
+    progress: CountProgress | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k items of highest score after each row, out of the whole catalogue.
 
@@ -82,7 +82,7 @@ def retrieve_all(
     users: Iterable[ExternalId] | None = None,
     exclude_seen: bool = True,
     at: int | None = None,
-    progress: Progress | None = None,
+    progress: CountProgress | None = None,
 ) -> pl.DataFrame:
     """The k best items for every user of a store, by external ids: see `Recommender.recommend_all`."""
     users_R = np.arange(store.num_users) if users is None else _places(store, users)

@@ -596,7 +596,6 @@ def test_a_full_disk_under_standard_output_is_one_line(word: str) -> None:
     assert done.stderr.endswith("No space left on device\n")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_ctrl_c_ends_without_a_traceback(store: Path, tmp_path: Path) -> None:
     words = ["train", str(store), *SMALL, "--num-epochs", "100000", "--patience", "0", "--out", str(tmp_path / "run")]
     with subprocess.Popen(

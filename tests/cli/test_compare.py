@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from ensue.artefact import load_run, save_evaluation
@@ -12,6 +15,7 @@ from ensue.cli.compare import reversals
 from ensue.data.split import make_split
 from ensue.data.store import SequenceStore
 from ensue.evaluate import EvaluateConfig, Standings
+from ensue.files import read_json, write_json
 
 from .conftest import Run
 
@@ -62,6 +66,21 @@ def test_one_order_is_not_mentioned(ensue: Run, store: Path, runs: tuple[Path, P
 def entry(seed: int = 0, fingerprint: str = "f", **metrics: float) -> dict[str, object]:
     settings = {"metrics": list(metrics), "evaluation_seed": seed}
     return {"settings": settings, "fingerprint": fingerprint, "metrics": metrics}
+
+
+def test_the_table_is_read_that_was_checked(ensue: Run, runs: tuple[Path, Path], tmp_path: Path) -> None:
+    """Whatever folder an entry names, the table is the one in the run's own, whose hash is in the entry."""
+    (tmp_path / "elsewhere").mkdir()
+    before = ensue("compare", *runs, "--json").json
+    results = read_json(runs[0] / "metrics.json")
+    entry = results["test/full"]
+    table = pl.read_parquet(runs[0] / entry["per_user"])
+    table.with_columns(pl.lit(1.0).alias("ndcg@10")).write_parquet(tmp_path / "elsewhere" / entry["per_user"])
+    entry["per_user"] = f"../elsewhere/{entry['per_user']}"
+    content = {name: value for name, value in entry.items() if name != "sha256"}
+    digest = hashlib.sha256(json.dumps(["test/full", content], sort_keys=True).encode()).hexdigest()
+    write_json(runs[0] / "metrics.json", {**results, "test/full": {**content, "sha256": digest}})
+    assert ensue("compare", *runs, "--json").json == before
 
 
 def test_only_like_evaluations_are_held_against_each_other() -> None:

@@ -48,7 +48,7 @@ def test_the_histogram_counts_every_user() -> None:
 def test_the_live_display_shows_rates_losses_and_the_curve() -> None:
     display = LiveTraining(1000, Screen())
     # Without the terminal drawing of its own start.
-    TrainingState.start(display, 10, 5, 1, 4)
+    TrainingState.start(display, 10, 5, 1, 4, [])
     for record in RECORDS:
         display.record(record)
     display.step(3, 4, 1.5)
@@ -70,9 +70,17 @@ def test_the_live_display_shows_rates_losses_and_the_curve() -> None:
         assert text in shown
 
 
+def test_a_display_knows_the_epochs_before_a_resume() -> None:
+    display = PlainTraining(1000, Screen())
+    display.start(10, 5, 2, 0, [{"started from": "weights.pth"}, *RECORDS[:2]])
+    assert (display.best, display.values) == ((0.3, 2), [0.1, 0.3])
+    display.record({"epoch": 3, "loss": 1.0, "validation ndcg@10": 0.2})
+    assert (display.best, display.values) == ((0.3, 2), [0.1, 0.3, 0.2])
+
+
 def test_plain_lines_say_when_there_was_no_evaluation(capsys: pytest.CaptureFixture[str]) -> None:
     display = PlainTraining(1000, Screen())
-    display.start(10, 3, 0, 0)
+    display.start(10, 3, 0, 0, [])
     for record in RECORDS:
         display.record(record)
     lines = capsys.readouterr().out.splitlines()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -103,7 +102,6 @@ def test_another_time_between_checkpoints_is_the_same_command(ensue: Run, store:
     assert (again.status, again.json["trained"]) == (0, False)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="locks of POSIX")
 def test_a_second_training_in_a_folder_ends_with_one_line(ensue: Run, store: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from ensue.train.folder import claimed\n"

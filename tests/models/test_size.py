@@ -111,11 +111,8 @@ def test_training_takes_more_than_loading_and_a_gpu_may_take_it(monkeypatch: pyt
     monkeypatch.setattr("ensue.models.size.memory", lambda: size - 1)
     with pytest.raises(ConfigError, match="Adam"):
         build_model(config, 1000)
-    monkeypatch.setattr("ensue.models.size.memory", lambda: None)
-    build_model(config, 1000)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
 def test_a_limit_on_the_process_counts() -> None:
     code = "import resource as r; from ensue.models.size import memory; r.setrlimit(r.RLIMIT_AS, (SIZE, -1))".replace(
         "SIZE", str(1 << 33)
@@ -124,7 +121,6 @@ def test_a_limit_on_the_process_counts() -> None:
         [sys.executable, "-c", f"{code}; print(memory())"], capture_output=True, text=True, check=True
     )
     here = memory()
-    assert here is not None
     assert int(done.stdout) == min(here, 1 << 33)
 
 
@@ -132,7 +128,6 @@ GROUPS = "9:name=systemd:/\n4:cpu,memory:/outer/inner\n0::/a/b\n"
 UNLIMITED = "9223372036854771712"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="limits of Linux")
 @pytest.mark.parametrize(
     ("files", "least"),
     [
@@ -155,7 +150,6 @@ def test_limits_of_containers_count(
 ) -> None:
     monkeypatch.setattr("ensue.models.size.OWN_CGROUPS", tmp_path / "nowhere")
     here = memory()
-    assert here is not None
     (tmp_path / "own").write_text(GROUPS)
     for name, text in files.items():
         path = tmp_path / "groups" / name
@@ -166,7 +160,6 @@ def test_limits_of_containers_count(
     assert memory() == (here if least is None else least)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="limits of Linux")
 def test_a_model_beyond_the_containers_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own").write_text("0::/\n")
     (tmp_path / "memory.max").write_text(str(1 << 20))

@@ -28,6 +28,7 @@ from ensue.models.sasrec import SASRecConfig
 from ensue.train.checkpoint import load_checkpoint
 from ensue.train.config import RunConfig, TrainConfig
 from ensue.train.distributed import evaluate_together, join
+from ensue.train.log import Records
 from ensue.train.objective import ObjectiveConfig
 
 # The worlds in which each objective is trained.
@@ -73,7 +74,7 @@ class Follower:
     def __init__(self, stop_at: int | None = None) -> None:
         self.steps, self.stop_at = 0, stop_at
 
-    def start(self, steps: int, epochs: int, epoch: int, step: int) -> None: ...
+    def start(self, steps: int, epochs: int, epoch: int, step: int, records: Records) -> None: ...
 
     def step(self, epoch: int, step: int, loss: float) -> None:
         self.steps += 1

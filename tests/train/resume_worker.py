@@ -26,7 +26,7 @@ from ensue.data.split import Split, SplitConfig, make_split
 from ensue.models.sasrec import SASRecConfig
 from ensue.rng import stream
 from ensue.train.config import RunConfig, TrainConfig
-from ensue.train.log import RunLog
+from ensue.train.log import Records, RunLog
 from ensue.train.loop import Trainer
 from ensue.train.objective import ObjectiveConfig
 
@@ -83,7 +83,7 @@ class StepWatcher:
     def __init__(self, killer: Killer) -> None:
         self.killer = killer
 
-    def start(self, steps: int, epochs: int, epoch: int, step: int) -> None:
+    def start(self, steps: int, epochs: int, epoch: int, step: int, records: Records) -> None:
         self.killer.event("start")
 
     def step(self, epoch: int, step: int, loss: float) -> None:

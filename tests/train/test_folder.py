@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -147,7 +146,6 @@ def test_after_ctrl_c(tmp_path: Path) -> None:
     assert "goes on from its last checkpoint" in interrupted(tmp_path)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="locks of POSIX")
 def test_two_trainings_do_not_write_into_one_folder(tiny: Tiny, split: Split, tmp_path: Path) -> None:
     """Another process holds the folder; when it is killed the lock goes with it."""
     with subprocess.Popen(

@@ -35,7 +35,7 @@ class Threads:
     def __init__(self) -> None:
         self.seen: set[int] = set()
 
-    def start(self, *_: int) -> None: ...
+    def start(self, *_: object) -> None: ...
 
     def step(self, epoch: int, step: int, loss: float) -> None:
         self.seen.add(torch.get_num_threads())
@@ -350,8 +350,9 @@ class Notes:
     def __init__(self) -> None:
         self.notes: list[Any] = []
 
-    def start(self, *at: int) -> None:
-        self.notes.append(("start", *at))
+    def start(self, *at: Any) -> None:
+        *where, records = at
+        self.notes.append(("start", *where, len(records)))
 
     def step(self, epoch: int, step: int, loss: float) -> None:
         assert loss > 0
@@ -369,7 +370,7 @@ def test_watchers_and_log_tell_the_same_story(tiny: Tiny, split: Split, tmp_path
     trainer = Trainer(tiny(num_epochs=2), split, tmp_path, [notes])
     trainer.run()
     first, second = [(0, 0), (0, 1), (0, 2), 1], [(1, 0), (1, 1), (1, 2), 2]
-    assert notes.notes == [("start", 3, 2, 0, 0), *first, *second, "finish"]
+    assert notes.notes == [("start", 3, 2, 0, 0, 0), *first, *second, "finish"]
     records = read_log(tmp_path / "log.jsonl")
     assert records == trainer.log.records
     assert [record["epoch"] for record in records] == [1, 2]

@@ -20,7 +20,7 @@ from ensue.data.split import Split, SplitConfig, make_split
 from ensue.errors import ArtefactError, ConfigError, TrainingError
 from ensue.train.checkpoint import STATE, TENSORS, load_checkpoint
 from ensue.train.config import RunConfig
-from ensue.train.log import read_log
+from ensue.train.log import Records, read_log
 from ensue.train.loop import Trainer
 
 Tiny = Callable[..., RunConfig]
@@ -55,7 +55,7 @@ class StopAt:
     def __init__(self, steps: int) -> None:
         self.left = steps
 
-    def start(self, steps: int, epochs: int, epoch: int, step: int) -> None: ...
+    def start(self, steps: int, epochs: int, epoch: int, step: int, records: Records) -> None: ...
 
     def step(self, epoch: int, step: int, loss: float) -> None:
         self.left -= 1

@@ -40,7 +40,7 @@ def run(
         if differ[0] != differ[1]:
             raise DataError(f"{a} and {b} were evaluated with different {key}: {differ[0]} and {differ[1]}")
     one, two = (
-        pl.read_parquet(folder / entry["per_user"], glob=False) for folder, entry in zip((a, b), entries, strict=True)
+        pl.read_parquet(_table(folder, entry), glob=False) for folder, entry in zip((a, b), entries, strict=True)
     )
     if not one.select(CASES).equals(two.select(CASES)):
         raise DataError(f"{a} and {b} were not asked the same cases")
@@ -122,8 +122,8 @@ def _results(folder: Path) -> dict[str, Any]:
     Raises:
         ArtefactError: not a run, or altered.
     """
-    from ensue.artefact import read_metrics
     from ensue.files import check_files, read_manifest
+    from ensue.results import read_metrics
     from ensue.train.folder import CONFIG, KIND, SCHEMA_VERSION
 
     check_files(folder, read_manifest(folder, KIND, SCHEMA_VERSION), [CONFIG])
@@ -136,12 +136,14 @@ def _entry(folder: Path, results: dict[str, Any], part: str, protocol: str) -> d
     Raises:
         ArtefactError: not evaluated so, or the table was altered.
     """
-    from ensue.files import sha256
+    from ensue.files import read_json, sha256
     from ensue.train.config import RunConfig
-    from ensue.train.folder import CONFIG
+    from ensue.train.folder import CONFIG, METRICS
 
     key = f"{part}/{protocol}"
     if key not in results:
+        if (folder / METRICS).is_file() and key in read_json(folder / METRICS):
+            raise ArtefactError(f"{folder / METRICS}: {key!r} was altered; evaluate that anew")
         there = f"it has {', '.join(results)}" if results else "it was not evaluated"
         protocols = _protocols(RunConfig.read_toml(folder / CONFIG).evaluate)
         if protocol not in protocols:
@@ -149,10 +151,15 @@ def _entry(folder: Path, results: dict[str, Any], part: str, protocol: str) -> d
         words = ["ensue", "evaluate", str(folder), *(["--part", part] if part != "test" else []), *protocols[protocol]]
         raise ArtefactError(f"{folder}: has no evaluation {key!r}: {there}. Make it with: {shlex.join(words)}")
     entry: dict[str, Any] = results[key]
-    table_path = folder / Path(entry["per_user"]).name
-    if not table_path.is_file() or sha256(table_path) != entry["per_user_sha256"]:
-        raise ArtefactError(f"{table_path}: missing, or not the table that metrics.json speaks of")
+    path = _table(folder, entry)
+    if not path.is_file() or sha256(path) != entry["per_user_sha256"]:
+        raise ArtefactError(f"{path}: missing, or not the table that metrics.json speaks of")
     return entry
+
+
+def _table(folder: Path, entry: dict[str, Any]) -> Path:
+    """The per-user table of an evaluation, which is in the run's own folder whatever the entry says."""
+    return folder / Path(entry["per_user"]).name
 
 
 def _protocols(config: EvaluateConfig) -> dict[str, list[str]]:

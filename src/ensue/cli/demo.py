@@ -13,7 +13,7 @@ from ensue.cli.output import Screen, bar, duration, table
 from ensue.cli.prepare import Stages
 from ensue.cli.recommend import items_table
 from ensue.cli.sources import report_table
-from ensue.errors import DataError, TrainingError
+from ensue.errors import DataError, OtherRunError
 
 if TYPE_CHECKING:
     from ensue.data.simulate import Simulation
@@ -31,7 +31,7 @@ LABELS = {
     "sasrec": "SASRec",
     "best": "best possible",
 }
-METRICS = ("ndcg@10", "hr@10")
+REPORTED = ("ndcg@10", "hr@10")
 HISTORY_SHOWN = 8
 
 
@@ -56,7 +56,7 @@ def run(
     world = simulate(SimulateConfig(num_users=users))
     store = write_and_prepare(screen, world, out)
     _order_line(screen, store)
-    config = EvaluateConfig(metrics=METRICS)
+    config = EvaluateConfig(metrics=REPORTED)
     standings: dict[str, Standings] = {}
     for name, preset in MODELS:
         settings = {"num_epochs": epochs} if epochs is not None and name == "sasrec" else {}
@@ -126,9 +126,7 @@ def trained(
     recommender = Recommender(name, preset, **settings)
     try:
         recommender, fresh = fit(screen, recommender, store, folder, [])
-    except TrainingError as error:
-        if "other data or settings" not in str(error):
-            raise
+    except OtherRunError:
         screen.say(f"{folder} is of another size: {name} starts anew")
         recommender, fresh = fit(screen, Recommender(name, preset, **settings), store, folder, [], overwrite=True)
     if not fresh:

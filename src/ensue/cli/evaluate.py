@@ -30,8 +30,8 @@ def run(
     part: Annotated[Literal["test", "validation"], typer.Option("--part", help="Which held-out events.")] = "test",
 ) -> dict[str, Any]:
     """Rank the held-out items; write metrics.json and the table of every user's rank."""
-    from ensue.artefact import read_metrics
     from ensue.recommender import Recommender
+    from ensue.results import read_metrics
 
     recommender = Recommender.load(folder)
     assert recommender.run is not None
@@ -43,7 +43,7 @@ def run(
     results = {key.removeprefix(f"{part}/"): each for key, each in found if each["part"] == part}
     entry: dict[str, Any] = results.pop(config.key)
     screen.show(metrics_table(part, {config.key: entry, **results}))
-    if config.filter_seen and entry["targets_in_history"]:
+    if config.protocol == "full" and config.filter_seen and entry["targets_in_history"]:
         screen.say(f"{entry['targets_in_history']:,} targets are in their own history; the filter spares them", "dim")
     screen.say(f"written: {folder / 'metrics.json'}, {folder / entry['per_user']}")
     screen.next(*recommend_to_user(folder, recommender.config.model, store, data))

@@ -11,7 +11,7 @@ from ensue.cli.hints import recommend_to_user
 from ensue.cli.output import Screen, duration, table
 from ensue.cli.sources import data_of_run
 from ensue.errors import ConfigError
-from ensue.files import atomic_path
+from ensue.files import atomic_path, check_place
 
 if TYPE_CHECKING:
     import polars as pl
@@ -41,6 +41,7 @@ def recommend_all(
 
     Raises:
         ConfigError: no file is named, it is of another kind, or there already.
+        ArtefactError: it cannot be written there.
     """
     if out is None:
         raise ConfigError(f"--all needs --out FILE, with one of the endings {', '.join(WRITERS)}")
@@ -48,6 +49,7 @@ def recommend_all(
         raise ConfigError(f"--out {out}: must end in one of {', '.join(WRITERS)}")
     if out.exists() and not (overwrite and out.is_file()):
         raise ConfigError(f"--out {out} exists: choose another name{' or --overwrite it' if out.is_file() else ''}")
+    check_place(out)
     assert recommender.run is not None
     store = data_of_run(folder, recommender.run, data, screen)
     began = time.monotonic()

@@ -57,17 +57,19 @@ def fit_in_ranks(
         The fitted recommender, and whether anything was trained.
 
     Raises:
-        ConfigError: the model is fitted by counting, or there are too few devices.
+        ConfigError: the model is fitted by counting or too large, or there are too few devices.
         TrainingError: a rank failed; the message names it.
     """
-    from ensue.cli.train import events_per_epoch, finished, make_way
+    from ensue.cli.train import finished, make_way
+    from ensue.models import check_fits, is_counted
     from ensue.train.distributed import device_type, join
 
     config = recommender.config
     done = None if overwrite else finished(recommender, store, out)
     if done is not None:
         return done, False
-    if events_per_epoch(config, store) == 0:
+    check_fits(config.model, store.num_items)
+    if is_counted(config.model):
         raise ConfigError(f"model {config.model.name!r} is fitted by counting, in one process: leave --devices out")
     where = "GPUs" if device_type(config.train.device, devices) == "cuda" else "processes on the CPU"
     if overwrite:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ensue.cli.output import Screen, duration, sparkline
+from ensue.train.log import Records, epochs_of
 
 VALIDATION = "validation "
 
@@ -34,11 +35,13 @@ class TrainingState:
         self.begun_at = 0
         self.epoch_begun_at = 0
 
-    def start(self, steps: int, epochs: int, epoch: int, step: int) -> None:
+    def start(self, steps: int, epochs: int, epoch: int, step: int, records: Records) -> None:
         """Training starts or resumes."""
         self.steps, self.epochs, self.epoch, self.done = steps, epochs, epoch, step
         self.began = self.epoch_began = time.monotonic()
         self.begun_at, self.epoch_begun_at = epoch * steps + step, step
+        for record in epochs_of(records):
+            self._note(record)
 
     def step(self, epoch: int, step: int, loss: float) -> None:
         """A step is done."""
@@ -50,6 +53,9 @@ class TrainingState:
         self.epoch, self.done = record["epoch"], 0
         self.epoch_began, self.epoch_begun_at = time.monotonic(), 0
         self.loss = record.get("loss", self.loss)
+        self._note(record)
+
+    def _note(self, record: dict[str, Any]) -> None:
         for name, value in record.items():
             if name.startswith(VALIDATION) and isinstance(value, float) and name != "validation seconds":
                 self.metric = name.removeprefix(VALIDATION)
@@ -90,9 +96,9 @@ class LiveTraining(TrainingState):
             console=screen.console, get_renderable=self.draw, refresh_per_second=4, transient=True, screen=False
         )
 
-    def start(self, steps: int, epochs: int, epoch: int, step: int) -> None:
+    def start(self, steps: int, epochs: int, epoch: int, step: int, records: Records) -> None:
         """Training starts or resumes."""
-        super().start(steps, epochs, epoch, step)
+        super().start(steps, epochs, epoch, step, records)
         self.live.start()
 
     def finish(self) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ensue.artefact import Run
-    from ensue.recommender import Recommendation
+    from ensue.recommender import Recommendation, Recommendations
 
 SHOWN = 12
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as ensue train writes it.")]
@@ -62,26 +62,12 @@ def recommend(
     model = recommender.config.model
     if user is None:
         ids: list[Any] = list(split_list(history or ""))
-        stamps = None if times is None else seconds(times)
+        stamps = None if times is None else times_of(times)
     else:
         ids, stamps = history_of(data_of_run(folder, recommender.run, data, screen), user)
     found = recommender.recommend(ids, k=k, exclude_seen=not keep_seen, times=stamps, at=at)
     known = _named(recommender.run, ids)
-    screen.say("history, oldest first:" if ids else "history: empty")
-    if len(known) > SHOWN:
-        screen.say(f"  ... {len(known) - SHOWN:,} before these")
-    for item, title in known[-SHOWN:]:
-        screen.say(f"  {item}  {title}" if title else f"  {item}")
-    if found.unknown:
-        screen.say(
-            f"skipped {len(found.unknown)} that this model does not know: {', '.join(map(str, found.unknown))}",
-            "yellow",
-        )
-    if found.note:
-        screen.say(found.note, "yellow")
-    screen.show(items_table(found.items))
-    if len(found) < k:
-        screen.say(f"{len(found)} of {k}: no more items are left", "yellow")
+    _show(screen, known, found, k)
     near = found.ids[0] if found else known[0][0]
     if isinstance(recommender.run.model, Encoder):
         screen.next("ensue similar", folder, "--item", near)
@@ -93,6 +79,23 @@ def recommend(
         "note": found.note,
         "items": [{"rank": rank, **asdict(entry)} for rank, entry in enumerate(found.items, start=1)],
     }
+
+
+def _show(screen: Screen, known: list[tuple[Any, str | None]], found: Recommendations, k: int) -> None:
+    """The history's newest items, what of it was skipped, and the recommendations."""
+    screen.say("history, oldest first:" if known or found.unknown else "history: empty")
+    if len(known) > SHOWN:
+        screen.say(f"  ... {len(known) - SHOWN:,} before these")
+    for item, title in known[-SHOWN:]:
+        screen.say(f"  {item}  {title}" if title else f"  {item}")
+    if found.unknown:
+        names = ", ".join(map(str, found.unknown))
+        screen.say(f"skipped {len(found.unknown)} that this model does not know: {names}", "yellow")
+    if found.note:
+        screen.say(found.note, "yellow")
+    screen.show(items_table(found.items))
+    if len(found) < k:
+        screen.say(f"{len(found)} of {k}: no more items are left", "yellow")
 
 
 def similar(
@@ -118,7 +121,7 @@ def similar(
     }
 
 
-def seconds(text: str) -> list[int]:
+def times_of(text: str) -> list[int]:
     """The times of `--times`.
 
     Raises:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
 
 from ensue.cli.doctor import SPLIT_NAMES
 from ensue.cli.flags import Flag, flags_of
+from ensue.cli.hints import recommend_after_item
 from ensue.cli.live import training_display
 from ensue.cli.memory import memory_told
 from ensue.cli.output import Screen, duration
@@ -94,7 +95,7 @@ def run(
         recommender, fresh = fit_in_ranks(screen, recommender, store, data, out, devices, tensorboard, overwrite)
     else:
         recommender, fresh = fit(screen, recommender, store, out, watchers, overwrite)
-    return report(screen, recommender, fresh, data, out) if world.is_main else {}
+    return report(screen, recommender, fresh, store, data, out) if world.is_main else {}
 
 
 def tensorboard_of(out: Path, wanted: bool) -> list[Watcher]:
@@ -107,8 +108,11 @@ def tensorboard_of(out: Path, wanted: bool) -> list[Watcher]:
     return [TensorBoardWatcher(out / TENSORBOARD)]
 
 
-def report(screen: Screen, recommender: Recommender, fresh: bool, data: Path, out: Path) -> dict[str, Any]:
+def report(
+    screen: Screen, recommender: Recommender, fresh: bool, store: SequenceStore, data: Path, out: Path
+) -> dict[str, Any]:
     """Say where the run is and what to do next; the object that --json prints."""
+    from ensue.data.split import make_split
     from ensue.train.lock import LOCK
     from ensue.train.log import epochs_of
 
@@ -116,7 +120,10 @@ def report(screen: Screen, recommender: Recommender, fresh: bool, data: Path, ou
     chosen, log = recommender.config, epochs_of(recommender.log)
     files = sorted(path.name for path in out.iterdir() if path.is_file() and path.name != LOCK)
     screen.say(f"{'written' if fresh else 'already trained'}: {out} ({', '.join(files)})")
-    screen.next("ensue evaluate", out, *([] if recommender.run.store is not None else ["--data", data]))
+    if len(make_split(store, chosen.split).test):
+        screen.next("ensue evaluate", out, *([] if recommender.run.store is not None else ["--data", data]))
+    else:
+        screen.next(*recommend_after_item(out, chosen.model, store.item_ids.decode([1])[0]))
     best = max((value for record in log if (value := _value(record, chosen)) is not None), default=None)
     return {
         "run": str(out),
@@ -160,14 +167,14 @@ def fit(
 
     Raises:
         ConfigError: the model needs more memory than there is.
-        TrainingError: the folder holds a run of other data or settings, or memory ran out.
+        OtherRunError: the folder holds a run of other data or settings.
+        TrainingError: another training writes there, or memory ran out.
         ArtefactError: the folder holds something else.
     """
-    from ensue.models import CountedModel
+    from ensue.models import is_counted
     from ensue.plots import learning_curve
-    from ensue.train.checkpoint import numbered
     from ensue.train.distributed import join
-    from ensue.train.folder import CHECKPOINTS, interrupted
+    from ensue.train.folder import interrupted
 
     config = recommender.config
     world = join(config.train.device)
@@ -176,23 +183,44 @@ def fit(
     done = world.on_main(lambda: finished(recommender, store, out))
     if world.broadcast_json(done is not None):
         return done or recommender, False
-    resumes = bool(numbered(out / CHECKPOINTS))
-    events = events_per_epoch(config, store)
-    screen.say(
-        f"{config.model.name} on {store.num_users:,} users, {store.num_items:,} items, {store.num_events:,} events"
-        + (f"; goes on from the checkpoint in {out}" if resumes else "")
-    )
-    display = training_display(events, screen)
+    display = training_display(_announce(screen, config, store, out), screen)
     try:
         recommender.fit(store, out, [display, *watchers])
     except KeyboardInterrupt:
         screen.say(interrupted(out), "yellow")
         raise
-    assert recommender.run is not None
-    if world.is_main and not isinstance(recommender.run.model, CountedModel):
+    if world.is_main and not is_counted(config.model):
         _summary(screen, recommender)
         learning_curve(recommender.log, out)
     return recommender, True
+
+
+def _announce(screen: Screen, config: RunConfig, store: SequenceStore, out: Path) -> int:
+    """Say what is going to be trained on what; the targets of one epoch, 0 for a model that only counts.
+
+    Raises:
+        ConfigError: the model needs more memory than there is.
+        DataError: nothing to train on.
+    """
+    from ensue.batches.tasks import make_windows
+    from ensue.data.split import make_split
+    from ensue.models import check_fits, is_counted
+    from ensue.train.checkpoint import numbered
+    from ensue.train.folder import CHECKPOINTS
+
+    check_fits(config.model, store.num_items)
+    train, split = config.train, make_split(store, config.split)
+    events = 0
+    if not is_counted(config.model):
+        windows = make_windows(split.train, config.model.maxlen, train.window, train.stride or None)
+        events = int((windows.stop_W - windows.start_W - 1).sum())
+    screen.say(
+        f"{config.model.name} on {store.num_users:,} users, {store.num_items:,} items, {store.num_events:,} events"
+        + (f"; goes on from the checkpoint in {out}" if numbered(out / CHECKPOINTS) else "")
+    )
+    if events and not len(split.validation):
+        screen.say("no validation case is held out: training does not stop early, and the last state is kept", "yellow")
+    return events
 
 
 def _summary(screen: Screen, recommender: Recommender) -> None:
@@ -212,32 +240,13 @@ def _summary(screen: Screen, recommender: Recommender) -> None:
     screen.say(text)
 
 
-def events_per_epoch(config: RunConfig, store: SequenceStore) -> int:
-    """Targets of one epoch: the positions that the windows hold; 0 for a model that only counts.
-
-    Raises:
-        DataError: nothing to train on.
-    """
-    from ensue.batches.tasks import make_windows
-    from ensue.data.split import make_split
-    from ensue.models import CountedModel, build_model
-
-    if isinstance(build_model(config.model, 1), CountedModel):
-        return 0
-    train = config.train
-    windows = make_windows(
-        make_split(store, config.split).train, config.model.maxlen, train.window, train.stride or None
-    )
-    return int((windows.stop_W - windows.start_W - 1).sum())
-
-
 def finished(recommender: Recommender, store: SequenceStore, out: Path) -> Recommender | None:
     """The run in the folder, if it is complete and of this data and these settings; None if there is none.
 
     Its learning curve is drawn if it is missing.
 
     Raises:
-        TrainingError: it is of other data or settings; the differences are named.
+        OtherRunError: it is of other data or settings; the differences are named.
         ArtefactError: the folder holds something else.
     """
     from ensue.files import MANIFEST
@@ -263,14 +272,13 @@ def make_way(config: RunConfig, store: SequenceStore, out: Path, world: World) -
         TrainingError: a training writes into the folder.
     """
     from ensue.data.split import make_split
-    from ensue.models import CountedModel, build_model
+    from ensue.models import CountedModel, build_model, is_counted
     from ensue.train.folder import remove_run
     from ensue.train.loop import Trainer
 
     split = make_split(store, config.split)
-    model = build_model(config.model, store.num_items)
-    if isinstance(model, CountedModel):
-        model.fit(split.train)
+    if is_counted(config.model):
+        cast(CountedModel, build_model(config.model, store.num_items)).fit(split.train)
     else:
         Trainer(config, split).rehearse()
     world.on_main(lambda: remove_run(out))

@@ -118,9 +118,23 @@ def build_model(config: ModelConfig, num_items: int, copies: int = TRAINING) -> 
     Raises:
         ConfigError: there is not.
     """
+    check_fits(config, num_items, copies)
+    return MODELS[config.name].build(config, num_items)
+
+
+def check_fits(config: ModelConfig, num_items: int, copies: int = TRAINING) -> None:
+    """Make sure that there is memory for a model.
+
+    Raises:
+        ConfigError: there is not; the size, the limit and the setting to lower are named.
+    """
+    check_memory(MODELS[config.name].build, config, num_items, copies)
+
+
+def is_counted(config: ModelConfig) -> bool:
+    """Whether the model is fitted by counting, in one pass, and not trained."""
     build = MODELS[config.name].build
-    check_memory(build, config, num_items, copies)
-    return build(config, num_items)
+    return isinstance(build, type) and issubclass(build, CountedModel)
 
 
 def model_size(config: ModelConfig, num_items: int) -> ModelSize:

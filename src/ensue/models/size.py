@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
+import resource
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -97,7 +97,7 @@ def check_memory(build: Build, config: Config, num_items: int, copies: int) -> N
         ConfigError: it does not fit; the size, the limit and the setting to lower are named.
     """
     limit, (tensors, _, size) = memory(), measure(build, config, num_items)
-    if limit is None or copies * size <= limit or (size <= limit and copies * size <= _gpu_memory()):
+    if copies * size <= limit or (size <= limit and copies * size <= _gpu_memory()):
         if tensors > TENSOR_LIMIT:
             raise ConfigError(
                 f"the model has {tensors:,} tensors, more than the {TENSOR_LIMIT:,} that a run's file may have: "
@@ -113,21 +113,14 @@ def check_memory(build: Build, config: Config, num_items: int, copies: int) -> N
     )
 
 
-def memory() -> int | None:
-    """Bytes that this process may have: the machine's memory or the least of the limits on it; None if unknown.
+def memory() -> int:
+    """Bytes that this process may have: the machine's memory or the least of the limits on it.
 
     The limits are that on its address space and those of its control groups.
     """
-    known = []
-    if sys.platform != "win32":
-        import resource
-
-        known.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if limit != resource.RLIM_INFINITY:
-            known.append(limit)
-        known += _cgroup_limits(OWN_CGROUPS, CGROUPS)
-    return min(known, default=None)
+    known = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_cgroup_limits(OWN_CGROUPS, CGROUPS)]
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return min(known if limit == resource.RLIM_INFINITY else [*known, limit])
 
 
 def _cgroup_limits(own: Path, root: Path) -> list[int]:

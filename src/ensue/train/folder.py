@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ensue.errors import ArtefactError, TrainingError
+from ensue.errors import ArtefactError, OtherRunError
 from ensue.files import MANIFEST, check_files, read_manifest
 from ensue.train import checkpoint
 from ensue.train.config import RunConfig, differences
@@ -51,7 +51,7 @@ def check_writable(folder: Path) -> None:
             read_manifest(folder, KIND, SCHEMA_VERSION)
         except ArtefactError as error:
             raise ArtefactError(f"{error}; nothing was written there, choose another folder") from None
-    elif not (is_marked(folder) or _has_checkpoint(folder)):
+    elif not is_begun(folder):
         foreign = sorted(folder.iterdir())
         if foreign:
             raise ArtefactError(
@@ -95,7 +95,7 @@ def check_same(
         then_fingerprint: of the data in the folder.
 
     Raises:
-        TrainingError: they differ; the differences are named.
+        OtherRunError: they differ; the differences are named.
     """
     free = {name: getattr(config.train, name) for name in FREE_TO_CHANGE}
     then = then.replace(train=then.train.replace(**free))
@@ -103,7 +103,7 @@ def check_same(
     if then_fingerprint != fingerprint:
         changed.insert(0, f"data: fingerprint {fingerprint} now, {then_fingerprint} then")
     if changed:
-        raise TrainingError(
+        raise OtherRunError(
             f"{folder} holds a run with other data or settings: {'; '.join(changed)}. "
             "Go on with the same ones, choose another folder, or remove it (ensue train: --overwrite)."
         )
@@ -113,7 +113,7 @@ def check_same_run(folder: Path, config: RunConfig, fingerprint: str) -> None:
     """`check_same` for the finished run in a folder, if there is one.
 
     Raises:
-        TrainingError: it is of other data or settings.
+        OtherRunError: it is of other data or settings.
         ArtefactError: it is damaged, or something else.
     """
     if (folder / MANIFEST).exists():
@@ -161,6 +161,11 @@ def _foreign(path: Path) -> Path | None:
     if (known := _INSIDE.get(path.name)) is None:
         return path
     return next((inner for inner in sorted(path.iterdir()) if not known.fullmatch(inner.name)), None)
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether a training has written into the folder."""
+    return is_marked(folder) or _has_checkpoint(folder)
 
 
 def _has_checkpoint(folder: Path) -> bool:

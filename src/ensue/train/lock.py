@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -68,14 +68,11 @@ def is_marked(folder: Path) -> bool:
 
 def _take(handle: int) -> bool:
     """Lock an open file; False if another process has it."""
-    if sys.platform != "win32":
-        import fcntl
-
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            # A file system without locks: it must not stop the training.
-            return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        # A file system without locks: it must not stop the training.
+        return True
     return True

@@ -10,12 +10,14 @@ from typing import Any, Protocol
 
 from ensue.files import write_bytes
 
+Records = list[dict[str, Any]]
+
 
 class Watcher(Protocol):
     """Something that follows training: a live display, TensorBoard, a test."""
 
-    def start(self, steps: int, epochs: int, epoch: int, step: int) -> None:
-        """Training starts or resumes: steps per epoch, epochs at most, and where it stands."""
+    def start(self, steps: int, epochs: int, epoch: int, step: int, records: Records) -> None:
+        """Training starts or resumes: steps per epoch, epochs at most, where it stands, and the log so far."""
         ...
 
     def step(self, epoch: int, step: int, loss: float) -> None:
@@ -37,7 +39,7 @@ class RunLog:
     On resume the log is cut back to the records that the checkpoint knows, so that it tells one run's story.
     """
 
-    def __init__(self, path: Path | None, records: list[dict[str, Any]], watchers: Iterable[Watcher] = ()) -> None:
+    def __init__(self, path: Path | None, records: Records, watchers: Iterable[Watcher] = ()) -> None:
         self.path = path
         self.records = list(records)
         self.watchers = tuple(watchers)
@@ -56,7 +58,7 @@ class RunLog:
             watcher.record(record)
 
 
-def epochs_of(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def epochs_of(records: Iterable[dict[str, Any]]) -> Records:
     """The records of epochs; a run with weights from elsewhere also has one of those."""
     return [record for record in records if "epoch" in record]
 
@@ -65,7 +67,7 @@ def _line(record: dict[str, Any]) -> bytes:
     return json.dumps(record, allow_nan=False).encode() + b"\n"
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
+def read_log(path: Path) -> Records:
     """The records of a log; a half-written last line is left out."""
     lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
     return [json.loads(line) for line in lines]

@@ -22,7 +22,7 @@ from ensue.batches.batch import SequenceBatch
 from ensue.batches.loader import Loader, take_share
 from ensue.batches.tasks import make_windows
 from ensue.data.split import Cases, Split
-from ensue.errors import TrainingError
+from ensue.errors import NotFiniteError, TrainingError
 from ensue.evaluate import Standings, evaluate
 from ensue.models import Encoder, build_model
 from ensue.nn.dropout import draws_from
@@ -38,7 +38,7 @@ from ensue.train.checkpoint import (
     save_checkpoint,
 )
 from ensue.train.config import RunConfig, differences
-from ensue.train.distributed import broadcast_checkpoint, evaluate_together, join, some_cases, sum_gradients
+from ensue.train.distributed import broadcast_checkpoint, evaluate_together, join, sum_gradients
 from ensue.train.folder import CHECKPOINTS, LOG, check_same, writing
 from ensue.train.log import RunLog, Watcher
 from ensue.train.objective import Objective
@@ -162,11 +162,11 @@ class Trainer:
         world.broadcast_state(self.model)
         path = self.folder / LOG if self.folder is not None and world.is_main else None
         self.log = RunLog(path, self.progress.records, self.watchers)
-        progress = self.progress
+        progress, train = self.progress, self.config.train
         for watcher in self.watchers:
-            watcher.start(self.loader.steps, self.config.train.num_epochs, progress.epoch, progress.step)
+            watcher.start(self.loader.steps, train.num_epochs, progress.epoch, progress.step, self.log.records)
         try:
-            while not progress.finished and progress.epoch < self.config.train.num_epochs:
+            while not progress.finished and progress.epoch < train.num_epochs:
                 self._epoch()
         finally:
             for watcher in self.watchers:
@@ -263,11 +263,11 @@ class Trainer:
             loss_P = self.objective(self.encoder, h_PD, batch, negatives)
         return loss_P.sum()
 
-    def _not_finite(self, what: str, value: float, epoch: int, step: int) -> TrainingError:
+    def _not_finite(self, what: str, value: float, epoch: int, step: int) -> NotFiniteError:
         # The step was not taken, so the weights are still those of the last good one.
         self.world.on_main(self._save)
         kept = "" if self.folder is None else f"; the state before it is kept in {self.folder / 'checkpoints'}"
-        return TrainingError(
+        return NotFiniteError(
             f"training stopped: the {what} is {value} at epoch {epoch + 1}, step {step + 1}{kept}. "
             f"Try a smaller lr (now {self.config.train.lr}), clip_norm = 1, or amp = off."
         )
@@ -360,4 +360,4 @@ def _some_cases(cases: Cases, count: int, seed: int) -> Cases:
     """All cases, or `count` of them drawn once for the whole run."""
     if count == 0 or count >= len(cases):
         return cases
-    return some_cases(cases, np.sort(stream(seed, "validation cases").choice(len(cases), count, replace=False)))
+    return cases.take(np.sort(stream(seed, "validation cases").choice(len(cases), count, replace=False)))

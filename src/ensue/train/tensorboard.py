@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ensue.errors import EnsueError
+from ensue.train.log import Records
 
 
 class TensorBoardWatcher:
@@ -28,7 +29,7 @@ class TensorBoardWatcher:
             raise EnsueError("TensorBoard is not installed: pip install 'ensue[log]'") from None
         self.folder, self.open, self.writer = folder, SummaryWriter, None
 
-    def start(self, steps: int, epochs: int, epoch: int, step: int) -> None:
+    def start(self, steps: int, epochs: int, epoch: int, step: int, records: Records) -> None:
         """Training starts or resumes: from here on there is a file."""
         self.writer = self.open(str(self.folder))
 
