@@ -169,7 +169,7 @@ def sasrec_sampled() -> Values:
     }
 
 
-@_recipe("gsasrec", "not measured by us yet")
+@_recipe("gsasrec", "does not learn yet: ML-1M, full: NDCG@10 .017 after 30 epochs; the paper has .173")
 def gsasrec() -> Values:
     """gSASRec (Petrov & Macdonald, RecSys 2023): generalised BCE, t = 0.75, 256 negatives (here shared by a batch)."""
     return {
