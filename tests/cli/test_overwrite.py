@@ -41,7 +41,7 @@ def test_a_folder_of_others_is_left_alone(
     [
         (("--model", "tisasrec", *SMALL), 1),
         (("--split", "session", "--split-feature", "foo"), 1),
-        (("--preset", "gsasrec"), 2),
+        (("--preset", "sasrec-sampled"), 2),
         ((*SMALL, "--split", "global-time"), 1),
     ],
 )
