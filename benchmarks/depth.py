@@ -89,6 +89,7 @@ def one(store: Any, settings: dict[str, Any], folder: Path, about: dict[str, Any
         run.model, history_batch(histories, np.arange(min(GAIN_ROWS, len(test))), run.config.model.maxlen)
     )
     composite = None if gains.composite is None else asdict(gains.composite)
+    mixing = gains.sublayers[-1].mixing
     log = recommender.log
     result = {
         **about,
@@ -99,8 +100,8 @@ def one(store: Any, settings: dict[str, Any], folder: Path, about: dict[str, Any
         "largest_gradient_norm": max(record["largest gradient norm"] for record in log),
         "stream_norm": gains.sublayers[-1].stream_norm,
         "composite_gain": composite,
-        "similarity": None if composite is None else gains.sublayers[-1].mixing.similarity,
-        "off_diagonal": None if composite is None else gains.sublayers[-1].mixing.off_diagonal,
+        "similarity": None if mixing is None else mixing.similarity,
+        "off_diagonal": None if mixing is None else mixing.off_diagonal,
         "parameters": sum(p.numel() for p in run.model.parameters()),
     }
     write_json(folder / "depth.json", result)

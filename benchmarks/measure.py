@@ -39,11 +39,11 @@ class Log:
     count: np.ndarray  # how many events the event's user has
 
     @property
-    def order(self) -> np.ndarray:
+    def order(self) -> Any:
         """A made-up time that keeps the order: the event's number within its user."""
         return self.count - 1 - self.from_end
 
-    def part(self, name: str) -> np.ndarray:
+    def part(self, name: str) -> Any:
         """Rows of the leave-one-out part `name`: train (users under 3 events give all), history or test."""
         held_out = self.count >= 3
         if name == "train":
@@ -142,4 +142,4 @@ def hit_rate(users_R: np.ndarray, items_R: np.ndarray, log: Log) -> float:
     test = log.part("test")
     target = dict(zip(log.users[test].tolist(), log.items[test].tolist(), strict=True))
     hits = sum(target.get(user) == item for user, item in zip(users_R.tolist(), items_R.tolist(), strict=True))
-    return round(hits / len(target), 4)
+    return float(round(hits / len(target), 4))

@@ -13,6 +13,7 @@ from ensue.evaluate import evaluate
 from ensue.models.base import Scorer
 from ensue.retrieve import retrieve
 from ensue.train.config import RunConfig
+from ensue.train.log import Records
 from ensue.train.loop import Trainer
 
 NEVER = 10**9
@@ -24,7 +25,7 @@ class EpochClock:
     def __init__(self, clock: Clock) -> None:
         self.clock, self.steps, self.begin = clock, 0, clock.now()
 
-    def start(self, steps: int, epochs: int, epoch: int, step: int) -> None:
+    def start(self, steps: int, epochs: int, epoch: int, step: int, records: Records) -> None:
         self.steps, self.begin = steps, self.clock.now()
 
     def step(self, epoch: int, step: int, loss: float) -> None:

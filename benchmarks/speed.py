@@ -84,7 +84,7 @@ def run(library: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def value(result: dict[str, Any], piece: str) -> float:
     """Seconds of a piece of work: the median of its repetitions within the run."""
-    return statistics.median(result["seconds"][piece])
+    return float(statistics.median(result["seconds"][piece]))
 
 
 def compare(name: str, ours: list[float], theirs: list[float], unit: str) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def line(result: dict[str, Any]) -> str:
         return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
     def median(what: str) -> float:
-        return statistics.median(variant[what] for _, variant in result["pairs"])
+        return float(statistics.median(variant[what] for _, variant in result["pairs"]))
 
     cells = [
         result["variant"],

@@ -1,4 +1,4 @@
-"""The reports of the benchmarks keep what is published, and `make clean` keeps what was computed."""
+"""Our side of the benchmarks runs; reports keep what is published, and `make clean` what was computed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pytest
 
+from ensue.data.simulate import ordered_sequences
 from ensue.errors import ArtefactError, NotFiniteError, TrainingError
 from ensue.files import sha256, write_json
 
@@ -152,6 +155,39 @@ def test_quality_report_refuses_what_would_lose_or_mix_runs(quality: ModuleType)
     with pytest.raises(ArtefactError, match="was altered, and 'test/full'"):
         quality.report(None)
     assert (quality.RESULTS / "quality.json").read_text() == before
+
+
+def test_our_runner_times_every_piece(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    users = np.repeat(np.arange(150), 6)
+    (tmp_path / "ml-1m-sasrec").mkdir()
+    log = pl.DataFrame({"user_id": users, "item_id": (users + np.tile(np.arange(6), 150)) % 20})
+    log.write_parquet(tmp_path / "ml-1m-sasrec" / "interactions.parquet")
+    monkeypatch.setenv("ENSUE_DATA", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["ours.py", "--epochs", "2", "--threads", "1"])
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    importlib.import_module("ours").main()
+    found = json.loads(capsys.readouterr().out)
+    assert found["users"] == 150
+    assert {name: len(times) for name, times in found["seconds"].items()} == {
+        "epoch": 2,
+        "fit": 1,
+        "evaluation": 1,
+        "top10": 1,
+    }
+    assert found["hit_rate_10"] == found["hit_rate_10_by_rank"]
+
+
+def test_a_variant_is_timed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    module = importlib.import_module("variants")
+    monkeypatch.setattr(module, "open_store", lambda _: ordered_sequences(num_users=700, num_items=20, length=6))
+    values = json.dumps({"residual": "mhc", "maxlen": 8})
+    module.one(SimpleNamespace(one=values, data="small", threads=1, steps=2, hidden_units=8))
+    found = json.loads(capsys.readouterr().out)
+    assert found.keys() == {"epoch", "cpu", "memory", "evaluation"}
+    assert all(value > 0 for value in found.values())
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")

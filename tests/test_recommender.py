@@ -120,6 +120,15 @@ def test_another_run_is_not_overwritten(store: SequenceStore, tmp_path: Path, mo
     assert again.recommend([9, 1]) == first.recommend([9, 1])
 
 
+def test_a_finished_count_is_not_counted_again(
+    store: SequenceStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Recommender("markov").fit(store, tmp_path)
+    monkeypatch.setattr("ensue.models.markov.Markov.fit", lambda *_: pytest.fail("counted again"))
+    again = Recommender("markov").fit(store, tmp_path)
+    assert again.recommend([9, 1]) == first.recommend([9, 1])
+
+
 def test_a_finished_run_is_not_trained_again(
     store: SequenceStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,7 +59,7 @@ from ensue.train.folder import (
     claimed,
     is_begun,
 )
-from ensue.train.log import read_log
+from ensue.train.log import Records, read_log
 
 # The least and the most that the header says of a tensor: {"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}, and
 # a name of 100 letters with a shape and offsets of the largest numbers.
@@ -117,7 +117,7 @@ class Run:
             )
 
 
-def save_run(folder: Path, run: Run, log: list[dict[str, Any]] | None = None) -> None:
+def save_run(folder: Path, run: Run, log: Records | None = None) -> None:
     """Write the run's files and, last, its manifest. An interrupted save leaves no manifest, or the old one's mismatch.
 
     Evaluations of the same model that are in the folder stay.
@@ -321,5 +321,5 @@ def _seal(folder: Path, run: Run) -> None:
     )
 
 
-def _write_card(folder: Path, run: Run, results: dict[str, Any], log: list[dict[str, Any]]) -> None:
+def _write_card(folder: Path, run: Run, results: dict[str, Any], log: Records) -> None:
     write_text(folder / CARD, model_card(run.config, len(run.item_ids), run.fingerprint, results, log))

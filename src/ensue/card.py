@@ -7,15 +7,13 @@ from typing import Any
 
 from ensue import __version__
 from ensue.train.config import RunConfig
-from ensue.train.log import epochs_of
+from ensue.train.log import Records, epochs_of
 
 # How a log's record of weights from elsewhere begins a sentence; each record has their file's SHA-256, too.
 SOURCES = {"started from": "Training started from the weights of", "imported from": "Weights imported from"}
 
 
-def model_card(
-    config: RunConfig, num_items: int, fingerprint: str, results: Mapping[str, Any], log: list[dict[str, Any]]
-) -> str:
+def model_card(config: RunConfig, num_items: int, fingerprint: str, results: Mapping[str, Any], log: Records) -> str:
     """The card, Markdown.
 
     Args:
@@ -54,7 +52,7 @@ def model_card(
     return "\n".join(lines)
 
 
-def _which(config: RunConfig, log: list[dict[str, Any]]) -> str:
+def _which(config: RunConfig, log: Records) -> str:
     """Which epoch's state is kept."""
     if any(f"validation {config.validation_label}" in record for record in log):
         return f"; the state kept is the best by validation {config.validation_label}"

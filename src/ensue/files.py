@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -63,6 +64,21 @@ def check_place(path: Path) -> None:
         raise ArtefactError(f"{path}: cannot be made, {above} is not a folder")
     if not os.access(above, os.W_OK):
         raise ArtefactError(f"{path}: cannot be made, {above} may not be written to")
+
+
+def take_lock(handle: int) -> bool | None:
+    """Lock an open file or folder until it is closed or the process ends, however it does.
+
+    Returns:
+        False if another process has it; None where there are no locks.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -30,7 +30,7 @@ from ensue.retrieve import retrieve_all
 from ensue.train.config import RunConfig
 from ensue.train.distributed import join
 from ensue.train.folder import LOG, writing
-from ensue.train.log import Watcher, read_log
+from ensue.train.log import Records, Watcher, read_log
 from ensue.train.loop import Trainer
 from ensue.train.optim import cpu_threads
 
@@ -116,7 +116,7 @@ class Recommender:
 
     config: RunConfig
     run: Run | None = field(default=None, repr=False)
-    log: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    log: Records = field(default_factory=list, repr=False)
 
     def __init__(self, model: str | None = None, preset: str | None = None, **settings: Any) -> None:
         self.config = run_config(model, preset, settings)
@@ -136,9 +136,13 @@ class Recommender:
         Raises:
             ArtefactError: a file is missing, altered or foreign.
         """
-        run = load_run(Path(folder))
+        return cls.from_run(load_run(Path(folder)), read_log(Path(folder) / LOG))
+
+    @classmethod
+    def from_run(cls, run: Run, log: Records) -> Self:
+        """A recommender of a trained model, with the records of its training."""
         self = cls.from_config(run.config)
-        self.run, self.log = run, read_log(Path(folder) / LOG)
+        self.run, self.log = run, log
         return self
 
     def fit(
@@ -167,8 +171,11 @@ class Recommender:
         with writing(world, path):
             there = None if path is None else world.on_main(lambda: finished_run(path, self.config, store.fingerprint))
             if trainer is None:
-                cast(CountedModel, model).fit(split.train)
                 self.log = []
+                if there is None:
+                    cast(CountedModel, model).fit(split.train)
+                else:
+                    model = there.model
             elif path is not None and world.broadcast_json(there is not None):
                 if there is not None:
                     model.load_state_dict(there.model.state_dict())

@@ -92,6 +92,11 @@ def kept_metrics(folder: Path, replaced: str | None) -> dict[str, Any]:
     return known
 
 
+def table_path(folder: Path, entry: Mapping[str, Any]) -> Path:
+    """The table of users of an evaluation, which is in the run's own folder whatever the entry says."""
+    return folder / Path(entry["per_user"]).name
+
+
 def _digest(key: str, entry: Mapping[str, Any]) -> str:
     """The SHA-256 of an evaluation's content and of what it is filed under."""
     content = {name: value for name, value in entry.items() if name != "sha256"}
@@ -103,6 +108,6 @@ def _agrees(folder: Path, key: str, entry: Any) -> bool:
     try:
         if entry["sha256"] != _digest(key, entry):
             return False
-        return bool(sha256(folder / Path(entry["per_user"]).name) == entry["per_user_sha256"])
+        return bool(sha256(table_path(folder, entry)) == entry["per_user_sha256"])
     except (KeyError, TypeError, AttributeError, OSError):
         return False

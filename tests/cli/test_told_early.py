@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
 from ensue.data.simulate import ordered_sequences
 from ensue.files import read_json, write_json
-from ensue.train import lock
 from ensue.train.folder import claimed
+from ensue.train.lock import locked
 
 from .conftest import Run
 
@@ -23,15 +26,34 @@ def counted(ensue: Run, store: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Another thread writes to the folder."""
+    taken, done = Event(), Event()
+
+    def write() -> None:
+        with locked(folder):
+            taken.set()
+            done.wait()
+
+    thread = Thread(target=write)
+    thread.start()
+    assert taken.wait(timeout=60)
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
 def test_an_evaluation_that_cannot_be_written_is_refused_before_it(
     ensue: Run, counted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ensue.recommender.evaluate", lambda *_: pytest.fail("evaluated"))
     monkeypatch.setattr("ensue.artefact.PATIENCE", 0.0)
-    monkeypatch.setitem(lock._holders, counted.resolve() / lock.LOCK, (0, 0))
-    done = ensue("evaluate", counted)
+    with held(counted):
+        done = ensue("evaluate", counted)
     assert (done.status, "another training writes here" in done.err) == (1, True)
-    monkeypatch.delitem(lock._holders, counted.resolve() / lock.LOCK)
     monkeypatch.setattr("os.access", lambda _, mode: mode != os.W_OK)
     done = ensue("evaluate", counted)
     assert (done.status, "may not be written to" in done.err) == (1, True)
@@ -88,4 +110,4 @@ def test_an_altered_evaluation_is_told_from_none(ensue: Run, counted: Path) -> N
     results = read_json(counted / "metrics.json")
     results["test/full"]["metrics"]["ndcg@10"] = 0.99
     write_json(counted / "metrics.json", results)
-    assert "'test/full' was altered" in ensue("compare", counted, counted).err
+    assert "metrics.json: was altered, and 'test/full'" in ensue("compare", counted, counted).err

@@ -29,6 +29,7 @@ def run(
     """Compare two evaluated runs user by user, metric by metric."""
     import polars as pl
 
+    from ensue.results import table_path
     from ensue.significance import compare, holm
     from ensue.train.config import RunConfig
     from ensue.train.folder import CONFIG
@@ -40,7 +41,7 @@ def run(
         if differ[0] != differ[1]:
             raise DataError(f"{a} and {b} were evaluated with different {key}: {differ[0]} and {differ[1]}")
     one, two = (
-        pl.read_parquet(_table(folder, entry), glob=False) for folder, entry in zip((a, b), entries, strict=True)
+        pl.read_parquet(table_path(folder, entry), glob=False) for folder, entry in zip((a, b), entries, strict=True)
     )
     if not one.select(CASES).equals(two.select(CASES)):
         raise DataError(f"{a} and {b} were not asked the same cases")
@@ -134,16 +135,16 @@ def _entry(folder: Path, results: dict[str, Any], part: str, protocol: str) -> d
     """One evaluation of a run, with its per-user table checked.
 
     Raises:
-        ArtefactError: not evaluated so, or the table was altered.
+        ArtefactError: not evaluated so, or an evaluation or the table was altered.
     """
-    from ensue.files import read_json, sha256
+    from ensue.files import sha256
+    from ensue.results import kept_metrics, table_path
     from ensue.train.config import RunConfig
-    from ensue.train.folder import CONFIG, METRICS
+    from ensue.train.folder import CONFIG
 
     key = f"{part}/{protocol}"
     if key not in results:
-        if (folder / METRICS).is_file() and key in read_json(folder / METRICS):
-            raise ArtefactError(f"{folder / METRICS}: {key!r} was altered; evaluate that anew")
+        kept_metrics(folder, None)
         there = f"it has {', '.join(results)}" if results else "it was not evaluated"
         protocols = _protocols(RunConfig.read_toml(folder / CONFIG).evaluate)
         if protocol not in protocols:
@@ -151,15 +152,10 @@ def _entry(folder: Path, results: dict[str, Any], part: str, protocol: str) -> d
         words = ["ensue", "evaluate", str(folder), *(["--part", part] if part != "test" else []), *protocols[protocol]]
         raise ArtefactError(f"{folder}: has no evaluation {key!r}: {there}. Make it with: {shlex.join(words)}")
     entry: dict[str, Any] = results[key]
-    path = _table(folder, entry)
+    path = table_path(folder, entry)
     if not path.is_file() or sha256(path) != entry["per_user_sha256"]:
         raise ArtefactError(f"{path}: missing, or not the table that metrics.json speaks of")
     return entry
-
-
-def _table(folder: Path, entry: dict[str, Any]) -> Path:
-    """The per-user table of an evaluation, which is in the run's own folder whatever the entry says."""
-    return folder / Path(entry["per_user"]).name
 
 
 def _protocols(config: EvaluateConfig) -> dict[str, list[str]]:

@@ -249,16 +249,17 @@ def finished(recommender: Recommender, store: SequenceStore, out: Path) -> Recom
         OtherRunError: it is of other data or settings; the differences are named.
         ArtefactError: the folder holds something else.
     """
-    from ensue.files import MANIFEST
+    from ensue.artefact import finished_run
     from ensue.plots import learning_curve
     from ensue.recommender import Recommender as Loaded
-    from ensue.train.folder import check_same_run, check_writable
+    from ensue.train.folder import LOG, check_writable
+    from ensue.train.log import read_log
 
     check_writable(out)
-    check_same_run(out, recommender.config, store.fingerprint)
-    if not (out / MANIFEST).exists():
+    run = finished_run(out, recommender.config, store.fingerprint)
+    if run is None:
         return None
-    there = Loaded.load(out)
+    there = Loaded.from_run(run, read_log(out / LOG))
     learning_curve(there.log, out, anew=False)
     return there
 

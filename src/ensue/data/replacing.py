@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import secrets
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from ensue.data.store import KIND, SCHEMA_VERSION, SequenceStore
 from ensue.errors import ArtefactError
-from ensue.files import MANIFEST, read_manifest, sync_folder
+from ensue.files import MANIFEST, read_manifest, sync_folder, take_lock
 
 # What `SequenceStore.save` writes, whole or in the making.
 _FILE = r"(offsets|items|times|feature_\w+)\.npy|(users|items|values_\w+)\.parquet|" + re.escape(MANIFEST)
@@ -91,18 +90,10 @@ def recover(out: Path) -> None:
 
 @contextmanager
 def _held(folder: Path) -> Iterator[bool]:
-    """Lock a folder, and tell whether that could be done: no other process has it, and there are locks.
-
-    The system drops the lock when the process ends, however it does.
-    """
+    """Lock a folder, and tell whether that could be done: no other process has it, and there are locks."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_held = True
-        except OSError:
-            is_held = False
-        yield is_held
+        yield take_lock(handle) is True
     finally:
         os.close(handle)
 

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from ensue.plots.figure import new_figure, paths_of, save
-from ensue.train.log import epochs_of
+from ensue.train.log import Records, epochs_of
 
 CURVE = "learning_curve"
 VALIDATION = "validation "
 LOSS_COLOUR, VALUE_COLOUR = "#4c72b0", "#c44e52"
 
 
-def learning_curve(records: list[dict[str, Any]], folder: Path, anew: bool = True) -> list[Path]:
+def learning_curve(records: Records, folder: Path, anew: bool = True) -> list[Path]:
     """Draw the training loss and the validation metric over the epochs.
 
     Args:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 import time
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ensue.errors import TrainingError
+from ensue.files import take_lock
 
 # The file stays when the lock goes: it also marks the folder of a run that has no manifest yet.
 LOCK = ".ensue.lock"
@@ -48,7 +48,8 @@ def locked(folder: Path, seconds: float = 0.0) -> Iterator[None]:
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            while not _take(handle):
+            # A file system without locks must not stop the training.
+            while take_lock(handle) is False:
                 wait()
             if os.fstat(handle).st_size == 0:
                 os.write(handle, MARK)
@@ -64,15 +65,3 @@ def is_marked(folder: Path) -> bool:
     path = folder / LOCK
     # A process may have ended, or be, between making the file and writing the mark.
     return path.is_file() and path.stat().st_size <= len(MARK) and path.read_bytes() in (b"", MARK)
-
-
-def _take(handle: int) -> bool:
-    """Lock an open file; False if another process has it."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        # A file system without locks: it must not stop the training.
-        return True
-    return True
