@@ -65,6 +65,17 @@ def test_never_the_target_padding_or_a_seen_item(kind: str, histories: list[list
             assert not set(items.tolist()) & set(histories[row])
 
 
+@given(histories_of_10, st.integers(0, 1000))
+def test_a_list_of_the_unseen_gives_what_a_search_gives(histories: list[list[int]], seed: int) -> None:
+    """Many draws for a position go by the list, few by the search; each position's first draws must not differ."""
+    seen = SeenItems(view_of(histories, 10))
+    rows_P, targets_P = positions(histories)
+    uniform_PK = stream(seed, "test").random((len(rows_P), 80))
+    many = seen.draw_unseen(rows_P, targets_P, uniform_PK)
+    few = [seen.draw_unseen(rows_P[[p]], targets_P[[p]], uniform_PK[[p], :3]) for p in range(len(rows_P))]
+    np.testing.assert_array_equal(many[:, :3], np.concatenate(few))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_who_has_seen_everything_or_all_but_one(kind: str) -> None:
     """Bounded work, and the target is never its own negative."""

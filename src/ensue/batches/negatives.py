@@ -50,18 +50,39 @@ class SeenItems:
             int64 [P, K], in 1..N.
         """
         rows, keys, first = self._keys(rows_P)
-        seen_count = (self.offsets[rows_P + 1] - self.offsets[rows_P])[:, None]
-        free = self.num_items - seen_count
+        free = self.num_items - (self.offsets[rows_P + 1] - self.offsets[rows_P])[:, None]
         rank = (uniform_PK * np.maximum(free, 1)).astype(np.int64)
-        # The i-th (from 0) seen item of a row has `item - 1 - i` unseen items before it: non-decreasing in i.
-        unseen_before = keys % (self.num_items + 1) - 1 - (np.arange(len(keys)) - first[keys // (self.num_items + 1)])
-        ladder = (keys // (self.num_items + 1)) * (self.num_items + 1) + unseen_before
-        passed = np.searchsorted(ladder, rows[:, None] * (self.num_items + 1) + rank, side="right")
-        drawn: np.ndarray = rank + 1 + passed - first[rows][:, None]
+        if rank.size > len(first) * self.num_items:
+            drawn = self._unseen_by_list(rows, keys, len(first), rank)
+        else:
+            drawn = self._unseen_by_search(rows, keys, first, rank)
         full = free[:, 0] <= 0
         if full.any():
             others = 1 + (uniform_PK[full] * max(1, self.num_items - 1)).astype(np.int64)
             drawn[full] = np.minimum(others + (others >= targets_P[full, None]), self.num_items)
+        return drawn
+
+    def _unseen_by_search(
+        self, rows_P: np.ndarray, keys: np.ndarray, first_R: np.ndarray, rank_PK: np.ndarray
+    ) -> np.ndarray:
+        """The unseen item of each rank, by a search among the seen ones: a catalogue of any size costs the same."""
+        # The i-th (from 0) seen item of a row has `item - 1 - i` unseen items before it: non-decreasing in i.
+        row, item = np.divmod(keys, self.num_items + 1)
+        ladder = row * (self.num_items + 1) + item - 1 - (np.arange(len(keys)) - first_R[row])
+        passed = np.searchsorted(ladder, rows_P[:, None] * (self.num_items + 1) + rank_PK, side="right")
+        drawn: np.ndarray = rank_PK + 1 + passed - first_R[rows_P][:, None]
+        return drawn
+
+    def _unseen_by_list(self, rows_P: np.ndarray, keys: np.ndarray, num_rows: int, rank_PK: np.ndarray) -> np.ndarray:
+        """The same, by a list of every row's unseen items: for more draws than the rows have items."""
+        is_unseen = np.ones((num_rows, self.num_items + 1), bool)
+        is_unseen[:, 0] = False
+        is_unseen.ravel()[keys] = False
+        count_R = is_unseen.sum(1)
+        start_R = np.cumsum(count_R) - count_R
+        # A row that has seen everything has nothing in the list, so its ranks point at others', or behind the end.
+        listed = np.append(np.flatnonzero(is_unseen) % (self.num_items + 1), 1).astype(np.int32)
+        drawn: np.ndarray = listed.take(start_R[rows_P][:, None] + rank_PK, mode="clip").astype(np.int64)
         return drawn
 
     def _keys(self, rows_P: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

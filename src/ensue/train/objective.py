@@ -25,9 +25,8 @@ from ensue.config import Config
 from ensue.data.split import Sequences
 from ensue.errors import ConfigError
 from ensue.models.base import Encoder
+from ensue.nn.candidates import candidate_logits
 
-# Up to so many candidates plain products are faster than a batch of tiny matrix products (two: 2.1 ms, not 8.1).
-FEW = 2
 LossName = Literal["bce", "gbce", "ce", "sampled-softmax", "bpr", "bpr-max", "top1", "top1-max"]
 
 
@@ -124,7 +123,7 @@ class Objective:
             neg_PK = torch.where(negatives == target_P[:, None], neg_PK.roll(1, 1), neg_PK)
         else:
             items_PC = torch.cat((target_P[:, None], negatives), 1)
-            logits_PC = candidate_logits(h_PD, model.item_vectors(items_PC))
+            logits_PC = candidate_logits(h_PD, items_PC, model.item_vectors, self.num_items)
             pos_P, neg_PK = self._correct(logits_PC[:, 0], logits_PC[:, 1:], target_P, negatives)
         if self.config.hard_pool:
             neg_PK = neg_PK.topk(self.config.num_negatives, dim=1).values
@@ -140,13 +139,6 @@ class Objective:
             return pos_P, neg_PK
         self.log_rate = self.log_rate.to(neg_PK.device)
         return pos_P, neg_PK - self.log_rate[negatives]
-
-
-def candidate_logits(h_PD: Tensor, vectors_PCD: Tensor) -> Tensor:
-    """Inner products of each state with its own candidates: [P, C]."""
-    if vectors_PCD.shape[1] <= FEW:
-        return (h_PD[:, None] * vectors_PCD).sum(-1)
-    return torch.einsum("pd,pcd->pc", h_PD, vectors_PCD)
 
 
 def make_negatives(config: ObjectiveConfig, seen: SeenItems, counts_N: np.ndarray) -> Negatives:
