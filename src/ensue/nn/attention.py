@@ -6,7 +6,7 @@ mask never looks right, so no key mask is needed: padding changes no state.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -15,13 +15,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ensue.batches.layout import Layout, place, take
-from ensue.nn.dropout import LEVELS, keep_mask, random_bytes, threshold
+from ensue.nn.dropout import drop, keep_mask, random_bytes, threshold
 
 # Queries per strip: the smallest whose products still run at full speed (measured on CPU, width 50).
 STRIP = 40
 
 
-@lru_cache(maxsize=2)
+@cache
 def _mask_of_size(size: int) -> Tensor:
     return torch.full((1, size, size), float("-inf")).triu_(1)
 
@@ -53,8 +53,6 @@ class _CausalAttention(torch.autograd.Function):
             qkv_3XTD = split_heads(place(qkv_PE[events], group), 3, heads)
             saved.append(qkv_3XTD)
             out_XTD = _attend(qkv_3XTD, drop_below, saved)
-            if drop_below:
-                out_XTD.mul_(LEVELS / (LEVELS - drop_below))
             take(join_heads(out_XTD[None], heads), group, out_PD[events])
         ctx.layout, ctx.heads, ctx.drop_below = layout, heads, drop_below
         ctx.save_for_backward(*saved)
@@ -66,8 +64,6 @@ class _CausalAttention(torch.autograd.Function):
         grad_qkv = grads[0].new_empty(grads[0].shape[0], 3 * grads[0].shape[1])
         for group, events, _ in reversed(ctx.layout.parts()):
             grad_XTD = split_heads(place(grads[0][events], group), 1, heads)[0]
-            if ctx.drop_below:
-                grad_XTD = grad_XTD * (LEVELS / (LEVELS - ctx.drop_below))
             take(_attend_backward(grad_XTD, ctx.drop_below, heads, saved), group, grad_qkv[events])
         return grad_qkv, None, None, None
 
@@ -87,19 +83,20 @@ def join_heads(x_SXTD: Tensor, heads: int) -> Tensor:
 
 
 def _attend(qkv_3XTD: Tensor, drop_below: int, saved: list[Tensor]) -> Tensor:
-    """Unscaled attention of one rectangle, [X, T, d]; appends each strip's weights, and bytes if any, to `saved`."""
+    """Attention of one rectangle, [X, T, d]; appends each strip's weights, and bytes if any, to `saved`."""
     q, k, v = qkv_3XTD
     scale, mask = q.shape[-1] ** -0.5, causal_mask(q.shape[1], q)
-    out: Tensor = q.new_empty(q.shape)
+    outs = []
     for lo, hi in strips(q.shape[1]):
         scores = torch.baddbmm(mask[:, lo:hi, :hi], q[:, lo:hi], k[:, :hi].transpose(1, 2), alpha=scale)
         kept = attention = torch.softmax(scores, -1)
         saved.append(attention)
         if drop_below:
             saved.append(random_bytes(attention.shape, attention.device))
-            kept = keep_mask(saved[-1], drop_below).mul_(attention)
-        out[:, lo:hi] = kept.bmm(v[:, :hi])
-    return out
+            keep = keep_mask(saved[-1], drop_below)
+            kept = drop(attention, keep, drop_below, out=keep)
+        outs.append(kept.bmm(v[:, :hi]))
+    return torch.cat(outs, 1) if len(outs) > 1 else outs[0]
 
 
 def _attend_backward(grad: Tensor, drop_below: int, heads: int, saved: list[Tensor]) -> Tensor:
@@ -120,9 +117,9 @@ def _attend_backward(grad: Tensor, drop_below: int, heads: int, saved: list[Tens
         kept = attention = saved.pop()
         grad_attention = grad[:, lo:hi].bmm(v[:, :hi].transpose(1, 2))
         if bytes_XTT is not None:
-            mask = keep_mask(bytes_XTT, drop_below)
-            grad_attention.mul_(mask)
-            kept = mask.mul_(attention)
+            keep = keep_mask(bytes_XTT, drop_below)
+            drop(grad_attention, keep, drop_below, out=grad_attention)
+            kept = drop(attention, keep, drop_below, out=keep)
         grad_scores = torch._softmax_backward_data(grad_attention, attention, -1, attention.dtype).mul_(scale)
         grad_q[:, :, lo:hi] = grad_scores.bmm(k[:, :hi]).view(-1, heads, hi - lo, size)
         strip_k = grad_scores.transpose(1, 2).bmm(q[:, lo:hi]).view(-1, heads, hi, size)

@@ -68,6 +68,12 @@ def keep_mask(bytes_X: Tensor, drop_below: int) -> Tensor:
     return torch.ge(bytes_X, drop_below, out=mask)
 
 
+def drop(x: Tensor, mask_X: Tensor, drop_below: int, out: Tensor | None = None) -> Tensor:
+    """What a `keep_mask` keeps of `x`, scaled by the inverse of the keep rate, in one pass; into `out` if given."""
+    scale = LEVELS / (LEVELS - drop_below)
+    return torch.addcmul(mask_X.new_zeros(()), mask_X, x, value=scale, out=out)
+
+
 class _ByteDropout(torch.autograd.Function):
     """Saves the bytes, a quarter of the size of a float mask."""
 
@@ -76,13 +82,14 @@ class _ByteDropout(torch.autograd.Function):
         bytes_X = random_bytes(x.shape)
         ctx.save_for_backward(bytes_X)
         ctx.drop_below = drop_below
-        return keep_mask(bytes_X, drop_below).mul_(x).mul_(LEVELS / (LEVELS - drop_below)).to(x.dtype)
+        mask_X = keep_mask(bytes_X, drop_below)
+        return drop(x, mask_X, drop_below, out=mask_X).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (bytes_X,) = ctx.saved_tensors
-        grad = keep_mask(bytes_X, ctx.drop_below).mul_(grads[0]).mul_(LEVELS / (LEVELS - ctx.drop_below))
-        return grad.to(grads[0].dtype), None
+        mask_X = keep_mask(bytes_X, ctx.drop_below)
+        return drop(grads[0], mask_X, ctx.drop_below, out=mask_X).to(grads[0].dtype), None
 
 
 class Dropout(nn.Module):

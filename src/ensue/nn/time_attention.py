@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ensue.batches.layout import Group, Layout, place, take
 from ensue.nn.attention import causal_mask, join_heads, split_heads, strips
-from ensue.nn.dropout import LEVELS, keep_mask, random_bytes, threshold
+from ensue.nn.dropout import drop, keep_mask, random_bytes, threshold
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,6 @@ class _TimeAttention(torch.autograd.Function):
             qkv_3XTD = split_heads(place(qkv_PE[events], group), 3, heads)
             saved.append(qkv_3XTD)
             out_XTD = _attend(qkv_3XTD, terms, strips_of_group, drop_below, saved)
-            if drop_below:
-                out_XTD.mul_(LEVELS / (LEVELS - drop_below))
             take(join_heads(out_XTD[None], heads), group, out_PD[events])
         ctx.layout, ctx.buckets, ctx.heads, ctx.drop_below = layout, buckets, heads, drop_below
         ctx.tables = len(saved)
@@ -86,8 +84,6 @@ class _TimeAttention(torch.autograd.Function):
             terms = _Terms.of_rows(tables[0], tables[1], tables[2], rows, heads)
             terms_grad = _Terms.zeros_like(terms)
             grad_XTD = split_heads(place(grads[0][events], group), 1, heads)[0]
-            if ctx.drop_below:
-                grad_XTD = grad_XTD * (LEVELS / (LEVELS - ctx.drop_below))
             grad = _attend_backward(grad_XTD, terms, terms_grad, strips_of_group, ctx.drop_below, saved)
             take(join_heads(grad, heads), group, grad_qkv[events])
             terms_grad.add_to(grad_tables, rows, heads)
@@ -156,7 +152,7 @@ def _add_relations(scores: Tensor, q: Tensor, terms: _Terms, bucket: Tensor, sca
 def _attend(
     qkv_3XTD: Tensor, terms: _Terms, buckets: tuple[Tensor, ...], drop_below: int, saved: list[Tensor]
 ) -> Tensor:
-    """Unscaled attention of one rectangle, [X, T, d]; appends each strip's weights, and bytes if any, to `saved`."""
+    """Attention of one rectangle, [X, T, d]; appends each strip's weights, and bytes if any, to `saved`."""
     q, k, v = qkv_3XTD
     scale, mask = q.shape[-1] ** -0.5, causal_mask(q.shape[1], q)
     out: Tensor = q.new_empty(q.shape)
@@ -168,7 +164,8 @@ def _attend(
         saved.append(attention)
         if drop_below:
             saved.append(random_bytes(attention.shape, attention.device))
-            kept = keep_mask(saved[-1], drop_below).to(attention.dtype).mul_(attention)
+            keep = keep_mask(saved[-1], drop_below).to(attention.dtype)
+            kept = drop(attention, keep, drop_below, out=keep)
         strip = kept.bmm(v[:, :hi])
         if terms.values is not None:
             strip.baddbmm_(_by_bucket(kept, bucket, terms.values.shape[1]), terms.values)
@@ -194,9 +191,9 @@ def _attend_backward(
         if terms.values is not None:
             grad_attention.add_(g.bmm(terms.values.transpose(1, 2)).gather(2, bucket))
         if bytes_XQK is not None:
-            mask = keep_mask(bytes_XQK, drop_below).to(attention.dtype)
-            grad_attention.mul_(mask)
-            kept = mask.mul_(attention)
+            keep = keep_mask(bytes_XQK, drop_below).to(attention.dtype)
+            drop(grad_attention, keep, drop_below, out=grad_attention)
+            kept = drop(attention, keep, drop_below, out=keep)
         grad_scores = torch._softmax_backward_data(grad_attention, attention, -1, attention.dtype)
         grads[2, :, :hi].baddbmm_(kept.transpose(1, 2), g)
         if terms_grad.values is not None:
