@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from ensue.classic import main
-from ensue.classic.run import _read, device_of, patiently
+from ensue.classic.run import ClassicTrainer, _read, device_of, patiently
 from ensue.cli import main as ensue
 from ensue.errors import DataError
 from ensue.recommender import Recommender
@@ -87,15 +88,24 @@ def test_the_best_state_is_that_of_validation(at: Path, capsys: pytest.CaptureFi
     assert told[-2].endswith(figures)
 
 
-def test_the_same_line_goes_on_and_another_is_refused(at: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_is_not_trained_again_and_another_is_refused(
+    at: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     line = ["--dataset=plain", "--train_dir=x", "--device=cpu", *SMALL]
     first = lines_of(capsys, *line)
-    for name in ("learning_curve.svg", "learning_curve.png"):
-        (at / "plain_x" / name).unlink()
+    # A program that ended before it wrote the run goes on from its last checkpoint.
+    (at / "plain_x" / "manifest.json").unlink()
+    (at / "plain_x" / "learning_curve.png").unlink()
     second = lines_of(capsys, *line)
     assert (at / "plain_x" / "learning_curve.png").is_file()
     assert "goes on from the checkpoint in plain_x" in second
     assert second[-2:] == first[-2:]
+    shutil.rmtree(at / "plain_x" / "checkpoints")
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassicTrainer, "run", lambda _: pytest.fail("trained again"))
+        third = lines_of(capsys, *line)
+    assert "already trained: plain_x" in third
+    assert third[-2:] == first[-2:]
     assert main([*line, "--dropout_rate=0.5"]) == 1
     assert "model.dropout_rate: 0.5 now, 0.2 then" in capsys.readouterr().err
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ensue.artefact import Run, item_table
+from ensue.artefact import Run, finished_run, item_table
 from ensue.classic.arguments import Arguments, parse
 from ensue.classic.data import read_data
 from ensue.classic.settings import REPORTED, check, classic_config, describe, resolve, whole_config
@@ -28,11 +28,11 @@ from ensue.files import MANIFEST
 from ensue.models import CountedModel, Scorer
 from ensue.plots import learning_curve
 from ensue.recommender import Recommender
-from ensue.train.checkpoint import Checkpoint, numbered
+from ensue.train.checkpoint import Checkpoint
 from ensue.train.config import RunConfig
 from ensue.train.distributed import World, join
-from ensue.train.folder import CHECKPOINTS, LOG, STORE, check_same_run, interrupted, writing
-from ensue.train.log import Records, epochs_of, read_log
+from ensue.train.folder import LOG, STORE, interrupted, writing
+from ensue.train.log import Records, best_of, epochs_of, read_log
 from ensue.train.loop import Trainer
 
 Say = Callable[[str], None]
@@ -245,15 +245,16 @@ def _train(world: World, config: RunConfig, store: SequenceStore, folder: Path, 
     split = make_split(store, config.split)
     trainer = ClassicTrainer(config, split, folder, start, say)
     with writing(world, folder):
-        world.on_main(lambda: _check_same(folder, config, store, start))
-        result = trainer.run()
-        items = item_table(store, fit_popularity(split.train))
-        recommender = Recommender.from_config(config)
-        recommender.log = result.progress.records
-        place = (folder / STORE).resolve()
-        recommender.run = Run(config, result.model, store.item_ids, items, store.fingerprint, place)
-        epoch = result.progress.best_epoch or result.progress.epoch
-        world.on_main(lambda: _save(recommender, store, split, folder, epoch, say))
+        run = world.on_main(lambda: _finished(folder, config, store, start))
+        if world.broadcast_json(run is not None):
+            records = read_log(folder / LOG)
+            say(f"already trained: {folder}")
+        else:
+            result = trainer.run()
+            items, place = item_table(store, fit_popularity(split.train)), (folder / STORE).resolve()
+            run = Run(config, result.model, store.item_ids, items, store.fingerprint, place)
+            records = trainer.log.records
+        world.on_main(lambda: _save(cast(Run, run), records, store, split, folder, say))
 
 
 def _check_trainable(start: Start, config: RunConfig) -> None:
@@ -266,25 +267,28 @@ def _check_trainable(start: Start, config: RunConfig) -> None:
         )
 
 
-def _check_same(folder: Path, config: RunConfig, store: SequenceStore, start: Start | None) -> None:
-    """Refuse a folder with the finished run of other data, settings or first weights."""
-    check_same_run(folder, config, store.fingerprint)
-    # A checkpoint has records of its own, which are compared when it is restored.
-    if (folder / MANIFEST).exists() and not numbered(folder / CHECKPOINTS):
+def _finished(folder: Path, config: RunConfig, store: SequenceStore, start: Start | None) -> Run | None:
+    """The run in a folder, if it is complete; one of other data, settings or first weights is refused."""
+    run = finished_run(folder, config, store.fingerprint)
+    if run is not None:
         check_same_start(folder, start, read_log(folder / LOG))
+    return run
 
 
-def _save(recommender: Recommender, store: SequenceStore, split: Split, folder: Path, epoch: int, say: Say) -> None:
+def _save(run: Run, records: Records, store: SequenceStore, split: Split, folder: Path, say: Say) -> None:
     """Write the store, the run, its curve and its evaluations, and print the figures of the state that was kept."""
     if not (folder / STORE / MANIFEST).is_file():
         store.save(folder / STORE)
+    recommender = Recommender.from_run(run, records)
     recommender.save(folder)
-    learning_curve(recommender.log, folder)
+    learning_curve(records, folder)
     if len(split.test):
-        parts, protocol = [], recommender.config.evaluate
+        parts, protocol = [], run.config.evaluate
         for name, part in (("valid", "validation"), ("test", "test")):
             means, _ = recommender.evaluate(store, part, protocol, folder)
             parts.append(figures(title(name, protocol), *(means[protocol.label(metric)] for metric in REPORTED)))
+        best = best_of(records, run.config.validation_label)
+        epoch = best[1] if best else epochs_of(records)[-1]["epoch"]
         say(f"best by validation: epoch:{epoch}, {', '.join(parts)}")
     say(f"Done; saved in {folder}")
 

@@ -114,7 +114,7 @@ def report(
     """Say where the run is and what to do next; the object that --json prints."""
     from ensue.data.split import make_split
     from ensue.train.lock import LOCK
-    from ensue.train.log import epochs_of
+    from ensue.train.log import best_of, epochs_of
 
     assert recommender.run is not None
     chosen, log = recommender.config, epochs_of(recommender.log)
@@ -124,21 +124,17 @@ def report(
         screen.next("ensue evaluate", out, *([] if recommender.run.store is not None else ["--data", data]))
     else:
         screen.next(*recommend_after_item(out, chosen.model, store.item_ids.decode([1])[0]))
-    best = max((value for record in log if (value := _value(record, chosen)) is not None), default=None)
+    best = best_of(log, chosen.validation_label)
     return {
         "run": str(out),
         "model": chosen.model.name,
         "epochs": len(log),
         "seconds": round(sum(record["seconds"] for record in log), 3),
         "loss": log[-1]["loss"] if log else None,
-        "validation": None if best is None else {chosen.validation_label: best},
+        "validation": None if best is None else {chosen.validation_label: best[0]},
         "trained": fresh,
         "files": files,
     }
-
-
-def _value(record: dict[str, Any], config: RunConfig) -> float | None:
-    return record.get(f"validation {config.validation_label}")
 
 
 @memory_told(ADVICE)
@@ -225,16 +221,15 @@ def _announce(screen: Screen, config: RunConfig, store: SequenceStore, out: Path
 
 def _summary(screen: Screen, recommender: Recommender) -> None:
     """How long it took, why it ended, and the best epoch."""
-    from ensue.train.log import epochs_of
+    from ensue.train.log import best_of, epochs_of
 
     log, train = epochs_of(recommender.log), recommender.config.train
     seconds = sum(record["seconds"] + record.get("validation seconds", 0.0) for record in log)
     text = f"{len(log)} epochs in {duration(seconds)}"
-    found = [(value, record["epoch"]) for record in log if (value := _value(record, recommender.config)) is not None]
-    if found:
-        value, epoch = max(found, key=lambda pair: (pair[0], -pair[1]))
-        name = recommender.config.validation_label
-        text += f"; best validation {name} {value:.4f} at epoch {epoch}, and that state is kept"
+    name = recommender.config.validation_label
+    best = best_of(log, name)
+    if best is not None:
+        text += f"; best validation {name} {best[0]:.4f} at epoch {best[1]}, and that state is kept"
     if len(log) < train.num_epochs:
         text += f"; stopped after {train.patience} evaluations without a better one"
     screen.say(text)

@@ -63,6 +63,13 @@ def epochs_of(records: Iterable[dict[str, Any]]) -> Records:
     return [record for record in records if "epoch" in record]
 
 
+def best_of(records: Iterable[dict[str, Any]], label: str) -> tuple[float, int] | None:
+    """The best validation metric of this label, and the first epoch that had it; None if there was no validation."""
+    name = f"validation {label}"
+    found = [(record[name], record["epoch"]) for record in epochs_of(records) if name in record]
+    return max(found, key=lambda pair: (pair[0], -pair[1]), default=None)
+
+
 def _line(record: dict[str, Any]) -> bytes:
     return json.dumps(record, allow_nan=False).encode() + b"\n"
 
