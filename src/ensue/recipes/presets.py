@@ -117,17 +117,19 @@ def sasrec_paper() -> Values:
     }
 
 
-@_recipe("sasrec-paper-sparse", "Amazon Games, uniform-100: HR@10 .737, NDCG@10 .536 (3 seeds); 300 epochs of 3 s")
+@_recipe("sasrec-paper-sparse", "Amazon Games, uniform-100: HR@10 .746, NDCG@10 .548 (3 seeds); 80 epochs of 4 s on one core")
 def sasrec_paper_sparse() -> Values:
-    """SASRec as published for Amazon and Steam: BCE, one negative, width 50, dropout 0.5, maxlen 50, pre-norm.
+    """SASRec as published for Amazon and Steam: BCE, width 50, maxlen 50, pre-norm.
 
-    The cosine schedule is ours; a constant learning rate ends .004 NDCG@10 lower on Games.
+    The cosine schedule, eight negatives and dropout 0.6 are ours, where the paper has one and 0.5
+    (`--num-negatives 1 --dropout-rate 0.5 --num-epochs 300`: .737 and .536).
     """
     values = sasrec_paper()
     return {
         **values,
-        "model": {"name": "sasrec", "maxlen": 50, "dropout_rate": 0.5, "norm": "pre"},
-        "train": {**values["train"], "num_epochs": 300, "window": "last"},
+        "model": {"name": "sasrec", "maxlen": 50, "dropout_rate": 0.6, "norm": "pre"},
+        "objective": {"loss": "bce", "num_negatives": 8},
+        "train": {**values["train"], "num_epochs": 80, "window": "last"},
     }
 
 
