@@ -41,6 +41,18 @@ def test_words_are_quoted(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.splitlines()[-1] == "next: ensue evaluate 'my run' --user 7 --history ''"
 
 
+def test_a_log_without_any_order_goes_on_with_what_is_popular(
+    ensue: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("log.csv").write_text("user,item,time\na,x,1\nb,x,2\n")
+    done = ensue("prepare", "log.csv", "--user", "user", "--item", "item", "--time", "time", "--out", "data")
+    assert "nobody has two events" in done.out
+    done = ensue(*next_words(done))
+    assert next_words(done)[0] == "recommend"
+    assert "x" in ensue(*next_words(done)).out
+
+
 def test_from_a_log_with_columns_of_its_own_to_a_recommendation(
     ensue: Run, odd_log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

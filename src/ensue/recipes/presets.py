@@ -117,7 +117,9 @@ def sasrec_paper() -> Values:
     }
 
 
-@_recipe("sasrec-paper-sparse", "Amazon Games, uniform-100: HR@10 .746, NDCG@10 .548 (3 seeds); 80 epochs of 4 s on one core")
+@_recipe(
+    "sasrec-paper-sparse", "Amazon Games, uniform-100: HR@10 .746, NDCG@10 .548 (3 seeds); 80 epochs of 4 s on one core"
+)
 def sasrec_paper_sparse() -> Values:
     """SASRec as published for Amazon and Steam: BCE, width 50, maxlen 50, pre-norm.
 
