@@ -55,7 +55,7 @@ class ModelContract:
     config: ClassVar[ModelConfig]
     objective: ClassVar[ObjectiveConfig] = ObjectiveConfig(loss="ce")
     train: ClassVar[TrainConfig] = TrainConfig(
-        num_epochs=25, batch_size=100, lr=0.02, patience=0, eval_epochs=25, device="cpu"
+        num_epochs=25, batch_size=100, lr=0.02, schedule="cosine", patience=0, eval_epochs=25, device="cpu"
     )
     reads_order: ClassVar[bool] = True
 

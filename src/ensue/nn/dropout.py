@@ -1,18 +1,21 @@
 """Dropout from random bytes: the same distribution as torch's, many times faster on a CPU.
 
-Torch's own `bernoulli_` draws one number after another on one thread (5.4 ms for 640,000 values, of a whole
-attention layer's 8 ms). Here one 64-bit draw decides eight values (0.3 ms). The rate is rounded to 1/256 and the scale
-is the inverse of the rounded keep rate, so the expectation is exact. Draws come from the generator of `draws_from`,
-which the training loop seeds from (seed, epoch, step); outside it from torch's global one.
+Torch's own `bernoulli_` draws one number after another on one thread (5.4 ms for 640,000 values, of a whole attention
+layer's 8 ms). Here one 64-bit draw of numpy's SFC64, twice as fast as torch's generator, decides eight values. The rate
+is rounded to 1/256 and the scale is the inverse of the rounded keep rate, so the expectation is exact. Draws come from
+the generator of `draws_from`, which the training loop seeds from (seed, epoch, step); outside it from torch's global
+one.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,7 +26,7 @@ LEVELS = 256
 class _Draws(threading.local):
     """Each thread's own, so that two trainings in one process do not disturb each other."""
 
-    generator: torch.Generator | None = None
+    generator: np.random.SFC64 | None = None
 
 
 _draws = _Draws()
@@ -40,7 +43,7 @@ def draws_from(seed: int, device: torch.device) -> Iterator[None]:
         yield
         return
     before = _draws.generator
-    _draws.generator = torch.Generator().manual_seed(seed)
+    _draws.generator = np.random.SFC64(seed)
     try:
         yield
     finally:
@@ -49,12 +52,13 @@ def draws_from(seed: int, device: torch.device) -> Iterator[None]:
 
 def random_bytes(shape: torch.Size | tuple[int, ...], device: torch.device | None = None) -> Tensor:
     """Uniform random bytes of a shape, uint8 on a device (the CPU by default)."""
-    count = 1
-    for size in shape:
-        count *= size
-    generator = _draws.generator if device is None or device.type == "cpu" else None
-    words = torch.empty((count + 7) // 8, dtype=torch.int64, device=device).random_(-(2**63), None, generator=generator)
-    return words.view(torch.uint8)[:count].view(shape)
+    count = math.prod(shape)
+    words = (count + 7) // 8
+    if _draws.generator is not None and (device is None or device.type == "cpu"):
+        drawn = torch.from_numpy(_draws.generator.random_raw(words).view(np.uint8))
+    else:
+        drawn = torch.empty(words, dtype=torch.int64, device=device).random_(-(2**63), None).view(torch.uint8)
+    return drawn[:count].view(shape)
 
 
 def threshold(rate: float) -> int:
