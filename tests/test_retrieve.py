@@ -46,7 +46,8 @@ def one_by_one(
         items, times = history_of(store, user)
         found = fitted.recommend(items, k, times=times, **how)
         known = len(items) - len(found.unknown)
-        rows += [(user, n, e.item, pytest.approx(e.score, rel=1e-4, abs=1e-5), known, e.title) for n, e in enumerate(found, 1)]
+        near = [pytest.approx(each.score, rel=1e-4, abs=1e-5) for each in found]
+        rows += [(user, n, e.item, near[n - 1], known, e.title) for n, e in enumerate(found, 1)]
     return rows
 
 
