@@ -39,18 +39,20 @@ class Log:
     count: np.ndarray  # how many events the event's user has
 
     @property
-    def order(self) -> Any:
+    def order(self) -> np.ndarray:
         """A made-up time that keeps the order: the event's number within its user."""
-        return self.count - 1 - self.from_end
+        order: np.ndarray = self.count - 1 - self.from_end
+        return order
 
-    def part(self, name: str) -> Any:
+    def part(self, name: str) -> np.ndarray:
         """Rows of the leave-one-out part `name`: train (users under 3 events give all), history or test."""
         held_out = self.count >= 3
         if name == "train":
             return ~held_out | (self.from_end >= 2)
         if name == "history":
             return ~held_out | (self.from_end >= 1)
-        return held_out & (self.from_end == 0)
+        test: np.ndarray = held_out & (self.from_end == 0)
+        return test
 
 
 def data_folder() -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ensue import __version__
 from ensue.train.config import RunConfig
-from ensue.train.log import Records, epochs_of
+from ensue.train.log import Records, best_of, epochs_of
 
 # How a log's record of weights from elsewhere begins a sentence; each record has their file's SHA-256, too.
 SOURCES = {"started from": "Training started from the weights of", "imported from": "Weights imported from"}
@@ -54,6 +54,6 @@ def model_card(config: RunConfig, num_items: int, fingerprint: str, results: Map
 
 def _which(config: RunConfig, log: Records) -> str:
     """Which epoch's state is kept."""
-    if any(f"validation {config.validation_label}" in record for record in log):
+    if best_of(log, config.validation_label) is not None:
         return f"; the state kept is the best by validation {config.validation_label}"
     return "; the last state is kept, for no validation case was held out" if epochs_of(log) else ""

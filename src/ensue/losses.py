@@ -127,12 +127,25 @@ def cross_entropy(h_PD: Tensor, target_P: Tensor, items_ND: Tensor) -> Tensor:
     Returns:
         [P], float32.
     """
+    return apply_under_autocast(_CrossEntropy, h_PD, target_P, items_ND)
+
+
+def apply_under_autocast(function: type[torch.autograd.Function], h_PD: Tensor, *others: Tensor) -> Tensor:
+    """Apply a function that makes its own products: in the type of the states, which is autocast's if that is on.
+
+    The products of its gradient are made outside autocast's sight, so it does not see those of the function either.
+    """
     device = h_PD.device.type
     if torch.is_autocast_enabled(device):
         h_PD = h_PD.to(torch.get_autocast_dtype(device))
-    with torch.autocast(device, enabled=False):  # the gradient's products are made outside autocast's sight
-        loss: Tensor = _CrossEntropy.apply(h_PD, target_P, items_ND)  # type: ignore[no-untyped-call]
-    return loss
+    with torch.autocast(device, enabled=False):
+        out: Tensor = function.apply(h_PD, *others)  # type: ignore[no-untyped-call]
+    return out
+
+
+def chunk_rows(num_items: int) -> int:
+    """Rows of a chunk of logits over a catalogue."""
+    return max(CHUNK_ROWS, CHUNK_CELLS // num_items)
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -161,7 +174,7 @@ def _cross_entropy_pass(
     h_PD: Tensor, target_P: Tensor, items_ND: Tensor, upstream_P: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Loss [P], and with `upstream_P` the gradients [P, D] and [N, D]."""
-    rows = max(CHUNK_ROWS, CHUNK_CELLS // items_ND.shape[0])
+    rows = chunk_rows(items_ND.shape[0])
     table_ND = items_ND.to(h_PD.dtype)
     losses = []
     grad_h = None if upstream_P is None else torch.empty_like(h_PD)

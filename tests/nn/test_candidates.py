@@ -24,8 +24,7 @@ def run(catalogue: int, dtype: torch.dtype, count: int, num_items: int = 40) -> 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(candidates, "CATALOGUE", catalogue)
-        patch.setattr(candidates, "CHUNK_ROWS", 32)
-        patch.setattr(candidates, "CHUNK_CELLS", 1)
+        patch.setattr(candidates, "chunk_rows", lambda _: 32)
         logits = candidate_logits(h_PD, items_PC, vectors, num_items)
     (logits * weight).sum().backward()
     assert h_PD.grad is not None

@@ -253,7 +253,7 @@ def _train(world: World, config: RunConfig, store: SequenceStore, folder: Path, 
             result = trainer.run()
             items, place = item_table(store, fit_popularity(split.train)), (folder / STORE).resolve()
             run = Run(config, result.model, store.item_ids, items, store.fingerprint, place)
-            records = trainer.log.records
+            records = result.progress.records
         world.on_main(lambda: _save(cast(Run, run), records, store, split, folder, say))
 
 

@@ -144,7 +144,7 @@ def _entry(folder: Path, results: dict[str, Any], part: str, protocol: str) -> d
 
     key = f"{part}/{protocol}"
     if key not in results:
-        kept_metrics(folder, None)
+        kept_metrics(folder, None)  # says so if it was altered
         there = f"it has {', '.join(results)}" if results else "it was not evaluated"
         protocols = _protocols(RunConfig.read_toml(folder / CONFIG).evaluate)
         if protocol not in protocols:

@@ -67,17 +67,12 @@ def shown(screen: Screen, out: Path, store: SequenceStore, report: dict[str, Any
     """Print the report and the next command; the object that --json prints."""
     screen.show(report_table(report))
     screen.say(f"written to {out}, fingerprint {store.fingerprint[:12]}")
-    if any_order(store):
+    if store.num_events > store.num_users:
         screen.next("ensue train", out, "--model", "sasrec", "--out", "runs/sasrec")
     else:
         screen.say("nobody has two events: there is no order to learn from, only what is popular", "yellow")
         screen.next("ensue train", out, "--model", "popularity", "--out", "runs/popularity")
     return {**report, "store": str(out), "fingerprint": store.fingerprint}
-
-
-def any_order(store: SequenceStore) -> bool:
-    """Whether any history has an event after another."""
-    return store.num_events > store.num_users
 
 
 class Stages:

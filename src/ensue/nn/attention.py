@@ -15,12 +15,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ensue.batches.layout import Layout, place, take
-from ensue.nn.dropout import drop, keep_mask, random_bytes, threshold
+from ensue.nn.dropout import drop, dropped, keep_mask, random_bytes, threshold
 
 # Queries per strip: the smallest whose products still run at full speed (measured on CPU, width 50).
 STRIP = 40
 
 
+# Sizes are powers of two, so all of them together hold no more than 4/3 of the largest.
 @cache
 def _mask_of_size(size: int) -> Tensor:
     return torch.full((1, size, size), float("-inf")).triu_(1)
@@ -93,8 +94,7 @@ def _attend(qkv_3XTD: Tensor, drop_below: int, saved: list[Tensor]) -> Tensor:
         saved.append(attention)
         if drop_below:
             saved.append(random_bytes(attention.shape, attention.device))
-            keep = keep_mask(saved[-1], drop_below)
-            kept = drop(attention, keep, drop_below, out=keep)
+            kept = dropped(attention, saved[-1], drop_below)
         outs.append(kept.bmm(v[:, :hi]))
     return torch.cat(outs, 1) if len(outs) > 1 else outs[0]
 

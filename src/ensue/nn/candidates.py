@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ensue.losses import CHUNK_CELLS, CHUNK_ROWS
+from ensue.losses import apply_under_autocast, chunk_rows
 
 # Up to so many candidates plain products are faster than a batch of tiny matrix products (two: 2.1 ms, not 8.1).
 FEW = 2
-# A whole catalogue of up to so many items for each candidate is faster scored at once than gathered: measured.
-CATALOGUE = 32
+# A catalogue of up to so many items for each candidate is faster scored whole than gathered: benchmarks/candidates.py.
+CATALOGUE = 64
 
 
-def candidate_logits(h_PD: Tensor, items_PC: Tensor, vectors: Callable[..., Tensor], num_items: int) -> Tensor:
+def candidate_logits(h_PD: Tensor, items_PC: Tensor, item_vectors: Callable[..., Tensor], num_items: int) -> Tensor:
     """Inner products of each state with the vectors of its own candidates, [P, C].
 
     Many candidates of a small catalogue are read from the products with all of it, made in chunks of states: a
@@ -25,20 +25,15 @@ def candidate_logits(h_PD: Tensor, items_PC: Tensor, vectors: Callable[..., Tens
     Args:
         h_PD: states.
         items_PC: item numbers of the candidates, int64 in 1..N.
-        vectors: item numbers [...] -> [..., D], and without any the vectors of items 1..N, [N, D].
+        item_vectors: of an encoder: item numbers [...] -> [..., D], and without any the whole catalogue, [N, D].
         num_items: N.
     """
     count = items_PC.shape[1]
     if count <= FEW:
-        return (h_PD[:, None] * vectors(items_PC)).sum(-1)
+        return (h_PD[:, None] * item_vectors(items_PC)).sum(-1)
     if num_items > CATALOGUE * count:
-        return torch.einsum("pd,pcd->pc", h_PD, vectors(items_PC))
-    device = h_PD.device.type
-    if torch.is_autocast_enabled(device):
-        h_PD = h_PD.to(torch.get_autocast_dtype(device))
-    with torch.autocast(device, enabled=False):  # the gradient's products are made outside autocast's sight
-        logits: Tensor = _Picked.apply(h_PD, items_PC - 1, vectors())  # type: ignore[no-untyped-call]
-    return logits
+        return torch.einsum("pd,pcd->pc", h_PD, item_vectors(items_PC))
+    return apply_under_autocast(_Picked, h_PD, items_PC - 1, item_vectors())
 
 
 class _Picked(torch.autograd.Function):
@@ -48,7 +43,7 @@ class _Picked(torch.autograd.Function):
     def forward(ctx: Any, h_PD: Tensor, picks_PC: Tensor, items_ND: Tensor) -> Tensor:
         ctx.save_for_backward(h_PD, picks_PC, items_ND)
         table = items_ND.to(h_PD.dtype).T
-        rows = max(CHUNK_ROWS, CHUNK_CELLS // items_ND.shape[0])
+        rows = chunk_rows(len(items_ND))
         parts = zip(torch.split(h_PD, rows), torch.split(picks_PC, rows), strict=True)
         return torch.cat([(h_RD @ table).gather(1, picks_RC) for h_RD, picks_RC in parts])
 
@@ -56,7 +51,7 @@ class _Picked(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, Tensor]:
         h_PD, picks_PC, items_ND = ctx.saved_tensors
         table = items_ND.to(h_PD.dtype)
-        rows = max(CHUNK_ROWS, CHUNK_CELLS // items_ND.shape[0])
+        rows = chunk_rows(len(items_ND))
         grad_h, grad_items = torch.empty_like(h_PD), torch.zeros_like(items_ND)
         parts = zip(*(torch.split(each, rows) for each in (h_PD, picks_PC, grads[0], grad_h)), strict=True)
         for h_RD, picks_RC, grad_RC, out_RD in parts:

@@ -66,16 +66,22 @@ def threshold(rate: float) -> int:
     return min(round(rate * LEVELS), LEVELS - 1)
 
 
-def keep_mask(bytes_X: Tensor, drop_below: int) -> Tensor:
-    """1.0 where the byte keeps its value and 0.0 where it drops it: float32, the bytes' shape."""
-    mask = torch.empty(bytes_X.shape, dtype=torch.float32, device=bytes_X.device)
+def keep_mask(bytes_X: Tensor, drop_below: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """1.0 where the byte keeps its value and 0.0 where it drops it, the bytes' shape."""
+    mask = torch.empty(bytes_X.shape, dtype=dtype, device=bytes_X.device)
     return torch.ge(bytes_X, drop_below, out=mask)
 
 
-def drop(x: Tensor, mask_X: Tensor, drop_below: int, out: Tensor | None = None) -> Tensor:
-    """What a `keep_mask` keeps of `x`, scaled by the inverse of the keep rate, in one pass; into `out` if given."""
+def drop(x: Tensor, mask_X: Tensor, drop_below: int, out: Tensor) -> Tensor:
+    """What a `keep_mask` keeps of `x`, of its shape and type, scaled by the inverse of the keep rate: into `out`."""
     scale = LEVELS / (LEVELS - drop_below)
     return torch.addcmul(mask_X.new_zeros(()), mask_X, x, value=scale, out=out)
+
+
+def dropped(x: Tensor, bytes_X: Tensor, drop_below: int) -> Tensor:
+    """What the bytes keep of `x`, of its shape, scaled by the inverse of the keep rate: the shape and type of `x`."""
+    mask_X = keep_mask(bytes_X, drop_below, x.dtype)
+    return drop(x, mask_X, drop_below, out=mask_X)
 
 
 class _ByteDropout(torch.autograd.Function):
@@ -86,14 +92,12 @@ class _ByteDropout(torch.autograd.Function):
         bytes_X = random_bytes(x.shape)
         ctx.save_for_backward(bytes_X)
         ctx.drop_below = drop_below
-        mask_X = keep_mask(bytes_X, drop_below)
-        return drop(x, mask_X, drop_below, out=mask_X).to(x.dtype)
+        return dropped(x, bytes_X, drop_below)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (bytes_X,) = ctx.saved_tensors
-        mask_X = keep_mask(bytes_X, ctx.drop_below)
-        return drop(grads[0], mask_X, ctx.drop_below, out=mask_X).to(grads[0].dtype), None
+        return dropped(grads[0], bytes_X, ctx.drop_below), None
 
 
 class Dropout(nn.Module):

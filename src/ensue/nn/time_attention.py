@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ensue.batches.layout import Group, Layout, place, take
 from ensue.nn.attention import causal_mask, join_heads, split_heads, strips
-from ensue.nn.dropout import drop, keep_mask, random_bytes, threshold
+from ensue.nn.dropout import drop, dropped, keep_mask, random_bytes, threshold
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +164,7 @@ def _attend(
         saved.append(attention)
         if drop_below:
             saved.append(random_bytes(attention.shape, attention.device))
-            keep = keep_mask(saved[-1], drop_below).to(attention.dtype)
-            kept = drop(attention, keep, drop_below, out=keep)
+            kept = dropped(attention, saved[-1], drop_below)
         strip = kept.bmm(v[:, :hi])
         if terms.values is not None:
             strip.baddbmm_(_by_bucket(kept, bucket, terms.values.shape[1]), terms.values)
@@ -191,7 +190,7 @@ def _attend_backward(
         if terms.values is not None:
             grad_attention.add_(g.bmm(terms.values.transpose(1, 2)).gather(2, bucket))
         if bytes_XQK is not None:
-            keep = keep_mask(bytes_XQK, drop_below).to(attention.dtype)
+            keep = keep_mask(bytes_XQK, drop_below, attention.dtype)
             drop(grad_attention, keep, drop_below, out=grad_attention)
             kept = drop(attention, keep, drop_below, out=keep)
         grad_scores = torch._softmax_backward_data(grad_attention, attention, -1, attention.dtype)

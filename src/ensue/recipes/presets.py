@@ -130,7 +130,7 @@ def sasrec_paper_sparse() -> Values:
     return {
         **values,
         "model": {"name": "sasrec", "maxlen": 50, "dropout_rate": 0.6, "norm": "pre"},
-        "objective": {"loss": "bce", "num_negatives": 8},
+        "objective": {**values["objective"], "num_negatives": 8},
         "train": {**values["train"], "num_epochs": 80, "window": "last"},
     }
 
@@ -177,7 +177,7 @@ def sasrec_sampled() -> Values:
 def gsasrec() -> Values:
     """gSASRec (Petrov & Macdonald, RecSys 2023): generalised BCE, t = 0.75, 256 negatives for each position.
 
-    The authors train ten thousands of steps at a constant .001, with dropout 0.5; these settings are for 1,600.
+    The authors train tens of thousands of steps at a constant .001, with dropout 0.5; these settings are for 1,600.
     """
     return {
         "model": {"name": "sasrec", "hidden_units": 128, "dropout_rate": 0.2},
