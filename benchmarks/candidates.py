@@ -14,8 +14,8 @@ import time
 
 import torch
 
-from ensue.nn import candidates
 from ensue.nn.embedding import ItemEmbedding, dense_gradients
+from ensue.nn.ops import candidates
 
 STATES = 512
 WAYS = {"gathered": 0, "products": 10**9}  # the least catalogue, in items for each candidate, that is gathered

@@ -26,7 +26,7 @@ from ensue.batches.batch import history_batch
 from ensue.data.split import Sequences, make_split
 from ensue.errors import NotFiniteError
 from ensue.files import write_json, write_text
-from ensue.inspect import gain_report
+from ensue.introspect import gain_report
 from ensue.plots.figure import new_figure, save
 from ensue.recipes import run_config
 from ensue.recommender import Recommender

@@ -9,11 +9,11 @@ from measure import COMMON, SETTINGS, Clock, arguments, hit_rate, read_log, repo
 
 from ensue.data.split import Cases, Sequences, make_split
 from ensue.data.store import SequenceStore
-from ensue.evaluate import evaluate
+from ensue.evaluation.evaluate import evaluate
 from ensue.models.base import Scorer
-from ensue.retrieve import retrieve
-from ensue.train.config import RunConfig
-from ensue.train.log import Records
+from ensue.retrieval.retrieve import retrieve
+from ensue.runs.config import RunConfig
+from ensue.runs.log import Records
 from ensue.train.loop import Trainer
 
 NEVER = 10**9

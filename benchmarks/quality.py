@@ -23,15 +23,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ensue.data.catalog import load_dataset
 from ensue.data.store import SequenceStore
+from ensue.datasets.catalog import load_dataset
 from ensue.errors import ArtefactError
+from ensue.evaluation.significance import t_interval
 from ensue.files import write_json, write_text
 from ensue.recipes import run_config
 from ensue.recommender import Recommender
-from ensue.results import kept_metrics, read_metrics
-from ensue.significance import t_interval
-from ensue.train.log import Records, epochs_of, read_log
+from ensue.runs.log import Records, epochs_of, read_log
+from ensue.runs.results import kept_metrics, read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS, RESULTS = ROOT / "build" / "quality", ROOT / "docs" / "results"

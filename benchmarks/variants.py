@@ -26,7 +26,7 @@ import torch
 from quality import ROOT, open_store
 
 from ensue.data.split import make_split
-from ensue.evaluate import evaluate
+from ensue.evaluation.evaluate import evaluate
 from ensue.files import write_json, write_text
 from ensue.models import Encoder
 from ensue.recipes import run_config

@@ -13,12 +13,12 @@ from ensue.config import Config
 from ensue.data.interactions import Columns
 from ensue.data.prepare import PrepareConfig
 from ensue.data.split import SplitConfig
-from ensue.evaluate import EvaluateConfig
+from ensue.evaluation.evaluate import EvaluateConfig
 from ensue.models import MODELS
 from ensue.models.base import ModelConfig
 from ensue.nn.trunk import TrunkConfig
-from ensue.train.config import TrainConfig
-from ensue.train.objective import ObjectiveConfig
+from ensue.objectives.objective import ObjectiveConfig
+from ensue.runs.config import TrainConfig
 
 KINDS = {"INT": "whole number", "FLOAT": "number", "TEXT": "text"}
 

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ensue.data.simulate import ordered_sequences
+from ensue.datasets.simulate import ordered_sequences
 from ensue.errors import ArtefactError, NotFiniteError, TrainingError
 from ensue.files import sha256, write_json
 

@@ -12,9 +12,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from ensue.config import Config
 from ensue.errors import ConfigError
-from ensue.evaluate import EvaluateConfig
+from ensue.evaluation.evaluate import EvaluateConfig
 from ensue.models.sasrec import SASRecConfig
-from ensue.train.config import RunConfig, TrainConfig
+from ensue.runs.config import RunConfig, TrainConfig
 
 
 class Inner(Config):

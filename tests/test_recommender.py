@@ -10,12 +10,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ensue.data.simulate import ordered_sequences
 from ensue.data.store import SequenceStore
+from ensue.datasets.simulate import ordered_sequences
 from ensue.errors import ArtefactError, ConfigError, DataError, EnsueError, TrainingError
 from ensue.models import model_config
 from ensue.recommender import Recommender, read
-from ensue.request import moment
+from ensue.retrieval.request import moment
 from ensue.train.loop import Trainer
 
 SMALL: dict[str, Any] = {"hidden_units": 8, "num_blocks": 1, "maxlen": 10, "num_epochs": 1, "device": "cpu"}

@@ -11,7 +11,6 @@ import numpy as np
 import polars as pl
 import torch
 
-from ensue.artefact import Run, check_evaluated, finished_run, item_table, load_run, save_evaluation, save_run
 from ensue.batches.batch import SequenceBatch, query_times
 from ensue.data.interactions import Columns
 from ensue.data.prepare import PrepareConfig, prepare
@@ -21,18 +20,19 @@ from ensue.data.store import SequenceStore
 from ensue.data.transitions import fit_popularity
 from ensue.data.vocabulary import ExternalId
 from ensue.errors import ConfigError, DataError, EnsueError, nearest
-from ensue.evaluate import CountProgress, EvaluateConfig, Standings, evaluate, model_device
-from ensue.index import ExactIndex, top_k
+from ensue.evaluation.evaluate import CountProgress, EvaluateConfig, Standings, evaluate, model_device
 from ensue.models import CountedModel, Encoder, Scorer, build_model, is_counted
 from ensue.recipes import run_config
-from ensue.request import ids_of, moment, seconds, whole
-from ensue.retrieve import retrieve_all
-from ensue.train.config import RunConfig
-from ensue.train.distributed import join
-from ensue.train.folder import LOG, writing
-from ensue.train.log import Records, Watcher, read_log
+from ensue.retrieval.index import ExactIndex, top_k
+from ensue.retrieval.request import ids_of, moment, seconds, whole
+from ensue.retrieval.retrieve import retrieve_all
+from ensue.runs.artefact import Run, check_evaluated, finished_run, item_table, load_run, save_evaluation, save_run
+from ensue.runs.config import RunConfig
+from ensue.runs.folder import LOG
+from ensue.runs.log import Records, Watcher, read_log
+from ensue.runtime.devices import cpu_threads
+from ensue.train.distributed import join, writing
 from ensue.train.loop import Trainer
-from ensue.train.optim import cpu_threads
 
 PARTS = ("test", "validation")
 

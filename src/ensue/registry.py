@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from typing import Generic, TypeVar
 
 from ensue.errors import ConfigError, nearest
@@ -13,14 +14,19 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """A table from name to thing; an unknown name is an error that lists the known ones.
 
+    Args:
+        kind: what the things are called in messages.
+        modules: names whose module registers them; it is imported when the name is first used.
+
     >>> losses = Registry[int]("loss")
     >>> _ = losses.register("bce")(1)
     >>> losses["bce"]
     1
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, modules: Mapping[str, str] | None = None) -> None:
         self.kind = kind
+        self._modules = dict(modules or {})
         self._entries: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -35,13 +41,14 @@ class Registry(Generic[T]):
         return put
 
     def __getitem__(self, name: str) -> T:
-        try:
-            return self._entries[name]
-        except KeyError:
-            raise ConfigError(f"unknown {self.kind} {name!r}: {nearest(name, self._entries)}") from None
+        if name not in self:
+            raise ConfigError(f"unknown {self.kind} {name!r}: {nearest(name, self)}")
+        if name not in self._entries:
+            import_module(self._modules[name])
+        return self._entries[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
+        return iter(dict.fromkeys([*self._modules, *self._entries]))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return name in self._entries or name in self._modules

@@ -23,15 +23,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ensue.batches.batch import SequenceBatch, query_times
-from ensue.data.simulate import ordered_sequences, shuffled
 from ensue.data.split import Split, SplitConfig, make_split
 from ensue.data.store import SequenceStore
-from ensue.evaluate import evaluate
+from ensue.datasets.simulate import ordered_sequences, shuffled
+from ensue.evaluation.evaluate import evaluate
 from ensue.models import CountedModel, Encoder, ModelConfig, Scorer, build_model
 from ensue.nn.embedding import ItemEmbedding, dense_gradients, initialise
-from ensue.train.config import RunConfig, TrainConfig
+from ensue.objectives.objective import ObjectiveConfig
+from ensue.runs.config import RunConfig, TrainConfig
 from ensue.train.loop import Trainer
-from ensue.train.objective import ObjectiveConfig
 
 NUM_ITEMS = 40
 TOLERANCE = 1e-5

@@ -14,7 +14,7 @@ from ensue.classic import main
 from ensue.classic.data import read_data
 from ensue.cli import main as ensue
 from ensue.recommender import Recommender
-from ensue.train.log import read_log
+from ensue.runs.log import read_log
 
 from .conftest import LINE, SMALL, Save, lines_of, sasrec_state, tisasrec_state
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ensue.cli import main
-from ensue.data.simulate import SimulateConfig, simulate
+from ensue.datasets.simulate import SimulateConfig, simulate
 
 
 @dataclass(frozen=True)

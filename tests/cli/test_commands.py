@@ -18,7 +18,7 @@ from ensue import __version__, read
 from ensue.cli import main
 from ensue.cli.live import TrainingState
 from ensue.data.moments import day
-from ensue.data.simulate import ordered_sequences
+from ensue.datasets.simulate import ordered_sequences
 
 from .conftest import SMALL, Run
 

@@ -10,12 +10,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ensue.artefact import load_run, save_evaluation
 from ensue.cli.compare import reversals
 from ensue.data.split import make_split
 from ensue.data.store import SequenceStore
-from ensue.evaluate import EvaluateConfig, Standings
+from ensue.evaluation.evaluate import EvaluateConfig, Standings
 from ensue.files import read_json, write_json
+from ensue.runs.artefact import load_run, save_evaluation
 
 from .conftest import Run
 

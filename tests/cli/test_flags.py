@@ -17,12 +17,12 @@ from ensue.data.interactions import Columns
 from ensue.data.prepare import PrepareConfig
 from ensue.data.split import SplitConfig
 from ensue.errors import ConfigError
-from ensue.evaluate import EvaluateConfig
+from ensue.evaluation.evaluate import EvaluateConfig
 from ensue.models import MODELS
+from ensue.objectives.objective import ObjectiveConfig
 from ensue.recipes import run_config
 from ensue.recipes.presets import sections
-from ensue.train.config import TrainConfig
-from ensue.train.objective import ObjectiveConfig
+from ensue.runs.config import TrainConfig
 
 MODEL_CONFIGS = [MODELS[name].config for name in MODELS]
 

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from ensue.cli import hints
-from ensue.cli.output import Screen
+from ensue.terminal.output import Screen
 
 from .conftest import SMALL, Outcome, Run
 

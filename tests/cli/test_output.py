@@ -10,8 +10,8 @@ from rich.console import Console
 
 from ensue.cli.doctor import histogram
 from ensue.cli.live import LiveTraining, PlainTraining, TrainingState
-from ensue.cli.output import Screen, bar, clean, duration, sparkline, table
 from ensue.plots import learning_curve
+from ensue.terminal.output import Screen, bar, clean, duration, sparkline, table
 
 RECORDS = [
     {"epoch": 1, "loss": 2.0, "lr": 0.1, "seconds": 1.0, "validation ndcg@10": 0.1, "validation seconds": 0.5},

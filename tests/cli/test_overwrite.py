@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ensue.data.simulate import ordered_sequences
 from ensue.data.store import SequenceStore
-from ensue.train.lock import LOCK
+from ensue.datasets.simulate import ordered_sequences
+from ensue.runs.lock import LOCK
 
 from .conftest import SMALL, Run
 
@@ -104,7 +104,7 @@ def test_another_time_between_checkpoints_is_the_same_command(ensue: Run, store:
 
 def test_a_second_training_in_a_folder_ends_with_one_line(ensue: Run, store: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from ensue.train.folder import claimed\n"
+        "import sys; from pathlib import Path; from ensue.runs.folder import claimed\n"
         "with claimed(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

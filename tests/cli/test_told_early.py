@@ -10,10 +10,10 @@ from threading import Event, Thread
 
 import pytest
 
-from ensue.data.simulate import ordered_sequences
+from ensue.datasets.simulate import ordered_sequences
 from ensue.files import read_json, write_json
-from ensue.train.folder import claimed
-from ensue.train.lock import locked
+from ensue.runs.folder import claimed
+from ensue.runs.lock import locked
 
 from .conftest import Run
 
@@ -50,7 +50,7 @@ def test_an_evaluation_that_cannot_be_written_is_refused_before_it(
     ensue: Run, counted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ensue.recommender.evaluate", lambda *_: pytest.fail("evaluated"))
-    monkeypatch.setattr("ensue.artefact.PATIENCE", 0.0)
+    monkeypatch.setattr("ensue.runs.artefact.PATIENCE", 0.0)
     with held(counted):
         done = ensue("evaluate", counted)
     assert (done.status, "another training writes here" in done.err) == (1, True)

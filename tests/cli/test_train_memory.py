@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ensue.cli.memory import memory_told
 from ensue.errors import TrainingError
 from ensue.files import MANIFEST, read_json, sha256, write_json
 from ensue.recommender import Recommender
+from ensue.terminal.memory import memory_told
 
 from .conftest import SMALL, Run
 

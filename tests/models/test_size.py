@@ -17,11 +17,12 @@ from torch import nn
 from ensue.errors import ConfigError
 from ensue.models import MODELS, build_model, model_config
 from ensue.models.base import model_size
-from ensue.models.size import LOADING, TENSOR_LIMIT, TRAINING, memory
+from ensue.models.size import LOADING, TENSOR_LIMIT, TRAINING
 from ensue.nn.block import Norm
 from ensue.nn.embedding import Positions
 from ensue.nn.relations import Buckets, Relation
 from ensue.nn.trunk import ResidualName
+from ensue.runtime.limits import memory
 
 SMALL = {"hidden_units": 8, "num_heads": 2, "maxlen": 7}
 NUM_ITEMS = 11
@@ -102,11 +103,11 @@ def test_training_takes_more_than_loading_and_a_gpu_may_take_it(monkeypatch: pyt
     monkeypatch.setattr("ensue.models.size.memory", lambda: TRAINING * size)
     build_model(config, 1000)
     monkeypatch.setattr("ensue.models.size.memory", lambda: TRAINING * size - 1)
-    monkeypatch.setattr("ensue.models.size._gpu_memory", lambda: 0)
+    monkeypatch.setattr("ensue.models.size.gpu_memory", lambda: 0)
     build_model(config, 1000, LOADING)
     with pytest.raises(ConfigError, match="Adam"):
         build_model(config, 1000)
-    monkeypatch.setattr("ensue.models.size._gpu_memory", lambda: TRAINING * size)
+    monkeypatch.setattr("ensue.models.size.gpu_memory", lambda: TRAINING * size)
     build_model(config, 1000)
     monkeypatch.setattr("ensue.models.size.memory", lambda: size - 1)
     with pytest.raises(ConfigError, match="Adam"):
@@ -114,8 +115,10 @@ def test_training_takes_more_than_loading_and_a_gpu_may_take_it(monkeypatch: pyt
 
 
 def test_a_limit_on_the_process_counts() -> None:
-    code = "import resource as r; from ensue.models.size import memory; r.setrlimit(r.RLIMIT_AS, (SIZE, -1))".replace(
-        "SIZE", str(1 << 33)
+    code = (
+        "import resource as r; from ensue.runtime.limits import memory; r.setrlimit(r.RLIMIT_AS, (SIZE, -1))".replace(
+            "SIZE", str(1 << 33)
+        )
     )
     done = subprocess.run(
         [sys.executable, "-c", f"{code}; print(memory())"], capture_output=True, text=True, check=True
@@ -148,23 +151,23 @@ UNLIMITED = "9223372036854771712"
 def test_limits_of_containers_count(
     files: dict[str, str], least: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ensue.models.size.OWN_CGROUPS", tmp_path / "nowhere")
+    monkeypatch.setattr("ensue.runtime.limits.OWN_CGROUPS", tmp_path / "nowhere")
     here = memory()
     (tmp_path / "own").write_text(GROUPS)
     for name, text in files.items():
         path = tmp_path / "groups" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    monkeypatch.setattr("ensue.models.size.OWN_CGROUPS", tmp_path / "own")
-    monkeypatch.setattr("ensue.models.size.CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr("ensue.runtime.limits.OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr("ensue.runtime.limits.CGROUPS", tmp_path / "groups")
     assert memory() == (here if least is None else least)
 
 
 def test_a_model_beyond_the_containers_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own").write_text("0::/\n")
     (tmp_path / "memory.max").write_text(str(1 << 20))
-    monkeypatch.setattr("ensue.models.size.OWN_CGROUPS", tmp_path / "own")
-    monkeypatch.setattr("ensue.models.size.CGROUPS", tmp_path)
+    monkeypatch.setattr("ensue.runtime.limits.OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr("ensue.runtime.limits.CGROUPS", tmp_path)
     with pytest.raises(ConfigError, match=r"more than the 0\.0 GiB that are here: lower maxlen"):
         build_model(model_config({"name": "sasrec", "maxlen": 10_000}), 10)
 

@@ -15,18 +15,18 @@ from ensue.data.split import Split, SplitConfig, make_split
 from ensue.data.store import SequenceStore
 from ensue.data.vocabulary import Vocabulary
 from ensue.errors import ConfigError, DataError
-from ensue.evaluate import EvaluateConfig, evaluate
+from ensue.evaluation.evaluate import EvaluateConfig, evaluate
 from ensue.models import ModelConfig, build_model
 from ensue.models.sasrec import SASRecConfig
 from ensue.models.tisasrec import TiSASRec, TiSASRecConfig
 from ensue.nn.embedding import initialise
 from ensue.nn.hyper_connections import Mixing
 from ensue.nn.residual import ResidualName
+from ensue.objectives.objective import ObjectiveConfig
 from ensue.rng import stream
+from ensue.runs.config import RunConfig, TrainConfig
 from ensue.testing import ModelContract
-from ensue.train.config import RunConfig, TrainConfig
 from ensue.train.loop import Trainer
-from ensue.train.objective import ObjectiveConfig
 
 SMALL = TiSASRecConfig(maxlen=16, hidden_units=16, num_blocks=2, dropout_rate=0.1, time_span=30)
 ONE_BLOCK = SMALL.replace(num_blocks=1)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ensue.nn.dropout import LEVELS, Dropout, keep_mask, random_bytes, threshold
+from ensue.nn.dropout import Dropout
+from ensue.nn.ops.dropout import LEVELS, keep_mask, random_bytes, threshold
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.2, 0.5, 0.9])

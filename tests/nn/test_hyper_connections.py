@@ -18,8 +18,8 @@ from ensue.errors import ConfigError
 from ensue.nn.block import Norm
 from ensue.nn.embedding import initialise
 from ensue.nn.hyper_connections import RMS_EPS, HyperConnection, Mixing, Mixture
+from ensue.nn.ops.sinkhorn import naive_sinkhorn
 from ensue.nn.residual import GatedResidual, PlainResidual, Residual, ResidualName, State
-from ensue.nn.sinkhorn import naive_sinkhorn
 from ensue.nn.trunk import Trunk, TrunkConfig, make_residual
 
 S, D, EVENTS = 4, 6, 9

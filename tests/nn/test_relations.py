@@ -15,10 +15,10 @@ from torch import Tensor
 
 from ensue.batches import layout as layouts
 from ensue.batches.layout import make_layout
-from ensue.nn.attention import strips
 from ensue.nn.embedding import initialise
+from ensue.nn.ops.attention import strips
+from ensue.nn.ops.time_attention import Relations
 from ensue.nn.relations import LOG_STEP, Buckets, Relation, TimeRelations, bucket_of, smallest_gap
-from ensue.nn.time_attention import Relations
 
 DAY = 86_400
 rows_of_times = st.lists(st.lists(st.integers(0, 10_000), min_size=1, max_size=9).map(sorted), min_size=1, max_size=6)

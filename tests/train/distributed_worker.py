@@ -20,16 +20,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import ensue.train.loop as loop
-from ensue.data.simulate import ordered_sequences
 from ensue.data.split import Split, SplitConfig, make_split
+from ensue.datasets.simulate import ordered_sequences
 from ensue.errors import EnsueError
-from ensue.evaluate import EvaluateConfig, evaluate
+from ensue.evaluation.evaluate import EvaluateConfig, evaluate
 from ensue.models.sasrec import SASRecConfig
-from ensue.train.checkpoint import load_checkpoint
-from ensue.train.config import RunConfig, TrainConfig
+from ensue.objectives.objective import ObjectiveConfig
+from ensue.runs.checkpoint import load_checkpoint
+from ensue.runs.config import RunConfig, TrainConfig
+from ensue.runs.log import Records
 from ensue.train.distributed import evaluate_together, join
-from ensue.train.log import Records
-from ensue.train.objective import ObjectiveConfig
 
 # The worlds in which each objective is trained.
 WORLDS = {

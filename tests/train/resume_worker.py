@@ -20,15 +20,15 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-import ensue.train.checkpoint as checkpoints
-from ensue.data.simulate import ordered_sequences
+import ensue.runs.checkpoint as checkpoints
 from ensue.data.split import Split, SplitConfig, make_split
+from ensue.datasets.simulate import ordered_sequences
 from ensue.models.sasrec import SASRecConfig
+from ensue.objectives.objective import ObjectiveConfig
 from ensue.rng import stream
-from ensue.train.config import RunConfig, TrainConfig
-from ensue.train.log import Records, RunLog
+from ensue.runs.config import RunConfig, TrainConfig
+from ensue.runs.log import Records, RunLog
 from ensue.train.loop import Trainer
-from ensue.train.objective import ObjectiveConfig
 
 CONFIG = RunConfig(
     model=SASRecConfig(maxlen=6, hidden_units=8, num_blocks=1, dropout_rate=0.3),

@@ -21,12 +21,12 @@ from ensue.batches.batch import SequenceBatch
 from ensue.batches.loader import take_share
 from ensue.cli import main
 from ensue.cli.launch import _first_cause
-from ensue.data.simulate import ordered_sequences
+from ensue.datasets.simulate import ordered_sequences
 from ensue.errors import ConfigError, EnsueError
 from ensue.files import read_json
 from ensue.recommender import Recommender
+from ensue.runs.log import read_log
 from ensue.train.distributed import World, device_type, join, ranks
-from ensue.train.log import read_log
 
 SOURCE = str(Path(__file__).parents[2] / "src")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1", "PYTHONPATH": SOURCE}

@@ -17,14 +17,15 @@ from torch import Tensor, nn
 import ensue.train.loop as loop
 from ensue.data.split import Cases, Split
 from ensue.errors import ConfigError, TrainingError
-from ensue.evaluate import Standings
+from ensue.evaluation.evaluate import Standings
 from ensue.nn.embedding import dense_gradients
-from ensue.train.checkpoint import load_checkpoint, restore_optimizer
-from ensue.train.config import RunConfig, TrainConfig, differences
-from ensue.train.log import RunLog, read_log
+from ensue.objectives.objective import LossName
+from ensue.runs.checkpoint import load_checkpoint, restore_optimizer
+from ensue.runs.config import RunConfig, TrainConfig, differences
+from ensue.runs.log import RunLog, read_log
+from ensue.runtime.devices import choose_device
 from ensue.train.loop import Trainer
-from ensue.train.objective import LossName
-from ensue.train.optim import choose_device, learning_rate, make_optimizer
+from ensue.train.optim import learning_rate, make_optimizer
 
 Tiny = Callable[..., RunConfig]
 

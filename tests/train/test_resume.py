@@ -15,12 +15,12 @@ import pytest
 import torch
 
 import ensue.train.loop as loop
-from ensue.data.simulate import ordered_sequences
 from ensue.data.split import Split, SplitConfig, make_split
+from ensue.datasets.simulate import ordered_sequences
 from ensue.errors import ArtefactError, ConfigError, TrainingError
-from ensue.train.checkpoint import STATE, TENSORS, load_checkpoint
-from ensue.train.config import RunConfig
-from ensue.train.log import Records, read_log
+from ensue.runs.checkpoint import STATE, TENSORS, load_checkpoint
+from ensue.runs.config import RunConfig
+from ensue.runs.log import Records, read_log
 from ensue.train.loop import Trainer
 
 Tiny = Callable[..., RunConfig]

@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ensue.artefact import Run, item_table, save_run
 from ensue.classic.pth import Imported
 from ensue.classic.settings import REPORTED
 from ensue.data.split import SplitConfig, make_split
 from ensue.data.store import SequenceStore
 from ensue.data.transitions import fit_popularity
 from ensue.data.vocabulary import Vocabulary
-from ensue.evaluate import EvaluateConfig
+from ensue.evaluation.evaluate import EvaluateConfig
 from ensue.files import sha256
-from ensue.train.config import RunConfig
+from ensue.runs.artefact import Run, item_table, save_run
+from ensue.runs.config import RunConfig
 
 
 def save_import(folder: Path, found: Imported, file: Path, store: SequenceStore | None = None) -> Run:

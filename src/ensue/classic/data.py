@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ensue.data.catalog import load_dataset
 from ensue.data.interactions import NONE, Columns
 from ensue.data.prepare import PrepareConfig, prepare
 from ensue.data.readers import open_table
 from ensue.data.store import SequenceStore
+from ensue.datasets.catalog import load_dataset
 from ensue.errors import ConfigError, DataError
 
 # Columns of a file -> their meaning.

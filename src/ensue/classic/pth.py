@@ -15,10 +15,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from ensue.classic.models import PaddedSASRecConfig, PaddedTiSASRecConfig
 from ensue.data.vocabulary import Vocabulary
 from ensue.errors import ArtefactError, ConfigError, DataError
 from ensue.models import ModelConfig, build_model
-from ensue.models.padded import PaddedSASRecConfig, PaddedTiSASRecConfig
 from ensue.models.size import LOADING
 from ensue.nn.block import Norm
 

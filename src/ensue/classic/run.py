@@ -12,27 +12,27 @@ import numpy as np
 import torch
 from torch import nn
 
-from ensue.artefact import Run, finished_run, item_table
 from ensue.classic.arguments import Arguments, parse
 from ensue.classic.data import read_data
 from ensue.classic.settings import REPORTED, check, classic_config, describe, resolve, whole_config
 from ensue.classic.start import Start, check_same_start, open_start, other_norms, split_for
-from ensue.cli.memory import memory_told
-from ensue.cli.output import Screen
 from ensue.data.split import Split, make_split
 from ensue.data.store import SequenceStore
 from ensue.data.transitions import fit_popularity
 from ensue.errors import ConfigError, EnsueError
-from ensue.evaluate import EvaluateConfig, Standings, evaluate
+from ensue.evaluation.evaluate import EvaluateConfig, Standings, evaluate
 from ensue.files import MANIFEST
 from ensue.models import CountedModel, Scorer
 from ensue.plots import learning_curve
 from ensue.recommender import Recommender
-from ensue.train.checkpoint import Checkpoint
-from ensue.train.config import RunConfig
-from ensue.train.distributed import World, join
-from ensue.train.folder import LOG, STORE, interrupted, writing
-from ensue.train.log import Records, best_of, epochs_of, read_log
+from ensue.runs.artefact import Run, finished_run, item_table
+from ensue.runs.checkpoint import Checkpoint
+from ensue.runs.config import RunConfig
+from ensue.runs.folder import LOG, STORE, interrupted
+from ensue.runs.log import Records, best_of, epochs_of, read_log
+from ensue.terminal.memory import memory_told
+from ensue.terminal.output import Screen
+from ensue.train.distributed import World, join, writing
 from ensue.train.loop import Trainer
 
 Say = Callable[[str], None]

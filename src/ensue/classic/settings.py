@@ -8,7 +8,7 @@ from typing import Any
 from ensue.classic.arguments import Arguments
 from ensue.errors import ConfigError
 from ensue.models import ModelConfig
-from ensue.train.config import RunConfig
+from ensue.runs.config import RunConfig
 
 # Defaults of SASRec.pytorch and of TiSASRec.pytorch where they differ: (maxlen, num_epochs).
 DEFAULTS = {"sasrec": (200, 1000), "tisasrec": (50, 201)}

@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import nn
 
-from ensue.artefact import load_run
 from ensue.classic.arguments import Arguments
 from ensue.classic.data import in_user_units
 from ensue.classic.pth import PthOptions, read_pth
@@ -19,8 +18,9 @@ from ensue.errors import ConfigError, DataError, OtherRunError
 from ensue.files import sha256
 from ensue.models import ModelConfig
 from ensue.nn.block import Norm
-from ensue.train.folder import MODEL
-from ensue.train.log import Records
+from ensue.runs.artefact import load_run
+from ensue.runs.folder import MODEL
+from ensue.runs.log import Records
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def _run(words: list[str]) -> int:
         print(f"ensue {__version__}")
         return 0
     from ensue.cli.app import build
-    from ensue.cli.memory import memory_told
+    from ensue.terminal.memory import memory_told
 
     words = words or ["--help"]
     try:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from ensue.cli import compare, datasets, demo, doctor, evaluate, import_, prepare, presets, recommend, train
 from ensue.cli import inspect as look
 from ensue.cli.flags import Flag, settings_of
-from ensue.cli.output import Screen
+from ensue.terminal.output import Screen
 
 # A command: (screen, its own arguments..., settings) -> the object that --json prints.
 Command = Callable[..., dict[str, Any]]

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ensue.batches.batch import SequenceBatch
-from ensue.data.simulate import Simulation
 from ensue.data.store import SequenceStore
+from ensue.datasets.simulate import Simulation
 
 
 class BestPossible:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import typer
 
 from ensue.cli.hints import recommend_after_item
-from ensue.cli.output import Screen, table
 from ensue.errors import ArtefactError, DataError, nearest
+from ensue.terminal.output import Screen, table
 
 if TYPE_CHECKING:
-    from ensue.evaluate import EvaluateConfig
+    from ensue.evaluation.evaluate import EvaluateConfig
 
 CASES = ("user", "target")
 
@@ -29,10 +29,10 @@ def run(
     """Compare two evaluated runs user by user, metric by metric."""
     import polars as pl
 
-    from ensue.results import table_path
-    from ensue.significance import compare, holm
-    from ensue.train.config import RunConfig
-    from ensue.train.folder import CONFIG
+    from ensue.evaluation.significance import compare, holm
+    from ensue.runs.config import RunConfig
+    from ensue.runs.folder import CONFIG
+    from ensue.runs.results import table_path
 
     results = [_results(folder) for folder in (a, b)]
     entries = [_entry(folder, found, part, protocol) for folder, found in zip((a, b), results, strict=True)]
@@ -124,8 +124,8 @@ def _results(folder: Path) -> dict[str, Any]:
         ArtefactError: not a run, or altered.
     """
     from ensue.files import check_files, read_manifest
-    from ensue.results import read_metrics
-    from ensue.train.folder import CONFIG, KIND, SCHEMA_VERSION
+    from ensue.runs.folder import CONFIG, KIND, SCHEMA_VERSION
+    from ensue.runs.results import read_metrics
 
     check_files(folder, read_manifest(folder, KIND, SCHEMA_VERSION), [CONFIG])
     return read_metrics(folder)
@@ -138,9 +138,9 @@ def _entry(folder: Path, results: dict[str, Any], part: str, protocol: str) -> d
         ArtefactError: not evaluated so, or an evaluation or the table was altered.
     """
     from ensue.files import sha256
-    from ensue.results import kept_metrics, table_path
-    from ensue.train.config import RunConfig
-    from ensue.train.folder import CONFIG
+    from ensue.runs.config import RunConfig
+    from ensue.runs.folder import CONFIG
+    from ensue.runs.results import kept_metrics, table_path
 
     key = f"{part}/{protocol}"
     if key not in results:
@@ -160,7 +160,7 @@ def _entry(folder: Path, results: dict[str, Any], part: str, protocol: str) -> d
 
 def _protocols(config: EvaluateConfig) -> dict[str, list[str]]:
     """The protocols that a run with this configuration can be evaluated by -> the flags of `ensue evaluate`."""
-    from ensue.evaluate import ProtocolName
+    from ensue.evaluation.evaluate import ProtocolName
 
     found = {config.replace(protocol=name).key: ["--protocol", name] for name in get_args(ProtocolName)}
     for flag, filter_seen in (("--filter-seen", True), ("--no-filter-seen", False)):

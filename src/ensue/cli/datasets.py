@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from ensue.cli.output import Screen, table
 from ensue.cli.prepare import prepare_dataset
 from ensue.errors import ConfigError
+from ensue.terminal.output import Screen, table
 
 
 def run(
@@ -23,7 +23,7 @@ def run(
         if out is None:
             raise ConfigError(f"--out is due: the folder to write {name!r} to")
         return prepare_dataset(screen, name, out, {}, overwrite)
-    from ensue.data.catalog import DATASETS, data_folder, folder_of, local_names
+    from ensue.datasets.catalog import DATASETS, data_folder, folder_of, local_names
 
     listed = [
         {

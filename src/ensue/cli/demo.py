@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from ensue.cli.output import Screen, bar, duration, table
 from ensue.cli.prepare import Stages
 from ensue.cli.recommend import items_table
 from ensue.cli.sources import report_table
 from ensue.errors import DataError, OtherRunError
+from ensue.terminal.output import Screen, bar, duration, table
 
 if TYPE_CHECKING:
-    from ensue.data.simulate import Simulation
     from ensue.data.split import Cases
     from ensue.data.store import SequenceStore
-    from ensue.evaluate import Standings
+    from ensue.datasets.simulate import Simulation
+    from ensue.evaluation.evaluate import Standings
     from ensue.recommender import Recommender
 
 README = "README.txt"
@@ -47,9 +47,9 @@ def run(
 
     Run again, it takes the models that are trained already; with other sizes it starts anew.
     """
-    from ensue.data.simulate import SimulateConfig, simulate
     from ensue.data.split import make_split
-    from ensue.evaluate import EvaluateConfig, evaluate
+    from ensue.datasets.simulate import SimulateConfig, simulate
+    from ensue.evaluation.evaluate import EvaluateConfig, evaluate
 
     began = time.monotonic()
     claim(out)
@@ -109,7 +109,7 @@ def write_and_prepare(screen: Screen, world: Simulation, out: Path) -> SequenceS
 
 def _order_line(screen: Screen, store: SequenceStore) -> None:
     """The doctor's verdict in a line: does order matter here?"""
-    from ensue.data.doctor import check
+    from ensue.doctor.check import check
 
     report = check(store)
     screen.say(f"doctor: {report['order'].text}")

@@ -10,8 +10,8 @@ import typer
 from rich.text import Text
 
 from ensue.cli.flags import Flag, flags_of, words_of
-from ensue.cli.output import Screen, bar, clean, table
 from ensue.errors import ConfigError, DataError
+from ensue.terminal.output import Screen, bar, clean, table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,11 +34,11 @@ def run(
     settings: dict[str, Any],
 ) -> dict[str, Any]:
     """Look a log or a store over: duplicates, ties, cold items, leakage, lengths, and whether order matters."""
-    from ensue.data.doctor import check
     from ensue.data.interactions import Columns, read_interactions
     from ensue.data.replacing import recover
     from ensue.data.split import SplitConfig
     from ensue.data.store import SequenceStore
+    from ensue.doctor.check import check
 
     fields = {SPLIT_NAMES.get(name, name): name for name in SplitConfig.model_fields}
     split = SplitConfig.parse({fields[name]: value for name, value in settings.items() if name in fields})

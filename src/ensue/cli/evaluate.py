@@ -10,14 +10,14 @@ from rich.table import Table
 
 from ensue.cli.flags import Flag, flags_of
 from ensue.cli.hints import recommend_to_user
-from ensue.cli.output import Screen, table
 from ensue.cli.recommend import RunFolder
 from ensue.cli.sources import data_of_run
+from ensue.terminal.output import Screen, table
 
 
 def flags() -> list[Flag]:
     """The protocol's flags."""
-    from ensue.evaluate import EvaluateConfig
+    from ensue.evaluation.evaluate import EvaluateConfig
 
     return flags_of(EvaluateConfig, "Protocol (by default the run's)", skip={"query_time"})
 
@@ -31,7 +31,7 @@ def run(
 ) -> dict[str, Any]:
     """Rank the held-out items; write metrics.json and the table of every user's rank."""
     from ensue.recommender import Recommender
-    from ensue.results import read_metrics
+    from ensue.runs.results import read_metrics
 
     recommender = Recommender.load(folder)
     assert recommender.run is not None

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensue.cli.hints import recommend_to_user
-from ensue.cli.output import Screen, duration, table
 from ensue.cli.sources import data_of_run
 from ensue.errors import ConfigError
 from ensue.files import atomic_path, check_place
+from ensue.terminal.output import Screen, duration, table
 
 if TYPE_CHECKING:
     import polars as pl

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ensue.cli.hints import recommend_after_item
-from ensue.cli.output import Screen
 from ensue.cli.sources import open_data
 from ensue.errors import ArtefactError, ConfigError
+from ensue.terminal.output import Screen
 
 if TYPE_CHECKING:
     from ensue.data.store import SequenceStore

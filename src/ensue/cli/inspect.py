@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ensue.cli.hints import recommend_to_user
-from ensue.cli.output import Screen, table
 from ensue.cli.recommend import RunFolder
 from ensue.cli.sources import data_of_run
+from ensue.terminal.output import Screen, table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ensue.inspect import AttentionReport, Gains, Inspection, SublayerReport, TimeReport
+    from ensue.introspect import AttentionReport, Gains, Inspection, SublayerReport, TimeReport
 
 REPORT = "inspect.json"
 BANDS = 8
@@ -32,11 +32,11 @@ def run(
     seed: Annotated[int, typer.Option("--seed", help="The draw of people.", min=0)] = 0,
 ) -> dict[str, Any]:
     """Look inside a transformer: residual streams, attention, time; write RUN/inspect."""
-    from ensue.artefact import load_run
     from ensue.files import write_json
-    from ensue.inspect import inspect_run
-    from ensue.inspect.tally import trunk_of
+    from ensue.introspect import inspect_run
+    from ensue.introspect.tally import trunk_of
     from ensue.plots import draw_inspection
+    from ensue.runs.artefact import load_run
 
     loaded = load_run(folder)
     # Before the data is asked for: a model that counts has nothing to show, whatever the data.

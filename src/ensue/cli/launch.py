@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from ensue import errors
 from ensue.cli import leave
-from ensue.cli.output import Screen
 from ensue.errors import ConfigError, TrainingError
+from ensue.terminal.output import Screen
 
 if TYPE_CHECKING:
     from ensue.data.store import SequenceStore
@@ -193,7 +193,7 @@ def _train(data: Path, out: Path, settings: Path, as_json: bool, tensorboard: bo
     from ensue.cli.sources import open_data
     from ensue.cli.train import fit, tensorboard_of
     from ensue.recommender import Recommender
-    from ensue.train.config import RunConfig
+    from ensue.runs.config import RunConfig
     from ensue.train.distributed import join
 
     config = RunConfig.read_toml(settings)

@@ -11,8 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ensue.cli.output import Screen, duration, sparkline
-from ensue.train.log import Records, epochs_of
+from ensue.runs.log import Records, epochs_of
+from ensue.terminal.output import Screen, duration, sparkline
 
 VALIDATION = "validation "
 

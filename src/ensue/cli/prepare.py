@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ensue.cli.flags import Flag, flags_of
-from ensue.cli.output import Screen
 from ensue.cli.sources import report_table
 from ensue.errors import ConfigError, DataError, nearest
+from ensue.terminal.output import Screen
 
 if TYPE_CHECKING:
     from ensue.data.store import SequenceStore
@@ -33,9 +33,9 @@ def run(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store that is there.")] = False,
 ) -> dict[str, Any]:
     """Read a log and write a sequence store."""
-    from ensue.data import catalog
     from ensue.data.interactions import Columns
     from ensue.data.prepare import PrepareConfig, prepare
+    from ensue.datasets import catalog
 
     filters = {name: value for name, value in settings.items() if name in PrepareConfig.model_fields}
     columns = {name: value for name, value in settings.items() if name in Columns.model_fields}
@@ -56,7 +56,7 @@ def run(
 
 def prepare_dataset(screen: Screen, name: str, out: Path, filters: dict[str, Any], overwrite: bool) -> dict[str, Any]:
     """Find or download a dataset, prepare it, with some filters of its own changed, and show what came of it."""
-    from ensue.data.catalog import load_dataset
+    from ensue.datasets.catalog import load_dataset
 
     with Stages(screen) as stage:
         store = load_dataset(name, out, overwrite, stage, stage.download, filters)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ensue.cli.output import Screen, table
+from ensue.terminal.output import Screen, table
 
 
 def run(

@@ -12,15 +12,15 @@ import typer
 from ensue.cli.everybody import recommend_all
 from ensue.cli.flags import split_list
 from ensue.cli.hints import recommend_after_item
-from ensue.cli.output import Screen, table
 from ensue.cli.sources import data_of_run
 from ensue.errors import ConfigError
+from ensue.terminal.output import Screen, table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ensue.artefact import Run
     from ensue.recommender import Recommendation, Recommendations
+    from ensue.runs.artefact import Run
 
 SHOWN = 12
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as ensue train writes it.")]

@@ -6,14 +6,14 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ensue.cli.output import Screen, clean, table
 from ensue.errors import DataError
+from ensue.terminal.output import Screen, clean, table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ensue.artefact import Run
     from ensue.data.store import SequenceStore
+    from ensue.runs.artefact import Run
 
 
 def open_data(path: Path, screen: Screen) -> SequenceStore:

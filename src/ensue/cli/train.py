@@ -12,17 +12,17 @@ from ensue.cli.doctor import SPLIT_NAMES
 from ensue.cli.flags import Flag, flags_of
 from ensue.cli.hints import recommend_after_item
 from ensue.cli.live import training_display
-from ensue.cli.memory import memory_told
-from ensue.cli.output import Screen, duration
 from ensue.cli.sources import open_data
 from ensue.errors import ConfigError
+from ensue.terminal.memory import memory_told
+from ensue.terminal.output import Screen, duration
 
 if TYPE_CHECKING:
     from ensue.data.store import SequenceStore
     from ensue.recommender import Recommender
-    from ensue.train.config import RunConfig
+    from ensue.runs.config import RunConfig
+    from ensue.runs.log import Watcher
     from ensue.train.distributed import World
-    from ensue.train.log import Watcher
 
 
 ADVICE = "work on a batch in parts (--batch-parts), or lower --batch-size or --maxlen"
@@ -31,10 +31,10 @@ ADVICE = "work on a batch in parts (--batch-parts), or lower --batch-size or --m
 def flags() -> list[Flag]:
     """Every setting of a run: those of all models, then objective, training, split and evaluation."""
     from ensue.data.split import SplitConfig
-    from ensue.evaluate import EvaluateConfig
+    from ensue.evaluation.evaluate import EvaluateConfig
     from ensue.models import MODELS
-    from ensue.train.config import TrainConfig
-    from ensue.train.objective import ObjectiveConfig
+    from ensue.objectives.objective import ObjectiveConfig
+    from ensue.runs.config import TrainConfig
 
     models = {name: MODELS[name].config for name in MODELS}
     having: dict[str, list[str]] = {}
@@ -102,7 +102,7 @@ def tensorboard_of(out: Path, wanted: bool) -> list[Watcher]:
     """The watcher that writes RUN/tensorboard, if it is wanted."""
     if not wanted:
         return []
-    from ensue.train.folder import TENSORBOARD
+    from ensue.runs.folder import TENSORBOARD
     from ensue.train.tensorboard import TensorBoardWatcher
 
     return [TensorBoardWatcher(out / TENSORBOARD)]
@@ -113,8 +113,8 @@ def report(
 ) -> dict[str, Any]:
     """Say where the run is and what to do next; the object that --json prints."""
     from ensue.data.split import make_split
-    from ensue.train.lock import LOCK
-    from ensue.train.log import best_of, epochs_of
+    from ensue.runs.lock import LOCK
+    from ensue.runs.log import best_of, epochs_of
 
     assert recommender.run is not None
     chosen, log = recommender.config, epochs_of(recommender.log)
@@ -169,8 +169,8 @@ def fit(
     """
     from ensue.models import is_counted
     from ensue.plots import learning_curve
+    from ensue.runs.folder import interrupted
     from ensue.train.distributed import join
-    from ensue.train.folder import interrupted
 
     config = recommender.config
     world = join(config.train.device)
@@ -201,8 +201,8 @@ def _announce(screen: Screen, config: RunConfig, store: SequenceStore, out: Path
     from ensue.batches.tasks import make_windows
     from ensue.data.split import make_split
     from ensue.models import check_fits, is_counted
-    from ensue.train.checkpoint import numbered
-    from ensue.train.folder import CHECKPOINTS
+    from ensue.runs.checkpoint import numbered
+    from ensue.runs.folder import CHECKPOINTS
 
     check_fits(config.model, store.num_items)
     train, split = config.train, make_split(store, config.split)
@@ -221,7 +221,7 @@ def _announce(screen: Screen, config: RunConfig, store: SequenceStore, out: Path
 
 def _summary(screen: Screen, recommender: Recommender) -> None:
     """How long it took, why it ended, and the best epoch."""
-    from ensue.train.log import best_of, epochs_of
+    from ensue.runs.log import best_of, epochs_of
 
     log, train = epochs_of(recommender.log), recommender.config.train
     seconds = sum(record["seconds"] + record.get("validation seconds", 0.0) for record in log)
@@ -244,11 +244,11 @@ def finished(recommender: Recommender, store: SequenceStore, out: Path) -> Recom
         OtherRunError: it is of other data or settings; the differences are named.
         ArtefactError: the folder holds something else.
     """
-    from ensue.artefact import finished_run
     from ensue.plots import learning_curve
     from ensue.recommender import Recommender as Loaded
-    from ensue.train.folder import LOG, check_writable
-    from ensue.train.log import read_log
+    from ensue.runs.artefact import finished_run
+    from ensue.runs.folder import LOG, check_writable
+    from ensue.runs.log import read_log
 
     check_writable(out)
     run = finished_run(out, recommender.config, store.fingerprint)
@@ -269,7 +269,7 @@ def make_way(config: RunConfig, store: SequenceStore, out: Path, world: World) -
     """
     from ensue.data.split import make_split
     from ensue.models import CountedModel, build_model, is_counted
-    from ensue.train.folder import remove_run
+    from ensue.runs.folder import remove_run
     from ensue.train.loop import Trainer
 
     split = make_split(store, config.split)

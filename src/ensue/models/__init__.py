@@ -1,6 +1,5 @@
-"""One file per model. Importing this package registers them all."""
+"""One file per model."""
 
-from ensue.models import markov, padded, popularity, sasrec, tisasrec
 from ensue.models.base import (
     MODELS,
     CountedModel,
@@ -22,10 +21,5 @@ __all__ = [
     "build_model",
     "check_fits",
     "is_counted",
-    "markov",
     "model_config",
-    "padded",
-    "popularity",
-    "sasrec",
-    "tisasrec",
 ]

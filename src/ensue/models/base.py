@@ -91,7 +91,18 @@ class ModelEntry:
     build: Callable[[Any, int], nn.Module]
 
 
-MODELS: Registry[ModelEntry] = Registry("model")
+# One line for each model of the package; a model of a user's own registers when its module is imported.
+MODELS: Registry[ModelEntry] = Registry(
+    "model",
+    {
+        "sasrec": "ensue.models.sasrec",
+        "tisasrec": "ensue.models.tisasrec",
+        "markov": "ensue.models.markov",
+        "popularity": "ensue.models.popularity",
+        "sasrec-padded": "ensue.classic.models",
+        "tisasrec-padded": "ensue.classic.models",
+    },
+)
 
 
 def model_config(values: dict[str, Any] | ModelConfig) -> ModelConfig:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import resource
 from collections.abc import Callable
 from itertools import chain
-from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from ensue.config import Config
 from ensue.errors import ConfigError
+from ensue.runtime.limits import gpu_memory, memory
 
 Build = Callable[[Any, int], nn.Module]
 # The weights, their gradients and Adam's two moments.
@@ -26,8 +24,6 @@ UNCOUNTABLE = 1 << 63
 # Tensors that a run's file may have; a thousand blocks have fewer. A small file could ask for many more, and for the
 # modules and the header that belong to them.
 TENSOR_LIMIT = 1 << 15
-# Where Linux tells the control groups of a process, and where their limits lie; containers are such groups.
-OWN_CGROUPS, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 class ModelSize(NamedTuple):
@@ -97,7 +93,7 @@ def check_memory(build: Build, config: Config, num_items: int, copies: int) -> N
         ConfigError: it does not fit; the size, the limit and the setting to lower are named.
     """
     limit, (tensors, _, size) = memory(), measure(build, config, num_items)
-    if copies * size <= limit or (size <= limit and copies * size <= _gpu_memory()):
+    if copies * size <= limit or (size <= limit and copies * size <= gpu_memory()):
         if tensors > TENSOR_LIMIT:
             raise ConfigError(
                 f"the model has {tensors:,} tensors, more than the {TENSOR_LIMIT:,} that a run's file may have: "
@@ -111,47 +107,6 @@ def check_memory(build: Build, config: Config, num_items: int, copies: int) -> N
         f"the model{items} needs at least {_gib(copies * size)} of memory ({parts}), more than the {_gib(limit)} that "
         f"are here: {_lower(build, config, num_items, size)}"
     )
-
-
-def memory() -> int:
-    """Bytes that this process may have: the machine's memory or the least of the limits on it.
-
-    The limits are that on its address space and those of its control groups.
-    """
-    known = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_cgroup_limits(OWN_CGROUPS, CGROUPS)]
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return min(known if limit == resource.RLIM_INFINITY else [*known, limit])
-
-
-def _cgroup_limits(own: Path, root: Path) -> list[int]:
-    """Limits on the memory of this process's control groups and of those above them.
-
-    Args:
-        own: lines of `number:controllers:/path/of/the/group`; version 2 has no controllers there.
-        root: where the groups are mounted. A container often finds its own group there, and nothing at the path.
-    """
-    try:
-        lines = own.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    found = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        base, name = (root / "memory", "memory.limit_in_bytes") if controllers else (root, "memory.max")
-        group = PurePosixPath(path.lstrip("/"))
-        for place in (group, *group.parents):
-            try:
-                found.append(int((base / place / name).read_text(encoding="utf-8")))
-            except (OSError, ValueError):  # not there, or "max"
-                continue
-    return found
-
-
-def _gpu_memory() -> int:
-    devices = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
-    return max((torch.cuda.get_device_properties(device).total_memory for device in devices), default=0)
 
 
 def _lower(build: Build, config: Config, num_items: int, size: int) -> str:

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from ensue.batches.layout import Layout
 from ensue.nn.dropout import Dropout
+from ensue.nn.ops.time_attention import Relations
 from ensue.nn.residual import Residual, State
 from ensue.nn.rotary import Rotary
 from ensue.nn.self_attention import CausalSelfAttention
-from ensue.nn.time_attention import Relations
 
 Norm = Literal["pre", "post", "original"]
 LAYER_NORM_EPS = 1e-8

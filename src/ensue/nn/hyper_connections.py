@@ -14,8 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ensue.nn.ops.sinkhorn import sinkhorn
 from ensue.nn.residual import State
-from ensue.nn.sinkhorn import sinkhorn
 
 Mixture = Literal["hc", "mhc", "mhc_lite"]
 RMS_EPS = 1e-6

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from ensue.batches.layout import Layout
-from ensue.nn.attention import strips
 from ensue.nn.dropout import Dropout
 from ensue.nn.embedding import lookup
-from ensue.nn.time_attention import Relations
+from ensue.nn.ops.attention import strips
+from ensue.nn.ops.time_attention import Relations
 
 Relation = Literal["embedding", "bias"]
 Buckets = Literal["linear", "log"]

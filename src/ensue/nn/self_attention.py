@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ensue.batches.layout import Group, Layout
-from ensue.nn.attention import causal_attention, newest_attention
+from ensue.nn.ops.attention import causal_attention, newest_attention
+from ensue.nn.ops.time_attention import Relations, newest_time_attention, time_attention
 from ensue.nn.rotary import Rotary
-from ensue.nn.time_attention import Relations, newest_time_attention, time_attention
 
 
 class CausalSelfAttention(nn.Module):

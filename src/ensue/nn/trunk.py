@@ -11,9 +11,9 @@ from ensue.batches.layout import Layout
 from ensue.config import Config
 from ensue.nn.block import LAYER_NORM_EPS, Block, Norm
 from ensue.nn.hyper_connections import MAX_STREAMS_OF_PERMUTATIONS, HyperConnection
+from ensue.nn.ops.time_attention import Relations
 from ensue.nn.residual import GatedResidual, PlainResidual, Residual, ResidualName
 from ensue.nn.rotary import Rotary
-from ensue.nn.time_attention import Relations
 
 
 class TrunkConfig(Config):

@@ -10,7 +10,7 @@ import numpy as np
 from ensue.plots.figure import log_axis, new_figure, plain, save
 
 if TYPE_CHECKING:
-    from ensue.inspect import AttentionReport, Example, TimeReport
+    from ensue.introspect import AttentionReport, Example, TimeReport
 
 GREY = "#8c8c8c"
 PANELS = 8

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ensue.plots.figure import new_figure, paths_of, save
-from ensue.train.log import Records, epochs_of
+from ensue.runs.log import Records, epochs_of
 
 CURVE = "learning_curve"
 VALIDATION = "validation "
@@ -17,7 +17,7 @@ def learning_curve(records: Records, folder: Path, anew: bool = True) -> list[Pa
     """Draw the training loss and the validation metric over the epochs.
 
     Args:
-        records: a run's log, as `ensue.train.log` writes it.
+        records: a run's log, as `ensue.runs.log` writes it.
         folder: gets `learning_curve.svg` and `learning_curve.png`.
         anew: draw over what is there; else only what is missing (a training that was killed at its very end).
 

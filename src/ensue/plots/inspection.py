@@ -9,7 +9,7 @@ from ensue.plots.attention import draw_ages, draw_intervals, draw_maps
 from ensue.plots.residuals import draw_gains, draw_gates, draw_mixing, draw_norms, draw_streams
 
 if TYPE_CHECKING:
-    from ensue.inspect import Inspection
+    from ensue.introspect import Inspection
 
 
 def draw_inspection(inspection: Inspection, folder: Path) -> list[Path]:

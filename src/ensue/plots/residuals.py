@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ensue.plots.figure import new_figure, plain, save
 
 if TYPE_CHECKING:
-    from ensue.inspect import GainReport, MixingReport
+    from ensue.introspect import GainReport, MixingReport
 
 BLUE, RED, GREEN, GREY = "#4c72b0", "#c44e52", "#55a868", "#8c8c8c"
 DEPTH = "sublayer (A attention, F feed-forward)"

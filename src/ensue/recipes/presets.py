@@ -10,7 +10,7 @@ from typing import Any
 from ensue.errors import ConfigError, nearest
 from ensue.models import MODELS, model_config
 from ensue.registry import Registry
-from ensue.train.config import RunConfig
+from ensue.runs.config import RunConfig
 
 Values = dict[str, dict[str, Any]]
 # Fields whose own name is another section's too: the training's seed is the plain `seed`.

@@ -17,10 +17,12 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial, reduce
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -30,9 +32,10 @@ from torch import Tensor, nn
 
 from ensue.data.split import Cases
 from ensue.errors import ConfigError, EnsueError, TrainingError
-from ensue.evaluate import Standings
-from ensue.train.checkpoint import Checkpoint
-from ensue.train.optim import choose_device
+from ensue.evaluation.evaluate import Standings
+from ensue.runs.checkpoint import Checkpoint
+from ensue.runs.folder import claimed
+from ensue.runtime.devices import choose_device
 
 T = TypeVar("T")
 # How long a rank waits for the others. They differ by no more than a checkpoint that rank 0 writes.
@@ -224,6 +227,15 @@ def _rank_device(name: str) -> torch.device:
         return CPU
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
+
+
+@contextmanager
+def writing(world: World, folder: Path | None) -> Iterator[None]:
+    """`claimed`, by rank 0 for all ranks; nothing without a folder."""
+    with ExitStack() as stack:
+        if folder is not None:
+            world.on_main(lambda: stack.enter_context(claimed(folder)))
+        yield
 
 
 def sum_gradients(world: World, parameters: Sequence[nn.Parameter], loss_sum: Tensor) -> float:

@@ -23,13 +23,13 @@ from ensue.batches.loader import Loader, take_share
 from ensue.batches.tasks import make_windows
 from ensue.data.split import Cases, Split
 from ensue.errors import NotFiniteError, TrainingError
-from ensue.evaluate import Standings, evaluate
+from ensue.evaluation.evaluate import Standings, evaluate
 from ensue.models import Encoder, build_model
-from ensue.nn.dropout import draws_from
 from ensue.nn.embedding import dense_gradients, initialise
-from ensue.nn.memory import keep_freed_memory
+from ensue.nn.ops.dropout import draws_from
+from ensue.objectives.objective import Objective
 from ensue.rng import stream, torch_seed
-from ensue.train.checkpoint import (
+from ensue.runs.checkpoint import (
     Checkpoint,
     clear_checkpoints,
     load_checkpoint,
@@ -37,12 +37,13 @@ from ensue.train.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from ensue.train.config import RunConfig, differences
-from ensue.train.distributed import broadcast_checkpoint, evaluate_together, join, sum_gradients
-from ensue.train.folder import CHECKPOINTS, LOG, check_same, writing
-from ensue.train.log import RunLog, Watcher
-from ensue.train.objective import Objective
-from ensue.train.optim import autocast, cpu_threads, learning_rate, make_optimizer
+from ensue.runs.config import RunConfig, differences
+from ensue.runs.folder import CHECKPOINTS, LOG, check_same
+from ensue.runs.log import RunLog, Watcher
+from ensue.runtime.devices import autocast, cpu_threads
+from ensue.runtime.memory import keep_freed_memory
+from ensue.train.distributed import broadcast_checkpoint, evaluate_together, join, sum_gradients, writing
+from ensue.train.optim import learning_rate, make_optimizer
 
 
 @dataclass

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ensue.errors import EnsueError
-from ensue.train.log import Records
+from ensue.runs.log import Records
 
 
 class TensorBoardWatcher:

@@ -1,0 +1,91 @@
+"""What a check-up finds in the times of a log: their span, their unit, ties, and orders that look made up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensue.data.moments import day
+from ensue.data.store import SequenceStore
+from ensue.doctor.findings import Finding, graded
+
+# Times of 1995, and the first and last of the years that a calendar writes with four digits; seconds since 1970.
+EARLIEST = 788_918_400
+YEAR_1, YEAR_9999 = -62_135_596_800, 253_402_300_799
+FAR = 100  # times the median; units differ by 1,000
+
+
+def of_times(store: SequenceStore) -> Iterator[Finding]:
+    """Times, ties, and orders that look made up."""
+    user_E = np.repeat(np.arange(store.num_users), store.lengths)
+    same = np.diff(user_E) == 0
+    moves = np.diff(store.items)[same]
+    moves = moves[moves != 0]
+    rising = float((moves > 0).mean()) if moves.size else 0.5
+    sorted_ids = moves.size >= 100 and not 0.1 <= rising <= 0.9
+    yield Finding(
+        "id-order",
+        "problem" if sorted_ids else "ok",
+        rising,
+        f"{rising:.0%} of the steps within users lead to a larger item id.",
+        "The events look sorted by item id instead of time: find the original order." if sorted_ids else "",
+    )
+    if store.times is None:
+        yield Finding(
+            "times",
+            "warn",
+            None,
+            "The log has no times; the order of its rows is taken as the order of events.",
+            "Give a time column if there is one; the global-time split and time-aware models need it.",
+        )
+        return
+    yield _span(store.times)
+    yield _units(store.times)
+    tied = same & (np.diff(store.times) == 0)
+    share = float((np.append(tied, False) | np.append(False, tied)).mean())
+    yield Finding(
+        "ties",
+        graded(share, 0.05, 0.8),
+        share,
+        f"{share:.1%} of the events share their second with another event of the same user.",
+        "Their order is that of the log's rows, so keep the rows as they were recorded; next-item scores depend on it."
+        if share > 0.05
+        else "",
+    )
+
+
+def _span(times_E: NDArray[np.int64]) -> Finding:
+    """The first and the last event."""
+    first, last = int(times_E.min()), int(times_E.max())
+    beyond = [str(time) for time in (first, last) if not YEAR_1 <= time <= YEAR_9999]
+    odd = bool(beyond) or first < EARLIEST or first == last
+    text = f"The events run from {day(first)} to {day(last)}"
+    return Finding(
+        "times",
+        "problem" if odd else "ok",
+        (last - first) / 86_400,
+        text + (f"; outside the years 1 to 9999: {' and '.join(beyond)} seconds since 1970." if beyond else "."),
+        "Check the unit of the times (seconds, milliseconds) and missing ones read as 0." if odd else "",
+    )
+
+
+def _units(times_E: NDArray[np.int64]) -> Finding:
+    """Events far away from the others by orders of magnitude: times of another unit, or missing ones."""
+    middle = float(np.median(times_E))
+    if middle < EARLIEST:
+        return Finding("time-units", "ok", None, "Most times are of before 1995, so mixed units cannot be told.")
+    near, wide = middle / FAR, middle * FAR
+    far_E = times_E[(times_E > wide) | (times_E < -wide) | ((times_E > -near) & (times_E < near))]
+    if not far_E.size:
+        return Finding("time-units", "ok", 0.0, f"All times are of the size of their median, {day(int(middle))}.")
+    example = int(far_E[np.argmax(np.abs(far_E))])
+    return Finding(
+        "time-units",
+        "problem",
+        far_E.size / times_E.size,
+        f"{far_E.size:,} of {times_E.size:,} times are of another size than their median ({day(int(middle))}), by a "
+        f"factor above {FAR}, such as {example} seconds since 1970 ({day(example)}).",
+        "Seconds and milliseconds may be mixed, or missing times read as 0: mend or remove these rows in the source.",
+    )

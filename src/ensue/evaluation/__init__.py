@@ -1,0 +1,1 @@
+"""Protocols, standings, metrics and statistical tests."""

@@ -1,0 +1,1 @@
+"""Losses, negatives, and what training minimises."""

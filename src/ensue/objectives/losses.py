@@ -1,0 +1,106 @@
+"""One function per loss, never reduced: the training loop takes the mean once, over all positions.
+
+`Loss = (pos_P, neg_PK) -> loss_P` compares the target's logit with those of K negatives. The full softmax,
+`(h_PD, target_P, items_ND) -> loss_P`, sees the catalogue in chunks. All are computed in float32, but for the full
+softmax under autocast, and are finite for logits of +-1e4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ensue.registry import Registry
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+LOSSES: Registry[Loss] = Registry("loss")
+
+
+@LOSSES.register("bce")
+def bce(pos_P: Tensor, neg_PK: Tensor) -> Tensor:
+    """Binary cross-entropy: -log s(pos) - sum_k log(1 - s(neg_k)). Source: SASRec (2018), eq. 7.
+
+    Args:
+        pos_P: logits of the targets, [P].
+        neg_PK: logits of the negatives, [P, K].
+
+    Returns:
+        [P].
+    """
+    return F.softplus(-pos_P.float()) + F.softplus(neg_PK.float()).sum(-1)
+
+
+def gbce(beta: float) -> Loss:
+    """Generalised binary cross-entropy, -(log s(pos)^beta + sum_k log(1 - s(neg_k))) / (K + 1).
+
+    Source: gSASRec (Petrov & Macdonald, RecSys 2023), eq. 6. `beta` comes from `gbce_beta`.
+    """
+
+    def loss(pos_P: Tensor, neg_PK: Tensor) -> Tensor:
+        total = beta * F.softplus(-pos_P.float()) + F.softplus(neg_PK.float()).sum(-1)
+        return total / (neg_PK.shape[-1] + 1)
+
+    return loss
+
+
+def gbce_beta(num_negatives: int, num_items: int, t: float) -> float:
+    """beta = a (t (1 - 1/a) + 1/a), with a = K / (N - 1) the sampling rate, at most 1 (gSASRec, eq. 10).
+
+    t = 0 gives 1, the plain BCE; t = 1 gives a, which calibrates the scores to the full softmax. With as many draws as
+    items, or more, there is nothing to calibrate: beta is 1.
+    """
+    rate = min(1.0, num_negatives / max(1, num_items - 1))
+    return rate * (t * (1 - 1 / rate) + 1 / rate)
+
+
+@LOSSES.register("sampled-softmax")
+def sampled_softmax(pos_P: Tensor, neg_PK: Tensor) -> Tensor:
+    """Cross-entropy among the target and its negatives: logsumexp(pos, neg_1..neg_K) - pos.
+
+    With logits corrected by their log sampling rate (`logq`) it estimates the full softmax. Source: Bengio &
+    Senecal, 2008; Yi et al., RecSys 2019.
+    """
+    pos = pos_P.float()
+    return torch.logaddexp(pos, neg_PK.float().logsumexp(-1)) - pos
+
+
+@LOSSES.register("bpr")
+def bpr(pos_P: Tensor, neg_PK: Tensor) -> Tensor:
+    """Pairwise ranking: -mean_k log s(pos - neg_k). Source: Rendle et al., UAI 2009."""
+    return F.softplus(neg_PK.float() - pos_P.float()[:, None]).mean(-1)
+
+
+def bpr_max(regularisation: float = 1.0) -> Loss:
+    """-log sum_k w_k s(pos - neg_k) + r sum_k w_k neg_k^2, with w the softmax over the negatives.
+
+    Source: Hidasi & Karatzoglou, CIKM 2018, eq. 10 and 12. The first term is a logsumexp of
+    log w_k + log s(pos - neg_k), so it stays finite.
+    """
+
+    def loss(pos_P: Tensor, neg_PK: Tensor) -> Tensor:
+        neg = neg_PK.float()
+        log_w = neg.log_softmax(-1)
+        ranking = -(log_w + F.logsigmoid(pos_P.float()[:, None] - neg)).logsumexp(-1)
+        return ranking + regularisation * (log_w.exp() * neg.square()).sum(-1)
+
+    return loss
+
+
+LOSSES.register("bpr-max")(bpr_max())
+
+
+@LOSSES.register("top1")
+def top1(pos_P: Tensor, neg_PK: Tensor) -> Tensor:
+    """mean_k s(neg_k - pos) + s(neg_k^2). Source: Hidasi et al., ICLR 2016, section 3.1.3."""
+    neg = neg_PK.float()
+    return ((neg - pos_P.float()[:, None]).sigmoid() + neg.square().sigmoid()).mean(-1)
+
+
+@LOSSES.register("top1-max")
+def top1_max(pos_P: Tensor, neg_PK: Tensor) -> Tensor:
+    """sum_k w_k (s(neg_k - pos) + s(neg_k^2)), w the softmax over the negatives (CIKM 2018, eq. 8)."""
+    neg = neg_PK.float()
+    return (neg.softmax(-1) * ((neg - pos_P.float()[:, None]).sigmoid() + neg.square().sigmoid())).sum(-1)

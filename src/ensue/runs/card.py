@@ -1,0 +1,59 @@
+"""The card of a run: what it is, what its weights come from, how good it is, and how it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ensue import __version__
+from ensue.runs.config import RunConfig
+from ensue.runs.log import Records, best_of, epochs_of
+
+# How a log's record of weights from elsewhere begins a sentence; each record has their file's SHA-256, too.
+SOURCES = {"started from": "Training started from the weights of", "imported from": "Weights imported from"}
+
+
+def model_card(config: RunConfig, num_items: int, fingerprint: str, results: Mapping[str, Any], log: Records) -> str:
+    """The card, Markdown.
+
+    Args:
+        config: the run's settings.
+        num_items: how many items it recommends among.
+        fingerprint: of the data it was trained on.
+        results: the evaluations, as in `metrics.json`.
+        log: the records of training.
+    """
+    sources = [
+        f"- {begins} `{record[key]}`, SHA-256 `{record['sha256']}`"
+        for record in log
+        for key, begins in SOURCES.items()
+        if key in record
+    ]
+    lines = [
+        f"# {config.model.name}",
+        "",
+        f"Made by ensue {__version__}. Recommends among {num_items:,} items.",
+        "",
+        f"- Data: fingerprint `{fingerprint}`",
+        f"- Split: {config.split.split}",
+        f"- Epochs trained: {len(epochs_of(log))}{_which(config, log)}",
+        *sources,
+        "",
+        "## Results",
+        "",
+    ]
+    for key, entry in results.items():
+        lines += [f"{key}, {entry['cases']:,} cases", "", "| metric | value |", "|---|---|"]
+        lines += [f"| {name} | {value:.4f} |" for name, value in entry["metrics"].items()]
+        lines.append("")
+    if not results:
+        lines += ["Not evaluated yet: `ensue evaluate FOLDER`.", ""]
+    lines += ["## Settings", "", "```toml", config.to_toml().rstrip(), "```", ""]
+    return "\n".join(lines)
+
+
+def _which(config: RunConfig, log: Records) -> str:
+    """Which epoch's state is kept."""
+    if best_of(log, config.validation_label) is not None:
+        return f"; the state kept is the best by validation {config.validation_label}"
+    return "; the last state is kept, for no validation case was held out" if epochs_of(log) else ""

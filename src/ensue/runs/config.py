@@ -1,0 +1,110 @@
+"""The settings of a run: model, objective, training, split, evaluation; one TOML file, one flag per field."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
+
+from ensue.config import Config
+from ensue.data.split import SplitConfig
+from ensue.evaluation.evaluate import EvaluateConfig, ProtocolName
+from ensue.evaluation.metrics import parse_metric
+from ensue.models import ModelConfig, model_config
+from ensue.models.sasrec import SASRecConfig
+from ensue.objectives.objective import ObjectiveConfig
+
+
+class TrainConfig(Config):
+    """The training loop's settings; the defaults are SASRec's."""
+
+    num_epochs: int = Field(300, ge=0, description="passes over the training windows at most")
+    batch_size: int = Field(128, ge=1, description="windows per step")
+    batch_parts: int = Field(
+        1, ge=1, description="parts to work on a batch in, for less memory; the gradient is its own"
+    )
+    lr: float = Field(0.001, gt=0, description="learning rate")
+    optimizer: Literal["adam", "adamw"] = Field("adam", description="adamw decouples weight decay")
+    beta1: float = Field(0.9, ge=0, lt=1, description="Adam's first-moment decay")
+    beta2: float = Field(0.98, ge=0, lt=1, description="Adam's second-moment decay")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay")
+    l2_emb: float = Field(0.0, ge=0, description="L2 penalty: times the sum of squares of all item vectors")
+    schedule: Literal["constant", "cosine", "step"] = Field("constant", description="learning rate over the run")
+    warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
+    step_epochs: int = Field(50, ge=1, description="schedule step: epochs between decays")
+    step_gamma: float = Field(0.5, gt=0, le=1, description="schedule step: factor of each decay")
+    clip_norm: float = Field(0.0, ge=0, description="clip the gradient's norm to this; 0 is off")
+    window: Literal["last", "sliding"] = Field("last", description="newest maxlen events of a user, or all")
+    stride: int = Field(0, ge=0, description="sliding window: step between windows; 0 is maxlen")
+    eval_epochs: int = Field(1, ge=1, description="epochs between evaluations on validation")
+    validation_metric: str = Field("ndcg@10", description="metric that stops training and picks the best state")
+    validation_protocol: ProtocolName = Field(
+        "full", description="candidates on validation; the papers' is uniform-100"
+    )
+    validation_users: int = Field(0, ge=0, description="evaluate on this many validation cases; 0 is all")
+    patience: int = Field(20, ge=0, description="evaluations without a better value before stopping; 0: never")
+    checkpoint_minutes: float = Field(1.0, ge=0, description="minutes between checkpoints; 0 is every step")
+    amp: Literal["off", "bf16", "fp16"] = Field("off", description="mixed precision; bf16 also on new CPUs")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    threads: int = Field(
+        0, ge=0, le=1024, description="CPU threads to train and evaluate with; 0 leaves them as they are"
+    )
+    seed: int = Field(0, ge=0, description="the seed of everything drawn")
+
+    @field_validator("validation_metric")
+    @classmethod
+    def _check_metric(cls, name: str) -> str:
+        # The name stays as written: the log of an earlier run is filed under it.
+        parse_metric(name)
+        if name.lower() == "rank":
+            raise ValueError("must be higher for a better model, as mrr is (got 'rank', which is lower)")
+        return name
+
+
+def _resolve(values: Any) -> Any:
+    return model_config(values) if isinstance(values, dict) else values
+
+
+class RunConfig(Config):
+    """Everything that decides a run, beside the data."""
+
+    model: Annotated[SerializeAsAny[ModelConfig], BeforeValidator(_resolve)] = SASRecConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    train: TrainConfig = TrainConfig()
+    split: SplitConfig = SplitConfig()
+    evaluate: EvaluateConfig = Field(EvaluateConfig(), validate_default=True)
+
+    @field_validator("evaluate")
+    @classmethod
+    def _as_the_model(cls, evaluate: EvaluateConfig, info: ValidationInfo) -> EvaluateConfig:
+        """Whether the request's time is known is one fact, and the model's settings hold it."""
+        return evaluate.replace(query_time=getattr(info.data.get("model"), "query_time", False))
+
+    @property
+    def validation(self) -> EvaluateConfig:
+        """The protocol and metric of validation."""
+        train = self.train
+        return self.evaluate.replace(protocol=train.validation_protocol, metrics=(train.validation_metric,))
+
+    @property
+    def validation_label(self) -> str:
+        """The validation metric's name with its protocol, as logs and cards show it."""
+        return self.validation.label(self.train.validation_metric)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.train.stride > self.model.maxlen:
+            raise ValueError(f"stride {self.train.stride} must not exceed maxlen {self.model.maxlen}")
+        return self
+
+
+def differences(a: dict[str, Any], b: dict[str, Any], where: str = "") -> list[str]:
+    """The settings in which two (nested) dictionaries differ, as `key: x here, y there`."""
+    found = []
+    for key in sorted(a.keys() | b.keys()):
+        x, y = a.get(key), b.get(key)
+        if isinstance(x, dict) and isinstance(y, dict):
+            found += differences(x, y, f"{where}{key}.")
+        elif x != y:
+            found.append(f"{where}{key}: {x!r} now, {y!r} then")
+    return found

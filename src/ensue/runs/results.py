@@ -1,0 +1,113 @@
+"""The evaluations of a run: `metrics.json`, and beside it a table of users for each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from ensue.data.store import SequenceStore
+from ensue.errors import ArtefactError
+from ensue.evaluation.evaluate import EvaluateConfig, Standings
+from ensue.files import atomic_path, check_files, read_json, read_manifest, sha256
+from ensue.runs.folder import KIND, METRICS, SCHEMA_VERSION
+
+
+def write_table(
+    folder: Path, store: SequenceStore, part: str, config: EvaluateConfig, standings: Standings
+) -> dict[str, Any]:
+    """Write an evaluation's table of users; what is to be filed in `metrics.json` under `<part>/<config.key>`."""
+    table = f"per_user-{part}-{config.key}.parquet"
+    with atomic_path(folder / table) as path:
+        per_user_table(store, config, standings).write_parquet(path)
+    entry = {
+        "part": part,
+        "protocol": config.protocol,
+        "settings": config.model_dump(mode="json"),
+        "users": len(np.unique(standings.users_B)),
+        "cases": len(standings.users_B),
+        "targets_in_history": int(standings.repeated_B.sum()),
+        "tied": float((standings.equal_B > 0).mean()),
+        "metrics": standings.means(config),
+        "fingerprint": store.fingerprint,
+        "per_user": table,
+        "per_user_sha256": sha256(folder / table),
+    }
+    return {**entry, "sha256": _digest(f"{part}/{config.key}", entry)}
+
+
+def per_user_table(store: SequenceStore, config: EvaluateConfig, standings: Standings) -> pl.DataFrame:
+    """One row per case: user, target, better, equal, candidates, rank and every metric."""
+    columns: dict[str, Any] = {
+        "user": pl.Series(store.users.decode(standings.users_B + 1)),
+        "target": pl.Series(store.item_ids.decode(standings.targets_B)),
+        "better": standings.better_B,
+        "equal": standings.equal_B,
+        "candidates": standings.candidates_B,
+        "rank": standings.rank_B,
+    }
+    columns |= {config.label(name): standings.metric(name) for name in config.metrics}
+    return pl.DataFrame(columns)
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The evaluations so far.
+
+    An evaluation that was cut short leaves `metrics.json` newer than the manifest. Then an entry counts if it and its
+    per-user table are what was written, by the hashes in it.
+
+    Raises:
+        ArtefactError: the file was altered, and is no JSON object.
+    """
+    if not (folder / METRICS).is_file():
+        return {}
+    results = read_json(folder / METRICS)
+    if not isinstance(results, dict):
+        raise ArtefactError(f"{folder / METRICS}: not an object of evaluations")
+    try:
+        check_files(folder, read_manifest(folder, KIND, SCHEMA_VERSION), [METRICS])
+    except ArtefactError:
+        return {key: entry for key, entry in results.items() if _agrees(folder, key, entry)}
+    return results
+
+
+def kept_metrics(folder: Path, replaced: str | None) -> dict[str, Any]:
+    """The evaluations so far, none of which is lost when they are written again, but for the one that is `replaced`.
+
+    Raises:
+        ArtefactError: one was altered.
+    """
+    known = read_metrics(folder)
+    there = read_json(folder / METRICS) if (folder / METRICS).is_file() else {}
+    if lost := sorted(set(there) - known.keys() - {replaced}):
+        raise ArtefactError(
+            f"{folder / METRICS}: was altered, and {lost[0]!r} or its table of users is not what was written. "
+            "Evaluate that anew, or move the file away"
+        )
+    return known
+
+
+def table_path(folder: Path, entry: Mapping[str, Any]) -> Path:
+    """The table of users of an evaluation, which is in the run's own folder whatever the entry says."""
+    return folder / Path(entry["per_user"]).name
+
+
+def _digest(key: str, entry: Mapping[str, Any]) -> str:
+    """The SHA-256 of an evaluation's content and of what it is filed under."""
+    content = {name: value for name, value in entry.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps([key, content], sort_keys=True).encode()).hexdigest()
+
+
+def _agrees(folder: Path, key: str, entry: Any) -> bool:
+    """Whether an evaluation and its per-user table are what was written."""
+    try:
+        if entry["sha256"] != _digest(key, entry):
+            return False
+        return bool(sha256(table_path(folder, entry)) == entry["per_user_sha256"])
+    except (KeyError, TypeError, AttributeError, OSError):
+        return False

@@ -1,0 +1,1 @@
+"""What the command lines write to a terminal."""

@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ensue.data.interactions import Interactions, read_interactions
+from ensue.data.prepare import PrepareConfig, prepare
+from ensue.data.split import SplitConfig, make_split
+from ensue.data.store import SequenceStore
+from ensue.datasets.simulate import SimulateConfig, ordered_sequences, shuffled, simulate
+from ensue.doctor.check import DoctorReport, check, compare_with_shuffled, maxlen_for
+from ensue.errors import DataError
+
+DAY = 86_400
+DATA = Path(os.environ.get("ENSUE_DATA", Path(__file__).parents[2] / "../shared/data"))
+
+
+@pytest.fixture(scope="module")
+def frame() -> pl.DataFrame:
+    return simulate(SimulateConfig(num_users=300)).interactions
+
+
+def store_of(rows: list[list[int]], times: list[list[int]] | None = None) -> SequenceStore:
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    flat = None if times is None else np.concatenate([np.array(t, dtype=np.int64) for t in times]) * DAY + 10**9
+    return SequenceStore.from_arrays(offsets=offsets, items=np.concatenate([np.array(r) for r in rows]), times=flat)
+
+
+def test_a_sound_log_has_nothing_but_the_leakage_of_its_split(frame: pl.DataFrame) -> None:
+    report = check(read_interactions(frame))
+    assert [finding.name for finding in report.findings if finding.level != "ok"] == ["leakage"]
+    assert report["order"].value > 0.05
+    assert report.suggested_maxlen == 50
+    with_time = check(read_interactions(frame), SplitConfig(split="global-time"))
+    assert with_time["leakage"].level == "ok"
+    assert with_time["leakage"].value == 0
+
+
+def test_rows_that_cannot_be_used(frame: pl.DataFrame) -> None:
+    broken = frame.with_columns(pl.when(pl.int_range(pl.len()) % 10 == 0).then(None).otherwise("item").alias("item"))
+    finding = check(read_interactions(broken))["rows"]
+    assert (finding.level, round(finding.value, 3)) == ("problem", 0.1)
+    assert "missing item" in finding.text
+    assert check(read_interactions(frame))["rows"].level == "ok"
+
+
+def test_rows_out_of_order(frame: pl.DataFrame) -> None:
+    report = check(read_interactions(frame.reverse()))
+    assert report["row-order"].level == "warn"
+    assert report["row-order"].value == 1.0
+    again = check(read_interactions(frame))
+    assert again["row-order"].value == 0.0
+    assert report["order"] == again["order"]
+
+
+def test_duplicates_and_repeats() -> None:
+    rows, times = [[1, 1, 2, 3, 1], [2, 3, 1, 3, 2]], [[0, 0, 1, 2, 3], [0, 1, 2, 3, 4]]
+    timed = check(store_of(rows, times))
+    assert timed["duplicates"].value == pytest.approx(1 / 10)
+    assert timed["repeats"].value == pytest.approx(4 / 10)
+    assert "filter_seen spares a repeated target" in timed["repeats"].advice
+    untimed = check(store_of([[1, 1, 2, 2], [2, 1, 2, 1]]))
+    assert untimed["duplicates"].value == pytest.approx(2 / 8)
+    assert check(store_of([[1, 2, 3]], [[0, 1, 2]]))["duplicates"].level == "ok"
+
+
+def duplicates(source: SequenceStore | Interactions) -> tuple[float | None, str]:
+    found = check(source)["duplicates"]
+    return found.value, found.advice
+
+
+@pytest.mark.parametrize(
+    ("steps", "of_log", "of_store"),
+    [
+        ([0, 7, 900, 2000], 0.0, 0.0),  # milliseconds of one second
+        ([0, 0, 900, 2000], 0.25, 0.5),  # a store cannot tell the third from the first two
+        ([0, 0, 1000, 2000], 0.25, 0.25),
+        ([0, 1000, 2000, 3000], 0.0, 0.0),
+    ],
+)
+def test_duplicates_are_counted_as_the_filter_counts_them(steps: list[int], of_log: float, of_store: float) -> None:
+    """And the advice, once it is followed, does not come back."""
+    times = [1_600_000_000_000 + step for step in steps]
+    log = pl.DataFrame({"user": [1] * 4, "item": [5] * 4, "time": times})
+    dropped, report = prepare(log, config=PrepareConfig(exact_duplicates="drop"))
+    assert of_log == report.dropped.get("exact duplicate", 0) / 4
+    for source, share in ((read_interactions(log), of_log), (prepare(log)[0], of_store)):
+        value, advice = duplicates(source)
+        assert value == share
+        assert ('exact_duplicates = "drop"' in advice) == (of_log > 0)
+    assert duplicates(dropped) == (0.0, "")
+
+
+def test_a_split_that_leaves_nothing_to_train_on_is_a_problem() -> None:
+    """With leave-one-out three events leave one for training, from which nothing follows."""
+    nothing = check(store_of([[1, 2, 3]]))["training"]
+    assert (nothing.level, nothing.value) == ("problem", 0)
+    some = check(store_of([[1, 2, 3], [1, 2, 3, 4], [1, 2]]))["training"]
+    assert (some.level, some.value, some.advice) == ("ok", 2, "")
+    assert "leaves 5 events for training; 2 of 3 users" in some.text
+
+
+def test_ties_count_every_event_that_shares_its_time() -> None:
+    report = check(store_of([[1, 2, 3, 4], [1, 2, 3, 4]], [[0, 0, 0, 1], [1, 2, 2, 5]]))
+    assert report["ties"].value == pytest.approx(5 / 8)
+    assert report["ties"].level == "warn"
+
+
+def test_no_times_is_said() -> None:
+    report = check(store_of([[1, 2, 3, 4], [4, 3, 2, 1]]))
+    assert report["times"].level == report["leakage"].level == "warn"
+    assert report["leakage"].value is None
+    with pytest.raises(KeyError):
+        report["ties"]
+    with pytest.raises(DataError, match="needs times"):
+        check(store_of([[1, 2, 3]]), SplitConfig(split="global-time"))
+
+
+def test_times_of_a_wrong_unit_are_a_problem() -> None:
+    store = SequenceStore.from_arrays(offsets=np.array([0, 3]), items=np.array([1, 2, 3]), times=np.array([1, 2, 3]))
+    assert check(store)["times"].level == "problem"
+    assert check(store).level == "problem"
+
+
+def timed(times: list[int]) -> SequenceStore:
+    size = len(times)
+    return SequenceStore.from_arrays(np.array([0, size]), np.arange(size) + 1, np.sort(times))
+
+
+USUAL = [1_600_000_000 + DAY * day for day in range(7)]
+
+
+@pytest.mark.parametrize(
+    ("odd", "date"),
+    [
+        (1_600_000_000_000, "52671-12-25"),
+        (-62_200_000_000, "-002-12-17"),
+        (253_402_300_800, "10000-01-01"),
+        (-62_135_596_801, "0000-12-31"),
+        (2**62, "146138514283-06-19"),
+        (-(2**62), "-146138510344-07-14"),
+    ],
+)
+def test_a_time_beyond_the_calendar_is_a_problem_that_is_named(tmp_path: Path, odd: int, date: str) -> None:
+    timed([*USUAL, odd]).save(tmp_path / "store")
+    found = check(SequenceStore.open(tmp_path / "store"))["times"]
+    assert found.level == "problem"
+    assert f"years 1 to 9999: {odd} seconds since 1970" in found.text
+    assert date in found.text
+    assert "52671" not in check(timed(USUAL))["times"].text
+
+
+def test_the_last_second_of_the_calendar_is_within_it() -> None:
+    for last in (253_402_300_799, -62_135_596_800):
+        assert "1 to 9999" not in check(timed([*USUAL, last]))["times"].text
+
+
+@pytest.mark.parametrize("odd", [1_600_000_000_000, -1_600_000_000_000, 0, 1_600_000])
+def test_mixed_units_are_a_problem(odd: int) -> None:
+    found = check(timed([*USUAL, odd]))["time-units"]
+    assert (found.level, found.value) == ("problem", 1 / 8)
+    assert "1 of 8 times are of another size than their median (2020-09-" in found.text
+    assert f"such as {odd} seconds since 1970" in found.text
+
+
+def test_times_of_one_unit_are_fine() -> None:
+    for times in (USUAL, [*USUAL, 789_000_000, 4_000_000_000]):
+        assert (check(timed(times))["time-units"].level, check(timed(times))["time-units"].value) == ("ok", 0.0)
+    small = check(timed([0, 1, 5, 20, 10**6]))["time-units"]
+    assert (small.level, small.value) == ("ok", None)
+
+
+def test_one_time_of_another_unit_in_a_log(tmp_path: Path) -> None:
+    rows = [f"{user},{item},{1_600_000_000 + 9 * user + item}" for user in (1, 2) for item in (1, 2, 3)]
+    (tmp_path / "log.csv").write_text("\n".join(["user,item,time", *rows, "2,4,1600000000000"]) + "\n")
+    report = check(read_interactions(tmp_path / "log.csv"))
+    assert (report["times"].level, report["time-units"].level) == ("problem", "problem")
+    assert "1600000000000" in report["times"].text
+
+
+def test_an_unreadable_time_is_shown(frame: pl.DataFrame) -> None:
+    odd = pl.when(pl.int_range(pl.len()) == 3).then(pl.lit("15/01/2024")).otherwise(pl.col("timestamp").cast(pl.String))
+    finding = check(read_interactions(frame.with_columns(odd.alias("timestamp"))))["rows"]
+    assert "1 unreadable time (such as '15/01/2024')" in finding.text
+
+
+def test_sorted_ids_are_a_problem() -> None:
+    rng = np.random.default_rng(0)
+    rows = [list(rng.choice(50, 8, replace=False) + 1) for _ in range(40)]
+    assert check(store_of(rows))["id-order"].level == "ok"
+    found = check(store_of([sorted(row) for row in rows]))["id-order"]
+    assert (found.level, found.value) == ("problem", 1.0)
+
+
+def test_cold_targets_and_leakage_by_hand() -> None:
+    # targets are the last events: item 9 never trains; training events are the first two of each row
+    rows, times = [[1, 2, 3, 9], [1, 2, 3, 1]], [[0, 1, 2, 3], [0, 10, 11, 12]]
+    report = check(store_of(rows, times))
+    assert report["cold-items"].value == 0.5
+    assert report["cold-items"].level == "problem"
+    assert report["leakage"].value == pytest.approx((1 / 4 + 0) / 2)
+    assert "Training events of some users" in report["leakage"].text
+
+
+def test_short_users_rare_items_concentration() -> None:
+    rows = [[1, 2, 3, 4, 5, 6]] + [[1, 2]] * 4
+    report = check(store_of(rows))
+    assert report["short-users"].value == pytest.approx(4 / 5)
+    assert report["rare-items"].value == pytest.approx(4 / 6)
+    assert report["concentration"].value == pytest.approx(5 / 14)
+    assert report["lengths"].level == "warn"
+    assert report["lengths"].value == 2
+
+
+@given(st.lists(st.integers(1, 900), min_size=1, max_size=30), st.sampled_from([0.5, 0.9, 0.95, 1.0]))
+def test_maxlen_covers_what_it_says(lengths: list[int], coverage: float) -> None:
+    array = np.array(lengths)
+    maxlen = maxlen_for(array, coverage)
+    unit = 10 if maxlen <= 100 else 50 if maxlen <= 500 else 100
+    assert maxlen % unit == 0
+    assert np.minimum(array, maxlen).sum() >= coverage * array.sum() - 1e-9
+    assert np.minimum(array, maxlen - unit).sum() < coverage * array.sum()
+
+
+def test_the_suggestion_stays_affordable() -> None:
+    report = check(store_of([list(np.arange(1500) % 40 + 1)]))
+    assert report.suggested_maxlen == 200
+    assert "95% take 1500" in report["lengths"].text
+
+
+def test_order_is_found_where_it_is_and_not_where_it_is_not() -> None:
+    store = ordered_sequences(num_users=300, num_items=30)
+    ordered, noise = check(store), check(shuffled(store))
+    assert (ordered["order"].level, noise["order"].level) == ("ok", "warn")
+    assert ordered.order is not None
+    assert ordered.order.mean_a > 0.99
+    assert ordered.order.p < 1e-6
+    assert noise.order is not None
+    assert noise.order.effect.low <= 0 <= noise.order.effect.high
+
+
+def test_the_order_test_never_opens_the_test_part() -> None:
+    store = ordered_sequences(num_users=50, num_items=30)
+    items = store.items.copy()
+    items[store.offsets[1:] - 1] = 1
+    changed = SequenceStore.from_arrays(store.offsets, items, store.times, item_ids=store.item_ids)
+    before, after = (compare_with_shuffled(make_split(made, SplitConfig())) for made in (store, changed))
+    assert before == after
+
+
+def test_too_little_to_judge() -> None:
+    report = check(store_of([[1, 2], [2, 1]]))
+    assert report.order is None
+    assert report["order"].level == "warn"
+    assert report["cold-items"].level == "problem"
+    assert "Without times" in report["leakage"].text
+    assert "Without a test case" in check(timed([1, 2]))["leakage"].text
+    assert isinstance(report, DoctorReport)
+    empty = SequenceStore.from_arrays(offsets=np.array([0]), items=np.array([], dtype=np.int32))
+    with pytest.raises(DataError, match="no events"):
+        check(empty)
+
+
+def test_as_dict_is_json() -> None:
+    report = check(store_of([[1, 2, 3, 4], [4, 3, 2, 1]]))
+    back = json.loads(json.dumps(report.as_dict(), allow_nan=False))
+    assert back["level"] == report.level
+    assert [finding["name"] for finding in back["findings"]] == [finding.name for finding in report.findings]
+
+
+@pytest.mark.parametrize(("name", "timed", "maxlen"), [("amazon-games-sasrec", False, 50), ("ml-1m-sasrec", True, 200)])
+def test_real_logs(name: str, timed: bool, maxlen: int) -> None:
+    path = DATA / name / "interactions.parquet"
+    if not path.exists():
+        pytest.skip("the real logs are not here")
+    report = check(read_interactions(path))
+    assert report.level == "warn"
+    assert report.suggested_maxlen == maxlen
+    assert report["order"].level == "ok"
+    assert (report["leakage"].value is not None) == timed
