@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Annotated
 
+import pytest
+from pydantic import Field
+
+from ensue.config import Config
 from ensue.errors import ConfigError
 from ensue.registry import Registry
 
@@ -50,6 +54,37 @@ def test_a_name_is_given_once(models: Registry[str]) -> None:
 
 def test_registries_are_apart(models: Registry[str]) -> None:
     assert "sasrec" not in Registry[str]("loss")
+
+
+LOSSES = Registry[str]("loss", {"bce": "ensue.never_imported"})
+
+
+class Objective(Config):
+    """For the tests."""
+
+    loss: Annotated[str, LOSSES] = Field("bce", description="what is minimised")
+    other: Annotated[str, LOSSES] | None = None
+
+
+def test_a_field_takes_registered_names_alone() -> None:
+    assert Objective(loss="bce").loss == "bce"
+    assert Objective(other=None).to_toml() == 'loss = "bce"\n'
+    for key in ("loss", "other"):
+        with pytest.raises(ConfigError) as caught:
+            Objective.parse({key: "bec"}, "[objective]")
+        assert str(caught.value) == (
+            f"[objective]: setting {key!r}: unknown loss 'bec': did you mean 'bce'? Known: {', '.join(LOSSES)}"
+        )
+    with pytest.raises(ConfigError, match=r"setting 'loss': input should be a valid string \(got 3\)"):
+        Objective(loss=3)
+
+
+def test_a_name_registered_later_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LOSSES, "_entries", {})
+    with pytest.raises(ConfigError, match="unknown loss 'mine'"):
+        Objective(loss="mine")
+    LOSSES.register("mine")("M")
+    assert LOSSES[Objective(loss="mine").loss] == "M"
 
 
 def test_the_public_face_is_listed() -> None:

@@ -1,4 +1,4 @@
-"""Typed, frozen settings, TOML in and out. A misspelt key or a value out of range is a clear error."""
+"""Typed, frozen settings, read from and written to TOML; an unknown key or a value out of range is a clear error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ensue.files import write_text
 
 
 class Config(BaseModel):
-    """Base of every configuration: frozen, no unknown keys, comparable by value."""
+    """Base class of every configuration: frozen, without unknown keys, compared by value."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
@@ -29,8 +29,8 @@ class Config(BaseModel):
         except ValidationError as error:
             raise ConfigError(_explain(type(self), error, "")) from None
 
-    # Pydantic calls a constructor of one's own for nested settings too, and its errors would not say where; not so
-    # one marked as its own is.
+    # Pydantic calls an overridden constructor for nested settings too, whose errors would not name the outer key. With
+    # this mark it treats the constructor as its own and validates nested settings directly.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @classmethod
@@ -39,10 +39,10 @@ class Config(BaseModel):
 
         Args:
             values: key -> value, as read from TOML or the command line.
-            where: the file or section, put before each message.
+            where: the file or section that each message begins with.
 
         Raises:
-            ConfigError: a key is unknown (the nearest is named) or a value breaks its rule.
+            ConfigError: a key is unknown (the nearest known one is named) or a value breaks its rule.
         """
         try:
             return cls.model_validate(values)
@@ -50,7 +50,7 @@ class Config(BaseModel):
             raise ConfigError(_explain(cls, error, where)) from None
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed, checked again.
+        """Return a copy with some fields changed, checked again.
 
         Raises:
             ConfigError: as `parse`.
@@ -73,7 +73,7 @@ class Config(BaseModel):
         return cls.parse(values, str(path))
 
     def to_toml(self) -> str:
-        """The settings as TOML, every field resolved; fields that are None are left out."""
+        """Return the settings as TOML, defaults included; fields that are None are left out."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
     def write_toml(self, path: Path) -> None:
@@ -93,18 +93,22 @@ def _explain(cls: type[BaseModel], error: ValidationError, where: str) -> str:
             continue
         message = item["msg"].removeprefix("Value error, ")
         message = message[:1].lower() + message[1:]
-        if not (item["type"] == "value_error" and isinstance(item["input"], dict | BaseModel)):
-            lines.append(f"{prefix}setting {key!r}: {message} (got {item['input']!r})")
-        elif isinstance(item["ctx"]["error"], ConfigError) or not item["loc"]:
-            # A rule on several settings names them itself, and the message of a section parsed on its own its place.
+        cause = item.get("ctx", {}).get("error")
+        is_section = item["type"] == "value_error" and isinstance(item["input"], dict | BaseModel)
+        if is_section and (isinstance(cause, ConfigError) or not item["loc"]):
+            # The message names the settings itself, or the section was parsed alone and `where` names it.
             lines += [prefix + line for line in message.splitlines()]
-        else:
+        elif is_section:
             lines.append(f"{prefix}[{key}]: {message}")
+        elif isinstance(cause, ConfigError):
+            lines.append(f"{prefix}setting {key!r}: {message}")
+        else:
+            lines.append(f"{prefix}setting {key!r}: {message} (got {item['input']!r})")
     return "\n".join(lines)
 
 
 def _fields_at(cls: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """The known keys of the (possibly nested) configuration that `loc` points into."""
+    """Return the keys of the (possibly nested) configuration that `loc` points into."""
     for part in loc[:-1]:
         field = cls.model_fields.get(str(part))
         if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):

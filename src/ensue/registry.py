@@ -1,10 +1,18 @@
-"""Names for the things a configuration can choose: models, losses, splits, negatives, recipes."""
+"""Registries: the names that a configuration can choose from, such as models, losses, negatives, residuals and splits.
+
+A registry is also the type of a configuration field: `loss: Annotated[str, LOSSES] = "bce"` accepts registered names
+only, and the command line lists them. An entry builds what it stands for from the configuration, so a choice needs no
+chain of conditions, and a user's own module adds a choice by registering it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 from ensue.errors import ConfigError, nearest
 
@@ -12,11 +20,11 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """A table from name to thing; an unknown name is an error that lists the known ones.
+    """A table from names to entries; an unknown name is an error that lists the known ones.
 
     Args:
-        kind: what the things are called in messages.
-        modules: names whose module registers them; it is imported when the name is first used.
+        kind: what the entries are called in messages.
+        modules: name -> the module that registers it, imported when the name is first looked up.
 
     >>> losses = Registry[int]("loss")
     >>> _ = losses.register("bce")(1)
@@ -30,7 +38,11 @@ class Registry(Generic[T]):
         self._entries: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Return a decorator that files its argument under `name`. A name is given once."""
+        """Return a decorator that registers its argument under `name`.
+
+        Raises:
+            ConfigError: the name is registered already.
+        """
 
         def put(entry: T) -> T:
             if name in self._entries:
@@ -40,10 +52,18 @@ class Registry(Generic[T]):
 
         return put
 
-    def __getitem__(self, name: str) -> T:
+    def check(self, name: str) -> str:
+        """Return the name if it is registered.
+
+        Raises:
+            ConfigError: it is not; the nearest name is suggested and all are listed.
+        """
         if name not in self:
             raise ConfigError(f"unknown {self.kind} {name!r}: {nearest(name, self)}")
-        if name not in self._entries:
+        return name
+
+    def __getitem__(self, name: str) -> T:
+        if self.check(name) not in self._entries:
             import_module(self._modules[name])
         return self._entries[name]
 
@@ -52,3 +72,7 @@ class Registry(Generic[T]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries or name in self._modules
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Validate a field annotated with this registry: the value must be a registered name."""
+        return core_schema.no_info_after_validator_function(self.check, handler(source))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 from hypothesis import given as drawn
@@ -22,9 +22,12 @@ from ensue.models import MODELS
 from ensue.objectives.objective import ObjectiveConfig
 from ensue.recipes import run_config
 from ensue.recipes.presets import sections
+from ensue.registry import Registry
 from ensue.runs.config import TrainConfig
 
 MODEL_CONFIGS = [MODELS[name].config for name in MODELS]
+
+ENGINES = Registry[str]("engine", {"steam": "json"})
 
 
 class Example(Config):
@@ -38,6 +41,7 @@ class Example(Config):
     told_here: int = Field(default=3, ge=1, lt=9)
     told_there: float | None = Field(None, description="described in the field")
     kind: Literal["one", "two"] = "one"
+    engine: Annotated[str, ENGINES] = Field("steam", description="what drives it")
     deep: bool = Field(False, description="a switch")
     maybe: bool | None = None
     names: tuple[str, ...] = ("a", "b")
@@ -68,6 +72,21 @@ def test_values_are_read_as_the_field_needs_them(by_name: dict[str, Flag]) -> No
 def test_a_misspelt_choice_names_the_nearest(by_name: dict[str, Flag]) -> None:
     with pytest.raises(ConfigError, match=r"--kind: unknown value 'tow': did you mean 'two'"):
         settings_of(by_name.values(), {"kind": "tow"})
+    with pytest.raises(ConfigError, match=r"--engine: unknown value 'stem': did you mean 'steam'\? Known: "):
+        settings_of(by_name.values(), {"engine": "stem"})
+
+
+def test_names_registered_later_are_choices_too(by_name: dict[str, Flag], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's module registers a name after the flags were made, or before, and then the help lists it."""
+    monkeypatch.setattr(ENGINES, "_entries", {})
+    flag = by_name["engine"]
+    with pytest.raises(ConfigError, match=r"--engine: unknown value 'electric': Known: steam"):
+        flag.value("electric")
+    ENGINES.register("electric")("E")
+    assert settings_of([flag], {"engine": "electric"}) == {"engine": "electric"}
+    (later,) = (flag for flag in flags_of(Example, "Panel") if flag.name == "engine")
+    assert later.metavar == "steam|electric"
+    assert later.help == "what drives it (default steam)"
 
 
 @pytest.mark.parametrize(

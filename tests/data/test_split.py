@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ensue.data.interactions import Columns
 from ensue.data.prepare import prepare
-from ensue.data.split import SplitConfig, make_split, splits
+from ensue.data.split import SPLITS, SplitConfig, make_split
 from ensue.data.store import SequenceStore
 from ensue.data.vocabulary import Vocabulary
 from ensue.errors import ConfigError, DataError
@@ -42,7 +42,7 @@ def split_of(store, name, targets="auto"):
 
 
 def test_the_splits_are_registered():
-    assert list(splits) == NAMES
+    assert list(SPLITS) == NAMES
 
 
 @given(stores(), st.sampled_from(NAMES), st.sampled_from(["auto", "last", "first", "all"]))

@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from ensue.config import Config
 from ensue.errors import ConfigError, nearest
+from ensue.registry import Registry
 
 ConfigClass = type[Config]
 _ENTRY = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^\s",][^,\r\n]*?)?)\s*(?:,|\Z)')
@@ -30,7 +31,7 @@ class Flag:
         help: what it does.
         metavar: how its value is written.
         default: the default, as it is written; "" for none.
-        choices: the values allowed, if they are listed.
+        choices: the allowed values, where they are a list or the names of a registry.
         switch: a yes-or-no flag, `--x` and `--no-x`.
         many: several values, separated by commas.
     """
@@ -40,7 +41,7 @@ class Flag:
     help: str
     metavar: str
     default: str
-    choices: tuple[str, ...] = ()
+    choices: tuple[str, ...] | Registry[Any] = ()
     switch: bool = False
     many: bool = False
 
@@ -152,7 +153,8 @@ def descriptions(config: ConfigClass) -> dict[str, str]:
 
 def _flag(name: str, field: FieldInfo, panel: str, text: str) -> Flag:
     kinds = _kinds(field.annotation)
-    choices = tuple(str(kind) for kind in kinds if not isinstance(kind, type))
+    registry = next((rule for rule in field.metadata if isinstance(rule, Registry)), None)
+    choices = tuple(str(kind) for kind in kinds if not isinstance(kind, type)) if registry is None else registry
     many = tuple in kinds
     switch = bool in kinds
     metavar = "|".join(choices) if choices else "A,B,..." if many else _number_or_text(kinds)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from ensue.config import Config
 from ensue.data.arrays import gather_events
 from ensue.data.session_order import event_feature, session_order
 from ensue.data.store import SequenceStore
-from ensue.errors import DataError, nearest
+from ensue.errors import DataError
 from ensue.registry import Registry
 from ensue.rng import stream
 
@@ -86,6 +86,7 @@ class Split:
     leakage: str
 
 
+SPLITS: Registry[Splitter] = Registry("split")
 _SHARES, _MOMENTS = ("validation_fraction", "test_fraction"), ("validation_from", "test_from")
 # Setting -> settings that are not read beside it.
 _REPLACED = {"test_from": _SHARES, "split_feature": ("test_fraction", *_MOMENTS)}
@@ -95,7 +96,7 @@ class SplitConfig(Config):
     """Which split, and its boundaries. A setting that would not be read is an error.
 
     Attributes:
-        split: "leave-one-out", "global-time", "user-holdout" or "session".
+        split: how events are divided into training, validation and test.
         targets: the events asked for in each held-out part of a user: "last", "first" or "all"; "auto" is
             "last", and "all" for sessions.
         validation_fraction: share of events (global-time), users (user-holdout) or sessions (session).
@@ -109,7 +110,7 @@ class SplitConfig(Config):
         seed: user-holdout: the draw of users.
     """
 
-    split: str = "leave-one-out"
+    split: Annotated[str, SPLITS] = "leave-one-out"
     targets: Literal["auto", "last", "first", "all"] = "auto"
     validation_fraction: float = Field(default=0.1, ge=0, lt=1)
     test_fraction: float = Field(default=0.1, ge=0, lt=1)
@@ -118,13 +119,6 @@ class SplitConfig(Config):
     split_feature: str | None = None
     order_feature: str | None = None
     seed: int = Field(default=0, ge=0)
-
-    @field_validator("split")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        if name not in splits:
-            raise ValueError(f"unknown split: {nearest(name, splits)}")
-        return name
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -139,7 +133,7 @@ class SplitConfig(Config):
 
     def _check_read(self) -> None:
         """Whether every setting that was given is read."""
-        splitter = splits[self.split]
+        splitter = SPLITS[self.split]
         # A seed hides nothing: a split that draws nothing is the same for each, and runs have been saved with one.
         given = self.model_dump(exclude={"split", "seed"}, exclude_defaults=True)
         for name, value in given.items():
@@ -174,14 +168,11 @@ class Splitter:
     targets: tuple[str, ...]
 
 
-splits: Registry[Splitter] = Registry("split")
-
-
 def _split(name: str, *takes: str, targets: tuple[str, ...] = ("last", "first", "all")) -> Callable[[_Make], _Make]:
     """A decorator that registers a split with the settings that it reads beside `targets`."""
 
     def put(make: _Make) -> _Make:
-        splits.register(name)(Splitter(make, ("targets", *takes), targets))
+        SPLITS.register(name)(Splitter(make, ("targets", *takes), targets))
         return make
 
     return put
@@ -193,7 +184,7 @@ def make_split(store: SequenceStore, config: SplitConfig) -> Split:
     Raises:
         DataError: the store lacks what the split needs (times, a feature).
     """
-    return splits[config.split].make(store, config)
+    return SPLITS[config.split].make(store, config)
 
 
 @_split("leave-one-out", targets=("last",))
@@ -324,7 +315,7 @@ def _take_last_for_validation(store: SequenceStore, part: np.ndarray, config: Sp
 
 
 def _targets(config: SplitConfig) -> str:
-    return splits[config.split].targets[0] if config.targets == "auto" else config.targets
+    return SPLITS[config.split].targets[0] if config.targets == "auto" else config.targets
 
 
 def _boundaries(ordered: np.ndarray, config: SplitConfig) -> tuple[float, float]:
