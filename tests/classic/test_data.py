@@ -42,8 +42,8 @@ def test_timestamps_order_events_and_rare_ones_go(tmp_path: Path, form: str) -> 
     assert store.times is not None
     assert histories(store) == {user: [5, 4, 3, 2, 1] for user in range(1, 6)}
     assert store.times[:5].tolist() == [950, 960, 970, 980, 990]
-    assert "4 rows left out: user with fewer than 5 events" in what
-    assert "1 rows left out: item with fewer than 5 events" in what
+    assert "4 rows dropped: user with fewer than 5 events" in what
+    assert "1 rows dropped: item with fewer than 5 events" in what
 
 
 @pytest.mark.parametrize("text", ["1\n2\n", "1 2 3 4 5\n"])
@@ -60,7 +60,9 @@ def test_without_a_file_a_public_dataset_is_read(tmp_path: Path, monkeypatch: py
     store, what = read_data("ml-1m", tmp_path / "none")
     assert (store.num_users, store.num_items) == (5, 5)
     assert "public dataset ml-1m, 5 users, 5 items, 25 events, timestamps" in what
-    with pytest.raises(DataError, match=r"there is no file .*mine\.txt, and no public dataset: unknown dataset 'mine'"):
+    with pytest.raises(
+        DataError, match=r"no file .*mine\.txt, and no public dataset of this name: unknown dataset 'mine'"
+    ):
         read_data("mine", tmp_path / "none")
 
 

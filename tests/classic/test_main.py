@@ -49,7 +49,7 @@ def test_the_program_trains_saves_and_evaluates(at: Path) -> None:
     assert Recommender.load(at / "plain_default").recommend([1, 2, 3], k=2).ids
     refused = run("--dataset=plain", "--train_dir=default", "--use_time")
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr == "main.py: --use_time needs timestamps, and the data has none\n"
+    assert refused.stderr == "main.py: --use_time needs timestamps, but the data has none\n"
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_pth_files_are_evaluated(at: Path, save: Save, capsys: pytest.CaptureFix
     assert told[0].startswith("model: TiSASRec: time on, residual plain, norm original")
     assert told[-1].startswith("test (NDCG@10: ")
     assert main(["--dataset=plain", *line[1:], f"--state_dict_path={timed}"]) == 1
-    assert "needs timestamps, and the data has none" in capsys.readouterr().err
+    assert "needs timestamps, but the data has none" in capsys.readouterr().err
 
 
 def test_an_epoch_without_cases_is_told_once(at: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -229,11 +229,22 @@ def _as_pth(ours: dict[str, object]) -> dict[str, object]:
 
 def test_errors_are_one_line(at: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--dataset=nothing", "--train_dir=x"]) == 1
-    assert capsys.readouterr().err.startswith("main.py: there is no file data/nothing.txt, and no public dataset")
+    assert capsys.readouterr().err.startswith(
+        "main.py: no file data/nothing.txt, and no public dataset of this name: unknown"
+    )
     assert main(["--dataset=plain", "--train_dir=x", "--inference_only=true"]) == 2
     assert "--inference_only needs --state_dict_path" in capsys.readouterr().err
     assert main(["--dataset=plain", "--train_dir=x", "--state_dict_path=none.pth"]) == 1
     assert "none.pth: no such file" in capsys.readouterr().err
+    assert not (at / "plain_x").exists()
+
+
+@pytest.mark.parametrize("epochs", [0, -3])
+def test_no_epoch_is_refused_before_anything_is_written(
+    at: Path, capsys: pytest.CaptureFixture[str], epochs: int
+) -> None:
+    assert main(["--dataset=plain", "--train_dir=x", "--device=cpu", f"--num_epochs={epochs}"]) == 2
+    assert capsys.readouterr().err == f"main.py: --num_epochs must be 1 or more (got {epochs})\n"
     assert not (at / "plain_x").exists()
 
 

@@ -102,28 +102,47 @@ def _changed(**changes: torch.Tensor) -> State:
     ("content", "message"),
     [
         ({"item_emb.weight": _Harmful()}, "not a state dict that can be read safely"),
-        ([1, 2], "holds a list"),
-        ({}, "holds a dict"),
-        ({"epoch": 3}, "entry 'epoch' is not a tensor"),
-        ({"weight": torch.ones(2)}, "neither SASRec.pytorch's .* it holds weight"),
+        ([1, 2], "must contain a state dict .*, contains a list"),
+        ({}, "contains an empty dict"),
+        ({"state_dict": {}}, "contains an empty dict"),
+        ({"epoch": 3}, "entry 'epoch' must be a tensor"),
+        ({"state_dict": {"epoch": 3}}, "entry 'epoch' must be a tensor"),
+        ({"state_dict": [3]}, "entry 'state_dict' must be a tensor"),
+        ({"weight": torch.ones(2)}, "SASRec.pytorch .with pos_emb.weight. or .* contains weight"),
+        ({"module.weight": torch.ones(2), "bias": torch.ones(2)}, "contains bias, module.weight"),
         (
             _changed(**{"item_emb.weight": torch.full((N + 1, D), float("nan"))}),
-            "'item_emb.weight' has a value that is",
+            "'item_emb.weight' contains a value that is",
         ),
-        (_changed(**{"last_layernorm.bias": torch.ones(D + 1)}), r"'last_layernorm.bias' is \[13\], \[12\] is due"),
-        (_changed(extra=torch.ones(1)), "must not have the tensors extra"),
+        (_changed(**{"last_layernorm.bias": torch.ones(D + 1)}), r"'last_layernorm.bias' is \[13\], must be \[12\]"),
+        (_changed(extra=torch.ones(1)), "has unknown tensors: extra"),
         (
             {k: v for k, v in sasrec_state(True).items() if "out_proj.bias" not in k},
-            "lacks the tensors attention_layers",
+            "lacks tensors: attention_layers",
         ),
-        (_changed(**{"item_emb.weight": torch.ones(N + 1, D)}), "row 0 of tensor 'item_emb.weight'"),
-        (_changed(**{"pos_emb.weight": torch.ones(5, D + 1)}), r"'pos_emb.weight' must be \[rows, 12\]"),
+        (
+            _changed(**{"item_emb.weight": torch.ones(N + 1, D)}),
+            "row 0 .padding. of tensor 'item_emb.weight' must be zero",
+        ),
+        (_changed(**{"pos_emb.weight": torch.ones(5, D + 1)}), r"'pos_emb.weight' is \[5, 13\], must be \[rows, 12\]"),
     ],
 )
 def test_other_files_are_refused(save: Save, content: object, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ArtefactError, match=message):
         read_pth(save(content))
     assert "run" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+@pytest.mark.parametrize("key", [None, "state_dict", "model_state_dict"])
+def test_wrapped_state_dicts_are_read(save: Save, prefix: str, key: str | None) -> None:
+    """As DataParallel, torch.compile and checkpoints of training programs write them."""
+    state = sasrec_state(False)
+    prefixed = {prefix + name: tensor for name, tensor in state.items()}
+    content = prefixed if key is None else {"epoch": 7, key: prefixed, "optimizer": {"step": torch.ones(1)}}
+    plain, wrapped = read_pth(save(state, "plain.pth")), read_pth(save(content, "wrapped.pth"))
+    assert np.array_equal(scores_of(wrapped), scores_of(plain))
+    assert wrapped.config == plain.config
 
 
 def test_tensors_larger_than_the_file_are_refused(save: Save) -> None:
@@ -148,7 +167,7 @@ def test_settings_that_do_not_fit_are_refused(save: Save) -> None:
         read_pth(save(sasrec_state(True), "SASRec.head=2.pth"), PthOptions(num_heads=0))
     with pytest.raises(ArtefactError, match="got maxlen 0"):
         read_pth(save(sasrec_state(True)), PthOptions(maxlen=0))
-    with pytest.raises(ConfigError, match="original form alone"):
+    with pytest.raises(ConfigError, match=r"can only be 'original' \(got 'pre'\)"):
         read_pth(save(tisasrec_state()), PthOptions(norm="pre"))
 
 
@@ -159,7 +178,7 @@ def test_items_follow_the_vocabulary(save: Save) -> None:
     items = read_pth(path, None, Vocabulary.from_ids(ids)).model.state_dict()["items.weight"]
     assert torch.equal(items, sasrec_state(False)["item_emb.weight"][[0, *ids]])
     for wrong in (Vocabulary.of_range(N + 1), Vocabulary.from_ids([1, N + 1]), Vocabulary.from_ids(["a", "b"])):
-        with pytest.raises(DataError, match="was trained on 30 items"):
+        with pytest.raises(DataError, match="trained on 30 items, but the data has"):
             read_pth(path, None, wrong)
     named = Vocabulary.from_ids([f"item {i}" for i in range(N)])
     assert len(read_pth(save(tisasrec_state()), None, named).model.state_dict()["items.weight"]) == N + 1

@@ -41,7 +41,7 @@ def test_the_data_tells_the_generations_apart(flags: str, plain: object, timed: 
     arguments = parse([*BASE, *flags.split()])
     for timestamps, expected in ((False, plain), (True, timed)):
         if expected == "error":
-            with pytest.raises(ConfigError, match="needs timestamps, and the data has none"):
+            with pytest.raises(ConfigError, match="needs timestamps, but the data has none"):
                 resolve(arguments, timestamps)
             continue
         found = resolve(arguments, timestamps)
@@ -84,7 +84,36 @@ def test_wrong_flags_end_with_status_2(words: list[str], capsys: pytest.CaptureF
     with pytest.raises(SystemExit) as end:
         parse(words)
     assert end.value.code == 2
-    assert "error: " in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert told.startswith("main.py: ")
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "nearest"),
+    [
+        ([*BASE, "--maxlne=50"], "--maxlne", "--maxlen"),
+        ([*BASE, "--maxlne", "50"], "--maxlne", "--maxlen"),
+        ([*BASE, "--hidden-units=50"], "--hidden-units", "--hidden_units"),
+        ([*BASE, "-lr=0.1"], "-lr", "--lr"),
+        ([*BASE, "--norm-frist"], "--norm-frist", "--norm_first"),
+        # Also where a required flag is the misspelt one.
+        (["--datset=ml-1m", "--train_dir=x"], "--datset", "--dataset"),
+    ],
+)
+def test_an_unknown_flag_names_the_nearest(
+    words: list[str], name: str, nearest: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        parse(words)
+    assert end.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"main.py: unknown flag {name}: did you mean '{nearest}'? Known: --batch_size, --dataset")
+    assert told.count("\n") == 1
+
+
+def test_a_negative_value_is_no_flag() -> None:
+    assert parse([*BASE, "--lr", "-0.5"]).lr == -0.5
 
 
 @pytest.mark.parametrize("flag", ["--local-rank=1", "--local_rank=1"])
@@ -96,8 +125,8 @@ def test_help_states_the_rule(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse(["--help"])
     told = " ".join(capsys.readouterr().out.split())
-    assert 'Two-column data ("user item") without any --no_* flag: the older one' in told
-    assert "--no_time or --no_mhc switches them off" in told
+    assert 'The older one applies to two-column data ("user item") without any --no_* flag' in told
+    assert "are on unless --no_mhc or --no_time switches them off" in told
 
 
 def settings_of(flags: str, timestamps: bool) -> dict[str, Any]:
@@ -117,7 +146,7 @@ def test_defaults_are_those_of_each_program() -> None:
     assert (sasrec["model"]["maxlen"], sasrec["train"]["num_epochs"], sasrec["train"]["eval_epochs"]) == (200, 1000, 20)
     assert (tisasrec["model"]["maxlen"], tisasrec["train"]["num_epochs"]) == (50, 201)
     assert tisasrec["model"]["time_span"] == 256
-    assert [settings_of(f"--num_epochs={n}", False)["train"]["eval_epochs"] for n in (0, 3, 50)] == [1, 1, 1]
+    assert [settings_of(f"--num_epochs={n}", False)["train"]["eval_epochs"] for n in (1, 3, 50)] == [1, 1, 1]
 
 
 def test_every_flag_arrives() -> None:

@@ -64,7 +64,7 @@ def test_other_first_weights_are_refused(
     assert main([*line, f"--state_dict_path={two}"]) == 1
     told = capsys.readouterr()
     assert (
-        f"plain_x holds a run that started from one.pth (SHA-256 {first}...), and this one would start from two.pth "
+        f"plain_x contains a run that started from one.pth (SHA-256 {first}...); this one would start from two.pth "
         f"(SHA-256 {second}...)"
     ) in told.err
     assert "goes on" not in told.out
@@ -79,7 +79,7 @@ def test_given_weights_and_none_are_not_the_same(at: Path, capsys: pytest.Captur
         lines_of(capsys, *line, f"--train_dir={name}")
     assert main([*line, "--train_dir=x", "--state_dict_path=plain_y"]) == 1
     told = capsys.readouterr().err
-    assert "started from random weights, and this one would start from plain_y/model.safetensors (SHA-256 " in told
+    assert "started from random weights; this one would start from plain_y/model.safetensors (SHA-256 " in told
 
 
 def test_a_file_that_is_trained_enough_is_refused(at: Path, save: Save, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,7 +111,9 @@ def test_a_unit_of_time_that_cannot_be_is_refused(at: Path, save: Save, capsys: 
     path = save(tisasrec_state(), "TiSASRec.head=2.pth")
     line = ["--dataset=timed", "--train_dir=x", "--device=cpu", f"--state_dict_path={path}"]
     assert main([*line, "--inference_only", "--time_unit=60"]) == 2
-    assert f"--time_unit=60 and --inference_only: the intervals of {path} are in each" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"--inference_only of {path} measures intervals in each user's smallest gap" in told
+    assert "(got --time_unit=60)" in told
     told = lines_of(capsys, *line, "--inference_only", "--time_unit=0")
     assert "time_unit 0;" in told[0]
     assert "time_unit 60;" in lines_of(capsys, *line, "--num_epochs=1", "--time_unit=60")[0]

@@ -19,26 +19,26 @@ from ensue.runs.artefact import Run, item_table, save_run
 from ensue.runs.config import RunConfig
 
 
-def save_import(folder: Path, found: Imported, file: Path, store: SequenceStore | None = None) -> Run:
-    """Write a run folder.
+def save_import(folder: Path, imported: Imported, file: Path, store: SequenceStore | None = None) -> Run:
+    """Write an imported model as a run folder.
 
     Args:
-        folder: where to.
-        found: the model.
-        file: the `.pth` file; without data its hash stands for the data's fingerprint.
-        store: the data it was trained on. Without it the items are 1..N, and none is more popular than another.
+        folder: the folder to write.
+        imported: the model.
+        file: the `.pth` file. Without data, its hash takes the place of the data's fingerprint.
+        store: the data it was trained on. Without it the items are 1..N, with a popularity of 0 each.
 
     Returns:
-        The run that was written.
+        The run.
     """
-    config = RunConfig(model=found.config, evaluate=EvaluateConfig(protocol="uniform-100", metrics=REPORTED))
+    config = RunConfig(model=imported.config, evaluate=EvaluateConfig(protocol="uniform-100", metrics=REPORTED))
     digest = sha256(file)
     if store is None:
-        item_ids = Vocabulary.of_range(len(found.model.state_dict()["items.weight"]) - 1)
+        item_ids = Vocabulary.of_range(len(imported.model.state_dict()["items.weight"]) - 1)
         items = pl.DataFrame({"id": item_ids.ids, "events": np.zeros(len(item_ids), dtype=np.int64)})
-        run = Run(config, found.model, item_ids, items, f"file-{digest}", None)
+        run = Run(config, imported.model, item_ids, items, f"file-{digest}", None)
     else:
         items = item_table(store, fit_popularity(make_split(store, SplitConfig()).train))
-        run = Run(config, found.model, store.item_ids, items, store.fingerprint, store.folder)
+        run = Run(config, imported.model, store.item_ids, items, store.fingerprint, store.folder)
     save_run(folder, run, [{"imported from": file.name, "sha256": digest}])
     return run

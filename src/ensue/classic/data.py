@@ -1,4 +1,4 @@
-"""The classic program's data: `data/<dataset>.txt` in the forms of those repositories, else a public dataset."""
+"""The data of the classic command line: `data/<dataset>.txt` as those repositories have it, or a public dataset."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ensue.data.store import SequenceStore
 from ensue.datasets.catalog import load_dataset
 from ensue.errors import ConfigError, DataError
 
-# Columns of a file -> their meaning.
+# Number of columns of a file -> their meaning.
 FORMS = {
     2: Columns(user="1", item="2", time=NONE, rating=NONE, header=False),
     3: Columns(user="1", item="2", time="3", rating=NONE, header=False),
     4: Columns(user="1", item="2", rating="3", time="4", header=False),
 }
-# TiSASRec.pytorch counts once, on the whole file.
+# TiSASRec.pytorch counts events once, on the whole file.
 TISASREC = PrepareConfig(min_user_events=5, min_item_events=5, filter="single")
-# Names that SASRec.pytorch gives its files -> public datasets.
+# Names of SASRec.pytorch's files -> public datasets.
 ALIASES = {"Beauty": "amazon-beauty", "Video": "amazon-games", "Steam": "steam"}
 
 
@@ -31,13 +31,13 @@ def read_data(dataset: str, folder: Path = Path("data")) -> tuple[SequenceStore,
 
     Args:
         dataset: the name.
-        folder: where `<dataset>.txt` is.
+        folder: the folder of `<dataset>.txt`.
 
     Returns:
-        The store, in memory, and one line on what was read.
+        The store, in memory, and one line that describes it.
 
     Raises:
-        DataError: there is no such file and no such dataset, or it cannot be read.
+        DataError: neither such a file nor such a dataset exists, or it cannot be read.
     """
     path = folder / f"{dataset}.txt"
     if not path.is_file():
@@ -46,10 +46,11 @@ def read_data(dataset: str, folder: Path = Path("data")) -> tuple[SequenceStore,
     count = len(open_table(path, header=False).names)
     if count not in FORMS:
         raise DataError(
-            f"{path}: {count} columns; due are 2 (user item), 3 (user item timestamp) or 4 (user item rating timestamp)"
+            f"{path}: must have 2 columns (user item), 3 (user item timestamp) or 4 (user item rating timestamp), has "
+            f"{count}"
         )
     store, report = prepare(path, None, FORMS[count], PrepareConfig() if count == 2 else TISASREC)
-    dropped = ", ".join(f"{rows:,} rows left out: {reason}" for reason, rows in report.dropped.items())
+    dropped = ", ".join(f"{rows:,} rows dropped: {reason}" for reason, rows in report.dropped.items())
     return store, f"data: {path}, {_size(store)}" + (f" ({dropped})" if dropped else "")
 
 
@@ -57,7 +58,7 @@ def _public(dataset: str, path: Path) -> SequenceStore:
     try:
         return load_dataset(ALIASES.get(dataset, dataset))
     except ConfigError as error:
-        raise DataError(f"there is no file {path}, and no public dataset: {error}") from None
+        raise DataError(f"no file {path}, and no public dataset of this name: {error}") from None
 
 
 def _size(store: SequenceStore) -> str:
@@ -70,16 +71,16 @@ def _size(store: SequenceStore) -> str:
 
 
 def in_user_units(store: SequenceStore) -> SequenceStore:
-    """A store whose times are those of TiSASRec.pytorch: in units of the user's smallest gap, counted from 1.
+    """Convert a store's times to those of TiSASRec.pytorch: in units of the user's smallest gap, counted from 1.
 
-    The gap is over the whole history, held-out events included. Only for the scores of that program: it lets the
-    held-out events' times into the scale.
+    The gap is the smallest of the whole history, held-out events included, so the held-out events' times decide the
+    scale. Use it only to reproduce the scores of that program.
 
     Raises:
         DataError: the store has no times.
     """
     if store.times is None:
-        raise DataError("the time units of TiSASRec need timestamps, and the data has none")
+        raise DataError("the time units of TiSASRec need timestamps, but the data has none")
     times_E = store.times.astype(np.int64)
     user_E = np.repeat(np.arange(store.num_users), store.lengths)
     gap_E = np.diff(times_E)

@@ -1,7 +1,7 @@
-"""State dicts of SASRec.pytorch and TiSASRec.pytorch (`.pth` files), read safely and mapped to models of ours.
+"""State dicts of SASRec.pytorch and TiSASRec.pytorch (`.pth` files), mapped to models of this package.
 
-A file is read with `weights_only`, so nothing in it can run; its names, shapes and values are checked against what
-those programs write. Three things it does not hold: where layers are normalised, the number of heads, and external ids.
+The names, shapes and values of a file are checked against what those programs write. A file does not contain where
+layers are normalised, the number of heads, or external ids.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ import torch
 from torch import Tensor, nn
 
 from ensue.classic.models import PaddedSASRecConfig, PaddedTiSASRecConfig
+from ensue.classic.state_dict import Tensors, load_state_dict
 from ensue.data.vocabulary import Vocabulary
 from ensue.errors import ArtefactError, ConfigError, DataError
 from ensue.models import ModelConfig, build_model
 from ensue.models.size import LOADING
 from ensue.nn.block import Norm
 
-Tensors = dict[str, Tensor]
 Shapes = dict[str, tuple[int, ...]]
 T = TypeVar("T")
-# A depth that nobody has trained; more would only make a hostile file slow to refuse.
+# More blocks than any trained model has; without a limit a malicious file would be slow to refuse.
 MAX_BLOCKS = 1000
 
 
 @dataclass(frozen=True)
 class PthOptions:
-    """What a file does not hold; None is the file's own word or the usual value.
+    """What a file may not contain; None is the file's own value or the usual one.
 
     Attributes:
         norm: where layers are normalised: "original" before May 2025, then "post", or "pre" with `--norm_first`.
         num_heads: attention heads; by default `head=` of the file's name, else 1.
-        maxlen: must be the file's, where given.
-        time_unit: TiSASRec: seconds of an interval's unit; 0: each row's smallest gap.
+        maxlen: must be the file's, if given.
+        time_unit: TiSASRec: seconds per unit of the intervals; 0: the smallest gap among the events that are read.
     """
 
     norm: Norm | None = None
@@ -53,8 +53,8 @@ class Imported:
     Attributes:
         model: the model, in evaluation mode.
         config: its settings.
-        origin: which program and generation wrote the file.
-        norm_assumed: the file fits several normalisations, and nobody said which.
+        origin: the program and generation that wrote the file.
+        norm_assumed: the file fits several normalisations, and the options do not choose one.
         epoch: `epoch=` of the file's name; 0 without.
     """
 
@@ -66,65 +66,38 @@ class Imported:
 
 
 def read_pth(path: Path, options: PthOptions | None = None, item_ids: Vocabulary | None = None) -> Imported:
-    """Read a `.pth` file as a model that gives the scores its own program gives.
+    """Read a `.pth` file as a model that gives the same scores as the program that wrote it.
 
     Args:
         path: the file.
-        options: what the file does not hold.
+        options: what the file may not contain.
         item_ids: the items of the data; by default the file's own 1..N.
 
     Raises:
-        ArtefactError: the file is missing, is not such a state dict, or a tensor has the wrong name, shape or values.
+        ArtefactError: the file is missing or is not such a state dict, or a tensor has a wrong name, shape or value.
         DataError: the items are not the file's.
-        ConfigError: a setting does not fit the file.
+        ConfigError: an option does not fit the file.
     """
     options = options or PthOptions()
-    tensors = load_tensors(path)
+    tensors = load_state_dict(path).tensors
     if "abs_pos_K_emb.weight" in tensors:
         config, state, origin, assumed = _tisasrec(path, tensors, options)
     elif "pos_emb.weight" in tensors:
         config, state, origin, assumed = _sasrec(path, tensors, options)
     else:
         raise ArtefactError(
-            f"{path}: neither SASRec.pytorch's (pos_emb.weight) nor TiSASRec.pytorch's (abs_pos_K_emb.weight); "
-            f"it holds {', '.join(sorted(tensors)[:5])}"
+            f"{path}: must be a state dict of SASRec.pytorch (with pos_emb.weight) or TiSASRec.pytorch (with "
+            f"abs_pos_K_emb.weight), contains {', '.join(sorted(tensors)[:5])}"
         )
-    due = _named(path, "maxlen", None) if options.maxlen is None else options.maxlen
-    if due is not None and due != config.maxlen:
-        raise ArtefactError(f"{path}: its position vectors are those of maxlen {config.maxlen} (got maxlen {due})")
+    maxlen = _named(path, "maxlen", None) if options.maxlen is None else options.maxlen
+    if maxlen is not None and maxlen != config.maxlen:
+        raise ArtefactError(f"{path}: its position vectors are those of maxlen {config.maxlen} (got maxlen {maxlen})")
     if item_ids is not None:
         by_id = isinstance(config, PaddedSASRecConfig)
         state["items.weight"] = _items_of(path, state["items.weight"], item_ids, by_id)
     model = build_model(config, len(state["items.weight"]) - 1, LOADING)
     model.load_state_dict(state)
     return Imported(model.eval(), config, origin, assumed, _named(path, "epoch", 0))
-
-
-def load_tensors(path: Path) -> Tensors:
-    """The tensors of a `.pth` file, in float32.
-
-    Raises:
-        ArtefactError: not a plain state dict, or a value that is missing, NaN or infinite.
-    """
-    if not path.is_file():
-        raise ArtefactError(f"{path}: no such file")
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the loader has no error class of its own for broken and for refused files
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ArtefactError(f"{path}: not a state dict that can be read safely ({reason[:200]})") from None
-    if not isinstance(loaded, dict) or not loaded:
-        raise ArtefactError(f"{path}: holds a {type(loaded).__name__}, a state dict is due")
-    tensors = {}
-    for name, value in loaded.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor) or not value.is_floating_point():
-            raise ArtefactError(f"{path}: entry {str(name)[:60]!r} is not a tensor of numbers; a state dict is due")
-        if value.nbytes > path.stat().st_size:
-            raise ArtefactError(f"{path}: tensor {name!r} is {list(value.shape)}, more than the file can hold")
-        if not bool(torch.isfinite(value).all()):
-            raise ArtefactError(f"{path}: tensor {name!r} has a value that is NaN or infinite")
-        tensors[name] = value.detach().float()
-    return tensors
 
 
 def _sasrec(path: Path, tensors: Tensors, options: PthOptions) -> tuple[ModelConfig, Tensors, str, bool]:
@@ -137,10 +110,10 @@ def _sasrec(path: Path, tensors: Tensors, options: PthOptions) -> tuple[ModelCon
         shapes |= {f"{at}out_proj.weight": (width, width), f"{at}out_proj.bias": (width,)}
     _check_shapes(path, tensors, shapes)
     table = tensors["pos_emb.weight"]
-    # Since 2024 positions count from 1, and row 0, the padding's, is zero; before, row 0 is the leftmost place.
+    # Since 2024 positions are numbered from 1, and row 0, the padding's, is zero; before, row 0 is the leftmost place.
     is_older = bool(table[0].any())
     if not is_older and bool(tensors["item_emb.weight"][0].any()):
-        raise ArtefactError(f"{path}: row 0 of tensor 'item_emb.weight', the padding, must be zero as that of pos_emb")
+        raise ArtefactError(f"{path}: row 0 (padding) of tensor 'item_emb.weight' must be zero, as that of pos_emb is")
     norm: Norm = options.norm or ("original" if is_older else "post")
     config = PaddedSASRecConfig.parse(
         {
@@ -168,7 +141,7 @@ def _tisasrec(path: Path, tensors: Tensors, options: PthOptions) -> tuple[ModelC
     spans = _rows(path, tensors, "time_matrix_V_emb.weight", width)
     shapes |= {"abs_pos_K_emb.weight": (maxlen, width), "abs_pos_V_emb.weight": (maxlen, width)}
     shapes["time_matrix_V_emb.weight"] = (spans, width)
-    # The first published file has rows for intervals that the program cuts off, and never reads.
+    # The first published file has rows for intervals that the program clips, so it never reads them.
     longer = max(spans, _rows(path, tensors, "time_matrix_K_emb.weight", width))
     shapes["time_matrix_K_emb.weight"] = (longer, width)
     for i in range(blocks):
@@ -177,7 +150,7 @@ def _tisasrec(path: Path, tensors: Tensors, options: PthOptions) -> tuple[ModelC
             shapes |= {f"{at}weight": (width, width), f"{at}bias": (width,)}
     _check_shapes(path, tensors, shapes)
     if options.norm not in (None, "original"):
-        raise ConfigError(f"{path}: TiSASRec.pytorch normalises in the original form alone (got norm {options.norm!r})")
+        raise ConfigError(f"{path}: the norm of TiSASRec.pytorch can only be 'original' (got {options.norm!r})")
     config = PaddedTiSASRecConfig.parse(
         {
             "maxlen": maxlen,
@@ -201,15 +174,15 @@ def _tisasrec(path: Path, tensors: Tensors, options: PthOptions) -> tuple[ModelC
 
 
 def _common_shapes(path: Path, tensors: Tensors) -> tuple[int, int, Shapes]:
-    """Width, blocks, and the shapes of the tensors that both programs have."""
+    """The width, the number of blocks, and the shapes of the tensors that both programs have."""
     items = tensors.get("item_emb.weight")
     if items is None or items.dim() != 2 or items.shape[0] < 2:
-        found = "missing" if items is None else f"of shape {list(items.shape)}"
-        raise ArtefactError(f"{path}: tensor 'item_emb.weight' must be [items + 1, width], it is {found}")
+        actual = "is missing" if items is None else f"is {list(items.shape)}"
+        raise ArtefactError(f"{path}: tensor 'item_emb.weight' {actual}, must be [items + 1, width]")
     width = items.shape[1]
     blocks = sum(re.fullmatch(r"attention_layernorms\.\d+\.weight", name) is not None for name in tensors)
     if not 1 <= blocks <= MAX_BLOCKS:
-        raise ArtefactError(f"{path}: has {blocks} blocks (tensors attention_layernorms.*), 1..{MAX_BLOCKS} are due")
+        raise ArtefactError(f"{path}: must have 1..{MAX_BLOCKS} blocks (tensors attention_layernorms.*), has {blocks}")
     shapes: Shapes = {"item_emb.weight": tuple(items.shape)}
     norms = [f"{kind}_layernorms.{i}" for kind in ("attention", "forward") for i in range(blocks)]
     for name in [*norms, "last_layernorm"]:
@@ -224,18 +197,18 @@ def _common_shapes(path: Path, tensors: Tensors) -> tuple[int, int, Shapes]:
 def _rows(path: Path, tensors: Tensors, name: str, width: int) -> int:
     table = tensors.get(name)
     if table is None or table.dim() != 2 or table.shape[0] < 2 or table.shape[1] != width:
-        found = "missing" if table is None else f"of shape {list(table.shape)}"
-        raise ArtefactError(f"{path}: tensor {name!r} must be [rows, {width}], it is {found}")
+        actual = "is missing" if table is None else f"is {list(table.shape)}"
+        raise ArtefactError(f"{path}: tensor {name!r} {actual}, must be [rows, {width}]")
     return int(table.shape[0])
 
 
 def _check_shapes(path: Path, tensors: Tensors, shapes: Shapes) -> None:
-    for problem, names in (("lacks", shapes.keys() - tensors.keys()), ("must not have", tensors.keys() - shapes)):
+    for problem, names in (("lacks", shapes.keys() - tensors.keys()), ("has unknown", tensors.keys() - shapes)):
         if names:
-            raise ArtefactError(f"{path}: {problem} the tensors {', '.join(sorted(names)[:5])}")
+            raise ArtefactError(f"{path}: {problem} tensors: {', '.join(sorted(names)[:5])}")
     for name, shape in shapes.items():
         if tuple(tensors[name].shape) != shape:
-            raise ArtefactError(f"{path}: tensor {name!r} is {list(tensors[name].shape)}, {list(shape)} is due")
+            raise ArtefactError(f"{path}: tensor {name!r} is {list(tensors[name].shape)}, must be {list(shape)}")
 
 
 def _trunk_settings(path: Path, options: PthOptions, norm: Norm, width: int, blocks: int) -> dict[str, object]:
@@ -244,9 +217,9 @@ def _trunk_settings(path: Path, options: PthOptions, norm: Norm, width: int, blo
 
 
 def _common_state(tensors: Tensors, blocks: int) -> Tensors:
-    """Item vectors, normalisations and feed-forward layers under our names."""
+    """Item vectors, normalisations and feed-forward layers under the names of this package."""
     items = tensors["item_emb.weight"].clone()
-    # Padding is set to zero before the first block, whatever its vector, and is never recommended.
+    # The model sets padding to zero before the first block, whatever its vector, and never recommends it.
     items[0] = 0.0
     state = {"items.weight": items}
     copies: list[tuple[str, str, Callable[[Tensor], Tensor]]] = [("last_layernorm", "trunk.norm", lambda x: x)]
@@ -264,7 +237,7 @@ def _common_state(tensors: Tensors, blocks: int) -> Tensors:
 
 
 def _items_of(path: Path, items: Tensor, item_ids: Vocabulary, by_id: bool) -> Tensor:
-    """The rows of the data's items: row n for the n-th of as many ids, else (SASRec.pytorch) row n for id n."""
+    """The vectors of the data's items: all rows for as many ids; for fewer, with `by_id`, row n for the id n."""
     count = len(items) - 1
     if len(item_ids) == count:
         return items
@@ -272,10 +245,10 @@ def _items_of(path: Path, items: Tensor, item_ids: Vocabulary, by_id: bool) -> T
         numbers = torch.from_numpy(item_ids.ids.to_numpy().copy())
         if int(numbers.min()) >= 1 and int(numbers.max()) <= count:
             return torch.cat((items[:1], items[numbers]))
-    raise DataError(f"{path}: was trained on {count:,} items, and the data has {len(item_ids):,} others")
+    raise DataError(f"{path}: trained on {count:,} items, but the data has {len(item_ids):,} other items")
 
 
 def _named(path: Path, key: str, otherwise: T) -> int | T:
     """The number after `key=` in the file's name, as in SASRec.epoch=20.lr=0.001.layer=2.head=1.maxlen=200.pth."""
-    found = re.search(rf"(?:^|\.){key}=(\d+)\.", path.name)
-    return int(found[1]) if found else otherwise
+    match = re.search(rf"(?:^|\.){key}=(\d+)\.", path.name)
+    return int(match[1]) if match else otherwise

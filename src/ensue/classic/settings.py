@@ -1,4 +1,4 @@
-"""From the classic flags to the settings of a run: the rule of the two generations, and the defaults of each model."""
+"""The settings of a run from the classic flags: the rule of the two generations and the defaults of each model."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from ensue.runs.config import RunConfig
 # Defaults of SASRec.pytorch and of TiSASRec.pytorch where they differ: (maxlen, num_epochs).
 DEFAULTS = {"sasrec": (200, 1000), "tisasrec": (50, 201)}
 REPORTED = ("ndcg@10", "hr@10")
-# Evaluating validation and test takes half as long as an epoch. At 1000 epochs this is SASRec.pytorch's every 20th.
+# An evaluation of validation and test takes half as long as an epoch. For 1000 epochs this is every 20th, as in
+# SASRec.pytorch.
 EVALUATIONS = 50
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """What the flags and the data ask for.
+    """The model that the flags and the data choose.
 
     Attributes:
-        time: TiSASRec, not SASRec.
-        mhc: mHC residuals, not plain ones.
-        newer: by the defaults of the newer generation.
-        reason: what told the generations apart.
+        time: TiSASRec instead of SASRec.
+        mhc: mHC residuals instead of plain ones.
+        newer: whether the defaults are those of the newer generation.
+        reason: what decided the generation.
     """
 
     time: bool
@@ -53,7 +54,7 @@ def resolve(arguments: Arguments, timestamps: bool) -> Resolved:
     time_given = [f"--{name}" for name in ("time_span", "time_unit") if getattr(arguments, name) is not None]
     for name in ["--use_time"] if arguments.use_time else time_given:
         if not timestamps:
-            raise ConfigError(f"{name} needs timestamps, and the data has none")
+            raise ConfigError(f"{name} needs timestamps, but the data has none")
     if timestamps:
         reason = "the data has timestamps"
     elif arguments.no_time or arguments.no_mhc:
@@ -65,11 +66,13 @@ def resolve(arguments: Arguments, timestamps: bool) -> Resolved:
 
 
 def check(arguments: Arguments) -> None:
-    """Refuse flags that contradict each other.
+    """Refuse flags that contradict each other, and a training of no epoch.
 
     Raises:
-        ConfigError: which two.
+        ConfigError: the flags are named.
     """
+    if not arguments.inference_only and arguments.num_epochs is not None and arguments.num_epochs < 1:
+        raise ConfigError(f"--num_epochs must be 1 or more (got {arguments.num_epochs})")
     time_given = [name for name in ("time_span", "time_unit") if getattr(arguments, name) is not None]
     pairs = [
         (arguments.no_time, "no_time", ["use_time"] if arguments.use_time else time_given),
@@ -87,13 +90,13 @@ def _mhc_given(arguments: Arguments) -> list[str]:
 def classic_config(arguments: Arguments, resolved: Resolved, device: str, amp: str) -> RunConfig:
     """The settings of a training run.
 
-    `norm_first` left open means: after each sublayer for SASRec, as its program; as the authors do for TiSASRec; and
-    before each sublayer for mHC, whose paper defines it so.
+    Without `norm_first`, SASRec normalises after each sublayer, as its program does; TiSASRec as its authors do; and
+    mHC before each sublayer, as its paper defines.
 
     Args:
         arguments: the flags.
-        resolved: the model they ask for.
-        device: where to compute.
+        resolved: the model that they choose.
+        device: the device to compute on.
         amp: off, bf16 or fp16.
 
     Raises:
@@ -119,12 +122,12 @@ def classic_config(arguments: Arguments, resolved: Resolved, device: str, amp: s
 
 
 def whole_config(arguments: Arguments, model: dict[str, Any], device: str, amp: str = "off") -> RunConfig:
-    """The settings of a run of any model: BCE with one negative, uniform-100, some 50 evaluations, no early end.
+    """The settings of a run of any model: BCE with one negative, uniform-100, about 50 evaluations, no early stopping.
 
     Args:
         arguments: the flags.
         model: the model's settings.
-        device: where to compute.
+        device: the device to compute on.
         amp: off, bf16 or fp16.
 
     Raises:
@@ -149,10 +152,10 @@ def whole_config(arguments: Arguments, model: dict[str, Any], device: str, amp: 
 
 
 def check_model(arguments: Arguments, model: ModelConfig) -> None:
-    """Compare the flags that were given with a model that is there already.
+    """Compare the flags that were given with a given model.
 
     Raises:
-        ConfigError: they ask for another model.
+        ConfigError: a flag has another value than the model.
     """
     config = model.model_dump()
     is_time, is_mhc = model.name.startswith("tisasrec"), config.get("residual") == "mhc"
@@ -174,7 +177,7 @@ def check_model(arguments: Arguments, model: ModelConfig) -> None:
 
 
 def describe(model: ModelConfig) -> str:
-    """A model in one line."""
+    """Describe a model in one line."""
     config = model.model_dump()
     residual = config.get("residual", "none")
     if residual == "mhc":

@@ -1,4 +1,4 @@
-"""What `--state_dict_path` names: a `.pth` file or a run folder, opened as a model."""
+"""Opening what `--state_dict_path` names, a `.pth` file or a run folder, as a model."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from ensue.runs.log import Records
 
 @dataclass(frozen=True)
 class Start:
-    """A model that is there already.
+    """A given model, to evaluate or to start training from.
 
     Attributes:
         model: the model.
         config: its settings.
-        origin: where it is from, for people.
-        file: the file that its weights are in.
-        epoch: epochs it was trained for, where the file's name says so; else 0.
-        norm_assumed: the file does not say its normalisation, and neither did the user.
-        split: of the config's run; None for files, whose split is leave-one-out.
-        own_times: the scores are those of its program only on times in that program's units.
+        origin: where it comes from, for messages.
+        file: the file of its weights.
+        epoch: the epochs it was trained for, if the file's name says so; else 0.
+        norm_assumed: neither the file nor the user says where its layers are normalised.
+        split: the split of its run; None for `.pth` files, whose split is leave-one-out.
+        own_times: it gives its program's scores only for times in that program's units.
     """
 
     model: nn.Module
@@ -48,7 +48,7 @@ class Start:
     own_times: bool = False
 
     def record(self) -> dict[str, Any]:
-        """The line of a run's log that says which weights its training started from."""
+        """The line of a run's log that names the weights that training started from."""
         folder = self.file.resolve().parent.name
         name = f"{folder}/{MODEL}" if self.file.name == MODEL else self.file.name
         return {"started from": name, "sha256": sha256(self.file)}
@@ -57,52 +57,54 @@ class Start:
 def open_start(arguments: Arguments, path: Path, store: SequenceStore) -> Start:
     """Open `--state_dict_path` for the data.
 
-    For evaluation a file of TiSASRec.pytorch gets intervals in that program's units (`in_user_units`).
+    For evaluation, a file of TiSASRec.pytorch reads intervals in that program's units (`in_user_units`).
 
     Raises:
         ArtefactError: it is neither a run nor a state dict of those programs.
-        DataError: it is of other data.
-        ConfigError: flags that were given ask for another model.
+        DataError: it was trained on other data.
+        ConfigError: a flag has another value than the model.
     """
     if path.is_dir():
         run = load_run(path)
         if run.item_ids != store.item_ids:
-            raise DataError(f"{path}: was trained on {len(run.item_ids):,} items, which are not the data's")
+            raise DataError(f"{path}: trained on {len(run.item_ids):,} items that are not those of the data")
         check_model(arguments, run.config.model)
         return Start(run.model, run.config.model, f"run {path}", path / MODEL, split=run.config.split)
-    found = read_pth(path, _options(arguments), store.item_ids)
-    own_times = found.config.name == "tisasrec-padded" and arguments.inference_only
+    imported = read_pth(path, _options(arguments), store.item_ids)
+    own_times = imported.config.name == "tisasrec-padded" and arguments.inference_only
     if own_times and arguments.time_unit:
         raise ConfigError(
-            f"--time_unit={arguments.time_unit} and --inference_only: the intervals of {path} are in each user's "
-            f"smallest gap, as in its program. For another unit: `ensue import {path} --time-unit "
-            f"{arguments.time_unit} --out RUN`, and give --state_dict_path=RUN"
+            f"--inference_only of {path} measures intervals in each user's smallest gap, as its program does (got "
+            f"--time_unit={arguments.time_unit}). For another unit: `ensue import {path} --time-unit "
+            f"{arguments.time_unit} --out RUN`, then --state_dict_path=RUN"
         )
-    # Times that are in units already; for people the unit is the smallest gap.
-    config = found.config.replace(time_unit=0) if own_times else found.config
+    # The model reads times that are in units already (time_unit 1); the unit to report is the smallest gap (0).
+    config = imported.config.replace(time_unit=0) if own_times else imported.config
     check_model(arguments, config)
     if own_times and store.times is None:
-        raise DataError(f"{path}: is a TiSASRec, which needs timestamps, and the data has none")
-    return Start(found.model, config, found.origin, path, found.epoch, found.norm_assumed, own_times=own_times)
+        raise DataError(f"{path}: a TiSASRec, which needs timestamps, but the data has none")
+    return Start(
+        imported.model, config, imported.origin, path, imported.epoch, imported.norm_assumed, own_times=own_times
+    )
 
 
 def check_same_start(folder: Path, start: Start | None, records: Records) -> None:
-    """Make sure that the training in a folder started from these weights.
+    """Check that the training in a folder started from these weights.
 
     Args:
         folder: the folder.
-        start: where this training starts from; None for random weights.
+        start: the model that this training starts from; None for random weights.
         records: the log of the training in the folder.
 
     Raises:
-        OtherRunError: it started from others; both are named.
+        OtherRunError: it started from other weights; both are named.
     """
     then = next((record for record in records if "started from" in record), None)
     now = None if start is None else start.record()
     if (then or {}).get("sha256") != (now or {}).get("sha256"):
         raise OtherRunError(
-            f"{folder} holds a run that started from {_weights(then)}, and this one would start from {_weights(now)}. "
-            "Give the same --state_dict_path, or choose another --train_dir."
+            f"{folder} contains a run that started from {_weights(then)}; this one would start from {_weights(now)}. "
+            "Give the same --state_dict_path or choose another --train_dir"
         )
 
 
@@ -113,7 +115,7 @@ def _weights(record: dict[str, Any] | None) -> str:
 
 
 def split_for(start: Start, store: SequenceStore) -> Split:
-    """The split to evaluate a start on."""
+    """Return the split to evaluate a start on."""
     return make_split(in_user_units(store) if start.own_times else store, start.split or SplitConfig())
 
 
@@ -123,7 +125,7 @@ def _options(arguments: Arguments) -> PthOptions:
 
 
 def other_norms(arguments: Arguments, path: Path, store: SequenceStore) -> dict[Norm, nn.Module]:
-    """The model of a file of SASRec.pytorch under the normalisations that are not assumed for it."""
+    """Read a file of SASRec.pytorch with each normalisation that `read_pth` does not assume."""
     norms: tuple[Norm, ...] = ("original", "pre")
     options = _options(arguments)
     return {norm: read_pth(path, replace(options, norm=norm), store.item_ids).model for norm in norms}
