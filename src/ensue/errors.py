@@ -1,4 +1,4 @@
-"""The errors a user can cause. Each message names the thing, the rule and the value that broke it."""
+"""The errors that a user can cause. Each message names the thing, the rule and the value that breaks it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 
 class EnsueError(ValueError):
-    """Bad input or a bad state of files: shown as one line on the command line, without a traceback."""
+    """Bad input or bad files; the command line prints one line, without a traceback."""
 
 
 class ConfigError(EnsueError):
-    """A setting is unknown or out of range."""
+    """A setting is unknown or out of range, or settings contradict each other."""
 
 
 class DataError(EnsueError):
@@ -23,7 +23,7 @@ class ArtefactError(EnsueError):
 
 
 class TrainingError(EnsueError):
-    """Training cannot go on: another training writes there, or a rank is lost."""
+    """Training cannot continue: another training writes to the folder, or a rank is lost."""
 
 
 class NotFiniteError(TrainingError):
@@ -31,11 +31,11 @@ class NotFiniteError(TrainingError):
 
 
 class OtherRunError(TrainingError):
-    """The folder holds a run of other data or settings."""
+    """The folder contains a run of other data or settings."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Say which known name `name` was probably meant to be, and list the known ones.
+    """Suggest the known name that is nearest to `name`, and list the known names.
 
     >>> nearest("sasrek", ["sasrec", "markov"])
     "did you mean 'sasrec'? Known: markov, sasrec"

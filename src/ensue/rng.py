@@ -1,7 +1,9 @@
 """All randomness: one seed, and a stream for every (purpose, epoch, step).
 
-A stream depends on its key alone and never on what was drawn before, so work that was interrupted goes on
-with the same draws, and the number of workers or the batch size changes nothing.
+A stream depends only on its key, never on earlier draws. So a resumed run makes the same draws as one that was not
+interrupted, whatever the number of workers or the batch size.
+
+Suffixes: `B` keys, `K` places.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ def _key(seed: int, purpose: str, epoch: int, step: int) -> tuple[int, int]:
 
 
 def stream(seed: int, purpose: str, epoch: int = 0, step: int = 0) -> np.random.Generator:
-    """The numpy stream of (seed, purpose, epoch, step): Philox, a counter-based generator.
+    """Return the numpy generator of (seed, purpose, epoch, step): Philox, which is counter-based.
 
     >>> bool(stream(1, "order", 3).integers(1 << 60) == stream(1, "order", 3).integers(1 << 60))
     True
@@ -26,24 +28,24 @@ def stream(seed: int, purpose: str, epoch: int = 0, step: int = 0) -> np.random.
 
 
 def torch_seed(seed: int, purpose: str, epoch: int = 0, step: int = 0) -> int:
-    """A seed for `torch.manual_seed` or a `torch.Generator`, keyed like `stream`; in [0, 2**63)."""
+    """Return a seed for `torch.manual_seed` or a `torch.Generator`, keyed as `stream` is; in [0, 2**63)."""
     return _key(seed, purpose, epoch, step)[0] >> 1
 
 
 def hashed_uniform(seed: int, purpose: str, keys_B: np.ndarray, first: int, count: int) -> np.ndarray:
-    """Random numbers that depend on (seed, purpose, key, place) alone, for many keys at once.
+    """Return random numbers that depend only on (seed, purpose, key, place), for many keys at once.
 
-    Unlike one stream for all, the numbers of a key are the same whichever other keys are asked for with it.
+    Unlike the draws of a stream, the numbers of a key do not depend on the other keys of the call.
 
     Args:
         seed: the seed.
-        purpose: what they are for.
+        purpose: what the numbers are for.
         keys_B: integers, [B].
         first: the first place.
-        count: places, K.
+        count: number of places, K.
 
     Returns:
-        float64 [B, K] in [0, 1): SplitMix64 (Steele et al., OOPSLA 2014), twice, of key and place.
+        float64 [B, K] in [0, 1): SplitMix64 (Steele et al., OOPSLA 2014), applied twice, to key and place.
     """
     base = np.uint64(_key(seed, purpose, 0, 0)[0])
     mixed_B = _splitmix(keys_B.astype(np.uint64) ^ base)

@@ -136,7 +136,7 @@ def test_parse_metric() -> None:
         ("ndcg@0", "got '0'"),
         ("hr@", "whole number"),
         ("hr@1.5", "got '1.5'"),
-        ("auc@3", "takes no cut-off"),
+        ("auc@3", "has no cut-off"),
         ("", "unknown metric"),
     ],
 )

@@ -153,7 +153,7 @@ def test_compare() -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: compare([1, 2, 3], [1, 2]), DataError, "one length"),
+        (lambda: compare([1, 2, 3], [1, 2]), DataError, "the same length"),
         (lambda: compare([1], [2]), DataError, "2 or more"),
         (lambda: compare([1, np.nan], [1, 2]), DataError, "finite"),
         (lambda: compare([1, 2], [3, 5], test="wilcoxn"), ConfigError, "did you mean 'wilcoxon'"),

@@ -1,4 +1,7 @@
-"""What follows what: sparse transition counts of order k, and popularity. The core of simple baselines."""
+"""Popularity and sparse transition counts of orders 1..k: what the simple baselines are computed from.
+
+Suffixes: `N` items, `B` histories, `P` events of all histories, `K` items of a context, `C` contexts, `M` entries.
+"""
 
 from __future__ import annotations
 
@@ -26,26 +29,26 @@ def fit_popularity(
 
     Args:
         sequences: the training part.
-        last_fraction: count only this newest share of the events, in (0, 1]: the newest by time, or, in a
-            store without times, the last of each row.
-        last_days: count only the events of the last so many days before the newest training event.
+        last_fraction: count this share of the events, in (0, 1]: the newest by time, or the last of each row in a store
+            without times.
+        last_days: count the events of this many days up to the newest training event.
 
     Returns:
-        counts_N: events of items 1..N.
+        float64 [N]: events of items 1..N.
 
     Raises:
         ConfigError: both windows are given, or one is out of range.
-        DataError: `last_days` on a store without times.
+        DataError: `last_days` is given for a store without times.
     """
     if last_fraction is not None and last_days is not None:
-        raise ConfigError("give one window, last_fraction or last_days, not both")
+        raise ConfigError("give last_fraction or last_days, not both")
     store = sequences.store
     events, place = packed_events(sequences.start_R, sequences.stop_R)
     if last_days is not None:
         if not last_days > 0:
             raise ConfigError(f"last_days must be above 0 (got {last_days})")
         if store.times is None:
-            raise DataError("popularity of the last days needs times, and this store has only an order")
+            raise DataError("popularity of the last days needs times, but this store has only an order")
         if events.size:
             times = store.times[events]
             events = events[times >= times.max() - last_days * SECONDS_PER_DAY]
@@ -65,12 +68,18 @@ def fit_popularity(
 class Level:
     """The counts after contexts of one length, as sorted keys and a CSR matrix.
 
-    A context of j items is known by the key (number of its j - 1 newest items' context) * (N + 1) + its
-    oldest item, so contexts of any length fit in an int64; its number is the key's place in `keys_C`.
+    The key of a context of j items is (number of the context of its j - 1 newest items) * (N + 1) + its oldest item,
+    so a context of any length fits in an int64. The number of a context is the index of its key in `keys_C`.
+
+    Attributes:
+        keys_C: sorted keys.
+        starts_C1: the entries of context c are starts[c]:starts[c + 1].
+        items_M: the item of each entry.
+        counts_M: how often the item follows the context.
     """
 
     keys_C: IntArray
-    starts_C1: IntArray  # context c owns entries starts[c]:starts[c + 1]
+    starts_C1: IntArray
     items_M: NDArray[np.int32]
     counts_M: NDArray[np.int32]
 
@@ -95,19 +104,18 @@ class Transitions:
 
             p_j(i | c) = (count(c, i) + smoothing * p_{j-1}(i | c')) / (count(c) + smoothing)
 
-        where c' is c without its oldest item, so a context never seen is worth exactly what its shorter one
-        is. (Hierarchical Dirichlet smoothing with a fixed weight: MacKay & Peto, Natural Language
-        Engineering 1995.)
+        where c' is c without its oldest item, so an unseen context gives exactly the probabilities of the shorter
+        one. Source: hierarchical Dirichlet smoothing with a fixed weight, MacKay & Peto, Natural Language Engineering
+        1995.
 
         Args:
-            items_P: the histories' items one after another, each oldest first; 0 is unknown and ends the
-                context.
+            items_P: the histories' items, packed, each oldest first; 0 is an unknown item and ends the context.
             lengths_B: the length of each history; 0 is allowed and gives popularity.
         """
         return self.score_recent(recent_items(items_P, lengths_B, self.order))
 
     def score_recent(self, recent_BK: ArrayLike) -> NDArray[np.float32]:
-        """As `score`, for the last items of each history, *newest first*, filled up with 0."""
+        """As `score`, for the last items of each history, *newest first*, padded with 0."""
         recent = np.asarray(recent_BK, dtype=np.int64)
         num_items = self.popularity_N.size
         uniform = self.smoothing / num_items
@@ -119,10 +127,10 @@ class Transitions:
             item = column[rows]
             rows, parents = rows[item > 0], parents[item > 0]
             keys = parents * (num_items + 1) + item[item > 0]
-            found = np.searchsorted(level.keys_C, keys)
-            known = found < level.keys_C.size
-            known[known] = level.keys_C[found[known]] == keys[known]
-            rows, parents = rows[known], found[known]
+            numbers = np.searchsorted(level.keys_C, keys)
+            known = numbers < level.keys_C.size
+            known[known] = level.keys_C[numbers[known]] == keys[known]
+            rows, parents = rows[known], numbers[known]
             if not rows.size:
                 break
             entries, place = packed_events(level.starts_C1[parents], level.starts_C1[parents + 1])
@@ -134,7 +142,7 @@ class Transitions:
         return scores
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything as named arrays, to be saved as tensors; `from_arrays` is the way back."""
+        """Return everything as named arrays, to be saved as tensors; `from_arrays` is the inverse."""
         named: dict[str, NDArray[Any]] = {
             "popularity": self.popularity_N,
             "smoothing": np.array([self.smoothing]),
@@ -153,7 +161,7 @@ class Transitions:
         """Rebuild from `arrays`.
 
         Raises:
-            ArtefactError: an array is missing, or its shape or values break a rule.
+            ArtefactError: an array is missing or unknown, or its shape or values break a rule.
         """
         try:
             order = (len(named) - 2) // 4
@@ -168,9 +176,9 @@ class Transitions:
                 for j in range(1, order + 1)
             ]
         except (KeyError, IndexError) as error:
-            raise ArtefactError(f"transition counts: array missing or empty ({error})") from None
+            raise ArtefactError(f"transition counts: an array is missing or empty ({error})") from None
         if not (popularity.size and np.isfinite(popularity).all() and (popularity >= 0).all() and smoothing > 0):
-            raise ArtefactError("transition counts: popularity must be finite and not negative, smoothing above 0")
+            raise ArtefactError("transition counts: popularity must be finite and 0 or more, smoothing above 0")
         for j, level in enumerate(levels, start=1):
             _check_level(level, j, popularity.size)
         fitted = cls(popularity, tuple(levels), smoothing)
@@ -182,18 +190,18 @@ class Transitions:
 def _check_level(level: Level, j: int, num_items: int) -> None:
     shapes = level.starts_C1.size == level.keys_C.size + 1 and level.items_M.size == level.counts_M.size
     if not shapes or level.starts_C1[0] != 0 or level.starts_C1[-1] != level.items_M.size:
-        raise ArtefactError(f"transition counts of order {j}: the arrays' lengths do not fit together")
+        raise ArtefactError(f"transition counts of order {j}: the lengths of the arrays do not match")
     if (np.diff(level.starts_C1) < 1).any() or (np.diff(level.keys_C) < 1).any():
-        raise ArtefactError(f"transition counts of order {j}: contexts must be sorted, each with an entry")
+        raise ArtefactError(f"transition counts of order {j}: contexts must be sorted, and each must have an entry")
     if level.items_M.size and (level.items_M.min() < 1 or level.items_M.max() > num_items or level.counts_M.min() < 1):
         raise ArtefactError(f"transition counts of order {j}: an item is outside 1..{num_items} or a count below 1")
 
 
 def recent_items(items_P: ArrayLike, lengths_B: ArrayLike, count: int) -> IntArray:
-    """The last `count` items of each packed history, newest first, filled up with 0: [B, count]."""
+    """The last `count` items of each packed history, newest first, padded with 0: [B, count]."""
     items, length = np.asarray(items_P, dtype=np.int64), np.asarray(lengths_B, dtype=np.int64)
     if items.ndim != 1 or length.ndim != 1 or int(length.sum()) != items.size:
-        raise DataError(f"the lengths add up to {int(length.sum())}, but there are {items.size} items")
+        raise DataError(f"the lengths of the histories add up to {int(length.sum())}, but there are {items.size} items")
     back = np.arange(1, count + 1)
     place = np.cumsum(length)[:, None] - back
     inside = back <= length[:, None]
@@ -203,12 +211,12 @@ def recent_items(items_P: ArrayLike, lengths_B: ArrayLike, count: int) -> IntArr
 
 
 def fit_transitions(sequences: Sequences, order: int = 1, smoothing: float = 1.0) -> Transitions:
-    """Count what follows the last 1..`order` items of every training event, by sorting alone.
+    """Count which items follow the contexts of 1..`order` items in the training part, by sorting.
 
     Args:
         sequences: the training part.
         order: the longest context, in items.
-        smoothing: additive smoothing: how many events the shorter context's prediction is worth, above 0.
+        smoothing: additive smoothing, above 0: the weight of the shorter context's prediction, in events.
 
     Raises:
         ConfigError: `order` or `smoothing` is out of range.
@@ -220,7 +228,7 @@ def fit_transitions(sequences: Sequences, order: int = 1, smoothing: float = 1.0
     store = sequences.store
     events, place = packed_events(sequences.start_R, sequences.stop_R)
     items = store.items[events].astype(np.int64)
-    before = np.flatnonzero(place[1:] > 0)  # packed places of events that have a next one in their row
+    before = np.flatnonzero(place[1:] > 0)  # packed numbers of the events that have a next one in their row
     contexts = np.zeros(before.size, dtype=np.int64)
     levels = []
     for j in range(1, order + 1):

@@ -1,17 +1,19 @@
-"""A simulated book club: readers, series and drifting tastes, with a known best possible score.
+"""A simulated book club, with readers, series and changing tastes, whose best possible score is known.
 
-Every reader follows two or three series side by side. The next book is drawn from a mixture of two parts,
-over the books not read yet:
+Every reader follows two or three series at a time. The next book is drawn from a mixture of two distributions over the
+unread books:
 
-1. threads: pick one of the last few books (`lags`, the newest first) and read what follows it, mostly the
-   next volume of its series, sometimes one of three books kindred to it;
-2. taste: a hidden state out of `num_tastes` prefers a few categories, and well-known books within them.
+1. threads: choose one of the last few books (`lags`, newest first) and read a book that follows it: mostly the next
+   volume of its series, sometimes one of three related books;
+2. taste: a hidden state, one of `num_tastes`, prefers a few categories, and popular books within them.
 
-Gaps between events are hours (the same sitting) or days. Within a sitting threads weigh most, after days
-taste does, and with every day that passes the taste may change. So order, several steps back, and time
-matter, and a first-order chain sees only a part of it. The taste is hidden but has few states, so what the
-whole history says about it can be computed exactly (the forward filter of a hidden Markov model), and with
-it the true probability of every next book: nobody who sees the history alone can rank better on average.
+Gaps between events are hours (the same sitting) or days. Within a sitting the threads have most of the weight, after
+days the taste has, and the taste may change with every day. So order over several steps and time both matter, and a
+first-order Markov chain captures only a part. The hidden taste has few states, so its posterior given a history can be
+computed exactly (the forward filter of a hidden Markov model), and from it the true probability of every next book: on
+average, no ranking based on the history can be better.
+
+Suffixes: `N` books, `Z` tastes, `B` readers or histories, `P` events of all histories, `R` some of the rows, `J` lags.
 """
 
 from __future__ import annotations
@@ -33,27 +35,27 @@ from ensue.rng import stream
 
 DAY = 86_400
 START = 1_672_531_200  # 1 January 2023, UTC
-NEXT_VOLUME = 0.7  # of what follows a book; the rest is shared by its kindred
-NUM_KINDRED = 3
-FIRST_VOLUME = 6.0  # taste picks a series' first volume so many times as readily as a later one
-THREAD_SHARE = np.array([0.85, 0.45])  # within a sitting, after days
-SAME_SITTING = 0.6
-STAY_PER_DAY = 0.985  # probability that a day leaves the taste as it is
-NEW_DAY = 0.12  # days of a gap: 1 + geometric
-CHUNK = 512
+NEXT_VOLUME = 0.7  # probability that the next volume follows a book; its related books share the rest
+NUM_RELATED = 3
+FIRST_VOLUME = 6.0  # how much more often taste chooses a series' first volume than a later one
+THREAD_SHARE = np.array([0.85, 0.45])  # weight of the threads within a sitting, and after days
+SAME_SITTING = 0.6  # probability that the next event is in the same sitting
+STAY_PER_DAY = 0.985  # probability that the taste stays the same for a day
+NEW_DAY = 0.12  # parameter of the geometric number of days of a gap
+CHUNK = 512  # histories filtered at once
 
 
 class SimulateConfig(Config):
-    """The size of the simulated world and the draw.
+    """The size of the simulated world and the seed.
 
     Attributes:
-        num_users: readers.
-        num_items: books.
-        num_tastes: states of the hidden taste.
+        num_users: number of readers.
+        num_items: number of books.
+        num_tastes: number of states of the hidden taste.
         min_length: fewest events of a reader.
         max_length: most events of a reader.
-        lags: weights of continuing the last book, the one before, ...
-        seed: the world and the log.
+        lags: weights of continuing from the last book, the one before it, and so on.
+        seed: seed of the world and the log.
     """
 
     num_users: int = Field(default=2_000, ge=1)
@@ -67,9 +69,12 @@ class SimulateConfig(Config):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.min_length <= self.max_length < self.num_items:
-            raise ValueError("min_length <= max_length < num_items must hold (no book is read twice)")
+            raise ValueError(
+                f"min_length <= max_length < num_items must hold, as no book is read twice (got {self.min_length}, "
+                f"{self.max_length}, {self.num_items})"
+            )
         if min(self.lags) < 0 or sum(self.lags) <= 0:
-            raise ValueError("lags must be 0 or more, and one above 0")
+            raise ValueError(f"lags must be 0 or more, and at least one above 0 (got {self.lags})")
         return self
 
 
@@ -78,11 +83,11 @@ class Simulation:
     """The world (`items`, `follow_NN`, `taste_ZN`) and a log drawn from it (`interactions`).
 
     Attributes:
-        config: what it was made from.
+        config: its configuration.
         items: one row for each book: id (1..N), title, category.
-        interactions: user, item, timestamp (seconds since the epoch), in the order of time.
-        follow_NN: row i is the distribution of what follows book i + 1 in a thread.
-        taste_ZN: row z is the distribution of books under taste z.
+        interactions: user, item, timestamp (seconds since the epoch), in time order.
+        follow_NN: row i is the distribution of the books that follow book i + 1 in a thread.
+        taste_ZN: row z is the distribution of the books chosen by taste z.
     """
 
     config: SimulateConfig
@@ -96,24 +101,27 @@ class Simulation:
     ) -> FloatArray:
         """The true probability of each next book given a history and its times, [B, N].
 
-        Nothing beyond the history is used: the taste is summed out by its exact posterior, and so are the
-        kind and length of the gap to come. Books already read have probability 0.
+        Only the history is used: the taste is summed out by its exact posterior, and so are the kind and length of the
+        next gap. Books already read have probability 0.
 
         Args:
-            items_P: *whole* histories one after another, each oldest first, from a reader's first event on.
+            items_P: *whole* histories, packed, each oldest first, from a reader's first event on.
             lengths_B: their lengths; 0 is allowed.
             times_P: seconds since the epoch.
-            item_ids: the book id behind item number 1, 2, ... of `items_P` and of the columns (a store's
-                `item_ids.ids`); by default item number and book id are the same.
+            item_ids: the book ids of item numbers 1, 2, ..., for `items_P` and the columns (a store's `item_ids.ids`);
+                by default an item number is the book id.
 
         Raises:
-            DataError: the arrays do not fit together, or an item is not in the catalogue.
+            DataError: the lengths of the arrays do not match, or an item is not in the catalogue.
         """
         items, times = np.asarray(items_P, dtype=np.int64), np.asarray(times_P, dtype=np.int64)
         lengths = np.asarray(lengths_B, dtype=np.int64)
         books = np.arange(1, self.config.num_items + 1) if item_ids is None else np.asarray(item_ids, dtype=np.int64)
         if items.shape != times.shape or items.size != int(lengths.sum()):
-            raise DataError(f"{items.size} items, {times.size} times, lengths that add up to {int(lengths.sum())}")
+            raise DataError(
+                f"items, times and the sum of the lengths must agree (got {items.size} items, {times.size} times, "
+                f"lengths that add up to {int(lengths.sum())})"
+            )
         if items.size and not 1 <= items.min() <= items.max() <= books.size:
             raise DataError(f"item numbers must be 1..{books.size} (got {items.min()}..{items.max()})")
         if books.size and not 1 <= books.min() <= books.max() <= self.config.num_items:
@@ -131,7 +139,7 @@ class Simulation:
         return np.concatenate([np.zeros((0, books.size)), *(part[:, books - 1] for part in scores)])
 
     def _filter(self, books_P: IntArray, times_P: IntArray, start_B: IntArray, stop_B: IntArray) -> FloatArray:
-        """Forward filter over the taste along each history, then the mixture over the gap to come: [B, N]."""
+        """Filter the taste along each history, then mix over the kinds of the next gap: [B, N]."""
         state = _State.begin(self, len(start_B))
         taste_BZ = np.full((len(start_B), self.config.num_tastes), 1 / self.config.num_tastes)
         for t in range(int((stop_B - start_B).max(initial=0))):
@@ -147,7 +155,7 @@ class Simulation:
             taste_BZ[rows] = taste / taste.sum(axis=1, keepdims=True)
             state.read(rows, books_P[event])
         everyone = np.arange(len(start_B))
-        stay_long = NEW_DAY * STAY_PER_DAY / (1 - (1 - NEW_DAY) * STAY_PER_DAY)  # mean over the geometric gap
+        stay_long = NEW_DAY * STAY_PER_DAY / (1 - (1 - NEW_DAY) * STAY_PER_DAY)  # the mean over the geometric gap
         scores = np.zeros_like(state.unread_BN)
         threads = state.threads(everyone)
         for later, chance, stay in ((False, SAME_SITTING, 1.0), (True, 1 - SAME_SITTING, stay_long)):
@@ -160,7 +168,7 @@ class Simulation:
 
 @dataclass(eq=False)
 class _State:
-    """Where a batch of readers stands: the last books (newest first, -1 = none) and the unread ones."""
+    """The state of a batch of readers: their last books (newest first, -1 for none) and unread books."""
 
     world: Simulation
     last_BJ: IntArray
@@ -174,7 +182,7 @@ class _State:
         return cls(world, np.full((number, len(lag)), -1, dtype=np.int64), unread, lag)
 
     def threads(self, rows: IntArray) -> FloatArray:
-        """The threads' distribution over all books, lags beyond the first event left out: [R, N]."""
+        """The threads' distribution over all books, without the lags beyond the first event: [R, N]."""
         last = self.last_BJ[rows]
         weight = np.where(last >= 0, self.lag_J, 0.0)
         weight /= np.maximum(weight.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
@@ -184,11 +192,11 @@ class _State:
         return mixed
 
     def thread_share(self, rows: IntArray, later: NDArray[np.bool_]) -> FloatArray:
-        """The weight of threads against taste; a first event has no thread: [R]."""
+        """The weight of the threads in the mixture, [R]; 0 for a first event."""
         return np.where(self.last_BJ[rows, 0] >= 0, THREAD_SHARE[later.astype(np.int64)], 0.0)
 
     def unread(self, rows: IntArray, threads: FloatArray, share: FloatArray) -> FloatArray:
-        """The mixture's mass on unread books under each taste, what probabilities are divided by: [R, Z]."""
+        """The mixture's mass on unread books for each taste, by which probabilities are divided: [R, Z]."""
         mask = self.unread_BN[rows]
         by_taste = mask @ self.world.taste_ZN.T
         return np.asarray((share * (threads * mask).sum(axis=1))[:, None] + (1 - share)[:, None] * by_taste)
@@ -199,18 +207,18 @@ class _State:
 
 
 def _days(gap_B: IntArray) -> IntArray:
-    """Whole days of a gap in seconds; 0 is the same sitting."""
+    """The days of gaps in seconds, rounded; 0 is the same sitting."""
     return (gap_B + DAY // 2) // DAY
 
 
 def _drift(taste_BZ: FloatArray, stay_B: FloatArray) -> FloatArray:
-    """The distribution of the taste after a gap: with probability 1 - stay it is drawn anew."""
+    """The distribution of the taste after a gap: with probability 1 - stay it is drawn uniformly."""
     stay = stay_B[:, None]
     return np.asarray(stay * taste_BZ + (1 - stay) * taste_BZ.sum(axis=1, keepdims=True) / taste_BZ.shape[1])
 
 
 def simulate(config: SimulateConfig | None = None) -> Simulation:
-    """Make the world and draw the log; the same configuration gives the same bytes."""
+    """Build the world and draw the log; the same configuration gives the same bytes."""
     config = config or SimulateConfig()
     items, follow = _catalogue(config)
     empty = pl.DataFrame()
@@ -219,7 +227,7 @@ def simulate(config: SimulateConfig | None = None) -> Simulation:
 
 
 def _catalogue(config: SimulateConfig) -> tuple[pl.DataFrame, FloatArray]:
-    """Titles and categories, and what follows each book."""
+    """The titles and categories, and the distribution of the books that follow each book."""
     rng = stream(config.seed, "simulate/catalogue")
     names = list(CATEGORIES)
     size = np.diff(np.linspace(0, config.num_items, len(names) + 1).astype(np.int64))
@@ -236,29 +244,29 @@ def _catalogue(config: SimulateConfig) -> tuple[pl.DataFrame, FloatArray]:
         block = np.arange(first, first + number)
         follow[block, np.roll(block, -1)] += NEXT_VOLUME
     for book in range(config.num_items):
-        strangers = np.flatnonzero(follow[book] == 0)
-        kindred = rng.choice(strangers[strangers != book], NUM_KINDRED, replace=False)
-        follow[book, kindred] = (1 - NEXT_VOLUME) / NUM_KINDRED
+        others = np.flatnonzero(follow[book] == 0)
+        related = rng.choice(others[others != book], NUM_RELATED, replace=False)
+        follow[book, related] = (1 - NEXT_VOLUME) / NUM_RELATED
     frame = pl.DataFrame({"id": np.arange(1, config.num_items + 1), "title": titles, "category": categories})
     return frame, follow
 
 
 def _tastes(config: SimulateConfig, items: pl.DataFrame) -> FloatArray:
-    """Each taste's distribution: three preferred categories, Zipf-like fame, first volumes before later."""
+    """Each taste's distribution: three preferred categories, Zipf-like popularity, first volumes more than later."""
     rng = stream(config.seed, "simulate/tastes")
     names, code = np.unique(items["category"].to_numpy(), return_inverse=True)
-    fame = 1.0 / (1.0 + rng.permuted(np.arange(config.num_items)) / 20)
-    fame *= np.where(items["title"].str.ends_with("book 1").to_numpy(), FIRST_VOLUME, 1.0)
+    popularity = 1.0 / (1.0 + rng.permuted(np.arange(config.num_items)) / 20)
+    popularity *= np.where(items["title"].str.ends_with("book 1").to_numpy(), FIRST_VOLUME, 1.0)
     tastes = np.zeros((config.num_tastes, config.num_items))
     for taste in tastes:
         weight = np.full(len(names), 0.1 / len(names))
         weight[rng.choice(len(names), 3, replace=False)] += (0.45, 0.3, 0.15)
-        taste[:] = fame * weight[code]
+        taste[:] = popularity * weight[code]
     return np.asarray(tastes / tastes.sum(axis=1, keepdims=True))
 
 
 def _draw(world: Simulation) -> pl.DataFrame:
-    """The log: all readers step by step together."""
+    """The log; every step draws the next event of all readers."""
     config, rng = world.config, stream(world.config.seed, "simulate/log")
     lengths = rng.integers(config.min_length, config.max_length + 1, size=config.num_users)
     state = _State.begin(world, config.num_users)
@@ -275,8 +283,8 @@ def _draw(world: Simulation) -> pl.DataFrame:
             rng.integers(1200, 6 * 3600, size=len(rows)),
         )
         time[rows] += days * DAY + hours
-        drifts = rng.random(len(rows)) >= STAY_PER_DAY**days
-        taste[rows] = np.where(drifts, rng.integers(config.num_tastes, size=len(rows)), taste[rows])
+        changes = rng.random(len(rows)) >= STAY_PER_DAY**days
+        taste[rows] = np.where(changes, rng.integers(config.num_tastes, size=len(rows)), taste[rows])
         share = state.thread_share(rows, later)[:, None]
         chance = (share * state.threads(rows) + (1 - share) * world.taste_ZN[taste[rows]]) * state.unread_BN[rows]
         reach = chance.cumsum(axis=1)
@@ -288,13 +296,16 @@ def _draw(world: Simulation) -> pl.DataFrame:
 
 
 def ordered_sequences(num_users: int = 200, num_items: int = 40, length: int = 12, seed: int = 0) -> SequenceStore:
-    """Sequences in which each item alone determines the next (one fixed cycle): a model must learn this.
+    """Sequences in which each item determines the next (one fixed cycle), which any model must learn.
 
     Args:
-        num_users: sequences, each beginning at a random item.
-        num_items: length of the cycle; above `length`, so that no item comes twice.
+        num_users: number of sequences, each with a random first item.
+        num_items: length of the cycle; above `length`, so that no item repeats.
         length: events of each sequence.
-        seed: the cycle and the beginnings.
+        seed: seed of the cycle and the first items.
+
+    Raises:
+        DataError: `length` is out of range.
     """
     if not 2 <= length < num_items:
         raise DataError(f"length must be 2 or more and below num_items {num_items} (got {length})")
@@ -308,9 +319,9 @@ def ordered_sequences(num_users: int = 200, num_items: int = 40, length: int = 1
 
 
 def shuffled(store: SequenceStore, seed: int = 0) -> SequenceStore:
-    """The same items and lengths, dealt out at random over all users: only popularity is left to learn.
+    """A store with the same items and lengths, permuted over all users, so that only popularity can be learned.
 
-    (Shuffling within each user would leave which items occur together, and that predicts the target.)
+    Shuffling within each user would keep which items occur together, and that predicts the target.
     """
     order = stream(seed, "shuffled").permutation(store.num_events)
     return SequenceStore.from_arrays(

@@ -1,4 +1,4 @@
-"""Words for the titles of the simulated catalogue: a series is `first second`, as in "The Ember Crown"."""
+"""Words of the titles in the simulated catalogue: a series is named by two, as in "The Ember Crown"."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""Metrics of rankings and of recommended lists; numpy only.
+"""Metrics of rankings and of recommended lists, in numpy.
 
-A ranking metric reads how the one target of each case stands among its candidates: `better_B`, the number of
-candidates scored strictly higher, and `equal_B`, the number of *other* candidates with the same score. Every
-metric is its expectation over the `equal + 1` equally likely places `better + 1 .. better + equal + 1`, so
-a constant scorer gets exactly chance and the order of the candidates changes nothing. Scores that are NaN or
-infinite never come here: counting them is an error where the counts are made.
+A ranking metric takes two counts for the target of each case: `better_B`, the candidates with a strictly higher score,
+and `equal_B`, the *other* candidates with the same score. Its value is the expectation over the `equal + 1` equally
+likely ranks `better + 1 .. better + equal + 1`, so a constant scorer gets exactly the value of a random order, and the
+order of the candidates does not matter. NaN and infinite scores are refused where the counts are made.
+
+Suffixes: `B` cases or lists, `N` items, `K` places of a list, `D` width of a vector.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from ensue.data.arrays import FloatArray, IntArray
 from ensue.errors import ConfigError, DataError
 from ensue.registry import Registry
 
-# (better_B, equal_B, num_candidates_B, k) -> values_B; k is None for a metric without a cut-off
+# (better_B, equal_B, num_candidates_B, k) -> values_B; k is None for a metric without a cut-off.
 MetricFunction: TypeAlias = Callable[[ArrayLike, ArrayLike, ArrayLike, int | None], FloatArray]
 METRICS: Registry[MetricFunction] = Registry("metric")
 WITHOUT_CUTOFF = frozenset({"auc", "rank"})
 
 
 def _counts(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike) -> tuple[IntArray, IntArray, IntArray]:
-    """The three counts as int64 arrays of one shape, checked."""
+    """Check the three counts and convert them to int64 arrays of one shape."""
     better, equal, number = np.broadcast_arrays(
         *(np.asarray(value, dtype=np.int64) for value in (better_B, equal_B, num_candidates))
     )
@@ -37,7 +38,7 @@ def _counts(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike) 
         b = int(np.flatnonzero(wrong)[0])
         raise DataError(
             f"case {b}: better {better.flat[b]}, equal {equal.flat[b]} of {number.flat[b]} candidates: "
-            "counts must be 0 or more and leave one place for the target"
+            "counts must be 0 or more, and their sum less than the number of candidates"
         )
     return better, equal, number
 
@@ -45,58 +46,58 @@ def _counts(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike) 
 def _expected_gain(
     better: IntArray, equal: IntArray, k: int | None, gain: Callable[[FloatArray], FloatArray]
 ) -> FloatArray:
-    """The mean over the target's places of `gain(place)`, which is 0 beyond place k."""
+    """The mean of `gain(rank)` over the target's possible ranks; the gain beyond rank k is 0."""
     last = int((better + equal).max(initial=0)) + 1
     depth = last if k is None else min(k, last)
     below = np.concatenate([[0.0], np.cumsum(gain(np.arange(1, depth + 1, dtype=np.float64)))])
-    first_place, last_place = np.minimum(better, depth), np.minimum(better + equal + 1, depth)
-    return np.asarray((below[last_place] - below[first_place]) / (equal + 1))
+    first, after = np.minimum(better, depth), np.minimum(better + equal + 1, depth)
+    return np.asarray((below[after] - below[first]) / (equal + 1))
 
 
 @METRICS.register("hr")
 def hit_rate(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = 10) -> FloatArray:
-    """HR@k: the probability that the target is among the first k, [B]."""
+    """HR@k, [B]: the probability that the target is among the first k."""
     better, equal, _ = _counts(better_B, equal_B, num_candidates)
-    places = equal + 1 if k is None else np.clip(k - better, 0, equal + 1)
-    return np.asarray(places / (equal + 1))
+    hits = equal + 1 if k is None else np.clip(k - better, 0, equal + 1)
+    return np.asarray(hits / (equal + 1))
 
 
 @METRICS.register("ndcg")
 def ndcg(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = 10) -> FloatArray:
-    """NDCG@k: 1 / log2(place + 1) within the first k, else 0, [B].
+    """NDCG@k, [B]: 1 / log2(rank + 1) within the first k, else 0.
 
     The ideal gain of one positive is 1 (Järvelin & Kekäläinen, TOIS 2002).
     """
     better, equal, _ = _counts(better_B, equal_B, num_candidates)
-    return _expected_gain(better, equal, k, lambda place: np.asarray(1.0 / np.log2(place + 1.0)))
+    return _expected_gain(better, equal, k, lambda ranks: np.asarray(1.0 / np.log2(ranks + 1.0)))
 
 
 @METRICS.register("mrr")
 def mrr(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = 10) -> FloatArray:
-    """MRR@k: 1 / place within the first k, else 0, [B]."""
+    """MRR@k, [B]: 1 / rank within the first k, else 0."""
     better, equal, _ = _counts(better_B, equal_B, num_candidates)
-    return _expected_gain(better, equal, k, lambda place: np.asarray(1.0 / place))
+    return _expected_gain(better, equal, k, lambda ranks: np.asarray(1.0 / ranks))
 
 
 @METRICS.register("map")
 def average_precision(
     better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = 10
 ) -> FloatArray:
-    """AP@k, [B]: with one positive, the precision at its place, hence equal to MRR@k."""
+    """AP@k, [B]: the precision at the rank of the one positive, so equal to MRR@k."""
     return mrr(better_B, equal_B, num_candidates, k)
 
 
 @METRICS.register("recall")
 def recall(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = 10) -> FloatArray:
-    """Recall@k, [B]: the share of the positives among the first k; with one positive, equal to HR@k."""
+    """Recall@k, [B]: the share of the positives among the first k; for one positive, equal to HR@k."""
     return hit_rate(better_B, equal_B, num_candidates, k)
 
 
 @METRICS.register("precision")
 def precision(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = 10) -> FloatArray:
-    """Precision@k, [B]: the share of positives in the first k, hence HR@k / k.
+    """Precision@k, [B]: the share of positives among the first k, so HR@k / k.
 
-    Divides by k also where there are fewer than k candidates, as trec_eval does.
+    The divisor is k also where there are fewer candidates, as in trec_eval.
     """
     hits = hit_rate(better_B, equal_B, num_candidates, k)
     return np.asarray(hits / (np.asarray(num_candidates) if k is None else k))
@@ -104,9 +105,9 @@ def precision(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike
 
 @METRICS.register("auc")
 def auc(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = None) -> FloatArray:
-    """The share of the other candidates that the target beats, ties counting half, [B].
+    """AUC, [B]: the share of the other candidates with a lower score than the target; a tie counts half.
 
-    `k` is not used. A target without rivals gets 0.5, chance.
+    `k` is not used. A target that is the only candidate gets 0.5.
     """
     better, equal, number = _counts(better_B, equal_B, num_candidates)
     return np.asarray(np.where(number > 1, 1.0 - (better + equal / 2) / np.maximum(number - 1, 1), 0.5))
@@ -114,24 +115,24 @@ def auc(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: i
 
 @METRICS.register("rank")
 def rank(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = None) -> FloatArray:
-    """The expected place of the target, 1 + better + equal / 2, [B]; 1 is best. `k` is not used."""
+    """The expected rank of the target, [B]: 1 + better + equal / 2; 1 is best. `k` is not used."""
     better, equal, _ = _counts(better_B, equal_B, num_candidates)
     return np.asarray(1.0 + better + equal / 2)
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric with its cut-off, as `parse_metric` reads it; call it on counts."""
+    """A metric with its cut-off, from `parse_metric`; called with counts, it gives the values."""
 
     name: str
     k: int | None
 
     def __call__(self, better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike) -> FloatArray:
-        """The metric of each case, [B]. `num_candidates` counts the target too: one number or [B]."""
+        """The metric of each case, [B]. `num_candidates` includes the target: one number, or [B]."""
         return METRICS[self.name](better_B, equal_B, num_candidates, self.k)
 
     def __str__(self) -> str:
-        """The name in reports: `NDCG@10`."""
+        """The name in reports, such as `NDCG@10`."""
         return self.name.upper() if self.k is None else f"{self.name.upper()}@{self.k}"
 
 
@@ -142,17 +143,17 @@ def parse_metric(text: str) -> Metric:
         ConfigError: the metric is unknown, or its cut-off is not a whole number of 1 or more.
     """
     name, at, cutoff = text.strip().lower().partition("@")
-    METRICS[name]  # an unknown name is an error that lists the known ones
+    METRICS.check(name)
     if not at:
         return Metric(name, None)
     if name in WITHOUT_CUTOFF:
-        raise ConfigError(f"metric {text!r}: {name} takes no cut-off")
+        raise ConfigError(f"metric {text!r}: {name} has no cut-off; write {name!r}")
     if re.fullmatch(r"[1-9][0-9]{0,8}", cutoff) is None:
         raise ConfigError(f"metric {text!r}: the cut-off must be a whole number of 1 or more (got {cutoff!r})")
     return Metric(name, int(cutoff))
 
 
-# ---- recommended lists: item numbers 1..N, best first; 0 marks a place left empty ----
+# ---- recommended lists: item numbers 1..N, best first; 0 is an empty place ----
 
 
 def _lists(lists_BK: ArrayLike, num_items: int) -> IntArray:
@@ -174,7 +175,7 @@ def coverage(lists_BK: ArrayLike, num_items: int) -> float:
 
 
 def gini(counts_N: ArrayLike) -> float:
-    """How unequally counts are spread: 0 when all are equal, near 1 when one has everything."""
+    """The Gini coefficient of counts: 0 when all are equal, near 1 when one item has them all."""
     counts = np.sort(np.asarray(counts_N, dtype=np.float64))
     total = counts.sum()
     if total <= 0:
@@ -184,9 +185,9 @@ def gini(counts_N: ArrayLike) -> float:
 
 
 def novelty(lists_BK: ArrayLike, popularity_N: ArrayLike) -> FloatArray:
-    """Mean self-information of each list in bits, [B]: -log2 of the items' shares of the training events.
+    """The mean self-information of each list, [B], in bits: -log2 of each item's share of the training events.
 
-    From Zhou et al., PNAS 2010. An item without events counts as if it had one.
+    Source: Zhou et al., PNAS 2010. An item without events counts as if it had one.
 
     Args:
         lists_BK: item numbers.
@@ -199,9 +200,9 @@ def novelty(lists_BK: ArrayLike, popularity_N: ArrayLike) -> FloatArray:
 
 
 def popularity_bias(lists_BK: ArrayLike, popularity_N: ArrayLike) -> FloatArray:
-    """Mean training events of a list's items over the catalogue's mean, [B]; 1 is no bias.
+    """The mean number of training events of a list's items, over the mean of the catalogue, [B]; 1 is no bias.
 
-    The average recommendation popularity of Yin et al., VLDB 2012, as a ratio.
+    This is the average recommendation popularity of Yin et al., VLDB 2012, as a ratio.
     """
     counts = np.asarray(popularity_N, dtype=np.float64)
     lists = _lists(lists_BK, counts.size)
@@ -210,14 +211,14 @@ def popularity_bias(lists_BK: ArrayLike, popularity_N: ArrayLike) -> FloatArray:
 
 
 def intra_list_diversity(lists_BK: ArrayLike, vectors_ND: ArrayLike) -> FloatArray:
-    """Mean of 1 - cosine over the pairs of each list, [B]; 0 for lists of fewer than two items.
+    """The mean of 1 - cosine over the pairs of each list, [B]; 0 for lists of fewer than two items.
 
-    From Ziegler et al., WWW 2005. For categories pass `category_vectors`: then it is the share of pairs
-    of different categories. An item with a zero vector counts as unlike every other.
+    Source: Ziegler et al., WWW 2005. With `category_vectors` it is the share of pairs of different categories. An item
+    with a zero vector has a cosine of 0 with every item.
 
     Args:
         lists_BK: item numbers.
-        vectors_ND: one vector for each of the items 1..N.
+        vectors_ND: the vectors of items 1..N.
     """
     vectors = np.asarray(vectors_ND, dtype=np.float64)
     lists = _lists(lists_BK, vectors.shape[0])
@@ -226,7 +227,7 @@ def intra_list_diversity(lists_BK: ArrayLike, vectors_ND: ArrayLike) -> FloatArr
     unit = np.concatenate([np.zeros((1, unit.shape[1])), unit])
     total_BD = np.zeros((lists.shape[0], unit.shape[1]))
     own_B = np.zeros(lists.shape[0])
-    for column in lists.T:  # one place at a time: B x D, never B x K x D
+    for column in lists.T:  # one place at a time, so that memory is B x D, not B x K x D
         total_BD += unit[column]
         own_B += np.square(unit[column]).sum(axis=1)
     number = (lists > 0).sum(axis=1)
@@ -236,6 +237,6 @@ def intra_list_diversity(lists_BK: ArrayLike, vectors_ND: ArrayLike) -> FloatArr
 
 
 def category_vectors(categories: ArrayLike) -> NDArray[Any]:
-    """One indicator vector for each item's category, [N, number of categories]."""
+    """The indicator vector of each item's category, [N, number of categories]."""
     _, codes = np.unique(np.asarray(categories), return_inverse=True)
     return np.asarray(np.eye(int(codes.max(initial=-1)) + 1)[codes])

@@ -1,4 +1,7 @@
-"""Is a difference more than luck? Paired tests on per-user values, intervals, corrections for many tests."""
+"""Whether a difference is significant: paired tests of per-user values, intervals, corrections for several tests.
+
+Suffixes: `B` cases, `M` tests.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from ensue.rng import stream
 
 TestName: TypeAlias = Literal["t", "wilcoxon", "permutation"]
 IntervalMethod: TypeAlias = Literal["percentile", "bca"]
-DRAWS_AT_ONCE = 4_000_000  # numbers drawn per step, so that a million users do not fill the memory
+DRAWS_AT_ONCE = 4_000_000  # numbers drawn per step, to bound memory for a million users
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,12 @@ class Comparison:
 
     Attributes:
         mean_a: mean of the first model.
-        mean_b: mean of the second.
+        mean_b: mean of the second model.
         effect: bootstrap interval of the mean difference.
-        effect_size: the mean difference over the standard deviation of the differences (Cohen's d for pairs).
+        effect_size: the mean difference over the standard deviation of the differences (Cohen's d of pairs).
         p: two-sided p-value of `test`.
         test: the test's name.
-        num_cases: pairs compared.
+        num_cases: number of pairs.
     """
 
     mean_a: float
@@ -55,18 +58,18 @@ class Comparison:
     num_cases: int
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         return asdict(self)
 
 
 def _paired(a_B: ArrayLike, b_B: ArrayLike) -> tuple[FloatArray, FloatArray]:
     a, b = np.asarray(a_B, dtype=np.float64), np.asarray(b_B, dtype=np.float64)
     if a.ndim != 1 or a.shape != b.shape:
-        raise DataError(f"paired values must be two rows of one length (got shapes {a.shape} and {b.shape})")
+        raise DataError(f"paired values must be two arrays [B] of the same length (got shapes {a.shape} and {b.shape})")
     if a.size < 2:
-        raise DataError(f"paired values must be 2 or more (got {a.size})")
+        raise DataError(f"a paired test needs 2 or more pairs (got {a.size})")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise DataError("paired values must be finite")
+        raise DataError("paired values must be finite (got NaN or infinity)")
     return a, b
 
 
@@ -79,7 +82,7 @@ def paired_t(a_B: ArrayLike, b_B: ArrayLike) -> float:
     """Two-sided p-value of Student's paired t-test; 1 if all pairs are equal."""
     a, b = _paired(a_B, b_B)
     difference = a - b
-    if np.ptp(difference) == 0:  # no spread: t is 0 / 0 or infinite
+    if np.ptp(difference) == 0:  # without spread t is 0 / 0 or infinite
         return 1.0 if difference[0] == 0 else 0.0
     return float(stats.ttest_rel(a, b).pvalue)
 
@@ -87,8 +90,8 @@ def paired_t(a_B: ArrayLike, b_B: ArrayLike) -> float:
 def wilcoxon(a_B: ArrayLike, b_B: ArrayLike) -> float:
     """Two-sided p-value of Wilcoxon's signed-rank test; 1 if all pairs are equal.
 
-    Pairs without a difference are handled as Pratt (JASA 1959) does: they take part in the ranking. Dropping
-    them overstates differences, since most users score 0 with both models.
+    Pairs without a difference take part in the ranking, as in Pratt (JASA 1959). Dropping them would overstate
+    differences, since most users score 0 with both models.
     """
     a, b = _paired(a_B, b_B)
     if (a == b).all():
@@ -97,22 +100,22 @@ def wilcoxon(a_B: ArrayLike, b_B: ArrayLike) -> float:
 
 
 def permutation_test(a_B: ArrayLike, b_B: ArrayLike, num_draws: int = 10_000, seed: int = 0) -> float:
-    """Two-sided p-value of the mean difference under random exchanges within pairs (Fisher's randomisation).
+    """Two-sided p-value of the mean difference under random swaps within pairs (Fisher's randomisation test).
 
     p = (1 + draws at least as extreme) / (1 + draws), so it is never 0 (Phipson & Smyth, 2010).
 
     Args:
         a_B: values of the first model.
-        b_B: values of the second, of the same cases.
-        num_draws: random exchanges.
-        seed: of the draws.
+        b_B: values of the second model, for the same cases.
+        num_draws: random assignments of signs to the differences.
+        seed: seed of the draws.
     """
     a, b = _paired(a_B, b_B)
     if num_draws < 1:
         raise ConfigError(f"num_draws must be 1 or more (got {num_draws})")
-    moved = (a - b)[a != b]  # an equal pair adds nothing, however it is exchanged
+    moved = (a - b)[a != b]  # a swap of equal values changes nothing
     observed = abs(moved.sum())
-    close = 1e-12 * np.abs(moved).sum()  # sums that differ by rounding alone are ties
+    close = 1e-12 * np.abs(moved).sum()  # sums that differ only by rounding are ties
     step = max(1, DRAWS_AT_ONCE // max(moved.size, 1))
     extreme = 0
     for first in range(0, num_draws, step):
@@ -132,18 +135,18 @@ def bootstrap_interval(
     """Bootstrap interval of a mean over cases (Efron & Tibshirani 1993; BCa: Efron, JASA 1987).
 
     Args:
-        values_B: one value for each case, such as a metric or a difference of two.
-        confidence: the coverage aimed at.
+        values_B: one value for each case, such as a metric or a difference of two metrics.
+        confidence: the nominal coverage.
         method: "bca" corrects the percentiles for bias and skewness; "percentile" does not.
-        num_draws: resamples.
-        seed: of the draws.
+        num_draws: number of resamples.
+        seed: seed of the draws.
     """
     values = np.asarray(values_B, dtype=np.float64)
     _check_confidence(confidence)
     if method not in ("percentile", "bca"):
         raise ConfigError(f"unknown interval method {method!r}: {nearest(method, ('percentile', 'bca'))}")
     if values.ndim != 1 or values.size < 2 or not np.isfinite(values).all():
-        raise DataError(f"an interval needs a row of 2 or more finite values (got shape {values.shape})")
+        raise DataError(f"an interval needs an array [B] of 2 or more finite values (got shape {values.shape})")
     if num_draws < 1:
         raise ConfigError(f"num_draws must be 1 or more (got {num_draws})")
     mean = float(values.mean())
@@ -168,7 +171,7 @@ def _resampled_means(values: FloatArray, num_draws: int, seed: int) -> FloatArra
 
 
 def _bca_tails(values: FloatArray, means: FloatArray, tails: FloatArray) -> FloatArray:
-    """The percentiles to read instead of `tails`; for a mean the jackknife has a closed form."""
+    """The percentiles to use instead of `tails`; for a mean, the jackknife has a closed form."""
     share_below = ((means < values.mean()).mean() + (means <= values.mean()).mean()) / 2
     edge = 0.5 / means.size
     bias = stats.norm.ppf(np.clip(share_below, edge, 1 - edge))
@@ -179,10 +182,10 @@ def _bca_tails(values: FloatArray, means: FloatArray, tails: FloatArray) -> Floa
 
 
 def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Mean and Student's t interval over a few independent runs (seeds).
+    """Mean and Student's t interval over independent runs, such as seeds.
 
     Raises:
-        DataError: fewer than two values, or one is not finite.
+        DataError: there are fewer than two values, or one is not finite.
     """
     runs = np.asarray(values, dtype=np.float64)
     _check_confidence(confidence)
@@ -196,12 +199,12 @@ def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
 def _p_values(p_M: ArrayLike) -> FloatArray:
     p = np.asarray(p_M, dtype=np.float64)
     if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
-        raise DataError("p-values must be a row of numbers from 0 to 1")
+        raise DataError(f"p-values must be an array [M] of numbers from 0 to 1 (got {p.tolist()})")
     return p
 
 
 def holm(p_M: ArrayLike) -> FloatArray:
-    """Adjusted p-values that bound the chance of any false finding (Holm 1979), in the given order, [M]."""
+    """Adjusted p-values that control the family-wise error rate (Holm 1979), in the given order, [M]."""
     p = _p_values(p_M)
     order = np.argsort(p, kind="stable")
     adjusted = np.empty_like(p)
@@ -210,7 +213,7 @@ def holm(p_M: ArrayLike) -> FloatArray:
 
 
 def benjamini_hochberg(p_M: ArrayLike) -> FloatArray:
-    """Adjusted p-values that bound the share of false findings (Benjamini & Hochberg 1995), [M]."""
+    """Adjusted p-values that control the false discovery rate (Benjamini & Hochberg 1995), in the given order, [M]."""
     p = _p_values(p_M)
     order = np.argsort(p, kind="stable")[::-1]
     adjusted = np.empty_like(p)
@@ -225,15 +228,15 @@ def compare(
     """Compare two models case by case.
 
     Args:
-        a_B: a metric's values of the first model.
-        b_B: the same of the second model, on the same cases in the same order.
-        test: "t", "wilcoxon" or "permutation". With hundreds of users t and permutation agree.
-        confidence: of the interval of the mean difference.
-        seed: of the bootstrap and the permutations.
+        a_B: values of a metric for the first model.
+        b_B: values for the second model, on the same cases in the same order.
+        test: "t", "wilcoxon" or "permutation". For hundreds of users "t" and "permutation" agree.
+        confidence: confidence of the interval of the mean difference.
+        seed: seed of the bootstrap and the permutations.
 
     Raises:
-        ConfigError: an unknown test, or the confidence is out of range.
-        DataError: the rows differ in length, have fewer than two cases, or hold NaN.
+        ConfigError: the test is unknown, or the confidence is out of range.
+        DataError: the arrays differ in length, have fewer than two cases, or contain NaN or infinity.
     """
     a, b = _paired(a_B, b_B)
     tests: dict[str, Callable[[], float]] = {
