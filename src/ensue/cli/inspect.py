@@ -1,4 +1,4 @@
-"""`ensue inspect`: what a trained transformer does inside."""
+"""`ensue inspect`: measure the residual streams and the attention of a trained transformer."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ensue.terminal.output import Screen, table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ensue.introspect import AttentionReport, Gains, Inspection, SublayerReport, TimeReport
+    from ensue.introspect import AttentionReport, GainReport, Gains, Inspection, SublayerReport, TimeReport
 
 REPORT = "inspect.json"
 BANDS = 8
-# Attention that rounding can leave over.
+# Attention on padding below this is a rounding error.
 LEAST = 1e-5
 SECONDS = ((31_536_000, "yr"), (2_592_000, "mo"), (86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
@@ -27,11 +27,11 @@ SECONDS = ((31_536_000, "yr"), (2_592_000, "mo"), (86_400, "d"), (3_600, "h"), (
 def run(
     screen: Screen,
     folder: RunFolder,
-    data: Annotated[Path | None, typer.Option("--data", help="Store or log; by default the run's.")] = None,
-    users: Annotated[int, typer.Option("--users", help="How many people's histories to look at.", min=1)] = 256,
-    seed: Annotated[int, typer.Option("--seed", help="The draw of people.", min=0)] = 0,
+    data: Annotated[Path | None, typer.Option("--data", help="A store or a log; by default the run's own.")] = None,
+    users: Annotated[int, typer.Option("--users", help="How many users' histories to measure.", min=1)] = 256,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the sample of users.", min=0)] = 0,
 ) -> dict[str, Any]:
-    """Look inside a transformer: residual streams, attention, time; write RUN/inspect."""
+    """Measure the residual streams, attention and intervals of a transformer; write RUN/inspect."""
     from ensue.files import write_json
     from ensue.introspect import inspect_run
     from ensue.introspect.tally import trunk_of
@@ -39,42 +39,43 @@ def run(
     from ensue.runs.artefact import load_run
 
     loaded = load_run(folder)
-    # Before the data is asked for: a model that counts has nothing to show, whatever the data.
+    # Before the data is read: a model without a trunk is refused whatever the data.
     trunk_of(loaded.model)
     store = data_of_run(folder, loaded, data, screen)
-    found = inspect_run(loaded, store, users, seed)
+    inspection = inspect_run(loaded, store, users, seed)
     out = folder / "inspect"
-    payload = found.payload()
+    payload = inspection.payload()
     write_json(out / REPORT, payload)
-    paths = draw_inspection(found, out)
+    paths = draw_inspection(inspection, out)
     screen.say(
-        f"{found.model}, residual {found.residual}, {found.histories:,} histories, {found.gains.events:,} events"
+        f"{inspection.model}, residual {inspection.residual}, {inspection.histories:,} histories, "
+        f"{inspection.gains.events:,} events"
     )
-    for drawn in tables(found):
-        screen.show(drawn)
+    for each in tables(inspection):
+        screen.show(each)
     screen.say(f"written: {out / REPORT}, {', '.join(path.name for path in paths if path.suffix == '.png')}, and SVG")
-    screen.next(*recommend_to_user(folder, loaded.config.model, store, data, found.example.user))
+    screen.next(*recommend_to_user(folder, loaded.config.model, store, data, inspection.example.user))
     return {"run": str(folder), **payload, "files": [str(path) for path in (out / REPORT, *paths)]}
 
 
-def tables(found: Inspection) -> list[Table]:
-    """What was measured, for reading."""
-    drawn = [_streams(found)]
-    if found.gains.composite is not None:
-        drawn.append(_gains(found))
-    drawn.append(_ages(found.attention))
-    if found.time is not None:
-        drawn.append(_intervals(found.time))
-    return drawn
+def tables(inspection: Inspection) -> list[Table]:
+    """Return the measurements as tables."""
+    gains, time = inspection.gains, inspection.time
+    return [
+        _streams(gains),
+        *([] if gains.composite is None else [_gains(gains)]),
+        _ages(inspection.attention),
+        *([] if time is None else [_intervals(time)]),
+    ]
 
 
-def _streams(found: Inspection) -> Table:
-    sublayers = found.gains.sublayers
+def _streams(report: GainReport) -> Table:
+    sublayers = report.sublayers
     gated = sublayers[0].gate is not None
     mixed = sublayers[0].mixing is not None
     extra = ["mean gate"] * gated + ["similarity", "reads (H_pre)", "writes (H_post)"] * mixed
     rows = [_stream_row(entry) for entry in sublayers]
-    rows.append(["end", "", f"{found.gains.final_norm:.3g}", *[""] * (len(extra) + 1)])
+    rows.append(["end", "", f"{report.final_norm:.3g}", *[""] * (len(extra) + 1)])
     columns = ["block", "sublayer", "stream", "adds", *extra]
     return table(columns, rows, "residual stream: norms, means over events", columns[2:])
 
@@ -90,11 +91,11 @@ def _stream_row(entry: SublayerReport) -> list[object]:
 
 
 def _weights(h: list[float]) -> str:
-    # Adding zero takes the sign off what rounds to zero.
+    # Adding zero removes the sign of what rounds to zero.
     return " ".join(f"{round(weight, 2) + 0.0:.2f}" for weight in h)
 
 
-def _gains(found: Inspection) -> Table:
+def _gains(report: GainReport) -> Table:
     columns = ("block", "sublayer", "off-diagonal", "forward", "backward", "composite forward", "composite backward")
     rows = [
         (
@@ -104,7 +105,7 @@ def _gains(found: Inspection) -> Table:
             *_mean_and_largest(entry.mixing.gain),
             *_mean_and_largest(entry.mixing.composite),
         )
-        for entry in found.gains.sublayers
+        for entry in report.sublayers
         if entry.mixing is not None
     ]
     return table(columns, rows, "H_res: gain, mean over events (largest)", columns[2:])
@@ -118,31 +119,31 @@ def _mean_and_largest(gains: Gains) -> tuple[str, str]:
 
 def _ages(report: AttentionReport) -> Table:
     padding = ["padding"] * (_padding(report.uniform) > LEAST)
-    columns = ("block", "head", "itself", "2nd-10th", "11th-100th", "older", *padding, "mean age")
+    columns = ("block", "head", "newest", "2nd-10th", "11th-100th", "older", *padding, "mean age")
     rows: list[tuple[object, ...]] = [
         (block, head, *_spans(share, bool(padding)))
         for block, heads in enumerate(report.share, start=1)
         for head, share in enumerate(heads, start=1)
     ]
-    rows.append(("all events alike", "", *_spans(report.uniform, bool(padding))))
-    return table(columns, rows, "attention of the newest event, by the key's place from the newest", columns[2:])
+    rows.append(("uniform attention", "", *_spans(report.uniform, bool(padding))))
+    return table(columns, rows, "attention of the newest event, by age of the key", columns[2:])
 
 
 def _spans(share: list[float], padding: bool) -> tuple[str, ...]:
-    """Attention by age, on padding if the model attends to it, and the mean age of the events attended to."""
+    """The attention by age, on padding if the model attends to it, and the mean age of the attended events."""
     sums = [share[0], sum(share[1:10]), sum(share[10:100]), sum(share[100:]), *[_padding(share)] * padding]
     age = sum(age * part for age, part in enumerate(share)) / (sum(share) or 1.0)
     return (*(f"{part:.1%}" for part in sums), f"{age:.1f}")
 
 
 def _padding(share: list[float]) -> float:
-    """What is on the padding of a model that attends to it (`sasrec-padded`): all but the attention on events."""
+    """The attention on padding, for models that attend to it (`sasrec-padded`): all that is not on events."""
     return max(0.0, 1 - sum(share))
 
 
 def _intervals(report: TimeReport) -> Table:
-    """Buckets joined to a few bands of about equally many events."""
-    columns = ("interval from", "all events alike", *(f"block {n}" for n in range(1, len(report.share) + 1)), "logit")
+    """A table of intervals, with buckets pooled into a few bands of about equally many events."""
+    columns = ("interval from", "uniform attention", *(f"block {n}" for n in range(1, len(report.share) + 1)), "logit")
     rows = []
     for first, last in _bands(report.uniform):
         uniform = sum(report.uniform[first:last])
@@ -163,26 +164,26 @@ def _intervals(report: TimeReport) -> Table:
 
 
 def _bands(uniform: list[float]) -> list[tuple[int, int]]:
-    """Runs of buckets, first and end, each with about 1 / BANDS of the events; none without events."""
-    bands, first, held, enough = [], 0, 0.0, sum(uniform) / BANDS
+    """Runs of buckets, (first, end), each with about 1 / BANDS of the events; none without events."""
+    bands, first, total, enough = [], 0, 0.0, sum(uniform) / BANDS
     for bucket, share in enumerate(uniform):
-        if not held and not share:
+        if not total and not share:
             first = bucket + 1
             continue
-        if held and share >= enough:
+        if total and share >= enough:
             bands.append((first, bucket))
-            first, held = bucket, 0.0
-        held += share
-        if held >= enough:
+            first, total = bucket, 0.0
+        total += share
+        if total >= enough:
             bands.append((first, bucket + 1))
-            first, held = bucket + 1, 0.0
-    if held:
+            first, total = bucket + 1, 0.0
+    if total:
         bands.append((first, len(uniform)))
     return bands
 
 
 def span(amount: float, unit: str) -> str:
-    """An interval for reading.
+    """Write an interval with a readable unit.
 
     >>> span(7200.0, "seconds"), span(3.0, "events")
     ('2 h', '3 events')

@@ -1,4 +1,4 @@
-"""Plots of what a run recorded, and of what is inside it. matplotlib is imported when something is drawn."""
+"""Plots of a run's log and of an inspection of its model. matplotlib is imported when something is drawn."""
 
 from ensue.plots.curve import learning_curve
 from ensue.plots.inspection import draw_inspection

@@ -1,4 +1,7 @@
-"""Pictures of attention: by age, over one history, by interval."""
+"""Plots of attention: by age, over one history, and by interval.
+
+Suffixes: `L` blocks, `H` heads, `R` buckets of intervals.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ PANELS = 8
 COLUMNS = 4
 MAP_BLOCKS, MAP_HEADS = 4, 4
 TITLE_LETTERS = 30
-# Neighbouring ages and buckets are joined to points this factor apart; single ones are too noisy to read.
+# Neighbouring ages and buckets are pooled into points this factor apart; single ones are too noisy to read.
 POOL = 1.25
 TICKS = (
     (60, "1 min"),
@@ -31,7 +34,7 @@ TICKS = (
 
 
 def spread(count: int, most: int) -> list[int]:
-    """At most `most` of the numbers 0..count - 1, evenly spaced, both ends among them.
+    """Return at most `most` of the numbers 0..count - 1, evenly spaced, including both ends.
 
     >>> spread(16, 4)
     [0, 5, 10, 15]
@@ -42,7 +45,7 @@ def spread(count: int, most: int) -> list[int]:
 
 
 def pools(places: np.ndarray) -> list[slice]:
-    """Runs of rising places, each run within a factor of POOL; the last place stays by itself.
+    """Cut increasing values into runs whose values are within a factor of POOL; the last value is a run of its own.
 
     >>> pools(np.array([1, 2, 3, 10, 11, 12]))
     [slice(0, 1, None), slice(1, 2, None), slice(2, 3, None), slice(3, 5, None), slice(5, 6, None)]
@@ -56,7 +59,7 @@ def pools(places: np.ndarray) -> list[slice]:
 
 
 def draw_ages(report: AttentionReport, folder: Path) -> list[Path]:
-    """`attention_ages`: mean attention of the newest event by the key's age, a panel for each block."""
+    """Draw `attention_ages`: the mean attention of the newest event by the age of the key, one panel per block."""
     figure, panels = _panels(len(report.share))
     events = np.arange(1, len(report.uniform) + 1)
     runs = pools(events)
@@ -65,24 +68,24 @@ def draw_ages(report: AttentionReport, folder: Path) -> list[Path]:
         for head, share in enumerate(report.share[block], start=1):
             axes.plot(x, [np.mean(share[run]) for run in runs], linewidth=1.2, label=f"head {head}")
         uniform = [np.mean(report.uniform[run]) for run in runs]
-        axes.plot(x, uniform, color=GREY, linestyle="--", linewidth=1, label="all events alike")
+        axes.plot(x, uniform, color=GREY, linestyle="--", linewidth=1, label="uniform attention")
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_ylim(bottom=max(1e-5, axes.get_ylim()[0]))
         log_axis(axes.xaxis)
         log_axis(axes.yaxis, 100, "%")
-        axes.set_xlabel("events back (1 = the newest itself)", fontsize=8)
+        axes.set_xlabel("events back (1: the newest event)", fontsize=8)
         axes.set_title(f"block {block + 1}", fontsize=9, loc="left")
         plain(axes)
         if first:
             axes.set_ylabel("attention per event, mean over histories", fontsize=8)
             axes.legend(frameon=False, fontsize=7)
-    figure.suptitle("what the newest event attends to, by age", fontsize=10)
+    figure.suptitle("attention of the newest event, by age of the key", fontsize=10)
     return save(figure, folder, "attention_ages")
 
 
 def draw_maps(example: Example, folder: Path) -> list[Path]:
-    """`attention_maps`: one history's attention; blocks downwards, heads across, titles beside the queries."""
+    """Draw `attention_maps`: one history's attention, with a row per block, a column per head, and item titles."""
     from matplotlib.colors import PowerNorm
 
     blocks = spread(len(example.maps), MAP_BLOCKS)
@@ -101,18 +104,18 @@ def draw_maps(example: Example, folder: Path) -> list[Path]:
         for column, head in enumerate(heads):
             axes = grid[row, column]
             weights = np.ma.masked_array(example.maps[block][head].numpy(), future)
-            # Most weights are below 1/T; the square root shows them.
+            # Most weights are below 1/T; a square-root scale shows them.
             image = axes.imshow(weights, cmap="magma_r", norm=PowerNorm(0.5, vmin=0.0, vmax=1.0))
             axes.set_title(f"block {block + 1}, head {head + 1}", fontsize=8)
             axes.set_xticks([0, size - 1], ["oldest", "newest"] if size > 1 else ["", "newest"], fontsize=6)
             axes.set_yticks(range(size), names if column == 0 else [], fontsize=6)
     figure.colorbar(image, ax=grid, shrink=0.7, label="attention (square-root scale)")
-    figure.suptitle(f"attention of each event (row) over itself and those before, user {example.user}", fontsize=10)
+    figure.suptitle(f"attention of each event (row) to itself and earlier events, user {example.user}", fontsize=10)
     return save(figure, folder, "attention_maps")
 
 
 def draw_intervals(report: TimeReport, folder: Path) -> list[Path]:
-    """`intervals`: what each interval adds to the logit, and the attention that its events get."""
+    """Draw `intervals`: what each interval adds to the attention logit, and the attention that its events get."""
     uniform = np.asarray(report.uniform)
     seen = np.flatnonzero(uniform > 0)
     edges, weight = np.asarray(report.edges), uniform[seen]
@@ -133,10 +136,10 @@ def draw_intervals(report: TimeReport, folder: Path) -> list[Path]:
     for block in spread(len(shares_LR), PANELS):
         gain = [shares_LR[block][run].sum() / weight[run].sum() for run in runs]
         right.plot(x, gain, marker="o", markersize=3, linewidth=1, label=f"block {block + 1}")
-    right.axhline(1.0, color=GREY, linestyle="--", linewidth=1, label="all events alike")
+    right.axhline(1.0, color=GREY, linestyle="--", linewidth=1, label="uniform attention")
     right.set_yscale("log")
     log_axis(right.yaxis)
-    right.set_ylabel("times what a uniform look would give, mean over heads", fontsize=8)
+    right.set_ylabel("ratio to uniform attention, mean over heads", fontsize=8)
     right.set_title("attention of the newest event, by interval", fontsize=10, loc="left")
     for axes, lines in ((left, terms_LHR.shape[0] * terms_LHR.shape[1]), (right, len(shares_LR))):
         _interval_axis(axes, report.unit, x)
@@ -156,11 +159,11 @@ def _interval_axis(axes: Any, unit: str, x: np.ndarray) -> None:
     else:
         log_axis(axes.xaxis)
         of = ", in smallest gaps of the history" if unit == "smallest gaps" else ", in events"
-    axes.set_xlabel(f"interval at least{of} (last point: and longer)", fontsize=8)
+    axes.set_xlabel(f"interval, lower edge{of} (the last point has no upper edge)", fontsize=8)
 
 
 def _panels(count: int) -> tuple[Any, list[tuple[tuple[int, Any], bool]]]:
-    """A figure with a panel for each of some blocks: ((block, axes), whether it is the first)."""
+    """Create a figure with one panel per drawn block: ((block, axes), whether it is the first)."""
     blocks = spread(count, PANELS)
     columns = min(COLUMNS, len(blocks))
     rows = -(-len(blocks) // columns)
@@ -172,7 +175,7 @@ def _panels(count: int) -> tuple[Any, list[tuple[tuple[int, Any], bool]]]:
 
 
 def _name(name: object) -> str:
-    """A label: short, and with no dollar sign that would begin a formula."""
+    """Shorten a label, and escape dollar signs, which would begin a formula."""
     text = str(name)
     text = text if len(text) <= TITLE_LETTERS else text[: TITLE_LETTERS - 1] + "…"
     return text.replace("$", r"\$")

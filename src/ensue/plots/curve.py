@@ -18,11 +18,11 @@ def learning_curve(records: Records, folder: Path, anew: bool = True) -> list[Pa
 
     Args:
         records: a run's log, as `ensue.runs.log` writes it.
-        folder: gets `learning_curve.svg` and `learning_curve.png`.
-        anew: draw over what is there; else only what is missing (a training that was killed at its very end).
+        folder: the folder of `learning_curve.svg` and `learning_curve.png`.
+        anew: replace existing files; else draw only if one is missing, as after a training killed at its very end.
 
     Returns:
-        The files; none if no epoch was recorded, or nothing was missing.
+        The files; none if no epoch was recorded or nothing was drawn.
     """
     epochs = epochs_of(records)
     if not epochs or not (anew or any(not path.is_file() for path in paths_of(folder, CURVE))):
@@ -46,7 +46,7 @@ def learning_curve(records: Records, folder: Path, anew: bool = True) -> list[Pa
 
 
 def _draw_validation(axes: Any, epochs: list[dict[str, Any]]) -> None:
-    """The validation metric on an axis of its own, its best epoch marked."""
+    """Draw the validation metric on its own axis, with the best epoch marked."""
     name = next((key for record in epochs for key in record if _is_metric(key)), None)
     if name is None:
         return
@@ -66,5 +66,5 @@ def _is_metric(key: str) -> bool:
 
 
 def _marker(count: int) -> str:
-    """Points are marked while they can be told apart."""
+    """The marker of each point; none for more points than can be distinguished."""
     return "o" if count <= 60 else ""

@@ -1,4 +1,4 @@
-"""What all pictures share: a figure without a display, and files with the same bytes for the same run."""
+"""What all plots share: figures without a display, and files whose bytes depend only on the data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ Layout = Literal["constrained", "compressed"]
 
 
 def new_figure(width: float, height: float, layout: Layout = "constrained") -> Any:
-    """A matplotlib figure of a size in inches, without a window; `compressed` is for panels of a fixed shape."""
+    """Create a matplotlib figure without a window.
+
+    Args:
+        width: in inches.
+        height: in inches.
+        layout: `compressed` is for panels of a fixed aspect ratio.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -22,18 +28,18 @@ def new_figure(width: float, height: float, layout: Layout = "constrained") -> A
 
 
 def paths_of(folder: Path, name: str) -> list[Path]:
-    """The files of a picture."""
+    """Return the files of a plot."""
     return [folder / f"{name}.svg", folder / f"{name}.png"]
 
 
 def save(figure: Any, folder: Path, name: str) -> list[Path]:
-    """Write `name.svg` and `name.png` into a folder, each whole or not at all; gives their paths."""
+    """Write `name.svg` and `name.png` into a folder, each whole or not at all, and return their paths."""
     import matplotlib as mpl
 
     paths = paths_of(folder, name)
-    # The same run gives the same bytes: no date, and names in the SVG from a fixed salt.
+    # For the same bytes on every run: no date, and identifiers in the SVG from a fixed salt.
     with mpl.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
-        # A title in a script that the font lacks is drawn as boxes; that is no concern of the caller's.
+        # A title in a script that the font lacks is drawn as boxes; the caller cannot change that.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         for path in paths:
             form = path.suffix[1:]
@@ -43,7 +49,7 @@ def save(figure: Any, folder: Path, name: str) -> list[Path]:
 
 
 def log_axis(axis: Any, factor: float = 1.0, mark: str = "") -> None:
-    """Ticks at 1, 2 and 5 times powers of ten, as plain numbers times `factor` with `mark` after them."""
+    """Set ticks at 1, 2 and 5 times powers of ten, labelled with the number times `factor`, followed by `mark`."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -53,6 +59,6 @@ def log_axis(axis: Any, factor: float = 1.0, mark: str = "") -> None:
 
 
 def plain(axes: Any) -> None:
-    """A light grid, and no frame above and right."""
+    """Draw a light grid and remove the frame at the top and on the right."""
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""All pictures of a look into a run."""
+"""All plots of an inspection."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 def draw_inspection(inspection: Inspection, folder: Path) -> list[Path]:
-    """Draw what there is to draw: SVG and PNG of each picture.
+    """Draw the plots that apply to the model, each as SVG and PNG.
 
     Args:
-        inspection: what was measured.
-        folder: where to; made if missing.
+        inspection: the measurements.
+        folder: the folder to write to; created if missing.
 
     Returns:
         The files.

@@ -1,4 +1,7 @@
-"""Pictures of residual streams by depth."""
+"""Plots of residual streams by depth.
+
+Suffixes: `S` residual streams, `M` sublayers with mixing matrices.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,14 @@ if TYPE_CHECKING:
 
 BLUE, RED, GREEN, GREY = "#4c72b0", "#c44e52", "#55a868", "#8c8c8c"
 DEPTH = "sublayer (A attention, F feed-forward)"
-# Sublayers that can be labelled one by one, and matrices with legible numbers.
+# Most sublayers that get labels of their own, and most matrices whose numbers are legible.
 LABELLED, NUMBERED = 16, 16
-# A ratio between largest and smallest from which a linear axis hides the small ones.
+# The ratio of largest to smallest value above which the axis is logarithmic.
 WIDE = 20.0
 
 
 def draw_norms(report: GainReport, folder: Path) -> list[Path]:
-    """`norms`: the stream entering each sublayer, the one leaving the last, and what each sublayer adds."""
+    """Draw `norms`: of the stream that enters each sublayer, of the final stream, and of what each sublayer adds."""
     figure = new_figure(_width(report), 3.8)
     axes = figure.add_subplot()
     numbers = _numbers(report)
@@ -39,7 +42,7 @@ def draw_norms(report: GainReport, folder: Path) -> list[Path]:
 
 
 def draw_gates(report: GainReport, folder: Path) -> list[Path]:
-    """`gates`: the mean gate of each sublayer."""
+    """Draw `gates`: the mean gate of each sublayer."""
     figure = new_figure(_width(report), 3.4)
     axes = figure.add_subplot()
     gates = [entry.gate or 0.0 for entry in report.sublayers]
@@ -48,13 +51,13 @@ def draw_gates(report: GainReport, folder: Path) -> list[Path]:
     axes.axhline(0.5, color=GREY, linewidth=0.8, linestyle="--")
     axes.set_ylim(0, 1)
     _depth(axes, report)
-    axes.set_ylabel("mean gate, 0 shut to 1 open")
-    axes.set_title("how much of each sublayer's output the gate lets through", fontsize=10, loc="left")
+    axes.set_ylabel("mean gate (0 closed, 1 open)")
+    axes.set_title("share of each sublayer's output that the gate passes", fontsize=10, loc="left")
     return save(figure, folder, "gates")
 
 
 def draw_mixing(report: GainReport, folder: Path) -> list[Path]:
-    """`mixing`: the mean H_res of every sublayer, attention above feed-forward."""
+    """Draw `mixing`: the mean H_res of every sublayer, attention above feed-forward."""
     mixings = _mixings(report)
     blocks = len(mixings) // 2
     columns = min(blocks, 8)
@@ -85,18 +88,20 @@ def draw_mixing(report: GainReport, folder: Path) -> list[Path]:
 
 
 def draw_gains(report: GainReport, folder: Path) -> list[Path]:
-    """`gains`: of each H_res, and of their product from the first sublayer on."""
+    """Draw `gains`: of each H_res, and of their product from the first sublayer on."""
     mixings = _mixings(report)
     figure = new_figure(2 * _width(report) - 1.5, 3.9)
     left, right = figure.subplots(1, 2)
     numbers = _numbers(report)
-    for axes, kind in ((left, "gain"), (right, "composite")):
+    for axes, gains in ((left, [entry.gain for entry in mixings]), (right, [entry.composite for entry in mixings])):
+        lines = (
+            ("forward", BLUE, [gain.forward for gain in gains], [gain.forward_max for gain in gains]),
+            ("backward", RED, [gain.backward for gain in gains], [gain.backward_max for gain in gains]),
+        )
         drawn: list[float] = []
-        for way, colour in (("forward", BLUE), ("backward", RED)):
-            mean = [getattr(getattr(entry, kind), way) for entry in mixings]
-            peak = [getattr(getattr(entry, kind), f"{way}_max") for entry in mixings]
-            axes.plot(numbers, mean, color=colour, marker="o", markersize=4, label=f"{way}, mean over events")
-            axes.plot(numbers, peak, color=colour, linestyle=":", label=f"{way}, largest")
+        for name, colour, mean, peak in lines:
+            axes.plot(numbers, mean, color=colour, marker="o", markersize=4, label=f"{name}, mean over events")
+            axes.plot(numbers, peak, color=colour, linestyle=":", label=f"{name}, largest")
             drawn += mean + peak
         axes.axhline(1.0, color=GREY, linewidth=0.8, linestyle="--")
         _depth(axes, report)
@@ -106,20 +111,20 @@ def draw_gains(report: GainReport, folder: Path) -> list[Path]:
             axes.ticklabel_format(axis="y", useOffset=False)
     left.set_ylabel("largest absolute row (forward) or column (backward) sum", fontsize=8)
     left.set_title("gain of each H_res", fontsize=10, loc="left")
-    right.set_title("composite gain: of their product up to here", fontsize=10, loc="left")
+    right.set_title("composite gain: of the product up to the sublayer", fontsize=10, loc="left")
     left.legend(frameon=False, fontsize=7)
     return save(figure, folder, "gains")
 
 
 def draw_streams(report: GainReport, folder: Path) -> list[Path]:
-    """`streams`: similarity and mixing by depth, and the weights for reading and writing."""
+    """Draw `streams`: similarity and mixing by depth, and the weights of reading and writing."""
     mixings = _mixings(report)
     figure = new_figure(2 * _width(report) - 1.5, 6.2)
     grid = figure.subplots(2, 2)
     numbers = _numbers(report)
     similarity = [entry.similarity for entry in mixings]
     lines = (
-        (grid[0, 0], similarity, "mean cosine of pairs", "similarity of the streams entering"),
+        (grid[0, 0], similarity, "mean cosine of pairs", "similarity of the streams that enter"),
         (grid[0, 1], [entry.off_diagonal for entry in mixings], "share of absolute mass", "H_res off its diagonal"),
     )
     for axes, values, label, title in lines:
@@ -132,14 +137,16 @@ def draw_streams(report: GainReport, folder: Path) -> list[Path]:
             axes.set_ylim(min(0.0, *values) - 0.02, 1.02)
         axes.set_ylabel(label)
         axes.set_title(title, fontsize=10, loc="left")
-    for axes, name in ((grid[1, 0], "h_pre"), (grid[1, 1], "h_post")):
-        values_SM = list(zip(*(getattr(entry, name) for entry in mixings), strict=True))
-        for stream, weights in enumerate(values_SM, start=1):
+    for axes, weights_MS in (
+        (grid[1, 0], [entry.h_pre for entry in mixings]),
+        (grid[1, 1], [entry.h_post for entry in mixings]),
+    ):
+        for stream, weights in enumerate(zip(*weights_MS, strict=True), start=1):
             axes.plot(numbers, weights, marker="o", markersize=3, label=f"stream {stream}")
         _depth(axes, report)
         axes.set_ylabel("mean weight")
-    grid[1, 0].set_title("H_pre: what the sublayer reads of each stream", fontsize=10, loc="left")
-    grid[1, 1].set_title("H_post: what it writes into each", fontsize=10, loc="left")
+    grid[1, 0].set_title("H_pre: weight of each stream in what the sublayer reads", fontsize=10, loc="left")
+    grid[1, 1].set_title("H_post: weight of its output in each stream", fontsize=10, loc="left")
     if len(mixings[0].h_pre) <= 8:
         grid[1, 0].legend(frameon=False, fontsize=7, ncols=2)
     return save(figure, folder, "streams")
@@ -158,7 +165,7 @@ def _width(report: GainReport) -> float:
 
 
 def _depth(axes: Any, report: GainReport, end: str = "") -> None:
-    """The axis of sublayers: A1 F1 A2 F2 ..., or block numbers where those would not fit."""
+    """Label the axis of sublayers: A1 F1 A2 F2 ..., or block numbers if those would not fit."""
     numbers = _numbers(report)
     plain(axes)
     if len(numbers) <= LABELLED:
@@ -173,13 +180,13 @@ def _depth(axes: Any, report: GainReport, end: str = "") -> None:
 
 
 def _scale(axes: Any, values: list[float]) -> None:
-    """A logarithmic axis where values differ much."""
+    """Use a logarithmic axis where the values differ by more than WIDE."""
     if min(values) > 0 and max(values) / min(values) > WIDE:
         axes.set_yscale("log")
 
 
 def _at_least(axes: Any, span: float) -> None:
-    """No axis so short that rounding errors look like a signal."""
+    """Widen a short axis, so that rounding errors do not look like a signal."""
     low, high = axes.get_ylim()
     if high - low < span:
         middle = (low + high) / 2
