@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ensue.batches import layout as layouts
 from ensue.batches.batch import SequenceBatch, history_batch, query_times
-from ensue.batches.layout import _cut, make_layout
+from ensue.batches.layout import Layout, _cut, make_layout, newest
 from ensue.data.arrays import gather_events
 from ensue.data.split import Sequences
 from ensue.data.store import SequenceStore
@@ -56,14 +56,72 @@ def test_ages_and_newest_events(lengths_B: np.ndarray) -> None:
     assert layout.last_B.tolist() == (np.cumsum(lengths_B) - 1).tolist()
 
 
+@given(lengths, st.data())
+def test_asked_events(lengths_B: np.ndarray, data: st.DataObject) -> None:
+    """`choose`, and the rectangles of asked events: each in its row's order, at its place in the row."""
+    total = int(lengths_B.sum())
+    asked = np.array(sorted(data.draw(st.sets(st.integers(0, total - 1)))), dtype=np.int64)
+    layout, plain = make_layout(lengths_B, asked), make_layout(lengths_B)
+    if len(asked) == total:
+        assert layout.asked is None
+        return
+    assert layout.asked is not None
+    assert layout.asked_Q.tolist() == asked.tolist()
+    assert torch.equal(layout.choose(packed(lengths_B)), packed(lengths_B)[asked])
+    assert_same(layout.everything, plain)
+    first = np.cumsum(lengths_B) - lengths_B
+    rows = iter(np.argsort(-lengths_B, kind="stable"))
+    number_Q = torch.arange(len(asked))
+    in_groups = number_Q if layout.asked.order_Q is None else number_Q[layout.asked.order_Q]
+    if layout.asked.inverse_Q is not None:
+        assert torch.equal(in_groups[layout.asked.inverse_Q], number_Q)
+    by_group = in_groups.split(list(layout.asked.sizes))
+    parts = zip(layout.groups, layout.asked.groups, layout.asked.places, by_group, strict=True)
+    for keys, group, places_GA, numbers_q in parts:
+        assert group.rows == keys.rows
+        assert group.width == group.length_G.max()
+        events = iter(asked[numbers_q.numpy()].tolist())
+        for places, count in zip(places_GA.tolist(), group.length_G.tolist(), strict=True):
+            row = next(rows)
+            mine = [event for event in asked.tolist() if first[row] <= event < first[row] + lengths_B[row]]
+            assert [next(events) for _ in range(count)] == mine
+            assert places == [event - first[row] for event in mine] + [0] * (group.width - count)
+
+
+def assert_same(one: Layout, other: Layout) -> None:
+    assert one.sizes == other.sizes
+    assert one.asked is None
+    assert other.asked is None
+    assert torch.equal(one.age_P, other.age_P)
+    assert all(torch.equal(a.cell_p, b.cell_p) for a, b in zip(one.groups, other.groups, strict=True))
+
+
+def test_all_asked_is_no_choice() -> None:
+    """However it is said; `choose` and `everything` then cost nothing."""
+    for layout in (make_layout(np.array([2, 1])), make_layout(np.array([2, 1]), np.arange(3))):
+        x = torch.zeros(3, 2)
+        assert layout.asked_Q is None
+        assert layout.choose(x) is x
+        assert layout.everything is layout
+
+
+def test_the_newest_are_one_to_a_row() -> None:
+    lengths_B = np.array([3, 1, 40, 2])
+    assert newest(lengths_B).tolist() == [2, 3, 43, 45]
+    layout = make_layout(lengths_B, newest(lengths_B))
+    assert layout.asked is not None
+    assert all(group.width == 1 for group in layout.asked.groups)
+    assert torch.equal(layout.asked_Q, layout.last_B)
+
+
 @given(lengths)
 def test_rows_join_in_the_batch_order(lengths_B: np.ndarray) -> None:
     layout = make_layout(lengths_B)
-    newest = [
+    last = [
         x[torch.arange(g.rows), g.length_G - 1]
         for x, g in zip(layout.pad(packed(lengths_B)), layout.groups, strict=True)
     ]
-    assert torch.equal(layout.join_rows(newest), packed(lengths_B)[layout.last_B])
+    assert torch.equal(layout.join_rows(last), packed(lengths_B)[layout.last_B])
 
 
 @given(lengths)
@@ -122,7 +180,11 @@ def test_batch_from_lists_equals_from_numpy() -> None:
     assert batch.to(torch.device("cpu")) is batch
     moved = batch.to(torch.device("meta"))
     assert moved.items_P.device.type == "meta"
-    assert moved.layout.last_B.device.type == "meta"
+    layout = make_layout(np.array([2, 1, 3]), np.array([1, 5])).to(torch.device("meta"))
+    assert layout.asked is not None
+    for index in (layout.last_B, layout.asked_Q, layout.asked.places[0], layout.groups[0].cell_p, layout.inverse_B):
+        assert index is not None
+        assert index.device.type == "meta"
 
 
 def test_gather_events() -> None:

@@ -21,7 +21,8 @@ from ensue.introspect.attention import Looked, attention_maps, watch_attention, 
 from ensue.models import build_model, model_config
 from ensue.nn.embedding import initialise
 from ensue.nn.hyper_connections import HyperConnection
-from ensue.nn.ops.time_attention import naive_time_attention
+from ensue.nn.ops.attention import naive_attention
+from ensue.nn.ops.relation_terms import Terms
 from ensue.plots import draw_inspection
 from ensue.plots.attention import pools, spread
 from ensue.recommender import Recommender, read
@@ -217,8 +218,9 @@ def test_maps_give_the_layers_own_output(settings: dict[str, Any], length: int) 
         made = block.attention.out(mixed_HTD.transpose(0, 1).flatten(1))
         torch.testing.assert_close(made, output, rtol=1e-4, atol=1e-5)
         zeros = torch.eye(length)[None].expand(2, -1, -1)
-        naive = naive_time_attention(
-            heads(looked.queries_PD), heads(looked.keys_PD), zeros, bucket_TT, keys_HRD, None, relations.bias_HR
+        terms = Terms(keys_HRD, None, relations.bias_HR)
+        naive = naive_attention(
+            heads(looked.queries_PD), heads(looked.keys_PD), zeros, terms=terms, bucket_TT=bucket_TT
         )
         torch.testing.assert_close(weights_HTT, naive, rtol=1e-4, atol=1e-6)
 
@@ -230,7 +232,7 @@ def heads(x_TD: Tensor) -> Tensor:
 def values(layer: Any, model: nn.Module, batch: SequenceBatch, block: int) -> Tensor:
     """The projected values of one block's attention."""
     taken: list[Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _, given: taken.append(given[0]))
+    handle = layer.register_forward_pre_hook(lambda _, given: taken.append(given[1]))
     with torch.no_grad():
         cast(Any, model).encode(batch)
     handle.remove()

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ensue.batches.layout import make_layout
+from ensue.batches.layout import make_layout, newest
 from ensue.nn.block import Block, Norm
 from ensue.nn.embedding import ItemEmbedding, PositionEmbedding, dense_gradients, initialise, sinusoids
-from ensue.nn.residual import PlainResidual
+from ensue.nn.residual import PlainResidual, PlainStream
 
 LENGTHS = np.array([4, 2, 5])
 
@@ -84,18 +84,19 @@ def test_positions_add_the_vector_of_the_age() -> None:
 
 
 def test_plain_residual_laws() -> None:
-    residual, x, y = PlainResidual(), torch.randn(3, 2), torch.randn(3, 2)
-    assert torch.equal(residual.close(residual.open(x)), x)
-    seen, carry = residual.read(residual.open(x))
+    stream, residual, x, y = PlainStream(), PlainResidual(), torch.randn(3, 2), torch.randn(3, 2)
+    assert torch.equal(stream.close(stream.open(x)), x)
+    seen, carry = residual.read(stream.open(x))
     assert torch.equal(seen, x)
-    assert torch.equal(residual.look(residual.write(carry, y)), x + y)
-    assert torch.equal(residual.look(residual.write(carry, y, replaces=seen)), y)
+    assert torch.equal(stream.look(residual.write(carry, y)), x + y)
+    assert torch.equal(stream.look(residual.write(carry, y, replaces=seen)), y)
 
 
 @pytest.mark.parametrize("norm", ["pre", "post", "original"])
-def test_block_is_the_written_formula(norm: Norm) -> None:
+@pytest.mark.parametrize("causal", [True, False])
+def test_block_is_the_written_formula(norm: Norm, causal: bool) -> None:
     torch.manual_seed(3)
-    block = Block(6, 2, 0.2, norm, (PlainResidual(), PlainResidual())).eval()
+    block = Block(6, 2, 0.2, norm, (PlainResidual(), PlainResidual()), causal=causal).eval()
     for layer in (block.attention_norm, block.feed_forward_norm):
         nn.init.normal_(layer.weight)
         nn.init.normal_(layer.bias)
@@ -107,13 +108,15 @@ def test_block_is_the_written_formula(norm: Norm) -> None:
         return block.feed_forward.outer(F.relu(block.feed_forward.inner(x)))
 
     if norm == "pre":
-        h = x + block.attention(n1(x), layout)
+        h = x + block.attention(n1(x), n1(x), layout)
         expected = h + feed_forward(n2(h))
     elif norm == "post":
-        h = n1(x + block.attention(x, layout))
+        h = n1(x + block.attention(x, x, layout))
         expected = n2(h + feed_forward(h))
     else:  # Kang & McAuley's code: the query is normalised, and the residual adds what was normalised
-        h = n1(x) + block.attention(x, layout, query_PD=n1(x))
+        h = n1(x) + block.attention(n1(x), x, layout)
         expected = n2(h) + feed_forward(n2(h))
     torch.testing.assert_close(block((x,), layout), (expected,))
-    torch.testing.assert_close(block((x,), layout, newest=True), (expected[layout.last_B],), rtol=1e-5, atol=1e-6)
+    for asked_Q in (newest(LENGTHS), np.array([0, 1, 6, 7])):
+        asking = make_layout(LENGTHS, asked_Q)
+        torch.testing.assert_close(block((x,), asking), (expected[asked_Q],), rtol=1e-5, atol=1e-6)

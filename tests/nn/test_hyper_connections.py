@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ensue.batches.layout import make_layout
+from ensue.batches.layout import make_layout, newest
 from ensue.errors import ConfigError
 from ensue.nn.block import Norm
 from ensue.nn.embedding import initialise
-from ensue.nn.hyper_connections import RMS_EPS, HyperConnection, Mixing, Mixture
+from ensue.nn.hyper_connections import RMS_EPS, CopiedStreams, HyperConnection, Mixing, Mixture
 from ensue.nn.ops.sinkhorn import naive_sinkhorn
-from ensue.nn.residual import GatedResidual, PlainResidual, Residual, ResidualName, State
-from ensue.nn.trunk import Trunk, TrunkConfig, make_residual
+from ensue.nn.residual import GatedResidual, PlainResidual, ResidualName, State, Stream
+from ensue.nn.trunk import Trunk, TrunkConfig, make_residual, make_stream
 
 S, D, EVENTS = 4, 6, 9
 LENGTHS = np.array([4, 2, 5])
@@ -78,18 +78,25 @@ def by_the_book(mixing: Mixing, state_SD: Tensor) -> tuple[Tensor, Tensor, Tenso
     return pre, res, post
 
 
-class Naive(nn.Module):
-    """A connection that keeps all its streams at every moment, with the parameters of another."""
-
-    def __init__(self, module: HyperConnection) -> None:
-        super().__init__()
-        self.mixing = module.mixing
+class NaiveStreams:
+    """All streams, at every moment."""
 
     def open(self, x_PD: Tensor) -> State:
         return (torch.stack([x_PD] * S, 1),)
 
     def look(self, state: State) -> Tensor:
         return state[0]
+
+    def close(self, state: State) -> Tensor:
+        return sum(state[0][:, s] for s in range(S)) / S
+
+
+class Naive(nn.Module):
+    """A connection of such streams, with the parameters of another."""
+
+    def __init__(self, module: HyperConnection) -> None:
+        super().__init__()
+        self.mixing = module.mixing
 
     def read(self, state: State) -> tuple[Tensor, State]:
         pre, res, post = zip(*(by_the_book(self.mixing, one) for one in state[0]), strict=True)
@@ -99,9 +106,6 @@ class Naive(nn.Module):
     def write(self, carry: State, y_PD: Tensor, replaces: Tensor | None = None) -> State:
         added_PD = y_PD if replaces is None else y_PD - replaces
         return (torch.stack([carry[0][:, s] + carry[1][:, s, None] * added_PD for s in range(S)], 1),)
-
-    def close(self, state: State) -> Tensor:
-        return sum(state[0][:, s] for s in range(S)) / S
 
 
 @pytest.mark.parametrize("mixture", MIXTURES)
@@ -118,7 +122,8 @@ def test_equals_the_formula_event_by_event(mixture: Mixture, scale: float) -> No
     for residual in (module, Naive(module)):
         state = streams_of()
         x_PD, carry = residual.read(state_of(state) if residual is module else (state,))
-        out = residual.look(residual.write(carry, torch.tanh(x_PD @ weight)))
+        stream: Stream = CopiedStreams(S) if residual is module else NaiveStreams()
+        out = stream.look(residual.write(carry, torch.tanh(x_PD @ weight)))
         inputs = [state, *module.parameters()]
         results.append((out.detach(), *torch.autograd.grad(out, inputs, upstream)))
     for got, expected in zip(*results, strict=True):
@@ -132,28 +137,25 @@ def test_what_replaces_is_added_as_the_difference(mixture: Mixture) -> None:
     torch.testing.assert_close(module.write(carry, y, replaces=x_PD), module.write(carry, y - x_PD))
 
 
-def residuals() -> Iterator[tuple[str, Residual]]:
-    for name in NAMES:
-        module = make_residual(TrunkConfig(hidden_units=D, num_heads=1, residual=name), 3)
-        initialise(module, 0)
-        yield name, module  # type: ignore[misc]
+def config_of(residual: ResidualName) -> TrunkConfig:
+    return TrunkConfig(hidden_units=D, num_heads=1, residual=residual)
 
 
 def test_closing_what_was_opened_changes_nothing() -> None:
     x_PD = torch.randn(EVENTS, D, generator=torch.Generator().manual_seed(0))
-    for name, residual in residuals():
-        assert torch.equal(residual.close(residual.open(x_PD)), x_PD), name
+    for name in NAMES:
+        stream = make_stream(config_of(name))
+        assert torch.equal(stream.close(stream.open(x_PD)), x_PD), name
 
 
-@pytest.mark.parametrize("mixture", MIXTURES)
-def test_closes_as_the_mean_of_streams_that_parted(mixture: Mixture) -> None:
+def test_closes_as_the_mean_of_streams_that_parted() -> None:
     state = streams_of()
     expected = (state[:, 0] + state[:, 1] + state[:, 2] + state[:, 3]) / 4
-    torch.testing.assert_close(connection(mixture).close(state_of(state)), expected)
+    torch.testing.assert_close(CopiedStreams(S).close(state_of(state)), expected)
 
 
 def test_every_name_has_its_residual() -> None:
-    kinds = {name: type(residual) for name, residual in residuals()}
+    kinds = {name: type(make_residual(config_of(name), 3)) for name in NAMES}
     assert kinds == {
         "plain": PlainResidual,
         "gated": GatedResidual,
@@ -164,7 +166,7 @@ def test_every_name_has_its_residual() -> None:
 def test_gated_is_the_written_formula() -> None:
     residual, x, y = GatedResidual(D), torch.randn(EVENTS, D), torch.randn(EVENTS, D)
     initialise(residual, 0)
-    seen, carry = residual.read(residual.open(x))
+    seen, carry = residual.read((x,))
     assert torch.equal(seen, x)
     gate = torch.sigmoid(F.linear(x, residual.gate.weight, residual.gate.bias))
     torch.testing.assert_close(residual.write(carry, y), (x + gate * y,))
@@ -225,12 +227,18 @@ def test_too_many_permutations_are_refused() -> None:
 # ---- in the trunk ----
 
 
-def trunk(residual: ResidualName, norm: Norm = "pre", num_blocks: int = 3, dtype: torch.dtype = torch.float64) -> Trunk:
+def trunk(
+    residual: ResidualName,
+    norm: Norm = "pre",
+    num_blocks: int = 3,
+    dtype: torch.dtype = torch.float64,
+    causal: bool = True,
+) -> Trunk:
     """A trunk in evaluation mode as it starts; weights outside residuals do not depend on the residual's name."""
     config = TrunkConfig(
         hidden_units=D, num_blocks=num_blocks, num_heads=2, dropout_rate=0.0, norm=norm, residual=residual
     )
-    module = Trunk(config).to(dtype)
+    module = Trunk(config, causal=causal).to(dtype)
     initialise(module, 0)
     return module.eval()
 
@@ -247,7 +255,7 @@ def events(dtype: torch.dtype = torch.float64, seed: int = 1) -> Tensor:
 @contextmanager
 def watched(module: Trunk) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
     """The streams after every block, and the H_res that every `mixing` gives, in order."""
-    look = module.blocks[0].attention_residual.look
+    look = module.stream.look
     streams: list[Tensor] = []
     mixed: list[Tensor] = []
     handles = [block.register_forward_hook(lambda *a: streams.append(look(a[2]).detach())) for block in module.blocks]
@@ -259,21 +267,21 @@ def watched(module: Trunk) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
 
 @pytest.mark.parametrize("mixture", MIXTURES)
 @pytest.mark.parametrize("norm", ["pre", "post", "original"])
-@pytest.mark.parametrize("newest", [False, True])
-def test_with_closed_gates_it_is_the_plain_trunk(mixture: Mixture, norm: Norm, newest: bool) -> None:
-    module, plain, layout = trunk(mixture, norm), trunk("plain", norm), make_layout(LENGTHS)
+@pytest.mark.parametrize("asked_Q", [None, newest(LENGTHS)], ids=["all", "newest"])
+def test_with_closed_gates_it_is_the_plain_trunk(mixture: Mixture, norm: Norm, asked_Q: np.ndarray | None) -> None:
+    module, plain, layout = trunk(mixture, norm), trunk("plain", norm), make_layout(LENGTHS, asked_Q)
     for mixing in mixings(module):
         nn.init.zeros_(mixing.gates)
-    got, expected = module(events(), layout, newest), plain(events(), layout, newest)
+    got, expected = module(events(), layout), plain(events(), layout)
     torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)
     # And with the gates it starts with, nearly.
-    torch.testing.assert_close(trunk(mixture, norm)(events(), layout, newest), expected, rtol=0, atol=0.1)
+    torch.testing.assert_close(trunk(mixture, norm)(events(), layout), expected, rtol=0, atol=0.1)
 
 
 @pytest.mark.parametrize("mixture", MIXTURES)
 @pytest.mark.parametrize("norm", ["pre", "post", "original"])
-@pytest.mark.parametrize("newest", [False, True])
-def test_equals_the_trunk_that_keeps_every_stream(mixture: Mixture, norm: Norm, newest: bool) -> None:
+@pytest.mark.parametrize("asked_Q", [None, newest(LENGTHS)], ids=["all", "newest"])
+def test_equals_the_trunk_that_keeps_every_stream(mixture: Mixture, norm: Norm, asked_Q: np.ndarray | None) -> None:
     """Copies that are read as one, streams made on demand, and a mean without streams: output and every gradient."""
     results = []
     for naive in (False, True):
@@ -284,10 +292,11 @@ def test_equals_the_trunk_that_keeps_every_stream(mixture: Mixture, norm: Norm, 
             for parameter in mixing.parameters():
                 parameter.data.add_(0.3 * torch.randn(parameter.shape, generator=generator))
         if naive:
+            module.stream = NaiveStreams()
             for block in module.blocks:
                 block.attention_residual = Naive(block.attention_residual)
                 block.feed_forward_residual = Naive(block.feed_forward_residual)
-        out = module(x_PD, make_layout(LENGTHS), newest)
+        out = module(x_PD, make_layout(LENGTHS, asked_Q))
         upstream = torch.randn(out.shape, generator=generator, dtype=torch.float64)
         results.append((out.detach(), *torch.autograd.grad(out, [x_PD, *module.parameters()], upstream)))
     for got, expected in zip(*results, strict=True):
@@ -296,21 +305,22 @@ def test_equals_the_trunk_that_keeps_every_stream(mixture: Mixture, norm: Norm, 
 
 @pytest.mark.parametrize("residual", NAMES)
 @pytest.mark.parametrize("norm", ["pre", "post", "original"])
-def test_newest_is_the_newest_of_all(residual: ResidualName, norm: Norm) -> None:
-    module, layout = trunk(residual, norm), make_layout(LENGTHS)
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("asked", [[3, 5, 10], [4], [0, 1, 6, 8]])
+def test_asked_events_are_chosen_from_all(residual: ResidualName, norm: Norm, causal: bool, asked: list[int]) -> None:
+    module, layout = trunk(residual, norm, causal=causal), make_layout(LENGTHS, np.array(asked))
     with torch.no_grad():
         for mixing in mixings(module):
             mixing.gates.fill_(1.0)
-        every = module(events(), layout)
-        torch.testing.assert_close(module(events(), layout, newest=True), every[layout.last_B], rtol=1e-6, atol=1e-6)
+        every = module(events(), layout.everything)
+        torch.testing.assert_close(module(events(), layout), every[asked], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("mixture", MIXTURES)
 def test_streams_part_and_persist_through_the_trunk(mixture: Mixture) -> None:
     """The state between blocks is [P, S, D]; the streams open equal, and differ from the first block on."""
     module, layout = trunk(mixture), make_layout(LENGTHS)
-    ends = module.blocks[0].attention_residual
-    opened = ends.look(ends.open(events()))
+    opened = module.stream.look(module.stream.open(events()))
     assert opened.shape == (len(events()), 4, D)
     assert bool((opened == opened[:, :1]).all())
     with watched(module) as (states, _):

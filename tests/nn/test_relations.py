@@ -17,7 +17,7 @@ from ensue.batches import layout as layouts
 from ensue.batches.layout import make_layout
 from ensue.nn.embedding import initialise
 from ensue.nn.ops.attention import strips
-from ensue.nn.ops.time_attention import Relations
+from ensue.nn.ops.relation_terms import Relations
 from ensue.nn.relations import LOG_STEP, Buckets, Relation, TimeRelations, bucket_of, smallest_gap
 
 DAY = 86_400
@@ -77,15 +77,15 @@ def module(relation: Relation = "embedding", kind: Buckets = "linear", span: int
 def bucket_rows(found: Relations, lengths: Sequence[int]) -> list[list[list[int]]]:
     """r_ij of every row of the batch for j <= i, from the strips of the layout's groups."""
     layout = make_layout(np.array(lengths))
+    assert found.asked_buckets == ()
     rows = iter(np.argsort(-np.array(lengths), kind="stable").tolist())
     by_row = {}
-    for group, cut, newest in zip(layout.groups, found.buckets, found.newest, strict=True):
+    for group, cut in zip(layout.groups, found.buckets, strict=True):
         for g, length in enumerate(group.length_G.tolist()):
             lines = []
-            for (lo, hi), strip in zip(strips(group.width), cut, strict=True):
+            for (lo, hi, _), strip in zip(strips(group.width), cut, strict=True):
                 lines += [strip[g, i - lo, : i + 1].tolist() for i in range(lo, hi)]
             by_row[next(rows)] = lines[:length]
-            assert newest[g, :length].tolist() == lines[length - 1]
     return [by_row[row] for row in range(len(lengths))]
 
 
@@ -114,6 +114,25 @@ def test_queries_may_look_back_from_another_time(monkeypatch: pytest.MonkeyPatch
     (times_P, lengths_B), (asked_P, _) = packed(rows), packed(asked)
     found = module()(times_P, asked_P, lengths_B, make_layout(lengths_B.numpy()))
     assert bucket_rows(found, lengths_B.tolist()) == loop(rows, asked, 0, 20)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_buckets_of_asked_events_are_chosen_from_all(causal: bool) -> None:
+    rng = np.random.default_rng(2)
+    times_P, lengths_B = packed([np.cumsum(rng.integers(0, 9, n)).tolist() for n in (90, 3, 1, 85)])
+    asked_Q = np.array([0, 1, 50, 89, 92, 93, 178])
+    layout = make_layout(lengths_B.numpy(), asked_Q)
+    assert layout.asked is not None
+    relations = module()(times_P, times_P + 3, lengths_B, layout, causal)
+    whole = module()(times_P, times_P + 3, lengths_B, layout.everything, causal=False)
+    every = module()(times_P, times_P + 3, lengths_B, layout.everything, causal)
+    for got, expected in zip(relations.buckets, every.buckets, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+    for places, (bucket_GTT,), (bucket_GAT,) in zip(
+        layout.asked.places, whole.buckets, relations.asked_buckets, strict=True
+    ):
+        rows = torch.arange(len(places))[:, None]
+        assert torch.equal(bucket_GAT, bucket_GTT[rows, places])
 
 
 def test_wide_rows_in_several_strips() -> None:

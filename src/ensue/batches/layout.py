@@ -1,13 +1,17 @@
-"""Where padding lives: the few groups of rows that attention sees as rectangles.
+"""The layout of a packed batch: the rectangles that attention computes on, and the events that are asked.
 
-A batch is packed (all events of all rows one after another, `[P, ...]`), so every layer that works on one event
-at a time never meets padding. Attention needs rectangles; the layout cuts the rows, sorted by length, into the
-groups whose rectangles cost least. Every row keeps its own events, so this changes no number.
+A batch is packed (all events of all rows one after another, `[P, ...]`), so a layer that works on one event at a time
+never meets padding. Attention needs rectangles: the layout sorts the rows by length and cuts them into the groups whose
+rectangles cost least. The grouping changes no result.
+
+Suffixes: `B` rows of the batch, `P` events of all rows, `Q` asked events; within one group `G` rows, `T` events of the
+longest row, `A` asked events of the row that has most, `p` events, `q` asked events, `c` cells; `D` width.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -24,7 +28,7 @@ CUTS = 32
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Rows that attention sees together, as a rectangle of `rows x width` cells."""
+    """Rows that attention computes together, as a rectangle of `rows x width` cells."""
 
     rows: int
     width: int
@@ -34,17 +38,39 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """The asked events of a batch, as rectangles of their own.
+
+    Attributes:
+        event_Q: their event numbers, ascending.
+        groups: for each group of the layout the rectangle [rows, A] of its asked events; A may be 0.
+        sizes: asked events of each group.
+        places: for each group [rows, A], the place of each asked event in its row (the oldest has 0); padding has 0.
+        order_Q: numbers 0..Q-1 of the asked events in the order of the groups; None when that is their own order.
+        inverse_Q: the inverse of `order_Q`; None likewise.
+    """
+
+    event_Q: Tensor
+    groups: tuple[Group, ...]
+    sizes: tuple[int, ...]
+    places: tuple[Tensor, ...]
+    order_Q: Tensor | None
+    inverse_Q: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
-    """The groups of a packed batch, and the places of its events.
+    """The groups of a packed batch, the places of its events, and which of them are asked.
 
     Attributes:
         groups: the rectangles, longest rows first.
         sizes: events of each group.
         order_P: event numbers in the order of the groups; None when the rows are sorted already.
-        inverse_P: the way back from that order; None likewise.
-        inverse_B: the way back from the order of the groups' rows; None likewise.
+        inverse_P: the inverse of `order_P`; None likewise.
+        inverse_B: the inverse of the order of the groups' rows; None likewise.
         age_P: how many newer events the row has; 0 for the newest.
         last_B: the event number of each row's newest event.
+        asked: the asked events; None when all are.
     """
 
     groups: tuple[Group, ...]
@@ -54,43 +80,43 @@ class Layout:
     inverse_B: Tensor | None
     age_P: Tensor
     last_B: Tensor
+    asked: Asked | None = None
+
+    @property
+    def asked_Q(self) -> Tensor | None:
+        """Event numbers of the asked events, int64, ascending; None when all are asked."""
+        return None if self.asked is None else self.asked.event_Q
+
+    @property
+    def everything(self) -> Layout:
+        """The same rectangles with all events asked."""
+        return self if self.asked is None else replace(self, asked=None)
+
+    def choose(self, x_PD: Tensor) -> Tensor:
+        """The asked ones of packed events, [P, ...] -> [Q, ...]; `x_PD` itself when all are asked."""
+        return x_PD if self.asked is None else x_PD.index_select(0, self.asked.event_Q)
 
     def to(self, device: torch.device) -> Layout:
         """The same layout with its indices on `device`."""
-
-        def move(index: Tensor) -> Tensor:
-            return index.to(device, non_blocking=True)
-
-        def maybe(index: Tensor | None) -> Tensor | None:
-            return None if index is None else move(index)
-
-        groups = tuple(Group(g.rows, g.width, move(g.cell_p), move(g.padding_c), move(g.length_G)) for g in self.groups)
-        return Layout(
-            groups,
-            self.sizes,
-            maybe(self.order_P),
-            maybe(self.inverse_P),
-            maybe(self.inverse_B),
-            move(self.age_P),
-            move(self.last_B),
-        )
+        moved: Layout = _moved(self, device)
+        return moved
 
     def parts(self) -> list[tuple[Group, slice, slice]]:
-        """Each group with the run of events and the run of rows that are its own, in the order of the groups."""
-        events = pairwise(accumulate(self.sizes, initial=0))
-        rows = pairwise(accumulate((group.rows for group in self.groups), initial=0))
-        return [(g, slice(*e), slice(*r)) for g, e, r in zip(self.groups, events, rows, strict=True)]
+        """Each group with the slice of events and the slice of rows that are its own, in the order of the groups."""
+        events = slices(self.sizes)
+        rows = slices([group.rows for group in self.groups])
+        return list(zip(self.groups, events, rows, strict=True))
 
     def pad(self, x_PD: Tensor) -> list[Tensor]:
         """Cut packed events [P, ...] into one rectangle [rows, width, ...] per group; padding is zero."""
         if self.order_P is not None:
             x_PD = x_PD.index_select(0, self.order_P)
         parts = torch.split(x_PD, list(self.sizes))
-        return [_pad(part, group) for part, group in zip(parts, self.groups, strict=True)]
+        return [pad_group(part, group) for part, group in zip(parts, self.groups, strict=True)]
 
     def unpad(self, rectangles: list[Tensor]) -> Tensor:
         """Undo `pad`: the events of all rectangles as [P, ...], in the batch's own order."""
-        packed = [_unpad(x_GTD, group) for x_GTD, group in zip(rectangles, self.groups, strict=True)]
+        packed = [unpad_group(x_GTD, group) for x_GTD, group in zip(rectangles, self.groups, strict=True)]
         x_PD = torch.cat(packed) if len(packed) > 1 else packed[0]
         return x_PD if self.inverse_P is None else x_PD.index_select(0, self.inverse_P)
 
@@ -100,36 +126,98 @@ class Layout:
         return x_BD if self.inverse_B is None else x_BD.index_select(0, self.inverse_B)
 
 
-def make_layout(lengths_B: np.ndarray) -> Layout:
-    """Plan the rectangles of a batch whose rows have these lengths (each at least 1)."""
+def slices(sizes: Sequence[int]) -> list[slice]:
+    """Consecutive slices of these sizes, from 0."""
+    return [slice(start, stop) for start, stop in pairwise(accumulate(sizes, initial=0))]
+
+
+def newest(lengths_B: np.ndarray) -> np.ndarray:
+    """The event number of each row's newest event, [B]."""
+    last_B: np.ndarray = np.cumsum(lengths_B.astype(np.int64)) - 1
+    return last_B
+
+
+def make_layout(lengths_B: np.ndarray, asked_Q: np.ndarray | None = None) -> Layout:
+    """Plan the rectangles of a batch.
+
+    Args:
+        lengths_B: events of each row, at least 1.
+        asked_Q: the asked events: distinct event numbers, ascending; None: all.
+    """
     lengths = lengths_B.astype(np.int64)
-    offsets = np.concatenate(([0], np.cumsum(lengths)))
-    age_P = np.repeat(offsets[1:] - 1, lengths) - np.arange(offsets[-1])
+    last_B = newest(lengths)
+    age_P = np.repeat(last_B, lengths) - np.arange(lengths.sum())
     rows = np.argsort(-lengths, kind="stable")
-    is_sorted = bool((rows == np.arange(len(rows))).all())
     ordered = lengths[rows]
-    groups, sizes = [], []
-    for start, stop in _cut(ordered):
-        part = ordered[start:stop]
-        width = int(part[0])
-        t = np.arange(part.sum()) - np.repeat(np.cumsum(part) - part, part)
-        cell_p = np.repeat(np.arange(stop - start) * width, part) + t
-        is_padding = np.ones((stop - start) * width, dtype=bool)
-        is_padding[cell_p] = False
-        padding_c = torch.from_numpy(np.flatnonzero(is_padding))
-        groups.append(Group(stop - start, width, torch.from_numpy(cell_p), padding_c, torch.from_numpy(part)))
-        sizes.append(int(part.sum()))
+    cuts = _cut(ordered)
+    groups = tuple(_group(ordered[start:stop], int(ordered[start])) for start, stop in cuts)
     order_P = inverse_P = inverse_B = None
-    if not is_sorted:
-        order = np.repeat(offsets[rows] - (np.cumsum(ordered) - ordered), ordered) + np.arange(offsets[-1])
-        order_P, inverse_P = torch.from_numpy(order), torch.from_numpy(np.argsort(order))
+    if not (rows == np.arange(len(rows))).all():
+        order_P, inverse_P = _order(lengths, rows)
         inverse_B = torch.from_numpy(np.argsort(rows))
-    last_B = torch.from_numpy(offsets[1:] - 1)
-    return Layout(tuple(groups), tuple(sizes), order_P, inverse_P, inverse_B, torch.from_numpy(age_P), last_B)
+    asked = None
+    if asked_Q is not None and len(asked_Q) < len(age_P):
+        asked = _ask(asked_Q.astype(np.int64), lengths, rows, cuts)
+    return Layout(
+        groups,
+        tuple(len(group.cell_p) for group in groups),
+        order_P,
+        inverse_P,
+        inverse_B,
+        torch.from_numpy(age_P),
+        torch.from_numpy(last_B),
+        asked,
+    )
+
+
+def _ask(asked_Q: np.ndarray, lengths_B: np.ndarray, rows: np.ndarray, cuts: list[tuple[int, int]]) -> Asked:
+    """The rectangles of the asked events, for rows that are sorted by `rows` and cut at `cuts`."""
+    start_B = np.cumsum(lengths_B) - lengths_B
+    row_Q = np.searchsorted(start_B, asked_Q, side="right") - 1
+    count_B = np.bincount(row_Q, minlength=len(lengths_B))
+    ordered = count_B[rows]
+    groups = tuple(_group(ordered[start:stop], int(ordered[start:stop].max())) for start, stop in cuts)
+    sizes = tuple(len(group.cell_p) for group in groups)
+    place_Q = torch.from_numpy(asked_Q - start_B[row_Q])
+    order_Q = inverse_Q = None
+    if not (rows == np.arange(len(rows))).all():
+        order_Q, inverse_Q = _order(count_B, rows)
+        place_Q = place_Q[order_Q]
+    places = tuple(place(part, group) for part, group in zip(torch.split(place_Q, list(sizes)), groups, strict=True))
+    return Asked(torch.from_numpy(asked_Q), groups, sizes, places, order_Q, inverse_Q)
+
+
+def _group(lengths_G: np.ndarray, width: int) -> Group:
+    """The rectangle of rows of these lengths."""
+    rows = len(lengths_G)
+    t_p = np.arange(lengths_G.sum()) - np.repeat(np.cumsum(lengths_G) - lengths_G, lengths_G)
+    cell_p = np.repeat(np.arange(rows) * width, lengths_G) + t_p
+    is_padding = np.ones(rows * width, dtype=bool)
+    is_padding[cell_p] = False
+    padding_c = torch.from_numpy(np.flatnonzero(is_padding))
+    return Group(rows, width, torch.from_numpy(cell_p), padding_c, torch.from_numpy(lengths_G))
+
+
+def _order(lengths_B: np.ndarray, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+    """The numbers of packed values when the rows are put in the order `rows`, and the inverse of that order."""
+    start_B, ordered = np.cumsum(lengths_B) - lengths_B, lengths_B[rows]
+    order = np.repeat(start_B[rows] - (np.cumsum(ordered) - ordered), ordered) + np.arange(ordered.sum())
+    return torch.from_numpy(order), torch.from_numpy(np.argsort(order))
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """A copy of a layout or a part of it with every tensor on `device`."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, tuple):
+        return tuple(_moved(each, device) for each in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{field.name: _moved(getattr(value, field.name), device) for field in fields(value)})
+    return value
 
 
 def _cut(lengths: np.ndarray) -> list[tuple[int, int]]:
-    """Cut rows, longest first, into consecutive groups of least total cost (exact for CUTS possible cuts)."""
+    """Cut rows, longest first, into consecutive groups of least total cost (exact among CUTS possible cuts)."""
     if len(lengths) == 1:
         return [(0, 1)]
     edges = np.unique(np.linspace(0, len(lengths), min(CUTS, len(lengths)) + 1).astype(np.int64))
@@ -192,14 +280,16 @@ class _Unpad(torch.autograd.Function):
         return place(grads[0], ctx.group), None
 
 
-def _pad(x_pD: Tensor, group: Group) -> Tensor:
+def pad_group(x_pD: Tensor, group: Group) -> Tensor:
+    """`place`, with a gradient."""
     if x_pD.shape[0] == group.rows * group.width:
         return place(x_pD, group)
     placed: Tensor = _Pad.apply(x_pD, group)  # type: ignore[no-untyped-call]
     return placed
 
 
-def _unpad(x_GTD: Tensor, group: Group) -> Tensor:
+def unpad_group(x_GTD: Tensor, group: Group) -> Tensor:
+    """`take`, with a gradient."""
     if group.cell_p.shape[0] == group.rows * group.width:
         return take(x_GTD, group)
     taken: Tensor = _Unpad.apply(x_GTD, group)  # type: ignore[no-untyped-call]

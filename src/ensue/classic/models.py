@@ -8,7 +8,7 @@ give the scores that they were trained to give; a model of our own has no use fo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,9 +23,8 @@ from ensue.models.tied import TiedEncoder
 from ensue.models.tisasrec import IntervalUnit
 from ensue.nn.dropout import Dropout
 from ensue.nn.embedding import PositionEmbedding
-from ensue.nn.ops.time_attention import Relations
+from ensue.nn.ops.relation_terms import Relations
 from ensue.nn.relations import TimeRelations, smallest_gap
-from ensue.nn.residual import Residual
 from ensue.nn.trunk import Trunk, TrunkConfig
 
 
@@ -45,7 +44,7 @@ class Filled:
 
 
 def fill_left(batch: SequenceBatch, maxlen: int) -> Filled:
-    """Fill every row of a batch on the left with item 0.
+    """Fill every row of a batch on the left with item 0; what is asked stays the batch's asked events.
 
     Args:
         batch: rows of at most `maxlen` events.
@@ -55,13 +54,16 @@ def fill_left(batch: SequenceBatch, maxlen: int) -> Filled:
     row_P = torch.arange(rows, device=batch.items_P.device).repeat_interleave(batch.lengths_B)
     cell_P = row_P * maxlen + (maxlen - 1) - batch.layout.age_P
 
+    # Where all events are asked the padding is computed too, and left out at the end.
+    asked_Q = None if batch.layout.asked is None else batch.layout.choose(cell_P).cpu().numpy()
+
     def spread(values_P: Tensor) -> Tensor:
         return values_P.new_zeros(rows * maxlen).index_copy_(0, cell_P, values_P)
 
     filled = SequenceBatch(
         spread(batch.items_P),
         torch.full_like(batch.lengths_B, maxlen),
-        make_layout(np.full(rows, maxlen)).to(batch.items_P.device),
+        make_layout(np.full(rows, maxlen), asked_Q).to(batch.items_P.device),
         None if batch.times_P is None else spread(batch.times_P),
     )
     real = torch.zeros(rows * maxlen, 1, device=cell_P.device).index_fill_(0, cell_P, 1.0)
@@ -69,28 +71,26 @@ def fill_left(batch: SequenceBatch, maxlen: int) -> Filled:
 
 
 def padded_states(
-    trunk: Trunk, x_PD: Tensor, filled: Filled, clear: bool, newest: bool, relations: Relations | None = None
+    trunk: Trunk, x_PD: Tensor, filled: Filled, clear: bool, relations: Relations | None = None
 ) -> Tensor:
-    """The trunk over filled rows: the states of the real events, [P, D], or of each row's newest, [B, D].
+    """The trunk over filled rows: the states of the asked events, [Q, D].
 
     Args:
         trunk: the blocks and the final normalisation.
         x_PD: the trunk's input for all events of the filled rows.
         filled: the rows.
         clear: set the padding's states to zero before every block; else only before the first.
-        newest: return each row's newest event alone.
         relations: for attention.
     """
-    ends = cast(Residual, trunk.blocks[0].attention_residual)
-    state = ends.open(x_PD * filled.real)
+    state, layout = trunk.stream.open(x_PD * filled.real), filled.batch.layout
     last = len(trunk.blocks) - 1
     for number, block in enumerate(trunk.blocks):
-        state = block(state, filled.batch.layout, newest and number == last, relations)
+        state = block(state, layout if number == last else layout.everything, relations)
         if clear and number < last:
             # A stream is zero where every part of its state is.
             state = tuple(part * filled.real.view(-1, *(1 for _ in part.shape[1:])) for part in state)
-    h_XD: Tensor = trunk.norm(ends.close(state))
-    return h_XD if newest else h_XD.index_select(0, filled.cell_P)
+    h_QD: Tensor = trunk.norm(trunk.stream.close(state))
+    return h_QD if layout.asked is not None else h_QD.index_select(0, filled.cell_P)
 
 
 class PaddedSASRecConfig(TrunkConfig, ModelConfig):
@@ -115,11 +115,11 @@ class PaddedSASRec(TiedEncoder):
         self.dropout = Dropout(config.dropout_rate)
         self.trunk = Trunk(config)
 
-    def states(self, batch: SequenceBatch, newest: bool) -> Tensor:
-        """States at all events, [P, D], or at each row's newest event alone, [B, D]."""
+    def states(self, batch: SequenceBatch) -> Tensor:
+        """States at the asked events, [Q, D]."""
         filled = fill_left(batch, self.maxlen)
         x_PD = self.positions(self.items(filled.batch.items_P) * self.scale, filled.batch.layout.age_P)
-        return padded_states(self.trunk, self.dropout(x_PD), filled, self.clear, newest)
+        return padded_states(self.trunk, self.dropout(x_PD), filled, self.clear)
 
 
 class PaddedTiSASRecConfig(TrunkConfig, ModelConfig):
@@ -161,8 +161,8 @@ class PaddedTiSASRec(TiedEncoder):
         """What intervals are counted in, such as 3600 seconds; the relations see units alone."""
         return (self.time_unit, "seconds") if self.time_unit else (1, "smallest gaps")
 
-    def states(self, batch: SequenceBatch, newest: bool) -> Tensor:
-        """States at all events, [P, D], or at each row's newest event alone, [B, D].
+    def states(self, batch: SequenceBatch) -> Tensor:
+        """States at the asked events, [Q, D].
 
         Raises:
             DataError: the batch has no times.
@@ -174,7 +174,7 @@ class PaddedTiSASRec(TiedEncoder):
         x_PD = self.dropout(self.items(inner.items_P) * self.scale)
         assert inner.times_P is not None
         relations = self.relations(inner.times_P, inner.times_P, inner.lengths_B, inner.layout)
-        return padded_states(self.trunk, x_PD, filled, True, newest, relations)
+        return padded_states(self.trunk, x_PD, filled, True, relations)
 
     def _in_units(self, batch: SequenceBatch, times_P: Tensor) -> SequenceBatch:
         """The batch with times in units, counted from 1."""

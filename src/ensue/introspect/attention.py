@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from ensue.batches.batch import SequenceBatch
 from ensue.batches.layout import Layout
 from ensue.introspect.tally import Tally, looking, places_of, trunk_of
-from ensue.nn.ops.attention import split_heads, strips
-from ensue.nn.ops.time_attention import Relations
-from ensue.nn.self_attention import CausalSelfAttention
+from ensue.nn.ops.attention import strips
+from ensue.nn.ops.heads import split_heads
+from ensue.nn.ops.relation_terms import Relations
+from ensue.nn.self_attention import SelfAttention
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Looked:
         places_P: where the batch's events are in them; the model's own padding is at the others.
         relations: what is known of pairs of events, or None.
         heads: H.
+        causal: whether a query sees no newer key.
     """
 
     block: int
@@ -58,6 +60,7 @@ class Looked:
     places_P: Tensor
     relations: Relations | None
     heads: int
+    causal: bool
 
     def newest(self) -> Iterator[NewestLook]:
         """The newest events' attention, one group of the layout after another."""
@@ -70,7 +73,10 @@ class Looked:
             place_X = group.length_G.repeat_interleave(self.heads) - 1
             q_X1D = q_XTD[torch.arange(len(place_X), device=place_X.device), place_X][:, None]
             scores_X1T = q_X1D @ k_XTD.transpose(1, 2) * q_X1D.shape[-1] ** -0.5
-            bucket_GT = None if self.relations is None else self.relations.newest[number]
+            bucket_GT = None
+            if self.relations is not None:
+                bucket_GTT = whole_buckets(self.relations, group.width, number, self.causal)
+                bucket_GT = bucket_GTT[torch.arange(group.rows), group.length_G - 1]
             terms_X1R = self.terms(q_X1D)
             if bucket_GT is not None and terms_X1R is not None:
                 scores_X1T = scores_X1T + terms_X1R.gather(2, bucket_GT.repeat_interleave(self.heads, 0)[:, None])
@@ -102,10 +108,12 @@ class Looked:
         scores_HTT = q_HTD @ k_HTD.transpose(1, 2) * q_HTD.shape[-1] ** -0.5
         terms_HTR = self.terms(q_HTD)
         if self.relations is not None and terms_HTR is not None:
-            bucket_1TT = whole_buckets(self.relations, scores_HTT.shape[-1])
+            bucket_1TT = whole_buckets(self.relations, scores_HTT.shape[-1], causal=self.causal)
             scores_HTT = scores_HTT + terms_HTR.gather(2, bucket_1TT.expand(self.heads, -1, -1))
-        future = torch.ones_like(scores_HTT, dtype=torch.bool).triu(1)
-        weights_HTT: Tensor = scores_HTT.masked_fill(future, float("-inf")).softmax(-1)
+        if self.causal:
+            future = torch.ones_like(scores_HTT, dtype=torch.bool).triu(1)
+            scores_HTT = scores_HTT.masked_fill(future, float("-inf"))
+        weights_HTT: Tensor = scores_HTT.softmax(-1)
         return weights_HTT
 
 
@@ -141,12 +149,13 @@ class NewestLook:
         return share[..., :count], uniform[..., :count]
 
 
-def whole_buckets(relations: Relations, width: int) -> Tensor:
-    """The buckets of all pairs of a batch of one history, [1, T, T], from those of its strips; 0 in the future."""
-    found = relations.newest[0].new_zeros(1, width, width)
-    for (lo, hi), bucket_1QK in zip(strips(width), relations.buckets[0], strict=True):
-        found[:, lo:hi, :hi] = bucket_1QK
-    return found
+def whole_buckets(relations: Relations, width: int, group: int = 0, causal: bool = True) -> Tensor:
+    """The buckets of all pairs of a group `width` events wide, [G, T, T], from its strips; 0 where there is none."""
+    cuts, parts = strips(width, causal), relations.buckets[group]
+    whole_GTT = parts[0].new_zeros(len(parts[0]), width, width)
+    for (lo, hi, keys), bucket_GQK in zip(cuts, parts, strict=True):
+        whole_GTT[:, lo:hi, :keys] = bucket_GQK
+    return whole_GTT
 
 
 def attention_report(model: nn.Module, *batches: SequenceBatch) -> AttentionReport:
@@ -204,7 +213,7 @@ def _hooked(layers: list[Any], batch: SequenceBatch, look: Callable[[Looked], No
     handles = []
     for number, layer in enumerate(layers):
 
-        def hook(layer: CausalSelfAttention, args: Any, kwargs: Any, output: Any, number: int = number) -> None:
+        def hook(layer: SelfAttention, args: Any, kwargs: Any, output: Any, number: int = number) -> None:
             look(_looked(number, layer, batch, inspect.signature(layer.forward).bind(*args, **kwargs).arguments))
 
         handles.append(layer.register_forward_hook(hook, with_kwargs=True))
@@ -215,11 +224,13 @@ def _hooked(layers: list[Any], batch: SequenceBatch, look: Callable[[Looked], No
             handle.remove()
 
 
-def _looked(block: int, layer: CausalSelfAttention, batch: SequenceBatch, given: dict[str, Any]) -> Looked:
+def _looked(block: int, layer: SelfAttention, batch: SequenceBatch, given: dict[str, Any]) -> Looked:
     """Queries and keys from an attention layer's arguments, as the layer makes them."""
     x_PD, layout, relations = given["x_PD"], given["layout"], given.get("relations")
-    q_PD, k_PD, _ = layer.project(x_PD, layout, given.get("query_PD")).chunk(3, -1)
+    q_PD, packed_PE = layer.project(given["query_QD"], x_PD, layout)
+    if q_PD is None:
+        q_PD, packed_PE = packed_PE.tensor_split([x_PD.shape[1]], 1)
+    k_PD, _ = packed_PE.chunk(2, -1)
     if relations is not None and relations.position_PE is not None:
-        position_q_PD, position_k_PD, _ = relations.position_PE.chunk(3, -1)
-        q_PD, k_PD = q_PD + position_q_PD, k_PD + position_k_PD
-    return Looked(block, q_PD, k_PD, layout, places_of(batch, layout), relations, layer.num_heads)
+        k_PD = k_PD + relations.position_PE.chunk(3, -1)[1]
+    return Looked(block, q_PD, k_PD, layout, places_of(batch, layout), relations, layer.num_heads, layer.causal)

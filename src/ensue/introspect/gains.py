@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ensue.batches.batch import SequenceBatch
 from ensue.introspect.tally import Tally, looking, places_of, trunk_of
 from ensue.nn.hyper_connections import HyperConnection
-from ensue.nn.residual import GatedResidual, Residual, State
+from ensue.nn.residual import GatedResidual, Residual, State, Stream
 from ensue.nn.trunk import Trunk
 
 Part = Literal["attention", "feed-forward"]
@@ -120,7 +120,7 @@ def gain_report(model: nn.Module, *batches: SequenceBatch) -> GainReport:
         DataError: the batches lack the times that the model reads.
     """
     trunk = trunk_of(model)
-    shared = _Shared()
+    shared = _Shared(trunk.stream)
     with looking(model), _witnessed(trunk, shared) as witnesses:
         encode: Any = model.encode
         for batch in batches:
@@ -135,11 +135,13 @@ class _Shared:
     """What the witnesses have in common.
 
     Attributes:
+        stream: the trunk's.
         places_P: where the batch's events are among what the blocks work on.
         product_PSS: of each event's mixing matrices so far, float64 on the CPU; None before the first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
         self.places_P = torch.zeros(0, dtype=torch.long)
         self.product_PSS: Tensor | None = None
 
@@ -163,18 +165,8 @@ class _Witness(nn.Module):
         residual: Any = self.inner
         return residual  # type: ignore[no-any-return]
 
-    def open(self, x_PD: Tensor) -> State:
-        self.shared.product_PSS = None
-        return self._residual.open(x_PD)
-
-    def look(self, state: State) -> Tensor:
-        return self._residual.look(state)
-
-    def close(self, state: State) -> Tensor:
-        return self._residual.close(state)
-
     def read(self, state: State) -> tuple[Tensor, State]:
-        streams = self._events(self.look(state))
+        streams = self._events(self.shared.stream.look(state))
         self.tally.add("stream", _norm(streams))
         if isinstance(self.inner, HyperConnection):
             self._tally_mixing(self.inner, streams)
@@ -185,7 +177,7 @@ class _Witness(nn.Module):
     def write(self, carry: State, y_PD: Tensor, replaces: Tensor | None = None) -> State:
         state = self._residual.write(carry, y_PD, replaces)
         self.tally.add("output", _norm(self._events(y_PD if replaces is None else y_PD - replaces)))
-        self.tally.add("stream after", _norm(self._events(self.look(state))))
+        self.tally.add("stream after", _norm(self._events(self.shared.stream.look(state))))
         return state
 
     def _events(self, values_PX: Tensor) -> Tensor:
@@ -202,7 +194,7 @@ class _Witness(nn.Module):
         _add_gains(self.tally, "composite", self.shared.extend(res_PSS))
         unit_PSD = nn.functional.normalize(streams_PSD.float(), dim=-1)
         cosine_PSS = unit_PSD @ unit_PSD.transpose(1, 2)
-        streams = inner.streams
+        streams = inner.mixing.streams
         off_P = cosine_PSS.sum((1, 2)) - cosine_PSS.diagonal(dim1=1, dim2=2).sum(1)
         self.tally.add("similarity", off_P / (streams * (streams - 1)))
 
@@ -231,6 +223,7 @@ def _placed(trunk: Trunk, batch: SequenceBatch, shared: _Shared) -> Iterator[Non
 
     def place(_: nn.Module, given: Any) -> None:
         shared.places_P = places_of(batch, given[1])
+        shared.product_PSS = None
 
     handle = trunk.blocks[0].register_forward_pre_hook(place)
     try:

@@ -45,11 +45,11 @@ class SASRec(TiedEncoder):
         width = config.hidden_units // config.num_heads
         self.trunk = Trunk(config, Rotary(config.maxlen, width) if config.positions == "rotary" else None)
 
-    def states(self, batch: SequenceBatch, newest: bool) -> Tensor:
-        """States at all events, [P, D], or at each row's newest event alone, [B, D]."""
+    def states(self, batch: SequenceBatch) -> Tensor:
+        """States at the asked events, [Q, D]."""
         x_PD = self.dropout(self.positions(self.items(batch.items_P) * self.scale, batch.layout.age_P))
-        h_XD: Tensor = self.trunk(x_PD, batch.layout, newest)
-        return h_XD
+        h_QD: Tensor = self.trunk(x_PD, batch.layout)
+        return h_QD
 
 
 MODELS.register("sasrec")(ModelEntry(SASRecConfig, SASRec))

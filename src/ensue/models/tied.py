@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from ensue.batches.batch import SequenceBatch
+from ensue.batches.layout import make_layout, newest
 from ensue.nn.embedding import ItemEmbedding
 
 
@@ -18,17 +21,19 @@ class TiedEncoder(nn.Module):
         self.maxlen = maxlen
         self.items = ItemEmbedding(num_items, hidden_units)
 
-    def states(self, batch: SequenceBatch, newest: bool) -> Tensor:
-        """States at all events, [P, D], or with `newest` at each row's newest event alone, [B, D]."""
+    def states(self, batch: SequenceBatch) -> Tensor:
+        """States at the asked events, [Q, D]."""
         raise TypeError(f"{type(self).__name__} must define states")
 
     def encode(self, batch: SequenceBatch) -> Tensor:
         """States at all events, [P, D]."""
-        return self.states(batch, newest=False)
+        return self.states(replace(batch, layout=batch.layout.everything))
 
     def query(self, batch: SequenceBatch) -> Tensor:
         """States at each row's newest event, [B, D]; the last block works for those events alone."""
-        return self.states(batch, newest=True)
+        lengths_B = batch.lengths_B.cpu().numpy()
+        layout = make_layout(lengths_B, newest(lengths_B)).to(batch.items_P.device)
+        return self.states(replace(batch, layout=layout))
 
     def item_vectors(self, items: Tensor | None = None) -> Tensor:
         """Vectors of `items`, [..., D], or of the whole catalogue, [N, D]."""

@@ -80,8 +80,8 @@ class TiSASRec(TiedEncoder):
         unit, kind = self.relations.time_unit, self.relations.kind
         return (1, "smallest gaps") if kind == "linear" and not unit else (unit or 1, "seconds")
 
-    def states(self, batch: SequenceBatch, newest: bool) -> Tensor:
-        """States at all events, [P, D], or at each row's newest event alone, [B, D].
+    def states(self, batch: SequenceBatch) -> Tensor:
+        """States at the asked events, [Q, D].
 
         Raises:
             DataError: the batch has no times, or not those of the requests, and the model reads them.
@@ -92,8 +92,8 @@ class TiSASRec(TiedEncoder):
             gap_P = bucket_of((query_times_P - times_P).double(), torch.ones_like(times_P[:1]), "log", GAP_BUCKETS)
             x_PD = x_PD + lookup(self.gaps, gap_P)
         relations = self.relations(times_P, query_times_P, batch.lengths_B, batch.layout)
-        h_XD: Tensor = self.trunk(self.dropout(x_PD), batch.layout, newest, relations)
-        return h_XD
+        h_QD: Tensor = self.trunk(self.dropout(x_PD), batch.layout, relations)
+        return h_QD
 
     def _times(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
         """The events' times, and those from which each looks back."""

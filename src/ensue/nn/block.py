@@ -1,19 +1,24 @@
-"""The transformer block: attention and a point-wise feed-forward, each with normalisation and residual."""
+"""The transformer block: attention and a point-wise feed-forward, each with normalisation and residual.
+
+Suffixes: `P` events of all rows, `Q` asked events, `D` width.
+"""
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
 from ensue.batches.layout import Layout
 from ensue.nn.dropout import Dropout
-from ensue.nn.ops.time_attention import Relations
+from ensue.nn.ops.relation_terms import Relations
 from ensue.nn.residual import Residual, State
 from ensue.nn.rotary import Rotary
-from ensue.nn.self_attention import CausalSelfAttention
+from ensue.nn.self_attention import SelfAttention
 
 Norm = Literal["pre", "post", "original"]
+Layer = Callable[[Tensor, Tensor], Tensor]
 LAYER_NORM_EPS = 1e-8
 
 
@@ -32,12 +37,60 @@ class FeedForward(nn.Module):
         return out
 
 
-class Block(nn.Module):
-    """Two sublayers: read from the stream, normalise, transform, write back.
+def identity(x_PD: Tensor) -> Tensor:
+    """The same tensor."""
+    return x_PD
 
-    `norm` says where layers are normalised: `pre` before each sublayer; `post` after each write; `original` as SASRec's
-    authors do: the queries (and the feed-forward's input) are normalised, and the residual adds the normalised value.
+
+class Sublayer(NamedTuple):
+    """A layer around which a stream is read, normalised and written.
+
+    Attributes:
+        norm: where to normalise, see `Block`.
+        normalise: the normalisation.
+        residual: how the stream is read and written.
     """
+
+    norm: Norm
+    normalise: nn.Module
+    residual: Residual
+
+    def __call__(self, state: State, layer: Layer, choose: Callable[[Tensor], Tensor] = identity) -> State:
+        """The stream at the asked events, from the stream at all events.
+
+        Args:
+            state: the stream.
+            layer: maps (query_QD, x_PD) to [Q, D].
+            choose: picks the asked events, [P, ...] -> [Q, ...].
+        """
+        x_PD, carry = self.residual.read(state)
+        carry = tuple(choose(part) for part in carry)
+        if self.norm == "pre":
+            normed_PD = self.normalise(x_PD)
+            return self.residual.write(carry, layer(choose(normed_PD), normed_PD))
+        x_QD = choose(x_PD)
+        if self.norm == "post":
+            return self.residual.write(carry, self.normalise(x_QD + layer(x_QD, x_PD)), replaces=x_QD)
+        normed_QD = self.normalise(x_QD)
+        return self.residual.write(carry, normed_QD + layer(normed_QD, x_PD), replaces=x_QD)
+
+
+class Block(nn.Module):
+    """x = x + attention(norm(x)); x = x + feed_forward(norm(x)), for any residual in the place of the sum.
+
+    Args:
+        hidden_units: D.
+        num_heads: attention heads.
+        dropout_rate: on attention weights and in the feed-forward.
+        norm: where to normalise: `pre`: before each sublayer; `post`: after each sum; `original`, as SASRec's authors
+            do: the queries (and the feed-forward's input), and the residual adds the normalised value.
+        residuals: those of attention and feed-forward.
+        rotary: turns queries and keys by their age.
+        causal: whether an event sees only itself and the events before it.
+    """
+
+    attention_residual: Residual
+    feed_forward_residual: Residual
 
     def __init__(
         self,
@@ -45,48 +98,27 @@ class Block(nn.Module):
         num_heads: int,
         dropout_rate: float,
         norm: Norm,
-        residuals: tuple[nn.Module, nn.Module],
+        residuals: tuple[Residual, Residual],
         rotary: Rotary | None = None,
+        causal: bool = True,
     ) -> None:
         super().__init__()
-        self.style = norm
-        self.attention = CausalSelfAttention(hidden_units, num_heads, dropout_rate, rotary)
+        self.norm = norm
+        self.attention = SelfAttention(hidden_units, num_heads, dropout_rate, rotary, causal)
         self.feed_forward = FeedForward(hidden_units, dropout_rate)
         self.attention_norm = nn.LayerNorm(hidden_units, eps=LAYER_NORM_EPS)
         self.feed_forward_norm = nn.LayerNorm(hidden_units, eps=LAYER_NORM_EPS)
         self.attention_residual, self.feed_forward_residual = residuals
 
-    def forward(self, state: State, layout: Layout, newest: bool = False, relations: Relations | None = None) -> State:
-        """Map the stream at all events to the stream at all events, or at each row's newest event alone.
+    def forward(self, state: State, layout: Layout, relations: Relations | None = None) -> State:
+        """The stream at the asked events, from the stream at all events.
 
         Args:
-            state: what the residual keeps of P events.
-            layout: the batch's rectangles.
-            newest: return the state of the B newest events; the last block of a query needs no other.
+            state: what the residual keeps of the P events.
+            layout: the batch's rectangles, and the asked events.
             relations: what attention knows of pairs of events beside their states.
         """
-        residual = cast(Residual, self.attention_residual)
-        x_PD, carry = residual.read(state)
-        normed_PD = x_PD if self.style == "post" else self.attention_norm(x_PD)
-        if self.style == "original":
-            y_PD = self.attention(x_PD, layout, newest, normed_PD, relations)
-        else:
-            y_PD = self.attention(normed_PD, layout, newest, None, relations)
-        if newest:
-            carry = tuple(part.index_select(0, layout.last_B) for part in carry)
-            x_PD, normed_PD = (part.index_select(0, layout.last_B) for part in (x_PD, normed_PD))
-        state = self._join(residual, self.attention_norm, carry, y_PD, x_PD, normed_PD)
-
-        residual = cast(Residual, self.feed_forward_residual)
-        x_PD, carry = residual.read(state)
-        normed_PD = x_PD if self.style == "post" else self.feed_forward_norm(x_PD)
-        y_PD = self.feed_forward(normed_PD)
-        return self._join(residual, self.feed_forward_norm, carry, y_PD, x_PD, normed_PD)
-
-    def _join(
-        self, residual: Residual, norm: nn.Module, carry: State, y_PD: Tensor, x_PD: Tensor, normed_PD: Tensor
-    ) -> State:
-        if self.style == "pre":
-            return residual.write(carry, y_PD)
-        whole_PD = norm(x_PD + y_PD) if self.style == "post" else normed_PD + y_PD
-        return residual.write(carry, whole_PD, replaces=x_PD)
+        attention = Sublayer(self.norm, self.attention_norm, self.attention_residual)
+        feed_forward = Sublayer(self.norm, self.feed_forward_norm, self.feed_forward_residual)
+        state = attention(state, lambda query, x: self.attention(query, x, layout, relations), layout.choose)
+        return feed_forward(state, lambda x, _: self.feed_forward(x))

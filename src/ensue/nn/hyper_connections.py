@@ -197,21 +197,15 @@ class Mixing(nn.Module):
         return pre_SP, post_SP, self.permutation_EM @ torch.softmax(logits, 0)
 
 
-class HyperConnection(nn.Module):
-    """x <- H_res x + H_post^T F(H_pre x), for S streams; they open as S copies and close as their mean.
+class CopiedStreams:
+    """S streams, which open as copies of the events and close as their mean.
 
-    Streams are made when a sublayer reads them, and only then. A state is `(x,)`, the vector [P, D] of which each
-    stream is a copy, or a write that nobody has read yet, `(weights, past, y)`, whose streams are weights @ (past, y),
-    past being that vector or the streams before. So the first sublayer reads the copies without making them, and the
-    streams after the last are never made, for their mean is a sum by the mean weights.
-
-    `sublayer` counts attention and feed-forward of every block; every sublayer has coefficients of its own.
+    A state is `(x,)`, the vector [P, D] of which each stream is a copy, or a write that nothing has read yet,
+    `(weights, past, y)`, whose streams are weights @ (past, y); `past` is that vector or the streams before.
     """
 
-    def __init__(self, hidden_units: int, streams: int, mixture: Mixture, iterations: int, sublayer: int) -> None:
-        super().__init__()
+    def __init__(self, streams: int) -> None:
         self.streams = streams
-        self.mixing = Mixing(hidden_units, streams, mixture, iterations, sublayer)
 
     def open(self, x_PD: Tensor) -> State:
         """S copies."""
@@ -219,12 +213,35 @@ class HyperConnection(nn.Module):
 
     def look(self, state: State) -> Tensor:
         """The streams: [P, S, D]."""
-        x = self._made(state)
+        x = _made(state)
         return x[:, None].expand(-1, self.streams, -1) if x.dim() == 2 else x
+
+    def close(self, state: State) -> Tensor:
+        """The mean of the streams."""
+        if len(state) == 1:
+            return state[0]
+        weights_PSK, past, y_PD = state
+        old_PK, new_P1 = weights_PSK.mean(1).tensor_split([-1], 1)
+        kept_PD = old_PK * past if past.dim() == 2 else _Weighted.apply(old_PK, past)[0]  # type: ignore[no-untyped-call]
+        return torch.addcmul(kept_PD, new_P1, y_PD)
+
+
+class HyperConnection(nn.Module):
+    """x <- H_res x + H_post^T F(H_pre x), for the streams of `CopiedStreams`.
+
+    Streams are made only when a sublayer reads them. So the first sublayer reads the copies without making them, and
+    the streams after the last are never made: their mean is a sum by the mean weights.
+
+    `sublayer` counts attention and feed-forward of every block; every sublayer has coefficients of its own.
+    """
+
+    def __init__(self, hidden_units: int, streams: int, mixture: Mixture, iterations: int, sublayer: int) -> None:
+        super().__init__()
+        self.mixing = Mixing(hidden_units, streams, mixture, iterations, sublayer)
 
     def read(self, state: State) -> tuple[Tensor, State]:
         """H_pre x, [P, D]; what is carried are H_res, H_post and x."""
-        pre_PS, res_PSS, post_PS, x = self.mixing(self._made(state))
+        pre_PS, res_PSS, post_PS, x = self.mixing(_made(state))
         if x.dim() == 2:
             return x * pre_PS.sum(1, keepdim=True), (res_PSS.sum(2, keepdim=True), post_PS, x)
         x_PD, x = _Weighted.apply(pre_PS, x)  # type: ignore[no-untyped-call]
@@ -236,19 +253,10 @@ class HyperConnection(nn.Module):
         added_PD = (y_PD if replaces is None else y_PD - replaces).to(past.dtype)
         return torch.cat((res_PSK, post_PS[:, :, None]), 2), past, added_PD
 
-    def close(self, state: State) -> Tensor:
-        """The mean of the streams."""
-        if len(state) == 1:
-            return state[0]
-        weights_PSK, past, y_PD = state
-        old_PK, new_P1 = weights_PSK.mean(1).tensor_split([-1], 1)
-        kept_PD = old_PK * past if past.dim() == 2 else _Weighted.apply(old_PK, past)[0]  # type: ignore[no-untyped-call]
-        return torch.addcmul(kept_PD, new_P1, y_PD)
 
-    @staticmethod
-    def _made(state: State) -> Tensor:
-        """The streams, or the one vector of which they are copies."""
-        # The streams stay float32 under mixed precision, as the sum x + F(x) does.
-        with torch.autocast(state[0].device.type, enabled=False):
-            x: Tensor = state[0] if len(state) == 1 else _Streams.apply(*state)  # type: ignore[no-untyped-call]
-        return x
+def _made(state: State) -> Tensor:
+    """The streams, [P, S, D], or the one vector of which they are copies, [P, D]."""
+    # The streams stay float32 under mixed precision, as the sum x + F(x) does.
+    with torch.autocast(state[0].device.type, enabled=False):
+        x: Tensor = state[0] if len(state) == 1 else _Streams.apply(*state)  # type: ignore[no-untyped-call]
+    return x

@@ -11,7 +11,8 @@ from ensue.batches.layout import Layout
 from ensue.nn.dropout import Dropout
 from ensue.nn.embedding import lookup
 from ensue.nn.ops.attention import strips
-from ensue.nn.ops.time_attention import Relations
+from ensue.nn.ops.relation_terms import Buckets as StripBuckets
+from ensue.nn.ops.relation_terms import Relations
 
 Relation = Literal["embedding", "bias"]
 Buckets = Literal["linear", "log"]
@@ -85,18 +86,21 @@ class TimeRelations(nn.Module):
         if self.relation == "bias":
             self.interval_bias.zero_()
 
-    def forward(self, times_P: Tensor, query_times_P: Tensor, lengths_B: Tensor, layout: Layout) -> Relations:
+    def forward(
+        self, times_P: Tensor, query_times_P: Tensor, lengths_B: Tensor, layout: Layout, causal: bool = True
+    ) -> Relations:
         """The relations of a batch.
 
         Args:
             times_P: seconds of each event, as a key.
             query_times_P: seconds from which each event, as a query, looks back: its own, or those of the request.
             lengths_B: events of each row.
-            layout: the batch's rectangles.
+            layout: the batch's rectangles, and the asked events.
+            causal: whether attention is.
         """
-        buckets, newest = self._buckets(times_P, query_times_P, lengths_B, layout)
+        buckets, asked = self._buckets(times_P, query_times_P, lengths_B, layout, causal)
         if self.relation == "bias":
-            return Relations(buckets, newest, bias_HR=self.interval_bias)
+            return Relations(buckets, asked, bias_HR=self.interval_bias)
         age_P = layout.age_P
         keys_PD = self.dropout(lookup(self.position_keys, age_P))
         values_PD = self.dropout(lookup(self.position_values, age_P))
@@ -105,13 +109,13 @@ class TimeRelations(nn.Module):
         keys_BRD, values_BRD = (
             self.dropout(table.expand(rows, -1, -1)) for table in (self.interval_keys, self.interval_values)
         )
-        return Relations(buckets, newest, position_PE, keys_BRD, values_BRD)
+        return Relations(buckets, asked, position_PE, keys_BRD, values_BRD)
 
     @torch.no_grad()
     def _buckets(
-        self, times_P: Tensor, query_times_P: Tensor, lengths_B: Tensor, layout: Layout
-    ) -> tuple[tuple[tuple[Tensor, ...], ...], tuple[Tensor, ...]]:
-        """r_ij by group and strip, and that of each row's newest event by group."""
+        self, times_P: Tensor, query_times_P: Tensor, lengths_B: Tensor, layout: Layout, causal: bool
+    ) -> tuple[tuple[StripBuckets, ...], tuple[StripBuckets, ...]]:
+        """r_ij by group and strip, of all queries and of the asked ones (empty when all are asked)."""
         if self.time_unit:
             unit_B = torch.full_like(lengths_B, self.time_unit, dtype=torch.float64)
         elif self.kind == "linear":
@@ -119,17 +123,16 @@ class TimeRelations(nn.Module):
         else:
             unit_B = torch.ones_like(lengths_B, dtype=torch.float64)
         columns = (times_P.double(), query_times_P.double(), unit_B.repeat_interleave(lengths_B))
-        found, newest = [], []
-        for x_GT3, group in zip(layout.pad(torch.stack(columns, -1)), layout.groups, strict=True):
-            key_GT, query_GT, unit_G1 = x_GT3[..., 0], x_GT3[..., 1], x_GT3[:, :1, 2]
-            last_G1 = query_GT.gather(1, group.length_G[:, None] - 1)
-            newest.append(bucket_of(last_G1 - key_GT, unit_G1, self.kind, self.time_span))
-            found.append(
+        buckets, asked = [], []
+        for number, x_GT3 in enumerate(layout.pad(torch.stack(columns, -1))):
+            key_G1T, query_GT1, unit_G11 = x_GT3[:, None, :, 0], x_GT3[:, :, None, 1], x_GT3[:, :1, None, 2]
+            buckets.append(
                 tuple(
-                    bucket_of(
-                        query_GT[:, lo:hi, None] - key_GT[:, None, :hi], unit_G1[..., None], self.kind, self.time_span
-                    )
-                    for lo, hi in strips(group.width)
+                    bucket_of(query_GT1[:, lo:hi] - key_G1T[..., :keys], unit_G11, self.kind, self.time_span)
+                    for lo, hi, keys in strips(x_GT3.shape[1], causal)
                 )
             )
-        return tuple(found), tuple(newest)
+            if layout.asked is not None:
+                query_GA1 = query_GT1.squeeze(2).gather(1, layout.asked.places[number]).unsqueeze(2)
+                asked.append((bucket_of(query_GA1 - key_G1T, unit_G11, self.kind, self.time_span),))
+        return tuple(buckets), tuple(asked)

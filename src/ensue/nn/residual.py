@@ -1,4 +1,7 @@
-"""How a sublayer's output joins the stream: one protocol, so that no block knows which residual it has."""
+"""How a sublayer's output joins the residual stream: two protocols, so that no block knows which residual it has.
+
+Suffixes: `P` events of all rows, `D` width, `S` residual streams.
+"""
 
 from __future__ import annotations
 
@@ -11,27 +14,35 @@ State = tuple[Tensor, ...]
 ResidualName = Literal["plain", "hc", "mhc", "mhc_lite", "gated"]
 
 
-class Residual(Protocol):
-    """Open the stream once, read and write at every sublayer, close once. Law: close(open(x)) == x.
+class Stream(Protocol):
+    """The stream of a trunk, opened before its first block and closed after its last. Law: close(open(x)) == x.
 
-    A state, and what is carried past a sublayer, is a tuple of tensors that all have the events in their first
-    dimension, so that rows can be chosen from it without knowing what it is.
+    A state is a tuple of tensors that all have the events in their first dimension, so that events can be chosen from
+    it whatever else it is.
     """
 
     def open(self, x_PD: Tensor) -> State:
-        """The stream state that starts as the events `x_PD`."""
+        """The state that starts as the events `x_PD`."""
         ...
 
     def look(self, state: State) -> Tensor:
-        """The stream, [P, D], or the streams, [P, S, D], as they are."""
+        """The stream, [P, D], or the streams, [P, S, D]."""
         ...
 
+    def close(self, state: State) -> Tensor:
+        """The events, [P, D], at the end of the trunk."""
+        ...
+
+
+class Residual(Protocol):
+    """How one sublayer reads from the stream and writes to it."""
+
     def read(self, state: State) -> tuple[Tensor, State]:
-        """What the sublayer sees, [P, D], and what must be carried past it."""
+        """What the sublayer sees, [P, D], and what is carried past it, a tuple like a state."""
         ...
 
     def write(self, carry: State, y_PD: Tensor, replaces: Tensor | None = None) -> State:
-        """The stream after the sublayer.
+        """The state after the sublayer.
 
         Args:
             carry: from `read`.
@@ -40,13 +51,9 @@ class Residual(Protocol):
         """
         ...
 
-    def close(self, state: State) -> Tensor:
-        """The events, [P, D], at the end of the trunk."""
-        ...
 
-
-class PlainResidual(nn.Module):
-    """x + F(x). Source: He et al., CVPR 2016."""
+class PlainStream:
+    """One stream: the events themselves."""
 
     def open(self, x_PD: Tensor) -> State:
         """The events themselves."""
@@ -56,6 +63,14 @@ class PlainResidual(nn.Module):
         """The events themselves."""
         return state[0]
 
+    def close(self, state: State) -> Tensor:
+        """The events themselves."""
+        return state[0]
+
+
+class PlainResidual(nn.Module):
+    """x + F(x). Source: He et al., CVPR 2016."""
+
     def read(self, state: State) -> tuple[Tensor, State]:
         """The events, and the events to add to."""
         return state[0], state
@@ -63,10 +78,6 @@ class PlainResidual(nn.Module):
     def write(self, carry: State, y_PD: Tensor, replaces: Tensor | None = None) -> State:
         """Carry plus output; an output that replaces the carry is the sum already."""
         return (carry[0] + y_PD if replaces is None else y_PD,)
-
-    def close(self, state: State) -> Tensor:
-        """The events themselves."""
-        return state[0]
 
 
 class GatedResidual(PlainResidual):

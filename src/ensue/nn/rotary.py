@@ -31,12 +31,9 @@ class Rotary(nn.Module):
         self.register_buffer("cos_AF", angle_AF.cos().float(), persistent=False)
         self.register_buffer("sin_AF", angle_AF.sin().float(), persistent=False)
 
-    def forward(self, qkv_PE: Tensor, age_P: Tensor) -> Tensor:
-        """Queries, keys and values beside each other, [P, 3 H d], with the queries and keys turned."""
+    def forward(self, x_PE: Tensor, age_P: Tensor) -> Tensor:
+        """Heads beside each other, [P, H d] (queries, or queries and keys), each turned by the age of its event."""
         half = self.cos_AF.shape[1]
-        cos, sin = (table[age_P].to(qkv_PE.dtype)[:, None] for table in (self.cos_AF, self.sin_AF))
-        width = qkv_PE.shape[1] // 3
-        turned, values = torch.split(qkv_PE, [2 * width, width], 1)
-        first, second = turned.reshape(len(age_P), -1, 2, half).unbind(2)
-        rotated = torch.stack((first * cos - second * sin, second * cos + first * sin), 2)
-        return torch.cat((rotated.flatten(1), values), 1)
+        cos, sin = (table[age_P].to(x_PE.dtype)[:, None] for table in (self.cos_AF, self.sin_AF))
+        first, second = x_PE.reshape(len(age_P), -1, 2, half).unbind(2)
+        return torch.stack((first * cos - second * sin, second * cos + first * sin), 2).flatten(1)

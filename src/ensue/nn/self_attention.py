@@ -1,4 +1,7 @@
-"""The attention layer: projections around causal attention, plain or with relations between events."""
+"""The attention layer: projections around attention.
+
+Suffixes: `P` events of all rows, `Q` asked events, `D` width, `E` queries, keys and values beside each other.
+"""
 
 from __future__ import annotations
 
@@ -6,76 +9,75 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ensue.batches.layout import Group, Layout
-from ensue.nn.ops.attention import causal_attention, newest_attention
-from ensue.nn.ops.time_attention import Relations, newest_time_attention, time_attention
+from ensue.batches.layout import Layout
+from ensue.nn.ops.attention import attention
+from ensue.nn.ops.relation_terms import Relations
 from ensue.nn.rotary import Rotary
 
 
-class CausalSelfAttention(nn.Module):
-    """Multi-head causal self-attention with output projection: [P, D] -> [P, D]."""
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with output projection: [P, D] -> [Q, D].
 
-    def __init__(self, hidden_units: int, num_heads: int, dropout_rate: float, rotary: Rotary | None = None) -> None:
+    Args:
+        hidden_units: D.
+        num_heads: heads; divides D.
+        dropout_rate: on the attention weights.
+        rotary: turns queries and keys by their age.
+        causal: whether an event sees only itself and the events before it, or all events of its row.
+    """
+
+    def __init__(
+        self,
+        hidden_units: int,
+        num_heads: int,
+        dropout_rate: float,
+        rotary: Rotary | None = None,
+        causal: bool = True,
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.dropout_rate = dropout_rate
+        self.causal = causal
         self.qkv = nn.Linear(hidden_units, 3 * hidden_units)
         self.out = nn.Linear(hidden_units, hidden_units)
         self.rotary = rotary
 
-    def forward(
-        self,
-        x_PD: Tensor,
-        layout: Layout,
-        newest: bool = False,
-        query_PD: Tensor | None = None,
-        relations: Relations | None = None,
-    ) -> Tensor:
-        """Attend.
+    def forward(self, query_QD: Tensor, x_PD: Tensor, layout: Layout, relations: Relations | None = None) -> Tensor:
+        """Attend from the asked events.
 
         Args:
-            x_PD: the events, [P, D].
-            layout: the batch's rectangles.
-            newest: compute the output of each row's newest event alone.
-            query_PD: what the queries are made of, where it is not `x_PD` (SASRec's own normalisation).
+            query_QD: what the queries are made of, at the asked events; often `x_PD` itself.
+            x_PD: what the keys and values are made of, at all events.
+            layout: the batch's rectangles, and the asked events.
             relations: what is known of pairs of events beside their states.
 
         Returns:
-            [P, D]; with `newest`, [B, D].
+            [Q, D].
         """
-        qkv_PE = self.project(x_PD, layout, query_PD)
         rate = self.dropout_rate if self.training else 0.0
-        if relations is not None:
-            if newest:
-                return self._output(newest_time_attention(qkv_PE, layout, relations, self.num_heads))
-            return self._output(time_attention(qkv_PE, layout, relations, self.num_heads, rate))
-        if newest:
-            rectangles = zip(layout.pad(qkv_PE), layout.groups, strict=True)
-            return self._output(layout.join_rows([self._newest(x, group) for x, group in rectangles]))
-        return self._output(causal_attention(qkv_PE, layout, self.num_heads, rate))
+        q_QD, packed_PE = self.project(query_QD, x_PD, layout)
+        attended: Tensor = self.out(attention(packed_PE, layout, self.num_heads, rate, self.causal, relations, q_QD))
+        return attended
 
-    def project(self, x_PD: Tensor, layout: Layout, query_PD: Tensor | None = None) -> Tensor:
-        """Queries, keys and values of all events beside each other, [P, 3 D]; arguments as in `forward`."""
-        if query_PD is None:
-            qkv_PE: Tensor = self.qkv(x_PD)
-        else:
-            width = x_PD.shape[-1]
-            weight, bias = self.qkv.weight, self.qkv.bias
-            query = F.linear(query_PD, weight[:width], bias[:width])
-            qkv_PE = torch.cat((query, F.linear(x_PD, weight[width:], bias[width:])), -1)
+    def project(self, query_QD: Tensor, x_PD: Tensor, layout: Layout) -> tuple[Tensor | None, Tensor]:
+        """The arguments of `attention`; those of this method as in `forward`.
+
+        Returns:
+            None and queries, keys and values beside each other, [P, 3 D], in one product, when the queries are made of
+            `x_PD` itself; else the queries, [Q, D], and keys and values beside each other, [P, 2 D].
+        """
+        if query_QD is x_PD:
+            return None, self._turned(self.qkv(x_PD), layout.age_P)
+        width = x_PD.shape[-1]
+        weight, bias = self.qkv.weight, self.qkv.bias
+        q_QD = F.linear(query_QD, weight[:width], bias[:width])
         if self.rotary is not None:
-            qkv_PE = self.rotary(qkv_PE, layout.age_P)
-        return qkv_PE
+            q_QD = self.rotary(q_QD, layout.choose(layout.age_P))
+        return q_QD, self._turned(F.linear(x_PD, weight[width:], bias[width:]), layout.age_P)
 
-    def _heads(self, x_GTD: Tensor) -> Tensor:
-        rows, width, _ = x_GTD.shape
-        return x_GTD.view(rows, width, self.num_heads, -1).transpose(1, 2)
-
-    def _newest(self, qkv_GTD: Tensor, group: Group) -> Tensor:
-        q, k, v = (self._heads(x) for x in qkv_GTD.chunk(3, -1))
-        rows = torch.arange(group.rows, device=q.device)
-        return newest_attention(q[rows, :, group.length_G - 1], k, v, group.length_G).flatten(1)
-
-    def _output(self, x_PD: Tensor) -> Tensor:
-        projected: Tensor = self.out(x_PD)
-        return projected
+    def _turned(self, packed_PE: Tensor, age_P: Tensor) -> Tensor:
+        """The same with all but the values, which come last, turned by age."""
+        if self.rotary is None:
+            return packed_PE
+        turned, values = packed_PE.tensor_split([-self.out.in_features], 1)
+        return torch.cat((self.rotary(turned, age_P), values), 1)

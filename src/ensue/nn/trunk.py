@@ -1,8 +1,9 @@
-"""The trunk that every transformer model shares: blocks along one residual stream, and a final normalisation."""
+"""The trunk that every transformer model shares: blocks along one residual stream, and a final normalisation.
+
+Suffixes: `P` events of all rows, `Q` asked events, `D` width.
+"""
 
 from __future__ import annotations
-
-from typing import cast
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -10,9 +11,9 @@ from torch import Tensor, nn
 from ensue.batches.layout import Layout
 from ensue.config import Config
 from ensue.nn.block import LAYER_NORM_EPS, Block, Norm
-from ensue.nn.hyper_connections import MAX_STREAMS_OF_PERMUTATIONS, HyperConnection
-from ensue.nn.ops.time_attention import Relations
-from ensue.nn.residual import GatedResidual, PlainResidual, Residual, ResidualName
+from ensue.nn.hyper_connections import MAX_STREAMS_OF_PERMUTATIONS, CopiedStreams, HyperConnection
+from ensue.nn.ops.relation_terms import Relations
+from ensue.nn.residual import GatedResidual, PlainResidual, PlainStream, ResidualName, Stream
 from ensue.nn.rotary import Rotary
 
 
@@ -40,8 +41,13 @@ class TrunkConfig(Config):
         return self
 
 
-def make_residual(config: TrunkConfig, sublayer: int) -> nn.Module:
-    """The residual of a sublayer; it keeps the `Residual` protocol.
+def make_stream(config: TrunkConfig) -> Stream:
+    """The stream that the residuals of `make_residual` read and write."""
+    return PlainStream() if config.residual in ("plain", "gated") else CopiedStreams(config.mhc_expansion_rate)
+
+
+def make_residual(config: TrunkConfig, sublayer: int) -> PlainResidual | HyperConnection:
+    """The residual of a sublayer.
 
     Args:
         config: which one, and its settings.
@@ -56,15 +62,17 @@ def make_residual(config: TrunkConfig, sublayer: int) -> nn.Module:
 
 
 class Trunk(nn.Module):
-    """Events [P, D] to states [P, D], or to the states of each row's newest event, [B, D].
+    """Events [P, D] to the states of the asked events, [Q, D].
 
     Args:
         config: the settings.
-        rotary: what turns queries and keys by their age, if anything does.
+        rotary: turns queries and keys by their age, for rotary positions.
+        causal: whether an event sees only itself and the events before it, or all events of its row.
     """
 
-    def __init__(self, config: TrunkConfig, rotary: Rotary | None = None) -> None:
+    def __init__(self, config: TrunkConfig, rotary: Rotary | None = None, causal: bool = True) -> None:
         super().__init__()
+        self.stream = make_stream(config)
         self.blocks = nn.ModuleList(
             Block(
                 config.hidden_units,
@@ -73,24 +81,23 @@ class Trunk(nn.Module):
                 config.norm,
                 (make_residual(config, 2 * number), make_residual(config, 2 * number + 1)),
                 rotary,
+                causal,
             )
             for number in range(config.num_blocks)
         )
         self.norm = nn.LayerNorm(config.hidden_units, eps=LAYER_NORM_EPS)
 
-    def forward(self, x_PD: Tensor, layout: Layout, newest: bool = False, relations: Relations | None = None) -> Tensor:
-        """Run the blocks.
+    def forward(self, x_PD: Tensor, layout: Layout, relations: Relations | None = None) -> Tensor:
+        """States at the asked events, [Q, D]; all blocks but the last compute those of all events.
 
         Args:
             x_PD: the events.
-            layout: the batch's rectangles.
-            newest: return each row's newest event alone; the last block then works for those alone.
+            layout: the batch's rectangles, and the asked events.
             relations: what attention knows of pairs of events beside their states.
         """
-        ends = cast(Residual, self.blocks[0].attention_residual)
-        state = ends.open(x_PD)
+        state = self.stream.open(x_PD)
         for block in self.blocks[:-1]:
-            state = block(state, layout, False, relations)
-        state = self.blocks[-1](state, layout, newest, relations)
-        h_XD: Tensor = self.norm(ends.close(state))
-        return h_XD
+            state = block(state, layout.everything, relations)
+        state = self.blocks[-1](state, layout, relations)
+        h_QD: Tensor = self.norm(self.stream.close(state))
+        return h_QD

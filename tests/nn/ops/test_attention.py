@@ -1,4 +1,4 @@
-"""The fast attention equals the obvious one, in value and gradient; it never looks ahead."""
+"""Attention without relations equals the plain form, in value and gradient; causal attention never looks ahead."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ensue.batches.layout import make_layout
 from ensue.nn.ops import attention
-from ensue.nn.ops.attention import causal_mask, naive_attention, newest_attention
+from ensue.nn.ops.attention import causal_mask, naive_attention
 from ensue.nn.ops.dropout import LEVELS, keep_mask, random_bytes, threshold
-from ensue.nn.self_attention import CausalSelfAttention
+from ensue.nn.self_attention import SelfAttention
 
 Triple = tuple[Tensor, Tensor, Tensor]
 
@@ -28,7 +28,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, rate: float = 0.0) -> Tens
     """The packed attention, on rows of equal length, as a function of rectangles."""
     rows, heads, width, d = q.shape
     packed = torch.cat([x.transpose(1, 2).reshape(rows * width, heads * d) for x in (q, k, v)], 1)
-    out = attention.causal_attention(packed, make_layout(np.full(rows, width)), heads, rate)
+    out = attention.attention(packed, make_layout(np.full(rows, width)), heads, rate)
     return out.view(rows, width, heads, d).transpose(1, 2)
 
 
@@ -67,8 +67,8 @@ def obvious_with_mask(parts: Triple, keep_XTT: Tensor) -> Tensor:
 def strip_by_strip(heads: int, width: int, drop_below: int) -> Tensor:
     """The factors of all weights, drawn in the order of the strips."""
     factor = torch.zeros(heads, width, width)
-    for lo, hi in attention.strips(width):
-        factor[:, lo:hi, :hi] = keep_mask(random_bytes((heads, hi - lo, hi)), drop_below)
+    for lo, hi, keys in attention.strips(width):
+        factor[:, lo:hi, :keys] = keep_mask(random_bytes((heads, hi - lo, keys)), drop_below)
     return factor * LEVELS / (LEVELS - drop_below)
 
 
@@ -96,7 +96,8 @@ def test_strips_cover_every_query_once(width: int) -> None:
     assert strips[0][0] == 0
     assert strips[-1][1] == width
     assert all(a[1] == b[0] for a, b in pairwise(strips))
-    assert all(lo < hi for lo, hi in strips)
+    assert all(lo < hi == keys for lo, hi, keys in strips)
+    assert attention.strips(width, causal=False) == [(0, width, width)]
 
 
 def test_causality_is_exact() -> None:
@@ -116,19 +117,6 @@ def test_extreme_scores_stay_finite() -> None:
     assert all(x.grad.isfinite().all() for x in (q, k, v))
 
 
-@pytest.mark.parametrize("heads", [1, 3])
-def test_newest_attention_is_the_last_row(heads: int) -> None:
-    q, k, v = qkv(rows=4, heads=heads, width=6)
-    length_G = torch.tensor([6, 4, 1, 5])
-    rows = torch.arange(4)
-    whole = naive_attention(q, k, v)[rows, :, length_G - 1]
-    # What lies beyond a row's length is padding and must not matter.
-    for g, length in enumerate(length_G.tolist()):
-        k[g, :, length:], v[g, :, length:] = 1e3, 1e3
-    newest = newest_attention(q[rows, :, length_G - 1], k, v, length_G)
-    torch.testing.assert_close(newest, whole, rtol=1e-5, atol=1e-6)
-
-
 def test_training_after_an_evaluation_first_made_the_mask() -> None:
     """The cached mask may be made in inference mode and must serve training all the same."""
     attention._mask_of_size.cache_clear()
@@ -142,35 +130,43 @@ def test_training_after_an_evaluation_first_made_the_mask() -> None:
 LENGTHS = [3, 7, 1, 7, 2]
 
 
-def layer_and_events(heads: int = 2) -> tuple[CausalSelfAttention, Tensor]:
+def layer_and_events(heads: int = 2, causal: bool = True) -> tuple[SelfAttention, Tensor]:
     torch.manual_seed(4)
-    return CausalSelfAttention(8, heads, 0.3).eval(), torch.randn(sum(LENGTHS), 8)
+    return SelfAttention(8, heads, 0.3, causal=causal).eval(), torch.randn(sum(LENGTHS), 8)
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4])
 @pytest.mark.parametrize("own_query", [False, True])
-def test_layer_equals_a_loop_over_rows(heads: int, own_query: bool) -> None:
-    layer, x = layer_and_events(heads)
-    query = torch.randn_like(x) if own_query else None
-    layout = make_layout(np.array(LENGTHS))
-    got = layer(x, layout, query_PD=query)
-    source = x if query is None else query
-    start = 0
-    for row, length in enumerate(LENGTHS):
-        events = slice(start, start + length)
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("asked", [None, [0, 2, 5, 9, 10, 11, 19]])
+def test_layer_equals_a_loop_over_rows(heads: int, own_query: bool, causal: bool, asked: list[int] | None) -> None:
+    layer, x = layer_and_events(heads, causal)
+    layout = make_layout(np.array(LENGTHS), None if asked is None else np.array(asked))
+    source = torch.randn_like(x) if own_query else x
+    expected = []
+    for events in torch.arange(len(x)).split(LENGTHS):
         q = torch.nn.functional.linear(source[events], layer.qkv.weight[:8], layer.qkv.bias[:8])
         k, v = torch.nn.functional.linear(x[events], layer.qkv.weight[8:], layer.qkv.bias[8:]).split(8, -1)
-        heads_first = (y.view(1, length, heads, 8 // heads).transpose(1, 2) for y in (q, k, v))
-        expected = layer.out(naive_attention(*heads_first).transpose(1, 2).reshape(length, 8))
-        torch.testing.assert_close(got[events], expected, rtol=1e-5, atol=1e-6)
-        newest = layer(x, layout, newest=True, query_PD=query)
-        torch.testing.assert_close(newest[row], expected[-1], rtol=1e-5, atol=1e-6)
-        start += length
+        heads_first = (y.view(1, len(events), heads, 8 // heads).transpose(1, 2) for y in (q, k, v))
+        out = naive_attention(*heads_first, causal=causal).transpose(1, 2)
+        expected.append(layer.out(out.reshape(len(events), 8)))
+    got = layer(layout.choose(source), x, layout)
+    torch.testing.assert_close(got, layout.choose(torch.cat(expected)), rtol=1e-5, atol=1e-6)
 
 
 def test_layer_drops_attention_in_training_only() -> None:
     layer, x = layer_and_events()
     layout = make_layout(np.array(LENGTHS))
-    assert torch.equal(layer(x, layout), layer(x, layout))
+    assert torch.equal(layer(x, x, layout), layer(x, x, layout))
     layer.train()
-    assert not torch.equal(layer(x, layout), layer(x, layout))
+    assert not torch.equal(layer(x, x, layout), layer(x, x, layout))
+
+
+def test_nothing_asked_gives_nothing_and_zero_gradients() -> None:
+    layer, x = layer_and_events()
+    layout = make_layout(np.array(LENGTHS), np.array([], dtype=np.int64))
+    x.requires_grad_()
+    out = layer(layout.choose(x), x, layout)
+    assert out.shape == (0, 8)
+    out.sum().backward()
+    assert not bool(x.grad.any())

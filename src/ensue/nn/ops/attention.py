@@ -1,11 +1,17 @@
-"""Causal multi-head attention over packed sequences.
+"""Multi-head attention over packed sequences: causal or not, with or without relations, for all events or some.
 
-Source: Vaswani et al., NeurIPS 2017, eq. 1; scale 1/sqrt(head width). Rows are padded on the right, and a causal
-mask never looks right, so no key mask is needed: padding changes no state.
+Source: Vaswani et al., NeurIPS 2017, eq. 1; scale 1/sqrt(head width). Rows are padded on the right. A causal mask never
+looks right, so it needs no key mask; without it, a key mask hides the padding. Padding changes no state.
+
+Suffixes: `B` rows of the batch, `P` events of all rows, `Q` asked events, `G` rows of a group, `T` events of its
+longest row, `H` heads, `X` rows and heads of a group (G * H), `A` queries of a rectangle or strip, `K` keys of a strip,
+`R` buckets, `D` width, `d` width of a head, `E` queries, keys and values beside each other, `S` how many of these.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -14,11 +20,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ensue.batches.layout import Layout, place, take
+from ensue.batches.layout import Group, Layout, pad_group, place, slices, take, unpad_group
 from ensue.nn.ops.dropout import drop, dropped, keep_mask, random_bytes, threshold
+from ensue.nn.ops.heads import heads_first, join_heads, split_heads
+from ensue.nn.ops.relation_terms import Relations, Terms
 
 # Queries per strip: the smallest whose products still run at full speed (measured on CPU, width 50).
 STRIP = 40
+Strip = tuple[int, int, int]
 
 
 # Sizes are powers of two, so all of them together hold no more than 4/3 of the largest.
@@ -32,149 +41,319 @@ def causal_mask(width: int, like: Tensor) -> Tensor:
     return _mask_of_size(1 << (width - 1).bit_length())[:, :width, :width].to(like)
 
 
-def strips(width: int) -> list[tuple[int, int]]:
-    """Cut the queries into strips: strip (lo, hi) needs only the keys before hi, half of all cells in the end."""
-    count = max(1, width // STRIP)
-    edges = [width * i // count for i in range(count + 1)]
-    return list(pairwise(edges))
+def strips(width: int, causal: bool = True) -> list[Strip]:
+    """Cut the queries of a rectangle into strips (lo, hi, keys): queries lo..hi - 1 see at most the first `keys` keys.
+
+    With a causal mask `keys` is `hi`, so nearly half of all cells are never computed; without one there is one strip.
+    """
+    count = max(1, width // STRIP) if causal else 1
+    return [(lo, hi, hi) for lo, hi in pairwise(width * i // count for i in range(count + 1))]
 
 
-class _CausalAttention(torch.autograd.Function):
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How the attention of one group is computed.
+
+    Attributes:
+        keys: the rectangle of the keys and values.
+        queries: the rectangle of the queries; `keys` itself when all events are asked.
+        places_GA: the place of each query in its row; None when all events are asked.
+        events: the group's part of the packed events.
+        asked: its part of the asked events.
+        rows: its part of the rows.
+        strips: those of the queries.
+        buckets: r_ij of each strip; None without relations.
+        causal: whether a query sees no newer key.
+        heads: H.
+        drop_below: threshold of dropout on the weights.
+    """
+
+    keys: Group
+    queries: Group
+    places_GA: Tensor | None
+    events: slice
+    asked: slice
+    rows: slice
+    strips: list[Strip]
+    buckets: Sequence[Tensor] | None
+    causal: bool
+    heads: int
+    drop_below: int
+
+    def bucket(self, strip: int) -> Tensor | None:
+        """r_ij of a strip for every head, [X, A, K]; None without relations."""
+        if self.buckets is None:
+            return None
+        bucket_GAK = self.buckets[strip]
+        return bucket_GAK if self.heads == 1 else bucket_GAK.repeat_interleave(self.heads, 0)
+
+    def is_hidden(self) -> Tensor:
+        """Whether a key is hidden from a query, [G, A, T] or [G, 1, T]; for causal attention of all events unused."""
+        t = torch.arange(self.keys.width, device=self.keys.length_G.device)
+        if self.causal and self.places_GA is not None:
+            return t > self.places_GA[:, :, None]
+        return t >= self.keys.length_G[:, None, None]
+
+    def mask(self, like: Tensor) -> Tensor:
+        """What is added to the scores, 0 or -inf: [X or 1, A or 1, T]."""
+        if self.causal and self.places_GA is None:
+            return causal_mask(self.keys.width, like)
+        hidden = self.is_hidden()
+        return like.new_zeros(hidden.shape).masked_fill_(hidden, float("-inf")).repeat_interleave(self.heads, 0)
+
+
+def _plans(layout: Layout, causal: bool, relations: Relations | None, heads: int, drop_below: int) -> list[_Plan]:
+    asked = layout.asked
+    groups = layout.groups if asked is None else asked.groups
+    parts = slices(layout.sizes if asked is None else asked.sizes)
+    plans = []
+    for number, (keys, events, rows) in enumerate(layout.parts()):
+        queries = groups[number]
+        cuts = strips(keys.width, causal) if asked is None else [(0, queries.width, keys.width)]
+        buckets = None
+        if relations is not None:
+            buckets = (relations.buckets if asked is None else relations.asked_buckets)[number]
+        places = None if asked is None else asked.places[number]
+        plans.append(
+            _Plan(keys, queries, places, events, parts[number], rows, cuts, buckets, causal, heads, drop_below)
+        )
+    return plans
+
+
+class _Attention(torch.autograd.Function):
     """softmax(mask + scale q k^T), dropout, times v, rectangle by rectangle and strip by strip, gradient by hand.
 
-    Beside autograd's own it spares the masked part of the work, several passes over the weights, and most copies
-    between packed events and rectangles. `naive_attention` is the obvious form and checks it.
+    Compared with autograd's gradient it saves the masked part of the work, several passes over the weights, and most
+    copies between packed events and rectangles. `naive_attention` is the plain form and checks it.
     """
 
     @staticmethod
-    def forward(ctx: Any, qkv_PE: Tensor, layout: Layout, heads: int, drop_below: int) -> Tensor:
-        out_PD = qkv_PE.new_empty(qkv_PE.shape[0], qkv_PE.shape[1] // 3)
-        saved: list[Tensor] = []
-        for group, events, _ in layout.parts():
-            qkv_3XTD = split_heads(place(qkv_PE[events], group), 3, heads)
-            saved.append(qkv_3XTD)
-            out_XTD = _attend(qkv_3XTD, drop_below, saved)
-            take(join_heads(out_XTD[None], heads), group, out_PD[events])
-        ctx.layout, ctx.heads, ctx.drop_below = layout, heads, drop_below
-        ctx.save_for_backward(*saved)
-        return out_PD
+    def forward(ctx: Any, plans: list[_Plan], packed_PE: Tensor, q_QD: Tensor | None, *tables: Tensor | None) -> Tensor:
+        # Saved for each group: the rectangles of packed values and of queries (None: they are among the former), then
+        # for each strip the weights and the random bytes (None: no dropout).
+        saved: list[Tensor | None] = []
+        out_QD = packed_PE.new_empty((len(packed_PE), packed_PE.shape[1] // 3) if q_QD is None else q_QD.shape)
+        for plan in plans:
+            packed_SXTd = split_heads(place(packed_PE[plan.events], plan.keys), 3 if q_QD is None else 2, plan.heads)
+            q_XAd = None if q_QD is None else split_heads(place(q_QD[plan.asked], plan.queries), 1, plan.heads)[0]
+            saved += packed_SXTd, q_XAd
+            terms = Terms.of_rows(tables, plan.rows, plan.heads)
+            out_XAd = _attend(*_qkv(packed_SXTd, q_XAd), plan, terms, saved)
+            take(join_heads(out_XAd[None], plan.heads), plan.queries, out_QD[plan.asked])
+        ctx.plans, ctx.count, ctx.shapes = plans, len(saved), (packed_PE.shape, None if q_QD is None else q_QD.shape)
+        ctx.save_for_backward(*saved, *tables)
+        return out_QD
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        saved, heads = list(ctx.saved_tensors), ctx.heads
-        grad_qkv = grads[0].new_empty(grads[0].shape[0], 3 * grads[0].shape[1])
-        for group, events, _ in reversed(ctx.layout.parts()):
-            grad_XTD = split_heads(place(grads[0][events], group), 1, heads)[0]
-            take(_attend_backward(grad_XTD, ctx.drop_below, heads, saved), group, grad_qkv[events])
-        return grad_qkv, None, None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        saved, tables = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        packed_shape, q_shape = ctx.shapes
+        grad_PE = grads[0].new_empty(packed_shape)
+        grad_QD = None if q_shape is None else grads[0].new_empty(q_shape)
+        grad_tables = [None if table is None else torch.zeros_like(table) for table in tables]
+        for plan in ctx.plans:
+            count = 2 + 2 * len(plan.strips)
+            (packed_SXTd, q_XAd, *weights), saved = saved[:count], saved[count:]
+            terms = Terms.of_rows(tables, plan.rows, plan.heads)
+            grad_terms = terms.zeros()
+            grad_XAd = split_heads(place(grads[0][plan.asked], plan.queries), 1, plan.heads)[0]
+            grad_GTE, grad_kv = _empty_heads(plan.keys, len(packed_SXTd), plan.heads, grad_XAd)
+            grad_q = grad_kv[0]
+            if grad_QD is not None:
+                grad_GAD, (grad_q,) = _empty_heads(plan.queries, 1, plan.heads, grad_XAd)
+            _attend_backward(
+                grad_XAd, _qkv(packed_SXTd, q_XAd), (grad_q, *grad_kv[-2:]), plan, terms, grad_terms, weights
+            )
+            take(grad_GTE, plan.keys, grad_PE[plan.events])
+            if grad_QD is not None:
+                take(grad_GAD, plan.queries, grad_QD[plan.asked])
+            grad_terms.add_to(grad_tables, plan.rows, plan.heads)
+        return None, grad_PE, grad_QD, *grad_tables
 
 
-def split_heads(x_GTE: Tensor, parts: int, heads: int) -> Tensor:
-    """[G, T, parts * H * d] -> [parts, G * H, T, d]; a view when there is one head."""
-    rows, width, _ = x_GTE.shape
-    split = x_GTE.view(rows, width, parts, heads, -1).permute(2, 0, 3, 1, 4)
-    return split.reshape(parts, rows * heads, width, -1)
+def _qkv(packed: Tensor, q: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values; the queries are the first of the packed values, or apart from them."""
+    k, v = packed[-2:]
+    return packed[0] if q is None else q, k, v
 
 
-def join_heads(x_SXTD: Tensor, heads: int) -> Tensor:
-    """[parts, G * H, T, d] -> [G, T, parts * H * d], the inverse of `split_heads`."""
-    parts, _, width, size = x_SXTD.shape
-    joined = x_SXTD.view(parts, -1, heads, width, size).permute(1, 3, 0, 2, 4)
-    return joined.reshape(-1, width, parts * heads * size)
+def _empty_heads(group: Group, parts: int, heads: int, like_XAd: Tensor) -> tuple[Tensor, Tensor]:
+    """An empty tensor [G, T, parts H d], and a view of it as [parts, G, H, T, d]."""
+    empty = like_XAd.new_empty(group.rows, group.width, parts * heads * like_XAd.shape[-1])
+    return empty, heads_first(empty, parts, heads)
 
 
-def _attend(qkv_3XTD: Tensor, drop_below: int, saved: list[Tensor]) -> Tensor:
-    """Attention of one rectangle, [X, T, d]; appends each strip's weights, and bytes if any, to `saved`."""
-    q, k, v = qkv_3XTD
-    scale, mask = q.shape[-1] ** -0.5, causal_mask(q.shape[1], q)
+def _attend(q: Tensor, k: Tensor, v: Tensor, plan: _Plan, terms: Terms, saved: list[Tensor | None]) -> Tensor:
+    """Attention of one rectangle, [X, A, d]; appends each strip's weights and bytes to `saved`."""
+    scale, mask = q.shape[-1] ** -0.5, plan.mask(q)
     outs = []
-    for lo, hi in strips(q.shape[1]):
-        scores = torch.baddbmm(mask[:, lo:hi, :hi], q[:, lo:hi], k[:, :hi].transpose(1, 2), alpha=scale)
+    for number, (lo, hi, keys) in enumerate(plan.strips):
+        strip_mask = mask[:, lo:hi, :keys] if mask.shape[1] > 1 else mask
+        scores = torch.baddbmm(strip_mask, q[:, lo:hi], k[:, :keys].transpose(1, 2), alpha=scale)
+        if (bucket := plan.bucket(number)) is not None:
+            terms.add_to_scores(scores, q[:, lo:hi], bucket, scale)
         kept = attention = torch.softmax(scores, -1)
-        saved.append(attention)
-        if drop_below:
-            saved.append(random_bytes(attention.shape, attention.device))
-            kept = dropped(attention, saved[-1], drop_below)
-        outs.append(kept.bmm(v[:, :hi]))
+        drawn = None
+        if plan.drop_below:
+            drawn = random_bytes(attention.shape, attention.device)
+            kept = dropped(attention, drawn, plan.drop_below)
+        saved += attention, drawn
+        outs.append(kept.bmm(v[:, :keys]))
+        if bucket is not None:
+            terms.add_to_output(outs[-1], kept, bucket)
     return torch.cat(outs, 1) if len(outs) > 1 else outs[0]
 
 
-def _attend_backward(grad: Tensor, drop_below: int, heads: int, saved: list[Tensor]) -> Tensor:
-    """Gradients of one rectangle's q, k and v, beside each other as the projection wants them, [G, T, 3 H d].
+def _attend_backward(
+    grad: Tensor,
+    qkv: tuple[Tensor, Tensor, Tensor],
+    grads: tuple[Tensor, Tensor, Tensor],
+    plan: _Plan,
+    terms: Terms,
+    grad_terms: Terms,
+    weights: list[Tensor | None],
+) -> None:
+    """Write the gradients of one rectangle.
 
-    Takes what `_attend` appended off the end of `saved`.
+    Args:
+        grad: the gradient of the output, [X, A, d].
+        qkv: queries, keys and values.
+        grads: where theirs go, [G, H, A or T, d].
+        plan: the group's.
+        terms: its relation terms.
+        grad_terms: where their gradients are added.
+        weights: what `_attend` appended to `saved`.
     """
-    cuts = strips(grad.shape[1])
-    first = len(saved) - len(cuts) * (2 if drop_below else 1) - 1
-    q, k, v = saved[first]
-    rows, width, size = grad.shape
-    scale = size**-0.5
-    grad_GTE = grad.new_empty(rows // heads, width, 3 * heads * size)
-    grad_q, grad_k, grad_v = grad_GTE.view(rows // heads, width, 3, heads, size).permute(2, 0, 3, 1, 4)
+    (q, k, v), (grad_q, grad_k, grad_v) = qkv, grads
+    rows, size, scale = len(q) // plan.heads, q.shape[-1], q.shape[-1] ** -0.5
     # The last strip comes first: it alone reaches every key, so its products are the sums to add to.
-    for lo, hi in reversed(cuts):
-        bytes_XTT = saved.pop() if drop_below else None
-        kept = attention = saved.pop()
-        grad_attention = grad[:, lo:hi].bmm(v[:, :hi].transpose(1, 2))
-        if bytes_XTT is not None:
-            keep = keep_mask(bytes_XTT, drop_below)
-            drop(grad_attention, keep, drop_below, out=grad_attention)
-            kept = drop(attention, keep, drop_below, out=keep)
-        grad_scores = torch._softmax_backward_data(grad_attention, attention, -1, attention.dtype).mul_(scale)
-        grad_q[:, :, lo:hi] = grad_scores.bmm(k[:, :hi]).view(-1, heads, hi - lo, size)
-        strip_k = grad_scores.transpose(1, 2).bmm(q[:, lo:hi]).view(-1, heads, hi, size)
-        strip_v = kept.transpose(1, 2).bmm(grad[:, lo:hi]).view(-1, heads, hi, size)
-        if hi == width:
+    for number in reversed(range(len(plan.strips))):
+        (lo, hi, keys), bucket = plan.strips[number], plan.bucket(number)
+        attention, drawn = weights[2 * number : 2 * number + 2]
+        assert attention is not None
+        kept, q_strip, grad_strip = attention, q[:, lo:hi] * scale, grad[:, lo:hi]
+        grad_attention = grad_strip.bmm(v[:, :keys].transpose(1, 2))
+        if bucket is not None:
+            terms.add_to_weights_gradient(grad_attention, grad_strip, bucket)
+        if drawn is not None:
+            keep = keep_mask(drawn, plan.drop_below, attention.dtype)
+            drop(grad_attention, keep, plan.drop_below, out=grad_attention)
+            kept = drop(attention, keep, plan.drop_below, out=keep)
+        grad_scores = torch._softmax_backward_data(grad_attention, attention, -1, attention.dtype)
+        strip_q = grad_scores.bmm(k[:, :keys])
+        if bucket is not None:
+            grad_terms.add_values_gradient(kept, grad_strip, bucket)
+            terms.add_to_queries_gradient(strip_q, grad_terms.add_scores_gradient(grad_scores, q_strip, bucket))
+        grad_q[:, :, lo:hi] = strip_q.mul_(scale).view(rows, plan.heads, hi - lo, size)
+        strip_k = grad_scores.transpose(1, 2).bmm(q_strip).view(rows, plan.heads, keys, size)
+        strip_v = kept.transpose(1, 2).bmm(grad_strip).view(rows, plan.heads, keys, size)
+        if number == len(plan.strips) - 1:
             grad_k.copy_(strip_k)
             grad_v.copy_(strip_v)
         else:
-            grad_k[:, :, :hi] += strip_k
-            grad_v[:, :, :hi] += strip_v
-    saved.pop()
-    return grad_GTE
+            grad_k[:, :, :keys] += strip_k
+            grad_v[:, :, :keys] += strip_v
 
 
-def causal_attention(qkv_PE: Tensor, layout: Layout, num_heads: int, dropout_rate: float = 0.0) -> Tensor:
-    """Causal attention within each row of a packed batch, with dropout on the attention weights.
+def attention(
+    packed_PE: Tensor,
+    layout: Layout,
+    num_heads: int,
+    dropout_rate: float = 0.0,
+    causal: bool = True,
+    relations: Relations | None = None,
+    q_QD: Tensor | None = None,
+) -> Tensor:
+    """Attention within each row of a packed batch, with dropout on the attention weights.
 
     Args:
-        qkv_PE: queries, keys and values beside each other, [P, 3 D].
-        layout: the batch's rectangles.
+        packed_PE: queries, keys and values beside each other, [P, 3 D]; with `q_QD`, keys and values alone, [P, 2 D].
+        layout: the batch's rectangles, and the asked events.
         num_heads: heads, H; each takes D / H columns of queries, keys and values.
         dropout_rate: rate in [0, 1); 0 outside training.
+        causal: whether a query sees the events up to its own alone, or all of its row.
+        relations: terms for pairs of events, made for this layout (or one whose `everything` it is) and this `causal`.
+        q_QD: the queries of the asked events, in the order of `layout.asked_Q`; required when some are not asked.
 
     Returns:
-        [P, D].
+        [Q, D], for the asked events.
     """
-    if qkv_PE.device.type == "cpu" and qkv_PE.dtype != torch.float64:
-        # Mixed precision leaves attention itself in float32: the conversions cost less than a CPU's own bfloat16 form.
-        x_PE = qkv_PE.float()
-        ordered = x_PE if layout.order_P is None else x_PE.index_select(0, layout.order_P)
-        with torch.autocast("cpu", enabled=False):
-            out_PD: Tensor = _CausalAttention.apply(  # type: ignore[no-untyped-call]
-                ordered, layout, num_heads, threshold(dropout_rate)
-            ).to(qkv_PE.dtype)
-        return out_PD if layout.inverse_P is None else out_PD.index_select(0, layout.inverse_P)
+    plans = _plans(layout, causal, relations, num_heads, threshold(dropout_rate))
+    dtype, device = packed_PE.dtype, packed_PE.device.type
+    tables: tuple[Tensor | None, ...] = (None, None, None)
+    if relations is not None:
+        tables = relations.keys_BRD, relations.values_BRD, relations.bias_HR
+        if relations.position_PE is not None:
+            position_PE = relations.position_PE
+            packed_PE = packed_PE + (position_PE if q_QD is None else position_PE[:, -packed_PE.shape[1] :])
+    packed_PE = _ordered(packed_PE, layout.order_P)
+    asked = layout.asked
+    order_Q, inverse_Q = (layout.order_P, layout.inverse_P) if asked is None else (asked.order_Q, asked.inverse_Q)
+    if q_QD is not None:
+        q_QD = _ordered(q_QD, order_Q)
+    if relations is None and device != "cpu":
+        out_QD = _fused(packed_PE, q_QD, plans, dropout_rate)
+    else:
+        # Mixed precision leaves attention itself in float32: on a CPU the conversions cost less than its own bfloat16
+        # products, and sums by bucket need it.
+        wide = torch.promote_types(dtype, torch.float32)
+        values = (None if x is None else x.to(wide) for x in (packed_PE, q_QD, *tables))
+        with torch.autocast(device, enabled=False):
+            out_QD = _Attention.apply(plans, *values).to(dtype)  # type: ignore[no-untyped-call]
+    return _ordered(out_QD, inverse_Q)
+
+
+def _ordered(x_PD: Tensor, order_P: Tensor | None) -> Tensor:
+    return x_PD if order_P is None else x_PD.index_select(0, order_P)
+
+
+def _fused(packed_PE: Tensor, q_QD: Tensor | None, plans: list[_Plan], dropout_rate: float) -> Tensor:
+    """The same by torch's own kernels, without relations."""
     outs = []
-    for x_GTE in layout.pad(qkv_PE):
-        rows, width, _ = x_GTE.shape
-        q, k, v = x_GTE.view(rows, width, 3, num_heads, -1).permute(2, 0, 3, 1, 4)
-        out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_rate, is_causal=True)
-        outs.append(out.transpose(1, 2).flatten(2))
-    return layout.unpad(outs)
+    for plan in plans:
+        packed_SGHTd = heads_first(pad_group(packed_PE[plan.events], plan.keys), 3 if q_QD is None else 2, plan.heads)
+        q_GHAd = None if q_QD is None else heads_first(pad_group(q_QD[plan.asked], plan.queries), 1, plan.heads)[0]
+        q, k, v = _qkv(packed_SGHTd, q_GHAd)
+        whole = plan.causal and plan.places_GA is None
+        mask = None if whole else ~plan.is_hidden()[:, None]
+        out = F.scaled_dot_product_attention(q, k, v, mask, dropout_rate, is_causal=whole)
+        outs.append(unpad_group(out.transpose(1, 2).flatten(2), plan.queries))
+    return torch.cat(outs) if len(outs) > 1 else outs[0]
 
 
-def naive_attention(q_GHTD: Tensor, k_GHTD: Tensor, v_GHTD: Tensor) -> Tensor:
-    """The obvious form of `causal_attention` without dropout, in any precision; it checks the fast one."""
-    scores = q_GHTD @ k_GHTD.transpose(-1, -2) * q_GHTD.shape[-1] ** -0.5
-    future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-    weights: Tensor = scores.masked_fill(future, float("-inf")).softmax(-1)
-    return weights @ v_GHTD
+def naive_attention(
+    q_HTd: Tensor,
+    k_HTd: Tensor,
+    v_HTd: Tensor,
+    causal: bool = True,
+    terms: Terms | None = None,
+    bucket_TT: Tensor | None = None,
+    keep_HTT: Tensor | None = None,
+) -> Tensor:
+    """The plain O(T T D) form for one row, in any precision and with autograd's gradient; it checks the fast one.
 
-
-def newest_attention(q_GHD: Tensor, k_GHTD: Tensor, v_GHTD: Tensor, length_G: Tensor) -> Tensor:
-    """Attention of each row's newest event alone, over that row's events: [G, H, d]."""
-    scores = torch.einsum("ghd,ghtd->ght", q_GHD, k_GHTD) * q_GHD.shape[-1] ** -0.5
-    beyond = torch.arange(k_GHTD.shape[2], device=length_G.device) >= length_G[:, None]
-    weights = scores.float().masked_fill(beyond[:, None], float("-inf")).softmax(-1).to(v_GHTD.dtype)
-    return torch.einsum("ght,ghtd->ghd", weights, v_GHTD)
+    Args:
+        q_HTd: queries of all events; without relations further dimensions may precede.
+        k_HTd: keys; with relations the position vectors are in them already.
+        v_HTd: values, likewise.
+        causal: whether a query sees the events up to its own alone.
+        terms: tables of relations, keys and values [H, R, d], bias [H, R].
+        bucket_TT: r_ij, with `terms`.
+        keep_HTT: what dropout multiplies the weights with, the scale included.
+    """
+    scores = q_HTd @ k_HTd.transpose(-1, -2)
+    if terms is not None and terms.keys is not None:
+        scores = scores + (q_HTd[:, :, None] * terms.keys[:, bucket_TT]).sum(-1)
+    scores = scores * q_HTd.shape[-1] ** -0.5
+    if terms is not None and terms.bias is not None:
+        scores = scores + terms.bias[:, bucket_TT]
+    if causal:
+        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(future, float("-inf"))
+    weights = scores.softmax(-1)
+    if keep_HTT is not None:
+        weights = weights * keep_HTT
+    out: Tensor = weights @ v_HTd
+    if terms is not None and terms.values is not None:
+        out = out + (weights[..., None] * terms.values[:, bucket_TT]).sum(2)
+    return out

@@ -1,9 +1,12 @@
-"""The bucket form of time attention equals the obvious form, in value and every gradient, and keeps no [T, T, D]."""
+"""Attention with relations, without a causal mask, or for some events alone, against the plain form.
+
+Values and every gradient in float64; no tensor of [T, T, D] is kept.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -13,10 +16,10 @@ from torch import Tensor
 
 from ensue.batches import layout as layouts
 from ensue.batches.layout import Layout, make_layout
-from ensue.nn.ops.attention import naive_attention, strips
+from ensue.nn.ops.attention import attention, naive_attention, strips
 from ensue.nn.ops.dropout import LEVELS, keep_mask, random_bytes, threshold
-from ensue.nn.ops.time_attention import Relations, naive_time_attention, newest_time_attention, time_attention
-from ensue.nn.self_attention import CausalSelfAttention
+from ensue.nn.ops.relation_terms import Relations, Terms
+from ensue.nn.self_attention import SelfAttention
 
 LENGTHS = [5, 90, 1, 81, 3, 90]
 WIDTH, BUCKETS = 12, 7
@@ -43,10 +46,11 @@ class World:
 
     lengths: list[int]
     heads: int
+    causal: bool
     layout: Layout
     bucket_rows: list[Tensor]  # [T, T] of each row of the batch
     parameters: dict[str, Tensor]
-    upstream_PD: Tensor
+    upstream_QD: Tensor
 
     @property
     def order(self) -> list[int]:
@@ -54,25 +58,37 @@ class World:
         return np.argsort(-np.array(self.lengths), kind="stable").tolist()
 
     def relations(self) -> Relations:
-        buckets, newest, rows = [], [], iter(self.order)
-        for group in self.layout.groups:
+        buckets, asked, rows = [], [], iter(self.order)
+        for number, group in enumerate(self.layout.groups):
             cells = torch.zeros(group.rows, group.width, group.width, dtype=torch.int64)
-            last = torch.zeros(group.rows, group.width, dtype=torch.int64)
             for g in range(group.rows):
                 bucket_TT = self.bucket_rows[next(rows)]
-                length = len(bucket_TT)
-                cells[g, :length, :length] = bucket_TT
-                last[g, :length] = bucket_TT[-1]
-            buckets.append(tuple(cells[:, lo:hi, :hi] for lo, hi in strips(group.width)))
-            newest.append(last)
+                cells[g, : len(bucket_TT), : len(bucket_TT)] = bucket_TT
+            buckets.append(tuple(cells[:, lo:hi, :keys] for lo, hi, keys in strips(group.width, self.causal)))
+            if self.layout.asked is not None:
+                asked.append((cells[torch.arange(group.rows)[:, None], self.layout.asked.places[number]],))
         p = self.parameters
-        return Relations(
-            tuple(buckets), tuple(newest), p.get("position"), p.get("keys"), p.get("values"), p.get("bias")
-        )
+        return Relations(tuple(buckets), tuple(asked), self.position(), p.get("keys"), p.get("values"), p.get("bias"))
+
+    def position(self) -> Tensor | None:
+        """The position vectors, none for queries."""
+        position_PE = self.parameters.get("position")
+        return None if position_PE is None else torch.nn.functional.pad(position_PE, (WIDTH, 0))
+
+    def run(self, dropout_rate: float = 0.0, relations: Relations | None = None) -> Tensor:
+        """The fast form, as the layer calls it."""
+        relations = self.relations() if relations is None else relations
+        qkv_PE, q_QD = self.parameters["qkv"], None
+        if self.layout.asked is not None:
+            q_PD, qkv_PE = qkv_PE.split([WIDTH, 2 * WIDTH], -1)
+            q_QD = self.layout.choose(q_PD)
+        return attention(qkv_PE, self.layout, self.heads, dropout_rate, self.causal, relations, q_QD)
 
     def naive(self, keep_rows: dict[int, Tensor] | None = None) -> Tensor:
-        """The obvious form, row by row."""
-        qkv_PE = self.parameters["qkv"] + self.parameters.get("position", torch.zeros(()))
+        """The plain form, row by row."""
+        qkv_PE = self.parameters["qkv"]
+        if (position_PE := self.position()) is not None:
+            qkv_PE = qkv_PE + position_PE
         outs = []
         for row, (lo, hi) in enumerate(pairwise(accumulate(self.lengths, initial=0))):
             place = self.order.index(row)
@@ -83,11 +99,10 @@ class World:
 
             q, k, v = (self._heads(x) for x in qkv_PE[lo:hi].chunk(3, -1))
             keep = None if keep_rows is None else keep_rows[row]
-            out_HTD = naive_time_attention(
-                q, k, v, self.bucket_rows[row], table("keys"), table("values"), self.parameters.get("bias"), keep
-            )
+            terms = Terms(table("keys"), table("values"), self.parameters.get("bias"))
+            out_HTD = naive_attention(q, k, v, self.causal, terms, self.bucket_rows[row], keep)
             outs.append(out_HTD.transpose(0, 1).flatten(1))
-        return torch.cat(outs)
+        return self.layout.choose(torch.cat(outs))
 
     def _heads(self, x_TD: Tensor) -> Tensor:
         return x_TD.view(len(x_TD), self.heads, -1).transpose(0, 1)
@@ -95,12 +110,17 @@ class World:
     def gradients(self, make: Callable[[], Tensor]) -> dict[str, Tensor]:
         """The output, and the gradients of everything."""
         out = make()
-        grads = torch.autograd.grad(out, list(self.parameters.values()), self.upstream_PD.to(out.dtype))
+        grads = torch.autograd.grad(out, list(self.parameters.values()), self.upstream_QD.to(out.dtype))
         return {"out": out.detach(), **dict(zip(self.parameters, grads, strict=True))}
 
 
 def world(
-    terms: tuple[str, ...], heads: int = 2, lengths: list[int] = LENGTHS, dtype: torch.dtype = torch.float64
+    terms: tuple[str, ...],
+    heads: int = 2,
+    lengths: list[int] = LENGTHS,
+    dtype: torch.dtype = torch.float64,
+    causal: bool = True,
+    asked: list[int] | None = None,
 ) -> World:
     generator = torch.Generator().manual_seed(0)
 
@@ -112,13 +132,31 @@ def world(
         "keys": (rows, BUCKETS, WIDTH),
         "values": (rows, BUCKETS, WIDTH),
         "bias": (heads, BUCKETS),
-        "position": (total, 3 * WIDTH),
+        "position": (total, 2 * WIDTH),
     }
     parameters = {"qkv": normal(total, 3 * WIDTH)}
     parameters |= {name: normal(*shape) for name, shape in shapes.items() if name in (*terms, "position")}
     buckets = [torch.randint(BUCKETS, (n, n), generator=generator) for n in lengths]
-    upstream = torch.randn(total, WIDTH, generator=generator, dtype=torch.float64)
-    return World(lengths, heads, make_layout(np.array(lengths)), buckets, parameters, upstream)
+    upstream = torch.randn(total if asked is None else len(asked), WIDTH, generator=generator, dtype=torch.float64)
+    layout = make_layout(np.array(lengths), None if asked is None else np.array(asked))
+    return World(lengths, heads, causal, layout, buckets, parameters, upstream)
+
+
+def some_of(lengths: list[int], share: float) -> list[int]:
+    """A random subset of the events of every row, perhaps none of one."""
+    return np.flatnonzero(np.random.default_rng(0).random(sum(lengths)) < share).tolist()
+
+
+LAST = (np.cumsum(LENGTHS) - 1).tolist()
+# All events, the newest, a few, all of one row but none of the others, most, and two neighbours in the last row.
+ASKED = {
+    "all": None,
+    "newest": LAST,
+    "few": some_of(LENGTHS, 0.1),
+    "one row": list(range(5, 95)),
+    "most": some_of(LENGTHS, 0.9),
+    "two": [268, 269],
+}
 
 
 def assert_equal(got: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
@@ -129,12 +167,30 @@ def assert_equal(got: dict[str, Tensor], expected: dict[str, Tensor], tolerance:
 
 @pytest.mark.parametrize("terms", TERMS.values(), ids=TERMS.keys())
 @pytest.mark.parametrize("heads", [1, 3])
-def test_equals_the_obvious_form(terms: tuple[str, ...], heads: int) -> None:
-    w = world(terms, heads)
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
+@pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED.keys())
+def test_equals_the_plain_form(terms: tuple[str, ...], heads: int, causal: bool, asked: list[int] | None) -> None:
+    """Any asked subset is what the plain form of all events gives there, with the gradients of everything."""
+    w = world(terms, heads, causal=causal, asked=asked)
     assert len(w.layout.groups) > 2
     assert w.layout.order_P is not None
-    got = w.gradients(lambda: time_attention(w.parameters["qkv"], w.layout, w.relations(), heads))
-    assert_equal(got, w.gradients(w.naive), 1e-10)
+    assert_equal(w.gradients(w.run), w.gradients(w.naive), 1e-10)
+
+
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
+@pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED.keys())
+def test_equals_the_plain_form_without_relations(causal: bool, asked: list[int] | None) -> None:
+    w = world(("no position",), causal=causal, asked=asked)
+    del w.parameters["position"]
+    expected = w.gradients(w.naive)
+
+    def run() -> Tensor:
+        qkv_PE, q_QD = w.parameters["qkv"], None
+        if asked is not None:
+            q_QD, qkv_PE = w.layout.choose(qkv_PE[:, :WIDTH]), qkv_PE[:, WIDTH:]
+        return attention(qkv_PE, w.layout, 2, causal=causal, q_QD=q_QD)
+
+    assert_equal(w.gradients(run), expected, 1e-10)
 
 
 def keep_rows(w: World, drop_below: int) -> dict[int, Tensor]:
@@ -142,9 +198,9 @@ def keep_rows(w: World, drop_below: int) -> dict[int, Tensor]:
     kept, rows = {}, iter(w.order)
     for group in w.layout.groups:
         factor = torch.zeros(group.rows, w.heads, group.width, group.width, dtype=torch.float64)
-        for lo, hi in strips(group.width):
-            drawn = keep_mask(random_bytes((group.rows * w.heads, hi - lo, hi)), drop_below)
-            factor[:, :, lo:hi, :hi] = drawn.view(group.rows, w.heads, hi - lo, hi)
+        for lo, hi, keys in strips(group.width, w.causal):
+            drawn = keep_mask(random_bytes((group.rows * w.heads, hi - lo, keys)), drop_below)
+            factor[:, :, lo:hi, :keys] = drawn.view(group.rows, w.heads, hi - lo, keys)
         for row_factor in factor * (LEVELS / (LEVELS - drop_below)):
             row = next(rows)
             kept[row] = row_factor[:, : w.lengths[row], : w.lengths[row]]
@@ -153,22 +209,40 @@ def keep_rows(w: World, drop_below: int) -> dict[int, Tensor]:
 
 @pytest.mark.parametrize("terms", ["per row", "shared", "bias", "all"])
 @pytest.mark.parametrize("rate", [0.2, 0.7])
-def test_dropout_equals_autograd_through_the_same_bytes(terms: str, rate: float) -> None:
-    w = world(TERMS[terms])
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
+def test_dropout_equals_autograd_through_the_same_bytes(terms: str, rate: float, causal: bool) -> None:
+    w = world(TERMS[terms], causal=causal)
     torch.manual_seed(3)
-    got = w.gradients(lambda: time_attention(w.parameters["qkv"], w.layout, w.relations(), 2, rate))
+    got = w.gradients(lambda: w.run(rate))
     torch.manual_seed(3)
     keep = keep_rows(w, threshold(rate))
     assert_equal(got, w.gradients(lambda: w.naive(keep)), 1e-10)
     assert not torch.allclose(got["out"], w.naive().detach())
 
 
-def test_without_relations_it_is_plain_attention() -> None:
-    w = world(())
-    got = time_attention(w.parameters["qkv"], w.layout, replace(w.relations(), position_PE=None), 2)
-    for lo, hi in pairwise(accumulate(w.lengths, initial=0)):
-        q, k, v = (x.view(1, hi - lo, 2, -1).transpose(1, 2) for x in w.parameters["qkv"][lo:hi].chunk(3, -1))
-        torch.testing.assert_close(got[lo:hi], naive_attention(q, k, v)[0].transpose(0, 1).flatten(1))
+def asked_keep_rows(w: World, drop_below: int) -> dict[int, Tensor]:
+    """As `keep_rows`, for asked events: drawn in the order of groups, for the asked queries alone."""
+    assert w.layout.asked is not None
+    kept, rows = {}, iter(w.order)
+    for group, queries, places in zip(w.layout.groups, w.layout.asked.groups, w.layout.asked.places, strict=True):
+        drawn = keep_mask(random_bytes((group.rows * w.heads, queries.width, group.width)), drop_below).double()
+        drawn = drawn.view(group.rows, w.heads, queries.width, group.width) * (LEVELS / (LEVELS - drop_below))
+        for g, (count, row) in enumerate(zip(queries.length_G.tolist(), rows, strict=False)):
+            kept[row] = torch.zeros(w.heads, w.lengths[row], w.lengths[row], dtype=torch.float64)
+            kept[row][:, places[g, :count]] = drawn[g, :, :count, : w.lengths[row]]
+    return kept
+
+
+@pytest.mark.parametrize("terms", ["all", "none"])
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
+@pytest.mark.parametrize("asked", ["newest", "few", "one row"])
+def test_dropout_of_asked_events(terms: str, causal: bool, asked: str) -> None:
+    w = world(TERMS[terms], causal=causal, asked=ASKED[asked])
+    torch.manual_seed(3)
+    got = w.gradients(lambda: w.run(0.4))
+    torch.manual_seed(3)
+    keep = asked_keep_rows(w, threshold(0.4))
+    assert_equal(got, w.gradients(lambda: w.naive(keep)), 1e-10)
 
 
 def test_gradient_equals_differences() -> None:
@@ -176,39 +250,27 @@ def test_gradient_equals_differences() -> None:
 
     def run(*values: Tensor) -> Tensor:
         w.parameters = dict(zip(w.parameters, values, strict=True))
-        return time_attention(w.parameters["qkv"], w.layout, w.relations(), 2)
+        return w.run()
 
     assert torch.autograd.gradcheck(run, tuple(w.parameters.values()), fast_mode=True)
-
-
-@pytest.mark.parametrize("terms", TERMS.values(), ids=TERMS.keys())
-@pytest.mark.parametrize("heads", [1, 3])
-def test_newest_is_the_last_row(terms: tuple[str, ...], heads: int) -> None:
-    w = world(terms, heads)
-    with torch.no_grad():
-        newest = newest_time_attention(w.parameters["qkv"], w.layout, w.relations(), heads)
-        torch.testing.assert_close(newest, w.naive()[w.layout.last_B], rtol=1e-10, atol=1e-10)
 
 
 def test_causality_is_exact() -> None:
     """A later event, or a later event's bucket, changes no earlier output in any bit."""
     w = world(TERMS["all"], lengths=[100, 2])
     with torch.no_grad():
-        before = time_attention(w.parameters["qkv"], w.layout, w.relations(), 2)
+        before = w.run()
         w.parameters["qkv"][60:100] = 1e3
         w.bucket_rows[0][60:] = 0
         w.bucket_rows[0][:, 60:] = 1
-        after = time_attention(w.parameters["qkv"], w.layout, w.relations(), 2)
+        after = w.run()
     assert torch.equal(after[:60], before[:60])
     assert not torch.equal(after[60:100], before[60:100])
 
 
 @pytest.mark.parametrize("terms", ["all", "bias"])
 def test_float32_is_near_float64(terms: str) -> None:
-    got, expected = (
-        w.gradients(lambda w=w: time_attention(w.parameters["qkv"], w.layout, w.relations(), 2))
-        for w in (world(TERMS[terms], dtype=torch.float32), world(TERMS[terms]))
-    )
+    got, expected = (w.gradients(w.run) for w in (world(TERMS[terms], dtype=torch.float32), world(TERMS[terms])))
     assert_equal({name: value.double() for name, value in got.items()}, expected, 1e-3)
 
 
@@ -217,7 +279,7 @@ def test_extreme_scores_stay_finite() -> None:
     with torch.no_grad():
         for value in w.parameters.values():
             value.mul_(1e4)
-    got = w.gradients(lambda: time_attention(w.parameters["qkv"], w.layout, w.relations(), 2))
+    got = w.gradients(w.run)
     assert all(bool(value.isfinite().all()) for value in got.values())
 
 
@@ -238,7 +300,7 @@ def test_keeps_nothing_of_the_size_of_time_by_time_by_width() -> None:
     """Per row at most its weights and bytes, T T / 2 each and a strip more, and what is linear in T or in buckets."""
     length = 160
     w = world(TERMS["all"], heads=1, lengths=[length, length], dtype=torch.float32)
-    sizes = saved_by(lambda: time_attention(w.parameters["qkv"], w.layout, w.relations(), 1, 0.2))
+    sizes = saved_by(lambda: w.run(0.2))
     assert max(sizes) < length * length * WIDTH / 2
     weights, linear = 2 * length * length, 2 * 3 * length * WIDTH + 2 * 2 * BUCKETS * WIDTH
     assert sum(sizes) < 0.65 * 2 * weights + 2 * linear
@@ -246,16 +308,16 @@ def test_keeps_nothing_of_the_size_of_time_by_time_by_width() -> None:
     assert max(naive) >= length * length * WIDTH
 
 
-@pytest.mark.parametrize("newest", [False, True])
-def test_under_bf16_autocast(newest: bool) -> None:
+@pytest.mark.parametrize("asked", [None, LAST], ids=["all", "newest"])
+def test_under_bf16_autocast(asked: list[int] | None) -> None:
     """The layer runs in mixed precision, near its own float32 result, with finite gradients."""
-    w = world(TERMS["all"], dtype=torch.float32)
+    w = world(TERMS["all"], dtype=torch.float32, asked=asked)
     torch.manual_seed(0)
-    layer = CausalSelfAttention(WIDTH, 2, 0.0)
+    layer = SelfAttention(WIDTH, 2, 0.0)
     x_PD = torch.randn(sum(w.lengths), WIDTH, requires_grad=True)
-    exact = layer(x_PD, w.layout, newest, None, w.relations())
+    exact = layer(w.layout.choose(x_PD), x_PD, w.layout, w.relations())
     with torch.autocast("cpu", torch.bfloat16):
-        rough = layer(x_PD, w.layout, newest, None, w.relations())
+        rough = layer(w.layout.choose(x_PD), x_PD, w.layout, w.relations())
     torch.testing.assert_close(rough.float(), exact, rtol=0.1, atol=0.1)
     rough.float().square().sum().backward()
     assert x_PD.grad is not None
