@@ -22,7 +22,7 @@ from ensue.data.vocabulary import ExternalId
 from ensue.errors import ConfigError, DataError, EnsueError, nearest
 from ensue.evaluation.evaluate import CountProgress, EvaluateConfig, Standings, evaluate, model_device
 from ensue.models import CountedModel, Encoder, Scorer, build_model, is_counted
-from ensue.recipes import run_config
+from ensue.recipes import configure, fixed, planned, run_config
 from ensue.retrieval.index import ExactIndex, top_k
 from ensue.retrieval.request import ids_of, moment, seconds, whole
 from ensue.retrieval.retrieve import retrieve_all
@@ -111,7 +111,8 @@ class Recommender:
     Args:
         model: "sasrec", "tisasrec", "markov", "popularity", ...
         preset: a recipe to start from, as `ensue presets` lists them.
-        settings: any field of the run's settings by its flat name, such as `hidden_units=64, loss="ce"`.
+        settings: any field of the run's settings by its flat name, such as `hidden_units=64, loss="ce"`. Without a
+            preset, and without a model or with "sasrec", `fit` chooses the others from the data.
     """
 
     config: RunConfig
@@ -120,6 +121,7 @@ class Recommender:
 
     def __init__(self, model: str | None = None, preset: str | None = None, **settings: Any) -> None:
         self.config = run_config(model, preset, settings)
+        self.configure = configure(model, preset, settings)
         self.run, self.log = None, []
 
     @classmethod
@@ -127,6 +129,7 @@ class Recommender:
         """A recommender of a complete configuration."""
         self = cls.__new__(cls)
         self.config, self.run, self.log = config, None, []
+        self.configure = fixed(config)
         return self
 
     @classmethod
@@ -146,7 +149,11 @@ class Recommender:
         return self
 
     def fit(
-        self, data: SequenceStore | Source, folder: str | Path | None = None, watchers: Iterable[Watcher] = ()
+        self,
+        data: SequenceStore | Source,
+        folder: str | Path | None = None,
+        watchers: Iterable[Watcher] = (),
+        budget: float | None = None,
     ) -> Self:
         """Train on the training part of the split; the best state on validation is kept.
 
@@ -155,6 +162,7 @@ class Recommender:
             folder: a run folder, new or empty at first; training there resumes where it stopped, and the run is saved
                 when done. A run that is there already, finished, is taken as it is.
             watchers: who follows the training.
+            budget: minutes that training may take; the number of epochs is lowered to fit.
 
         Raises:
             DataError: the log cannot be read, or there is nothing to train on.
@@ -163,8 +171,9 @@ class Recommender:
             ArtefactError: the folder holds something that is no run's.
         """
         store = _open(data)
-        split = make_split(store, self.config.split)
         path = None if folder is None else Path(folder)
+        self.config = planned(self.configure, store, path, budget)
+        split = make_split(store, self.config.split)
         trainer = None if is_counted(self.config.model) else Trainer(self.config, split, path, watchers)
         model = build_model(self.config.model, store.num_items) if trainer is None else trainer.model
         world = join("cpu") if trainer is None else trainer.world

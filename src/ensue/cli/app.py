@@ -52,7 +52,7 @@ ENTRIES = (
         ("train",),
         train.run,
         (
-            "ensue train data/ml --model sasrec --out runs/sasrec",
+            "ensue train data/ml --out runs/sasrec",
             "ensue train data/ml --preset sasrec-ce --hidden-units 256 --out runs/wide",
             "ensue train data/ml --model tisasrec --residual mhc --out runs/tisasrec-mhc",
         ),
@@ -96,7 +96,7 @@ ENTRIES = (
 EXAMPLES = (
     "ensue demo",
     "ensue prepare ratings.csv --out data/ml",
-    "ensue train data/ml --model sasrec --out runs/sasrec",
+    "ensue train data/ml --out runs/sasrec",
     "ensue evaluate runs/sasrec",
     "ensue recommend runs/sasrec --history 1193,661,914 -k 10",
 )

@@ -77,8 +77,7 @@ def run(
         words = words_of(flags(), columns)
         screen.next("ensue prepare", source, *words, "--out", f"data/{source.name.split('.')[0]}")
     elif report["training"].level == "ok":
-        words = ["--maxlen", str(report.suggested_maxlen), *words_of(flags(), settings)]
-        screen.next("ensue train", source, "--model", "sasrec", *words, "--out", "runs/sasrec")
+        screen.next("ensue train", source, *words_of(flags(), settings), "--out", "runs/sasrec")
     return {**report.as_dict(), "lengths": [{"events": label, "users": count} for label, count in bins]}
 
 

@@ -68,7 +68,7 @@ def shown(screen: Screen, out: Path, store: SequenceStore, report: dict[str, Any
     screen.show(report_table(report))
     screen.say(f"written to {out}, fingerprint {store.fingerprint[:12]}")
     if store.num_events > store.num_users:
-        screen.next("ensue train", out, "--model", "sasrec", "--out", "runs/sasrec")
+        screen.next("ensue train", out, "--out", "runs/sasrec")
     else:
         screen.say("nobody has two events: there is no order to learn from, only what is popular", "yellow")
         screen.next("ensue train", out, "--model", "popularity", "--out", "runs/popularity")

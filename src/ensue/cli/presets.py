@@ -22,7 +22,7 @@ def run(
         screen.say(f"# {recipe.name}: {recipe.summary}")
         screen.say(f"# Expected: {recipe.expected}")
         screen.say(config.to_toml().rstrip())
-        screen.say(f"\n# next: ensue train data/ml-1m --preset {recipe.name} --out runs/{recipe.name}")
+        screen.say(f"\n# next: {recipe.command}")
         return {
             "name": recipe.name,
             "summary": recipe.summary,

@@ -72,14 +72,20 @@ def run(
     devices: Annotated[
         int, typer.Option("--devices", min=1, help="Processes that train together; a GPU or a share of the cores each.")
     ] = 1,
+    budget: Annotated[
+        float | None, typer.Option("--budget", help="Minutes that training may take: fewer epochs, to fit.")
+    ] = None,
 ) -> dict[str, Any]:
-    """Train a model and write a run folder. The same command resumes a run that was interrupted."""
+    """Train a model and write a run folder. The same command resumes a run that was interrupted.
+
+    Without a preset, a file of settings or a model, the data decides what is trained; settings that are given win.
+    """
     from ensue.cli.launch import fit_in_ranks
-    from ensue.recipes import run_config
+    from ensue.recipes import configure, plan
     from ensue.recommender import Recommender
     from ensue.train.distributed import join, ranks
 
-    chosen = run_config(model, preset, settings, config)
+    settled = configure(model, preset, settings, config)
     rank, size = ranks()
     if size > 1 and devices not in (1, size):
         raise ConfigError(f"--devices {devices} in a group of {size} processes: leave it out under torchrun")
@@ -88,6 +94,10 @@ def run(
     if rank > 0:
         screen.as_json, screen.console = False, Console(quiet=True)
     store = open_data(data, screen)
+    planned = memory_told(ADVICE)(plan)(settled, store, None if overwrite else out, budget, devices == 1)
+    for line in planned.lines:
+        screen.say(line)
+    chosen = planned.config
     world = join(chosen.train.device)
     recommender = Recommender.from_config(chosen)
     watchers = tensorboard_of(out, tensorboard and world.is_main)

@@ -1,5 +1,9 @@
-"""Named, complete settings. Each recipe's docstring states its source, and what to expect of it."""
+"""Named, complete settings, and which of them suit a data set.
 
+Each recipe's docstring states its source, and what to expect of it.
+"""
+
+from ensue.recipes.planning import configure, fixed, plan, planned
 from ensue.recipes.presets import RECIPES, Recipe, run_config
 
-__all__ = ["RECIPES", "Recipe", "run_config"]
+__all__ = ["RECIPES", "Recipe", "configure", "fixed", "plan", "planned", "run_config"]

@@ -1,0 +1,178 @@
+"""Which recipe suits a data set: what `ensue train LOG` and `Recommender().fit(data)` take when they are given none.
+
+`profile` counts, `choose` decides, `settle` adds the settings that were given. All three are pure: the same data and
+settings give the same run on every machine. docs/results/defaults.md states what the choice reaches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ensue.batches.tasks import make_windows
+from ensue.data.split import Split, make_split
+from ensue.data.store import SequenceStore
+from ensue.objectives.objective import ObjectiveConfig
+from ensue.recipes.presets import run_config
+from ensue.runs.config import RunConfig
+
+# The model whose settings are chosen; the others keep their own defaults.
+MODEL = "sasrec"
+# Events per user, on average, from which histories count as long: MovieLens has 100 to 160, shops and sessions 3 to 10.
+LONG = 30.0
+# (input, target) pairs from which a model of width 128 with dropout 0.2 still gains in its last epochs.
+MANY_PAIRS = 300_000
+# Scores that the full softmax computes in an epoch, pairs times items; above, it is sampled.
+MANY_SCORES = 50e9
+# Share of repeated events from which histories are like sessions of a shop: Diginetica has 0.1, ratings none.
+REPEATED = 0.03
+# Small data: at least so many steps per epoch if batches of 16 windows allow it, and so many in all within 300 epochs.
+EPOCH_STEPS, MIN_BATCH, MIN_STEPS, MAX_EPOCHS = 16, 16, 1_000, 300
+# Rows that are looked at for repeats.
+SAMPLED_ROWS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What the choice depends on, counted on the training part of a split.
+
+    Attributes:
+        users: users with training events.
+        items: items of the catalogue.
+        pairs: (input, target) pairs of all training histories.
+        mean_length: training events per user.
+        repeats: share of events whose item is in the same history before, among the first 20,000 users.
+        has_times: whether events have times.
+    """
+
+    users: int
+    items: int
+    pairs: int
+    mean_length: float
+    repeats: float = 0.0
+    has_times: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A configuration and the reason for it.
+
+    Attributes:
+        config: the run's settings.
+        what: the recipe and what it comes to, in a line; "" where nothing was chosen.
+        why: the reason, in a line.
+    """
+
+    config: RunConfig
+    what: str = ""
+    why: str = ""
+
+
+def chooses(model: str | None, preset: str | None, file: object = None) -> bool:
+    """Whether the data decides: neither a recipe nor a file of settings is given, and no model but SASRec."""
+    return preset is None and file is None and model in (None, MODEL)
+
+
+def profile(split: Split) -> Profile:
+    """Count what the choice depends on."""
+    train = split.train
+    lengths_R = train.lengths_R
+    return Profile(
+        users=len(train),
+        items=train.store.num_items,
+        pairs=int((lengths_R - 1).sum()),
+        mean_length=float(lengths_R.mean()) if len(train) else 0.0,
+        repeats=_repeats(split),
+        has_times=train.store.times is not None,
+    )
+
+
+def _repeats(split: Split) -> float:
+    train = split.train
+    start_R, stop_R = train.start_R[:SAMPLED_ROWS], train.stop_R[:SAMPLED_ROWS]
+    events = distinct = 0
+    for start, stop in zip(start_R.tolist(), stop_R.tolist(), strict=True):
+        events += stop - start
+        distinct += len(np.unique(train.store.items[start:stop]))
+    return 1 - distinct / events if events else 0.0
+
+
+def choose(data: Profile) -> tuple[str, str]:
+    """The name of the recipe for a data set, and the reason."""
+    shape = f"{data.mean_length:.0f} events per user and {data.items:,} items"
+    if data.mean_length >= LONG:
+        if data.pairs >= MANY_PAIRS:
+            return "sasrec-ce", f"long histories ({shape}), enough of them for width 128"
+        return "sasrec-ce-small", f"long histories ({shape}), too few of them for a wide model"
+    if data.pairs * data.items > MANY_SCORES:
+        return "sasrec-sampled", f"short histories ({shape}), too many items to score all of them in every step"
+    if data.repeats >= REPEATED:
+        return "sasrec-ce-sparse", f"short histories with repeats ({shape}, {data.repeats:.0%} of events repeated)"
+    return "sasrec-ce-sparse", f"short histories ({shape})"
+
+
+def settle(store: SequenceStore, model: str | None = None, settings: Mapping[str, Any] | None = None) -> Choice:
+    """The configuration of a run for which no recipe was given.
+
+    Settings that are given win. One setting of the objective (the loss, its negatives) leaves the whole objective to
+    the given settings and their defaults, since negatives of one loss mean nothing to another.
+
+    Args:
+        store: the data.
+        model: "sasrec", or None to let the data decide that too: where no user has two events, only popularity is left.
+        settings: field -> value, by flat names.
+
+    Raises:
+        ConfigError: an unknown setting, or a value out of range.
+        DataError: the split needs what the data does not have.
+    """
+    given = dict(settings or {})
+    split = make_split(store, run_config(MODEL, None, given).split)
+    data = profile(split)
+    if model is None and data.pairs == 0 and not given:
+        why = "no user has two training events, so there is no order to learn"
+        return Choice(run_config("popularity", None, {}), "popularity", why)
+    recipe, why = choose(data)
+    if not ObjectiveConfig.model_fields.keys().isdisjoint(given):
+        given = {name: field.default for name, field in ObjectiveConfig.model_fields.items()} | given
+    config = _adapted(run_config(None, recipe, _heads(recipe, given)), split, given)
+    return Choice(config, _described(recipe, config), why)
+
+
+def _heads(recipe: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The given settings, with one attention head where the recipe's heads do not divide a given width evenly."""
+    heads = run_config(None, recipe, {}).model.model_dump()["num_heads"]
+    width = given.get("hidden_units")
+    if width is None or "num_heads" in given or int(width) % (2 * heads) == 0:
+        return given
+    return {**given, "num_heads": 1}
+
+
+def _adapted(config: RunConfig, split: Split, given: dict[str, Any]) -> RunConfig:
+    """The recipe with batches, epochs, evaluations and warm-up that suit the size of the data, or the given epochs."""
+    train = config.train
+    windows = len(make_windows(split.train, config.model.maxlen, train.window, train.stride or None))
+    changed: dict[str, Any] = {}
+    batch = changed["batch_size"] = min(train.batch_size, max(MIN_BATCH, windows // EPOCH_STEPS))
+    if "batch_size" in given:
+        batch = train.batch_size
+    steps = math.ceil(windows / batch)
+    epochs = changed["num_epochs"] = max(train.num_epochs, min(MAX_EPOCHS, math.ceil(MIN_STEPS / steps)))
+    if "num_epochs" in given:
+        epochs = train.num_epochs
+    changed["eval_epochs"] = min(train.eval_epochs, max(1, epochs // 10))
+    changed["warmup_steps"] = min(train.warmup_steps, steps * epochs // 10)
+    return config.replace(train=train.replace(**{name: value for name, value in changed.items() if name not in given}))
+
+
+def _described(recipe: str, config: RunConfig) -> str:
+    model, train = config.model.model_dump(), config.train
+    return (
+        f"preset {recipe}: {config.objective.loss}, width {model['hidden_units']}, {model['num_blocks']} blocks, "
+        f"maxlen {config.model.maxlen}, dropout {model['dropout_rate']}, batches of {train.batch_size}, "
+        f"{train.num_epochs} epochs at most" + (f", patience {train.patience}" if train.patience else "")
+    )

@@ -1,0 +1,162 @@
+"""What is going to be trained and how long that takes, before it starts: for the command line and `Recommender`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ensue.data.split import make_split
+from ensue.data.store import SequenceStore
+from ensue.errors import ConfigError
+from ensue.models import check_fits, is_counted
+from ensue.recipes.auto import Choice, chooses, settle
+from ensue.recipes.estimate import Estimate, estimate
+from ensue.recipes.presets import run_config
+from ensue.runs.checkpoint import load_checkpoint
+from ensue.runs.config import RunConfig
+from ensue.runs.folder import CHECKPOINTS, CONFIG, check_writable
+from ensue.train.distributed import ranks
+
+# The settings of a run on a store: with the number of epochs that is given or chosen, or with another one.
+Configure = Callable[[SequenceStore, int | None], Choice]
+
+
+def configure(
+    model: str | None, preset: str | None, settings: Mapping[str, Any], file: Path | None = None
+) -> Configure:
+    """The settings that were given, which the data may complete: see `ensue.recipes.auto.chooses`.
+
+    Args:
+        model: a model's name, or None.
+        preset: a recipe's name, or None.
+        settings: field -> value, by flat names.
+        file: a TOML file of settings to start from, or None.
+
+    Raises:
+        ConfigError: as `run_config`; so that a wrong setting is reported before the data is read.
+    """
+    run_config(model, preset, dict(settings), file)
+
+    def configured(store: SequenceStore, epochs: int | None) -> Choice:
+        given = dict(settings) if epochs is None else {**settings, "num_epochs": epochs}
+        if chooses(model, preset, file):
+            return settle(store, model, given)
+        return Choice(run_config(model, preset, given, file))
+
+    return configured
+
+
+def fixed(config: RunConfig) -> Configure:
+    """The settings of a complete configuration, whatever the data."""
+
+    def configured(store: SequenceStore, epochs: int | None) -> Choice:
+        if epochs is None:
+            return Choice(config)
+        return Choice(config.replace(train=config.train.replace(num_epochs=epochs)))
+
+    return configured
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Settings, and what to tell about them.
+
+    Attributes:
+        config: the run's settings.
+        lines: the choice and the reason for it; none where nothing was chosen.
+    """
+
+    config: RunConfig
+    lines: tuple[str, ...]
+
+
+def plan(
+    configure: Configure, store: SequenceStore, folder: Path | None, budget: float | None = None, measured: bool = True
+) -> Plan:
+    """Settle a run's settings, and measure how long it takes where they were chosen or a budget is given.
+
+    A run that is in the folder already, finished or not, goes on with its own number of epochs: a budget is for a
+    training that starts.
+
+    Args:
+        configure: gives the settings.
+        store: the data.
+        folder: the run folder; None for a run that starts anew in any case.
+        budget: minutes that training and its evaluations on validation may take; fewer epochs are trained to fit.
+        measured: False takes no measurement.
+
+    Raises:
+        ConfigError: not one epoch fits into the budget, the budget cannot be measured with several processes, or the
+            model does not fit into memory.
+        DataError: there is nothing to train on.
+        ArtefactError: the folder contains files that ensue did not create.
+    """
+    if budget is not None and not budget > 0:
+        raise ConfigError(f"budget must be above 0 minutes (got {budget:g})")
+    choice = configure(store, None)
+    if is_counted(choice.config.model) or not (choice.what or budget):
+        return _told(choice, "")
+    check_fits(choice.config.model, store.num_items)
+    if not measured or ranks()[1] > 1:
+        if budget is not None:
+            raise ConfigError("a budget is measured in one process; with several, give num_epochs")
+        return _told(choice, "")
+    earlier = None if folder is None else _settings_in(folder)
+    if earlier is not None:
+        return _told(choice if budget is None else configure(store, earlier.train.num_epochs), "")
+    cost = estimate(choice.config, make_split(store, choice.config.split))
+    while budget is not None and (total := cost.total(choice.config.train)) > 60 * budget:
+        epochs = choice.config.train.num_epochs
+        if epochs == 1:
+            raise ConfigError(
+                f"one epoch and its evaluation take about {total / 60:.1f} minutes, more than the budget of "
+                f"{budget:g}: raise it, or use a smaller model or less data"
+            )
+        choice = configure(store, max(1, min(epochs - 1, int(epochs * 60 * budget / total))))
+    return _told(choice, _time(cost, choice.config))
+
+
+def planned(configure: Configure, store: SequenceStore, folder: Path | None, budget: float | None = None) -> RunConfig:
+    """The settings of a `plan`, whose lines are printed on standard error; raises as it does."""
+    settled = plan(configure, store, folder, budget)
+    for line in settled.lines if ranks()[0] == 0 else ():
+        print(line, file=sys.stderr)
+    return settled.config
+
+
+def _settings_in(folder: Path) -> RunConfig | None:
+    """The settings of the run in a folder, finished or not; None if there is none."""
+    check_writable(folder)
+    if (folder / CONFIG).is_file():
+        return RunConfig.read_toml(folder / CONFIG)
+    checkpoint = load_checkpoint(folder / CHECKPOINTS)
+    return None if checkpoint is None else RunConfig.parse(checkpoint.state["config"], f"checkpoint in {folder}")
+
+
+def _told(choice: Choice, time: str) -> Plan:
+    lines = (f"chosen: {choice.what}", f"because: {choice.why}{time}") if choice.what else (time,) if time else ()
+    return Plan(choice.config, tuple(line.removeprefix("; ") for line in lines))
+
+
+def _time(cost: Estimate, config: RunConfig) -> str:
+    train, total = config.train, cost.total(config.train)
+    ends = ", less if patience ends it" if train.patience else ""
+    return (
+        f"; measured here, an epoch takes {cost.epoch:.1f} s and all {train.num_epochs} with their evaluations at most "
+        f"{minutes(total)}{ends}"
+    )
+
+
+def minutes(seconds: float) -> str:
+    """A duration in words, rounded up.
+
+    >>> minutes(61), minutes(20), minutes(7300)
+    ('2 minutes', '1 minute', '2 h 2 min')
+    """
+    whole = max(1, -int(-seconds // 60))
+    if whole >= 60:
+        return f"{whole // 60} h {whole % 60} min"
+    return f"{whole} minute{'s' if whole > 1 else ''}"
