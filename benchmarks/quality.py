@@ -1,12 +1,12 @@
 """Quality runs: a recipe on a dataset with several seeds, every run's folder kept, and the table of all of them.
 
     python benchmarks/quality.py run --data ml-1m-sasrec --preset sasrec-paper --seeds 1 2 3
+    python benchmarks/quality.py run --data ml-100k --seeds 1                 # the recipe that the data chooses
     python benchmarks/quality.py report
 
-A run that was interrupted goes on; one that is finished is not done again. Run folders (settings, seed, data
-fingerprint, per-user results) stay in build/quality; `report` puts them into docs/results/quality.json, beside what is
-published there already (the run found here wins over the published one of the same settings and seed), and writes
-quality_table.md.
+An interrupted run resumes; a finished one is not trained again. Run folders (settings, seed, data fingerprint, per-user
+results) stay in build/quality. `report` writes them into docs/results/quality.json, beside the runs published there,
+and into quality_table.md; a local run replaces a published one of the same settings and seed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ensue.datasets.catalog import load_dataset
 from ensue.errors import ArtefactError
 from ensue.evaluation.significance import t_interval
 from ensue.files import write_json, write_text
-from ensue.recipes import run_config
+from ensue.recipes import configure
 from ensue.recommender import Recommender
 from ensue.runs.log import Records, epochs_of, read_log
 from ensue.runs.results import kept_metrics, read_metrics
@@ -37,6 +37,8 @@ ROOT = Path(__file__).resolve().parents[1]
 RUNS, RESULTS = ROOT / "build" / "quality", ROOT / "docs" / "results"
 Command = Callable[[argparse.Namespace], None]
 Key = tuple[str, str, str, int]  # data, preset, the settings changed, seed
+# How runs are labelled whose recipe the data chose.
+CHOSEN = "chosen"
 REPORTED = ("hr@10", "ndcg@10")
 # Suffixes of a metric: plain, and with the time of the request.
 PROTOCOLS = (("", "|qtime"), ("|uni100", "|uni100|qtime"))
@@ -54,10 +56,12 @@ def run(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     store = open_store(options.data)
     settings = dict(pair.split("=", 1) for pair in options.set)
+    label = options.preset or CHOSEN
     for seed in options.seeds:
-        name = "-".join([options.data, options.preset, *(f"{k}={v}" for k, v in settings.items()), f"seed{seed}"])
+        name = "-".join([options.data, label, *(f"{k}={v}" for k, v in settings.items()), f"seed{seed}"])
         folder = RUNS / name
-        config = run_config(None, options.preset, {**settings, "seed": seed, "threads": options.threads})
+        settled = configure(None, options.preset, {**settings, "seed": seed, "threads": options.threads})(store, None)
+        config = settled.config
         started = time.monotonic()
         recommender = Recommender.from_config(config).fit(store, folder, [Printer(name)])
         for protocol in ("full", "uniform-100"):
@@ -65,7 +69,7 @@ def run(options: argparse.Namespace) -> None:
             if f"test/{evaluation.key}" not in read_metrics(folder):
                 recommender.evaluate(store, "test", evaluation, folder)
         means = {k: v for e in read_metrics(folder).values() for k, v in e["metrics"].items() if "@10" in k}
-        about = {"data": options.data, "preset": options.preset, "set": settings, "seed": seed}
+        about = {"data": options.data, "preset": label, "set": settings, "seed": seed}
         write_json(folder / "quality.json", {**about, "seconds": round(time.monotonic() - started, 1)})
         print(name, json.dumps(means), flush=True)
 
@@ -92,7 +96,7 @@ class Printer:
 def report(_: argparse.Namespace) -> None:
     """The table of all runs, seed by seed those of build/quality before the published ones."""
     rows: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for (data, preset, changed, seed), run in merge(published_runs(), found_runs()).items():
+    for (data, preset, changed, seed), run in merge(published_runs(), local_runs()).items():
         about = {"fingerprint": run["fingerprint"], "cases": run["cases"]}
         row = rows.setdefault((data, preset, changed), {"seeds": [], "metrics": {}, "runs": [], **about})
         if row["fingerprint"] != run["fingerprint"]:
@@ -110,9 +114,9 @@ def report(_: argparse.Namespace) -> None:
         cells = []
         for plain, timed in PROTOCOLS:
             for metric in REPORTED:
-                found = row["metrics"].get(metric + plain)
-                asked = row["metrics"].get(metric + timed, [])
-                cells.append(cell(np.array(found)) if found else cell(np.array(asked)) + " (query time)")
+                values = row["metrics"].get(metric + plain)
+                with_time = row["metrics"].get(metric + timed, [])
+                cells.append(cell(np.array(values)) if values else cell(np.array(with_time)) + " (query time)")
         epochs = "/".join(str(r["epochs"]) for r in row["runs"])
         table.append(f"| {data} | {preset} {changed} | {len(row['seeds'])} | {epochs} | " + " | ".join(cells) + " |")
         output.append({"data": data, "preset": preset, "set": changed, **row})
@@ -136,7 +140,7 @@ def published_runs() -> dict[Key, dict[str, Any]]:
     }
 
 
-def found_runs() -> dict[Key, dict[str, Any]]:
+def local_runs() -> dict[Key, dict[str, Any]]:
     """The finished runs of build/quality; two of the same settings and seed, or altered results, are an error."""
     runs: dict[Key, dict[str, Any]] = {}
     folders: dict[Key, Path] = {}
@@ -149,7 +153,7 @@ def found_runs() -> dict[Key, dict[str, Any]]:
         folders[key] = folder
         results = list(kept_metrics(folder, None).values())
         if not results:
-            sys.exit(f"nothing written: {folder} is marked as finished and holds no evaluation")
+            sys.exit(f"nothing written: {folder} is marked as finished and contains no evaluation")
         runs[key] = {
             "fingerprint": results[0]["fingerprint"],
             "cases": results[0]["cases"],
@@ -159,14 +163,14 @@ def found_runs() -> dict[Key, dict[str, Any]]:
     return runs
 
 
-def merge(published: dict[Any, dict[str, Any]], found: dict[Any, dict[str, Any]]) -> dict[Any, dict[str, Any]]:
-    """Published and found runs, sorted; the found one of a key wins, and a line says so where their figures differ."""
-    for key in sorted(published.keys() & found.keys()):
-        if published[key] != found[key]:
-            print(f"replaced by the run found here: {key}", file=sys.stderr)
-    runs = {**published, **found}
+def merge(published: dict[Any, dict[str, Any]], local: dict[Any, dict[str, Any]]) -> dict[Any, dict[str, Any]]:
+    """Published and local runs, sorted; a local run replaces a published one, and a line says so if they differ."""
+    for key in sorted(published.keys() & local.keys()):
+        if published[key] != local[key]:
+            print(f"replaced by the local run: {key}", file=sys.stderr)
+    runs = {**published, **local}
     if not runs:
-        sys.exit("nothing written: no run is published and none was found")
+        sys.exit("nothing written: there is no published run and no local one")
     return dict(sorted(runs.items()))
 
 
@@ -203,7 +207,7 @@ def main() -> None:
     """Parse and go."""
     parser, runner = two_commands(__doc__, run, report)
     runner.add_argument("--data", required=True)
-    runner.add_argument("--preset", required=True)
+    runner.add_argument("--preset", help="by default, the recipe that the data chooses")
     runner.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     runner.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE")
     options = parser.parse_args()

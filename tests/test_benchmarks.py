@@ -18,6 +18,7 @@ import pytest
 from ensue.datasets.simulate import ordered_sequences
 from ensue.errors import ArtefactError, NotFiniteError, TrainingError
 from ensue.files import sha256, write_json
+from ensue.runs.config import RunConfig
 
 ROOT = Path(__file__).parent.parent
 PUBLISHED = ROOT / "docs" / "results"
@@ -95,13 +96,13 @@ def test_depth_report_takes_the_run_found_here_and_says_so(
     assert len(results) == len(published) + 1
     assert all(run in results for run in [again, new, *published[1:]])
     said = capsys.readouterr().err.splitlines()
-    assert said == [f"replaced by the run found here: {depth.run_name(again)}"]
+    assert said == [f"replaced by the local run: {depth.run_name(again)}"]
 
 
 @pytest.mark.parametrize("name", ["depth", "quality"])
 def test_a_report_of_nothing_writes_nothing(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     module = script(name, monkeypatch, tmp_path)
-    with pytest.raises(SystemExit, match="nothing written: no run is published"):
+    with pytest.raises(SystemExit, match="nothing written: there is no published run"):
         module.report(None)
     assert not module.RESULTS.exists()
 
@@ -118,6 +119,18 @@ def test_only_a_run_that_is_not_finite_is_a_result(depth: ModuleType, monkeypatc
     with pytest.raises(TrainingError, match="another cause"):
         depth.one(None, {}, depth.RUNS / "b", {"seed": 3})
     assert not (depth.RUNS / "b").exists()
+
+
+def test_quality_runs_what_the_data_chooses(quality: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ordered_sequences(num_users=40)
+    monkeypatch.setattr(quality, "open_store", lambda _: store)
+    small = ["hidden_units=8", "num_blocks=1", "num_epochs=1"]
+    quality.run(SimpleNamespace(data="cycle", preset=None, seeds=[1], set=small, threads=1))
+    (folder,) = quality.RUNS.iterdir()
+    assert folder.name == "cycle-chosen-hidden_units=8-num_blocks=1-num_epochs=1-seed1"
+    assert json.loads((folder / "quality.json").read_text())["preset"] == "chosen"
+    config = RunConfig.read_toml(folder / "config.toml")
+    assert (config.objective.loss, config.train.seed, config.train.patience) == ("ce", 1, 5)
 
 
 def test_quality_report_without_runs_gives_the_published_results_again(quality: ModuleType) -> None:
@@ -139,7 +152,7 @@ def test_quality_report_merges_by_seed(quality: ModuleType, capsys: pytest.Captu
     assert [run["epochs"] for run in row["runs"]] == [5, 7, 5, 7]
     assert "| small | p lr=0.1 | 4 | 5/7/5/7 | 0.5312 ± " in (quality.RESULTS / "quality_table.md").read_text()
     said = capsys.readouterr().err.splitlines()
-    assert said == ["replaced by the run found here: ('small', 'p', 'lr=0.1', 1)"]
+    assert said == ["replaced by the local run: ('small', 'p', 'lr=0.1', 1)"]
 
 
 def test_quality_report_refuses_what_would_lose_or_mix_runs(quality: ModuleType) -> None:

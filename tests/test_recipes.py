@@ -172,7 +172,8 @@ def test_a_budget_lowers_the_number_of_epochs_to_fit(budget: float) -> None:
     epochs, minutes = configured(planned.config)
     assert minutes <= budget
     assert 1 <= epochs <= unlimited.config.train.num_epochs
-    assert f"all {epochs} with" in planned.lines[1]
+    assert f"{epochs} epochs" in planned.lines[0]
+    assert f"for {epochs} epochs" in planned.lines[1]
     # At least half of the budget is used, if there are epochs for it.
     assert epochs == unlimited.config.train.num_epochs or minutes >= budget / 2
 

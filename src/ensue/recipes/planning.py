@@ -142,11 +142,11 @@ def _told(choice: Choice, time: str) -> Plan:
 
 
 def _time(cost: Estimate, config: RunConfig) -> str:
-    train, total = config.train, cost.total(config.train)
+    train = config.train
     ends = ", less if patience ends it" if train.patience else ""
     return (
-        f"; measured here, an epoch takes {cost.epoch:.1f} s and all {train.num_epochs} with their evaluations at most "
-        f"{minutes(total)}{ends}"
+        f"; measured here: {cost.epoch:.1f} s per epoch, at most {minutes(cost.total(train))} for {train.num_epochs} "
+        f"epochs{ends}"
     )
 
 
