@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,6 +68,15 @@ def tisasrec_state() -> State:
             at = f"attention_layers.{i}.{part}_w."
             shapes |= {f"{at}weight": (D, D), f"{at}bias": (D,)}
     return random_state(shapes)
+
+
+def listed(state: State, activation: str) -> State:
+    """The state with the list of modules that `Module.state_dict` adds, activations included."""
+    parts = ["conv1", "dropout1", *(["relu"] if activation == "relu" else []), "conv2", "dropout2"]
+    names = ["", "item_emb", *(f"forward_layers.{i}.{part}" for i in range(BLOCKS) for part in parts)]
+    ordered = OrderedDict(state)
+    vars(ordered)["_metadata"] = OrderedDict((name, {"version": 1}) for name in names)
+    return ordered
 
 
 Save = Callable[..., Path]

@@ -18,8 +18,9 @@ def layer_norm(x: np.ndarray, w: Weights, name: str) -> np.ndarray:
     return scaled * w[f"{name}.weight"] + w[f"{name}.bias"]
 
 
-def feed_forward(x: np.ndarray, w: Weights, i: int) -> np.ndarray:
-    first = np.maximum(x @ w[f"forward_layers.{i}.conv1.weight"][..., 0].T + w[f"forward_layers.{i}.conv1.bias"], 0)
+def feed_forward(x: np.ndarray, w: Weights, i: int, activation: str = "relu") -> np.ndarray:
+    first = x @ w[f"forward_layers.{i}.conv1.weight"][..., 0].T + w[f"forward_layers.{i}.conv1.bias"]
+    first = np.maximum(first, 0) if activation == "relu" else first
     return first @ w[f"forward_layers.{i}.conv2.weight"][..., 0].T + w[f"forward_layers.{i}.conv2.bias"]
 
 
@@ -44,7 +45,15 @@ def blocks(w: Weights) -> int:
     return sum(name.startswith("attention_layernorms.") and name.endswith("weight") for name in w)
 
 
-def sasrec_scores(w: Weights, history: Sequence[int], maxlen: int, norm: str, heads: int, of_2020: bool) -> np.ndarray:
+def sasrec_scores(
+    w: Weights,
+    history: Sequence[int],
+    maxlen: int,
+    norm: str,
+    heads: int,
+    of_2020: bool,
+    activation: str = "relu",
+) -> np.ndarray:
     """Scores of items 1..N after a history, by SASRec.pytorch.
 
     of_2020: positions 0..maxlen-1 by place, padding's states set to zero before and after every block; later code has
@@ -61,14 +70,14 @@ def sasrec_scores(w: Weights, history: Sequence[int], maxlen: int, norm: str, he
         if norm == "original":
             q = layer_norm(x, w, attention_norm)
             x = layer_norm(q + attend(w, i, q, x, heads), w, forward_norm)
-            x = x + feed_forward(x, w, i)
+            x = x + feed_forward(x, w, i, activation)
         elif norm == "post":
             x = layer_norm(x + attend(w, i, x, x, heads), w, attention_norm)
-            x = layer_norm(x + feed_forward(x, w, i), w, forward_norm)
+            x = layer_norm(x + feed_forward(x, w, i, activation), w, forward_norm)
         else:
             normed = layer_norm(x, w, attention_norm)
             x = x + attend(w, i, normed, normed, heads)
-            x = x + feed_forward(layer_norm(x, w, forward_norm), w, i)
+            x = x + feed_forward(layer_norm(x, w, forward_norm), w, i, activation)
         x = x * real if of_2020 else x
     return w["item_emb.weight"][1:] @ layer_norm(x, w, "last_layernorm")[-1]
 
@@ -85,7 +94,9 @@ def attend(w: Weights, i: int, queries: np.ndarray, others: np.ndarray, heads: i
     return out @ w[f"{at}out_proj.weight"].T + w[f"{at}out_proj.bias"]
 
 
-def tisasrec_scores(w: Weights, history: Sequence[int], units: Sequence[int], maxlen: int, heads: int) -> np.ndarray:
+def tisasrec_scores(
+    w: Weights, history: Sequence[int], units: Sequence[int], maxlen: int, heads: int, activation: str = "relu"
+) -> np.ndarray:
     """Scores of items 1..N after a history, by TiSASRec.pytorch; `units` are its times, counted from 1."""
     row, times = filled(history, maxlen), filled(units, maxlen)
     real = (row != 0)[:, None]
@@ -95,7 +106,7 @@ def tisasrec_scores(w: Weights, history: Sequence[int], units: Sequence[int], ma
     for i in range(blocks(w)):
         query = layer_norm(x, w, f"attention_layernorms.{i}")
         x = layer_norm(query + attend_in_time(w, i, query, x, times, span, heads), w, f"forward_layernorms.{i}")
-        x = (x + feed_forward(x, w, i)) * real
+        x = (x + feed_forward(x, w, i, activation)) * real
     return w["item_emb.weight"][1:] @ layer_norm(x, w, "last_layernorm")[-1]
 
 

@@ -23,7 +23,7 @@ from ensue.recommender import Recommender
 from ensue.train.distributed import World
 from ensue.train.loop import Trainer
 
-from .conftest import HEADS, LINE, MAXLEN, SMALL, D, Save, lines_of, sasrec_state, tisasrec_state
+from .conftest import HEADS, LINE, MAXLEN, SMALL, D, Save, lines_of, listed, sasrec_state, tisasrec_state
 
 PROGRAM = Path(__file__).parents[2] / "python" / "main.py"
 
@@ -143,10 +143,15 @@ def test_pth_files_are_evaluated(at: Path, save: Save, capsys: pytest.CaptureFix
     line = ["--dataset=plain", "--train_dir=default", "--inference_only=true", "--device=cpu"]
     told = lines_of(capsys, *line, f"--state_dict_path={path}", f"--maxlen={MAXLEN}")
     assert told[0].startswith("model: SASRec: time off, residual plain, norm original")
-    assert re.fullmatch(r"test \(NDCG@10: 0\.\d{4}, HR@10: 0\.\d{4}\)", told[-1])
+    assert re.fullmatch(r"test \(NDCG@10: 0\.\d{4}, HR@10: 0\.\d{4}\)", told[-2])
+    assert told[-1].startswith("note: the file does not list its modules, and activation relu is assumed")
+    of_2020 = save(listed(sasrec_state(True), "none"), "2020.head=2.pth")
+    told = lines_of(capsys, *line, f"--state_dict_path={of_2020}")
+    assert "activation none" in told[0]
+    assert told[-1].startswith("test (")
     assert main([*line, f"--state_dict_path={path}", "--use_time"]) == 2
     assert "does not fit SASRec" in capsys.readouterr().err
-    timed = save(tisasrec_state(), "TiSASRec.pth")
+    timed = save(listed(tisasrec_state(), "relu"), "TiSASRec.pth")
     line[0] = "--dataset=timed"
     told = lines_of(capsys, *line, f"--state_dict_path={timed}", f"--num_heads={HEADS}")
     assert told[0].startswith("model: TiSASRec: time on, residual plain, norm original")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,10 @@ from ensue.cli import main
 from ensue.data.store import SequenceStore
 from ensue.data.vocabulary import Vocabulary
 from ensue.errors import ArtefactError, ConfigError, DataError
-from ensue.nn.block import Norm
+from ensue.nn.block import Activation, Norm
 from ensue.recommender import Recommender
 
-from .conftest import BLOCKS, HEADS, MAXLEN, SPAN, D, N, Save, State, sasrec_state, tisasrec_state
+from .conftest import BLOCKS, HEADS, MAXLEN, SPAN, D, N, Save, State, listed, sasrec_state, tisasrec_state
 from .reference import sasrec_scores, tisasrec_scores
 
 HISTORIES = [[7], [3, 3], [1, 2, 3, 4, 30], list(range(1, MAXLEN)), list(range(5, 5 + MAXLEN)), [9] * MAXLEN]
@@ -72,6 +73,49 @@ def test_tisasrec_gives_its_program_scores(save: Save) -> None:
     want = [tisasrec_scores(doubles(state), h, range(1, len(h) + 1), MAXLEN, HEADS) for h in HISTORIES]
     seconds = [[1_000 + 60 * place for place in range(len(history))] for history in HISTORIES]
     assert np.abs(scores_of(own, seconds) - np.array(want)).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("of_time", [False, True])
+@pytest.mark.parametrize(
+    ("in_file", "chosen", "activation"),
+    [
+        (None, None, "relu"),
+        ("none", None, "none"),
+        ("relu", None, "relu"),
+        (None, "none", "none"),
+        ("relu", "none", "none"),
+    ],
+)
+def test_the_activation_is_that_of_the_file(
+    save: Save, of_time: bool, in_file: str | None, chosen: Activation | None, activation: str
+) -> None:
+    """Programs before 10 October 2020 had none; the file's list of modules says so, else the option does."""
+    state = tisasrec_state() if of_time else sasrec_state(True)
+    path = save(state if in_file is None else listed(state, in_file))
+    found = read_pth(path, PthOptions(activation=chosen, num_heads=HEADS, time_unit=1))
+    weights, units = doubles(state), [list(range(1, len(h) + 1)) for h in HISTORIES]
+    if of_time:
+        rows = zip(HISTORIES, units, strict=True)
+        want = [tisasrec_scores(weights, h, t, MAXLEN, HEADS, activation) for h, t in rows]
+    else:
+        want = [sasrec_scores(weights, h, MAXLEN, "original", HEADS, True, activation) for h in HISTORIES]
+    assert np.abs(scores_of(found, units) - np.array(want)).max() < TOLERANCE
+    assert found.activation_assumed == (in_file is None and chosen is None)
+
+
+def test_modules_are_listed_under_prefixes_too(save: Save) -> None:
+    state = listed(sasrec_state(True), "none")
+    prefixed = OrderedDict((f"module.{name}", tensor) for name, tensor in state.items())
+    vars(prefixed)["_metadata"] = {f"module.{name}": {} for name in vars(state)["_metadata"]}
+    assert read_pth(save({"state_dict": prefixed})).config.model_dump()["activation"] == "none"
+
+
+def test_an_unknown_activation_is_refused(save: Save) -> None:
+    state = listed(sasrec_state(True), "none")
+    vars(state)["_metadata"]["forward_layers.0.gelu"] = {"version": 1}
+    with pytest.raises(ArtefactError, match=r"unknown module forward_layers\.0\.gelu: choose activation relu or none"):
+        read_pth(save(state))
+    assert read_pth(save(state), PthOptions(activation="none")).config.model_dump()["activation"] == "none"
 
 
 def test_rows_for_longer_intervals_are_never_read(save: Save) -> None:
@@ -206,12 +250,19 @@ def test_import_command(save: Save, tmp_path: Path, capsys: pytest.CaptureFixtur
     path = save(sasrec_state(False))
     assert main(["import", str(path), "--out", str(tmp_path / "run"), "--num-heads", "2"]) == 0
     told = capsys.readouterr().out
-    assert "norm post is assumed" in told
+    assert "assumed norm post" in told
+    assert "assumed activation" not in told
     assert f"{BLOCKS} blocks of width {D}, 2 heads, maxlen {MAXLEN}" in " ".join(told.split())
     assert main(["import", str(path), "--out", str(tmp_path / "run")]) == 1
     assert "exists already" in capsys.readouterr().err
     assert main(["import", str(path), "--out", str(tmp_path / "b"), "--norm", "post", "--norm-first"]) == 2
     assert not (tmp_path / "b").exists()
+    assert main(["import", str(path), "--out", str(tmp_path / "b"), "--activation", "none"]) == 0
+    told = capsys.readouterr().out
+    assert "norm post, activation none, " in " ".join(told.split())
+    older = save(sasrec_state(True), "2020.pth")
+    assert main(["import", str(older), "--out", str(tmp_path / "c"), "--num-heads", "2"]) == 0
+    assert "assumed activation relu" in " ".join(capsys.readouterr().out.split())
     assert main(["recommend", str(tmp_path / "run"), "--history", "4,9", "-k", "2", "--json"]) == 0
 
 

@@ -21,7 +21,7 @@ from ensue.models.size import LOADING, TENSOR_LIMIT, TRAINING
 from ensue.nn.block import Norm
 from ensue.nn.embedding import Positions
 from ensue.nn.relations import Buckets, Relation
-from ensue.nn.trunk import ResidualName
+from ensue.nn.residual import RESIDUALS
 from ensue.runtime.limits import memory
 
 SMALL = {"hidden_units": 8, "num_heads": 2, "maxlen": 7}
@@ -32,7 +32,7 @@ def every_setting() -> Iterator[dict[str, Any]]:
     """Each model with each of the settings that decide which tensors it has, one at a time, shallow and deep."""
     choices: dict[str, tuple[Any, ...]] = {
         "norm": get_args(Norm),
-        "residual": get_args(ResidualName),
+        "residual": tuple(RESIDUALS),
         "positions": get_args(Positions),
         "relation": get_args(Relation),
         "buckets": get_args(Buckets),
@@ -173,7 +173,7 @@ def test_a_model_beyond_the_containers_memory_is_refused(tmp_path: Path, monkeyp
 
 
 def test_a_thousand_blocks_have_few_enough_tensors_whatever_their_kind() -> None:
-    for name, residual in product(("sasrec", "tisasrec"), get_args(ResidualName)):
+    for name, residual in product(("sasrec", "tisasrec"), tuple(RESIDUALS)):
         config = model_config({"name": name, "hidden_units": 4, "residual": residual, "num_blocks": 1000})
         assert model_size(config, 5).tensors < TENSOR_LIMIT
 

@@ -21,7 +21,6 @@ from ensue.models.sasrec import SASRecConfig
 from ensue.models.tisasrec import TiSASRec, TiSASRecConfig
 from ensue.nn.embedding import initialise
 from ensue.nn.hyper_connections import Mixing
-from ensue.nn.residual import ResidualName
 from ensue.objectives.objective import ObjectiveConfig
 from ensue.rng import stream
 from ensue.runs.config import RunConfig, TrainConfig
@@ -296,11 +295,11 @@ def test_it_learns_what_only_the_gaps_tell_and_sasrec_cannot() -> None:
 @pytest.mark.parametrize("residual", ["hc", "mhc", "mhc_lite"])
 @pytest.mark.parametrize("norm", ["pre", "post", "original"])
 @pytest.mark.parametrize("name", ["sasrec", "tisasrec"])
-def test_hyper_connections_with_closed_gates_are_the_plain_model(residual: ResidualName, norm: str, name: str) -> None:
+def test_hyper_connections_with_closed_gates_are_the_plain_model(residual: str, norm: str, name: str) -> None:
     """Whole models, all other weights the same: within 1e-6 of the states' size."""
     config = SMALL if name == "tisasrec" else SASRecConfig(maxlen=16, hidden_units=16, num_blocks=2)
 
-    def states_of(residual: ResidualName) -> Tensor:
+    def states_of(residual: str) -> Tensor:
         model = build_model(config.replace(norm=norm, residual=residual), NUM_ITEMS)
         initialise(model, 0)
         for part in model.modules():
@@ -313,7 +312,7 @@ def test_hyper_connections_with_closed_gates_are_the_plain_model(residual: Resid
 
 
 @pytest.mark.parametrize("residual", ["hc", "mhc", "mhc_lite", "gated"])
-def test_one_step_of_training_moves_every_parameter(residual: ResidualName) -> None:
+def test_one_step_of_training_moves_every_parameter(residual: str) -> None:
     split = make_split(gap_tells(40), SplitConfig())
     config = run_config(SMALL.replace(residual=residual, maxlen=10), num_epochs=1, batch_size=40)
     trainer = Trainer(config, split)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from ensue.batches.layout import make_layout, newest
-from ensue.nn.block import Block, Norm
+from ensue.errors import ConfigError
+from ensue.nn.block import Activation, Block, Norm
 from ensue.nn.embedding import ItemEmbedding, PositionEmbedding, dense_gradients, initialise, sinusoids
-from ensue.nn.residual import PlainResidual, PlainStream
+from ensue.nn.residual import RESIDUALS, PlainResidual, PlainStream, ResidualEntry, State
+from ensue.nn.trunk import Trunk, TrunkConfig
 
 LENGTHS = np.array([4, 2, 5])
 
@@ -90,6 +94,36 @@ def test_plain_residual_laws() -> None:
     assert torch.equal(seen, x)
     assert torch.equal(stream.look(residual.write(carry, y)), x + y)
     assert torch.equal(stream.look(residual.write(carry, y, replaces=seen)), y)
+
+
+class NoResidual(PlainResidual):
+    def write(self, carry: State, y_PD: torch.Tensor, replaces: torch.Tensor | None = None) -> State:
+        return (y_PD,)
+
+
+def test_a_registered_residual_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RESIDUALS, "_entries", dict(RESIDUALS._entries))
+    with pytest.raises(ConfigError, match="unknown residual 'nothing': Known: gated, hc, mhc, mhc_lite, plain"):
+        TrunkConfig(residual="nothing")
+    RESIDUALS.register("nothing")(ResidualEntry(lambda _: PlainStream(), lambda *_: NoResidual()))
+    trunk = Trunk(TrunkConfig(residual="nothing", num_blocks=1)).eval()
+    block = trunk.blocks[0]
+    assert isinstance(block, Block)
+    assert isinstance(block.feed_forward_residual, NoResidual)
+
+
+@pytest.mark.parametrize(
+    ("activation", "function"),
+    [("relu", F.relu), ("gelu", F.gelu), ("none", lambda x: x)],
+    ids=["relu", "gelu", "none"],
+)
+def test_the_feed_forward_has_its_activation(
+    activation: Activation, function: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    block = Trunk(TrunkConfig(hidden_units=4, num_blocks=1, dropout_rate=0.0, activation=activation)).blocks[0]
+    assert isinstance(block, Block)
+    layer, x = block.feed_forward, torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(layer(x), layer.outer(function(layer.inner(x))))
 
 
 @pytest.mark.parametrize("norm", ["pre", "post", "original"])

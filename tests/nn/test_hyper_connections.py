@@ -19,13 +19,13 @@ from ensue.nn.block import Norm
 from ensue.nn.embedding import initialise
 from ensue.nn.hyper_connections import RMS_EPS, CopiedStreams, HyperConnection, Mixing, Mixture
 from ensue.nn.ops.sinkhorn import naive_sinkhorn
-from ensue.nn.residual import GatedResidual, PlainResidual, ResidualName, State, Stream
-from ensue.nn.trunk import Trunk, TrunkConfig, make_residual, make_stream
+from ensue.nn.residual import RESIDUALS, GatedResidual, PlainResidual, State, Stream
+from ensue.nn.trunk import Trunk, TrunkConfig
 
 S, D, EVENTS = 4, 6, 9
 LENGTHS = np.array([4, 2, 5])
 MIXTURES: list[Mixture] = ["hc", "mhc", "mhc_lite"]
-NAMES: list[ResidualName] = ["plain", "gated", *MIXTURES]
+NAMES = ["plain", "gated", *MIXTURES]
 
 
 def connection(
@@ -137,14 +137,14 @@ def test_what_replaces_is_added_as_the_difference(mixture: Mixture) -> None:
     torch.testing.assert_close(module.write(carry, y, replaces=x_PD), module.write(carry, y - x_PD))
 
 
-def config_of(residual: ResidualName) -> TrunkConfig:
+def config_of(residual: str) -> TrunkConfig:
     return TrunkConfig(hidden_units=D, num_heads=1, residual=residual)
 
 
 def test_closing_what_was_opened_changes_nothing() -> None:
     x_PD = torch.randn(EVENTS, D, generator=torch.Generator().manual_seed(0))
     for name in NAMES:
-        stream = make_stream(config_of(name))
+        stream = RESIDUALS[name].stream(config_of(name))
         assert torch.equal(stream.close(stream.open(x_PD)), x_PD), name
 
 
@@ -155,7 +155,7 @@ def test_closes_as_the_mean_of_streams_that_parted() -> None:
 
 
 def test_every_name_has_its_residual() -> None:
-    kinds = {name: type(make_residual(config_of(name), 3)) for name in NAMES}
+    kinds = {name: type(RESIDUALS[name].residual(config_of(name), 3)) for name in NAMES}
     assert kinds == {
         "plain": PlainResidual,
         "gated": GatedResidual,
@@ -228,7 +228,7 @@ def test_too_many_permutations_are_refused() -> None:
 
 
 def trunk(
-    residual: ResidualName,
+    residual: str,
     norm: Norm = "pre",
     num_blocks: int = 3,
     dtype: torch.dtype = torch.float64,
@@ -307,7 +307,7 @@ def test_equals_the_trunk_that_keeps_every_stream(mixture: Mixture, norm: Norm, 
 @pytest.mark.parametrize("norm", ["pre", "post", "original"])
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("asked", [[3, 5, 10], [4], [0, 1, 6, 8]])
-def test_asked_events_are_chosen_from_all(residual: ResidualName, norm: Norm, causal: bool, asked: list[int]) -> None:
+def test_asked_events_are_chosen_from_all(residual: str, norm: Norm, causal: bool, asked: list[int]) -> None:
     module, layout = trunk(residual, norm, causal=causal), make_layout(LENGTHS, np.array(asked))
     with torch.no_grad():
         for mixing in mixings(module):
@@ -332,7 +332,7 @@ def test_streams_part_and_persist_through_the_trunk(mixture: Mixture) -> None:
 
 
 @pytest.mark.parametrize("residual", NAMES)
-def test_every_parameter_gets_a_gradient(residual: ResidualName) -> None:
+def test_every_parameter_gets_a_gradient(residual: str) -> None:
     """As it starts, and after a step; of a hyper-connection in the middle also every part of phi, gates and start.
 
     (The first sublayer's H_res mixes equal streams and the last one's keeps their mean, so neither has any effect.)
@@ -390,7 +390,7 @@ def test_the_composite_gain_of_hc_grows() -> None:
 
 @pytest.mark.parametrize("residual", NAMES)
 @pytest.mark.parametrize("norm", ["pre", "post", "original"])
-def test_bf16_autocast(residual: ResidualName, norm: Norm) -> None:
+def test_bf16_autocast(residual: str, norm: Norm) -> None:
     """Coefficients and streams stay float32, outputs near the exact ones, gradients finite."""
     module, layout = trunk(residual, norm, dtype=torch.float32), make_layout(LENGTHS)
     exact = module(events(torch.float32), layout)

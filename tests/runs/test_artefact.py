@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from itertools import product
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ from ensue.evaluation.evaluate import EvaluateConfig
 from ensue.files import MANIFEST, check_files, read_json, read_manifest, sha256, write_json
 from ensue.models import MODELS, build_model, model_config
 from ensue.models.sasrec import SASRecConfig
-from ensue.nn.trunk import ResidualName
+from ensue.nn.residual import RESIDUALS
 from ensue.recommender import Recommender
 from ensue.runs.artefact import ENTRY_BYTES, ENTRY_LIMIT, HEADER_LIMIT, load_run, read_tensors
 from ensue.runs.config import RunConfig
@@ -314,7 +314,7 @@ def test_a_deep_run_is_loaded(tmp_path: Path) -> None:
 
 def test_the_header_may_be_as_long_as_the_configuration_needs(tmp_path: Path) -> None:
     figures = ",".join(["9" * 19] * 4)
-    for name, residual in product(("sasrec", "tisasrec", "sasrec-padded"), get_args(ResidualName)):
+    for name, residual in product(("sasrec", "tisasrec", "sasrec-padded"), RESIDUALS):
         config = model_config({"name": name, "hidden_units": 4, "num_blocks": 1, "residual": residual})
         state = {name: torch.zeros_like(tensor) for name, tensor in build_model(config, 5).state_dict().items()}
         names = [name.replace("blocks.0.", "blocks.99999.") for name in state]

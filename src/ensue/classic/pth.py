@@ -1,14 +1,15 @@
 """State dicts of SASRec.pytorch and TiSASRec.pytorch (`.pth` files), mapped to models of this package.
 
 The names, shapes and values of a file are checked against what those programs write. A file does not contain where
-layers are normalised, the number of heads, or external ids.
+layers are normalised, the number of heads, or external ids. The activation of the feed-forward has no tensor, but
+`Module.state_dict` lists all modules, and `torch.save` keeps the list.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,10 +22,13 @@ from ensue.data.vocabulary import Vocabulary
 from ensue.errors import ArtefactError, ConfigError, DataError
 from ensue.models import ModelConfig, build_model
 from ensue.models.size import LOADING
-from ensue.nn.block import Norm
+from ensue.nn.block import Activation, Norm
 
 Shapes = dict[str, tuple[int, ...]]
+PaddedConfig = PaddedSASRecConfig | PaddedTiSASRecConfig
 T = TypeVar("T")
+# The modules of a feed-forward layer. The programs have the activation since 10 October 2020.
+FEED_FORWARD = {"conv1", "conv2", "dropout1", "dropout2", "relu"}
 # More blocks than any trained model has; without a limit a malicious file would be slow to refuse.
 MAX_BLOCKS = 1000
 
@@ -35,12 +39,14 @@ class PthOptions:
 
     Attributes:
         norm: where layers are normalised: "original" before May 2025, then "post", or "pre" with `--norm_first`.
+        activation: of the feed-forward; by default as the file lists its modules, else "relu".
         num_heads: attention heads; by default `head=` of the file's name, else 1.
         maxlen: must be the file's, if given.
         time_unit: TiSASRec: seconds per unit of the intervals; 0: the smallest gap among the events that are read.
     """
 
     norm: Norm | None = None
+    activation: Activation | None = None
     num_heads: int | None = None
     maxlen: int | None = None
     time_unit: int = 0
@@ -55,6 +61,8 @@ class Imported:
         config: its settings.
         origin: the program and generation that wrote the file.
         norm_assumed: the file fits several normalisations, and the options do not choose one.
+        activation_assumed: the file may be of 2020 and does not list its modules, and the options do not choose an
+            activation.
         epoch: `epoch=` of the file's name; 0 without.
     """
 
@@ -62,6 +70,7 @@ class Imported:
     config: ModelConfig
     origin: str
     norm_assumed: bool
+    activation_assumed: bool
     epoch: int
 
 
@@ -79,7 +88,9 @@ def read_pth(path: Path, options: PthOptions | None = None, item_ids: Vocabulary
         ConfigError: an option does not fit the file.
     """
     options = options or PthOptions()
-    tensors = load_state_dict(path).tensors
+    file = load_state_dict(path)
+    tensors, activation = file.tensors, options.activation or _activation(path, file.modules)
+    options = replace(options, activation=activation or "relu")
     if "abs_pos_K_emb.weight" in tensors:
         config, state, origin, assumed = _tisasrec(path, tensors, options)
     elif "pos_emb.weight" in tensors:
@@ -97,10 +108,28 @@ def read_pth(path: Path, options: PthOptions | None = None, item_ids: Vocabulary
         state["items.weight"] = _items_of(path, state["items.weight"], item_ids, by_id)
     model = build_model(config, len(state["items.weight"]) - 1, LOADING)
     model.load_state_dict(state)
-    return Imported(model.eval(), config, origin, assumed, _named(path, "epoch", 0))
+    # The padding of files since June 2024 is another, and by then there was an activation.
+    may_be_of_2020 = isinstance(config, PaddedTiSASRecConfig) or config.clear_padding
+    activation_assumed = activation is None and may_be_of_2020
+    return Imported(model.eval(), config, origin, assumed, activation_assumed, _named(path, "epoch", 0))
 
 
-def _sasrec(path: Path, tensors: Tensors, options: PthOptions) -> tuple[ModelConfig, Tensors, str, bool]:
+def _activation(path: Path, modules: frozenset[str]) -> Activation | None:
+    """The activation of the first feed-forward layer; None if the file does not list its modules.
+
+    Raises:
+        ArtefactError: the layer has another module than those of the programs.
+    """
+    start = "forward_layers.0."
+    names = {name.removeprefix(start) for name in modules if name.startswith(start)}
+    if "conv1" not in names:
+        return None
+    if unknown := names - FEED_FORWARD:
+        raise ArtefactError(f"{path}: unknown module {start}{min(unknown)}: choose activation relu or none")
+    return "relu" if "relu" in names else "none"
+
+
+def _sasrec(path: Path, tensors: Tensors, options: PthOptions) -> tuple[PaddedConfig, Tensors, str, bool]:
     width, blocks, shapes = _common_shapes(path, tensors)
     rows = _rows(path, tensors, "pos_emb.weight", width)
     shapes["pos_emb.weight"] = (rows, width)
@@ -135,7 +164,7 @@ def _sasrec(path: Path, tensors: Tensors, options: PthOptions) -> tuple[ModelCon
     return config, state, origin, options.norm is None and not is_older
 
 
-def _tisasrec(path: Path, tensors: Tensors, options: PthOptions) -> tuple[ModelConfig, Tensors, str, bool]:
+def _tisasrec(path: Path, tensors: Tensors, options: PthOptions) -> tuple[PaddedConfig, Tensors, str, bool]:
     width, blocks, shapes = _common_shapes(path, tensors)
     maxlen = _rows(path, tensors, "abs_pos_K_emb.weight", width)
     spans = _rows(path, tensors, "time_matrix_V_emb.weight", width)
@@ -213,7 +242,8 @@ def _check_shapes(path: Path, tensors: Tensors, shapes: Shapes) -> None:
 
 def _trunk_settings(path: Path, options: PthOptions, norm: Norm, width: int, blocks: int) -> dict[str, object]:
     heads = _named(path, "head", 1) if options.num_heads is None else options.num_heads
-    return {"hidden_units": width, "num_blocks": blocks, "num_heads": heads, "norm": norm}
+    settings = {"hidden_units": width, "num_blocks": blocks, "num_heads": heads}
+    return {**settings, "norm": norm, "activation": options.activation}
 
 
 def _common_state(tensors: Tensors, blocks: int) -> Tensors:

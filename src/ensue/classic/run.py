@@ -300,6 +300,11 @@ def _infer(
     start.model.to(world.device)
     standings = evaluate(cast(Scorer, start.model), split.test, protocol, split.train)
     say(_part(title("test", protocol), standings))
+    if start.activation_assumed:
+        say(
+            "note: the file does not list its modules, and activation relu is assumed. For a file of before 10 October "
+            f"2020: `ensue import {start.file} --activation none --out RUN`, then --state_dict_path=RUN"
+        )
     if start.norm_assumed:
         _doubt_norm(arguments, protocol, start, store, split, world, say)
 

@@ -186,6 +186,7 @@ def describe(model: ModelConfig) -> str:
     parts = [f"time {'on' if name == 'TiSASRec' else 'off'}", f"residual {residual}"]
     shown = ("norm", "maxlen", "hidden_units", "num_blocks", "num_heads", "dropout_rate", "time_span", "time_unit")
     parts += [f"{key} {config[key]}" for key in shown if key in config]
+    parts += [f"activation {config['activation']}"] if config.get("activation", "relu") != "relu" else []
     return f"{name}: {', '.join(parts)}"
 
 

@@ -34,6 +34,7 @@ class Start:
         file: the file of its weights.
         epoch: the epochs it was trained for, if the file's name says so; else 0.
         norm_assumed: neither the file nor the user says where its layers are normalised.
+        activation_assumed: neither the file nor the user says which activation its feed-forward layers have.
         split: the split of its run; None for `.pth` files, whose split is leave-one-out.
         own_times: it gives its program's scores only for times in that program's units.
     """
@@ -44,6 +45,7 @@ class Start:
     file: Path
     epoch: int = 0
     norm_assumed: bool = False
+    activation_assumed: bool = False
     split: SplitConfig | None = None
     own_times: bool = False
 
@@ -83,9 +85,8 @@ def open_start(arguments: Arguments, path: Path, store: SequenceStore) -> Start:
     check_model(arguments, config)
     if own_times and store.times is None:
         raise DataError(f"{path}: a TiSASRec, which needs timestamps, but the data has none")
-    return Start(
-        imported.model, config, imported.origin, path, imported.epoch, imported.norm_assumed, own_times=own_times
-    )
+    assumed = (imported.norm_assumed, imported.activation_assumed)
+    return Start(imported.model, config, imported.origin, path, imported.epoch, *assumed, own_times=own_times)
 
 
 def check_same_start(folder: Path, start: Start | None, records: Records) -> None:
@@ -121,7 +122,8 @@ def split_for(start: Start, store: SequenceStore) -> Split:
 
 def _options(arguments: Arguments) -> PthOptions:
     unit = 1 if arguments.inference_only else arguments.time_unit or 0
-    return PthOptions("pre" if arguments.norm_first else None, arguments.num_heads, arguments.maxlen, unit)
+    norm: Norm | None = "pre" if arguments.norm_first else None
+    return PthOptions(norm, num_heads=arguments.num_heads, maxlen=arguments.maxlen, time_unit=unit)
 
 
 def other_norms(arguments: Arguments, path: Path, store: SequenceStore) -> dict[Norm, nn.Module]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ensue.batches.layout import Layout
 from ensue.nn.dropout import Dropout
@@ -18,28 +20,33 @@ from ensue.nn.rotary import Rotary
 from ensue.nn.self_attention import SelfAttention
 
 Norm = Literal["pre", "post", "original"]
+Activation = Literal["relu", "gelu", "none"]
 Layer = Callable[[Tensor, Tensor], Tensor]
 LAYER_NORM_EPS = 1e-8
 
 
-class FeedForward(nn.Module):
-    """Linear - ReLU - dropout - linear - dropout, on each event alone: [P, D] -> [P, D] (SASRec, eq. 4)."""
+def identity(x_PD: Tensor) -> Tensor:
+    """The same tensor."""
+    return x_PD
 
-    def __init__(self, hidden_units: int, dropout_rate: float) -> None:
+
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"relu": torch.relu_, "gelu": F.gelu, "none": identity}
+
+
+class FeedForward(nn.Module):
+    """Linear - activation - dropout - linear - dropout, on each event alone: [P, D] -> [P, D] (SASRec, eq. 4)."""
+
+    def __init__(self, hidden_units: int, dropout_rate: float, activation: Activation = "relu") -> None:
         super().__init__()
+        self.activation = ACTIVATIONS[activation]
         self.inner = nn.Linear(hidden_units, hidden_units)
         self.outer = nn.Linear(hidden_units, hidden_units)
         self.dropout = Dropout(dropout_rate)
 
     def forward(self, x_PD: Tensor) -> Tensor:
         """Apply to every event."""
-        out: Tensor = self.dropout(self.outer(self.dropout(self.inner(x_PD).relu_())))
+        out: Tensor = self.dropout(self.outer(self.dropout(self.activation(self.inner(x_PD)))))
         return out
-
-
-def identity(x_PD: Tensor) -> Tensor:
-    """The same tensor."""
-    return x_PD
 
 
 class Sublayer(NamedTuple):
@@ -87,6 +94,7 @@ class Block(nn.Module):
         residuals: those of attention and feed-forward.
         rotary: turns queries and keys by their age.
         causal: whether an event sees only itself and the events before it.
+        activation: of the feed-forward.
     """
 
     attention_residual: Residual
@@ -101,11 +109,12 @@ class Block(nn.Module):
         residuals: tuple[Residual, Residual],
         rotary: Rotary | None = None,
         causal: bool = True,
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
         self.norm = norm
         self.attention = SelfAttention(hidden_units, num_heads, dropout_rate, rotary, causal)
-        self.feed_forward = FeedForward(hidden_units, dropout_rate)
+        self.feed_forward = FeedForward(hidden_units, dropout_rate, activation)
         self.attention_norm = nn.LayerNorm(hidden_units, eps=LAYER_NORM_EPS)
         self.feed_forward_norm = nn.LayerNorm(hidden_units, eps=LAYER_NORM_EPS)
         self.attention_residual, self.feed_forward_residual = residuals

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import math
 from itertools import permutations
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ensue.nn.ops.sinkhorn import sinkhorn
-from ensue.nn.residual import State
+from ensue.nn.residual import RESIDUALS, ResidualEntry, State
+
+if TYPE_CHECKING:
+    from ensue.nn.trunk import TrunkConfig
 
 Mixture = Literal["hc", "mhc", "mhc_lite"]
 RMS_EPS = 1e-6
@@ -260,3 +263,15 @@ def _made(state: State) -> Tensor:
     with torch.autocast(state[0].device.type, enabled=False):
         x: Tensor = state[0] if len(state) == 1 else _Streams.apply(*state)  # type: ignore[no-untyped-call]
     return x
+
+
+def _entry(mixture: Mixture) -> ResidualEntry:
+    def residual(config: TrunkConfig, sublayer: int) -> HyperConnection:
+        streams, iterations = config.mhc_expansion_rate, config.mhc_sinkhorn_iter
+        return HyperConnection(config.hidden_units, streams, mixture, iterations, sublayer)
+
+    return ResidualEntry(lambda config: CopiedStreams(config.mhc_expansion_rate), residual)
+
+
+for name in get_args(Mixture):
+    RESIDUALS.register(name)(_entry(name))

@@ -5,13 +5,19 @@ Suffixes: `P` events of all rows, `D` width, `S` residual streams.
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from ensue.registry import Registry
+
+if TYPE_CHECKING:
+    from ensue.nn.trunk import TrunkConfig
+
 State = tuple[Tensor, ...]
-ResidualName = Literal["plain", "hc", "mhc", "mhc_lite", "gated"]
 
 
 class Stream(Protocol):
@@ -50,6 +56,25 @@ class Residual(Protocol):
             replaces: what it read: the sublayer adds y - replaces. So normalising after the sum needs no rule here.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class ResidualEntry:
+    """A kind of residual connection, built from the trunk's settings.
+
+    Attributes:
+        stream: makes the stream of a trunk.
+        residual: makes the residual of a sublayer; sublayers are numbered from 0, two to a block.
+    """
+
+    stream: Callable[[TrunkConfig], Stream]
+    residual: Callable[[TrunkConfig, int], Residual]
+
+
+_HYPER = "ensue.nn.hyper_connections"
+RESIDUALS: Registry[ResidualEntry] = Registry(
+    "residual", {"plain": __name__, "gated": __name__, "hc": _HYPER, "mhc": _HYPER, "mhc_lite": _HYPER}
+)
 
 
 class PlainStream:
@@ -95,3 +120,11 @@ class GatedResidual(PlainResidual):
         (x_PD,) = carry
         added_PD = y_PD if replaces is None else y_PD - replaces
         return (torch.addcmul(x_PD, torch.sigmoid(self.gate(x_PD)), added_PD),)
+
+
+def _gated(config: TrunkConfig, sublayer: int) -> GatedResidual:
+    return GatedResidual(config.hidden_units)
+
+
+RESIDUALS.register("plain")(ResidualEntry(lambda _: PlainStream(), lambda *_: PlainResidual()))
+RESIDUALS.register("gated")(ResidualEntry(lambda _: PlainStream(), _gated))

@@ -5,15 +5,17 @@ Suffixes: `P` events of all rows, `Q` asked events, `D` width.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ensue.batches.layout import Layout
 from ensue.config import Config
-from ensue.nn.block import LAYER_NORM_EPS, Block, Norm
-from ensue.nn.hyper_connections import MAX_STREAMS_OF_PERMUTATIONS, CopiedStreams, HyperConnection
+from ensue.nn.block import LAYER_NORM_EPS, Activation, Block, Norm
+from ensue.nn.hyper_connections import MAX_STREAMS_OF_PERMUTATIONS
 from ensue.nn.ops.relation_terms import Relations
-from ensue.nn.residual import GatedResidual, PlainResidual, PlainStream, ResidualName, Stream
+from ensue.nn.residual import RESIDUALS
 from ensue.nn.rotary import Rotary
 
 
@@ -25,7 +27,10 @@ class TrunkConfig(Config):
     num_heads: int = Field(1, ge=1, description="attention heads; divides hidden_units")
     dropout_rate: float = Field(0.2, ge=0, lt=1, description="dropout on embeddings, attention and feed-forward")
     norm: Norm = Field("pre", description="where layers are normalised: pre, post, or original (the authors' form)")
-    residual: ResidualName = Field("plain", description="how sublayers join the stream; mhc: manifold-constrained")
+    activation: Activation = Field("relu", description="activation of the feed-forward; none: it is linear")
+    residual: Annotated[str, RESIDUALS] = Field(
+        "plain", description="how sublayers join the stream; mhc: manifold-constrained"
+    )
     mhc_expansion_rate: int = Field(4, ge=2, le=16, description="residual streams of hc, mhc and mhc_lite")
     mhc_sinkhorn_iter: int = Field(20, ge=1, description="mhc: Sinkhorn iterations")
 
@@ -41,26 +46,6 @@ class TrunkConfig(Config):
         return self
 
 
-def make_stream(config: TrunkConfig) -> Stream:
-    """The stream that the residuals of `make_residual` read and write."""
-    return PlainStream() if config.residual in ("plain", "gated") else CopiedStreams(config.mhc_expansion_rate)
-
-
-def make_residual(config: TrunkConfig, sublayer: int) -> PlainResidual | HyperConnection:
-    """The residual of a sublayer.
-
-    Args:
-        config: which one, and its settings.
-        sublayer: number of the sublayer in the trunk, two to a block.
-    """
-    if config.residual == "plain":
-        return PlainResidual()
-    if config.residual == "gated":
-        return GatedResidual(config.hidden_units)
-    streams, iterations = config.mhc_expansion_rate, config.mhc_sinkhorn_iter
-    return HyperConnection(config.hidden_units, streams, config.residual, iterations, sublayer)
-
-
 class Trunk(nn.Module):
     """Events [P, D] to the states of the asked events, [Q, D].
 
@@ -72,16 +57,18 @@ class Trunk(nn.Module):
 
     def __init__(self, config: TrunkConfig, rotary: Rotary | None = None, causal: bool = True) -> None:
         super().__init__()
-        self.stream = make_stream(config)
+        entry = RESIDUALS[config.residual]
+        self.stream = entry.stream(config)
         self.blocks = nn.ModuleList(
             Block(
                 config.hidden_units,
                 config.num_heads,
                 config.dropout_rate,
                 config.norm,
-                (make_residual(config, 2 * number), make_residual(config, 2 * number + 1)),
+                (entry.residual(config, 2 * number), entry.residual(config, 2 * number + 1)),
                 rotary,
                 causal,
+                config.activation,
             )
             for number in range(config.num_blocks)
         )
