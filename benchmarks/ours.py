@@ -10,8 +10,8 @@ from measure import COMMON, SETTINGS, Clock, arguments, hit_rate, read_log, repo
 from ensue.data.split import Cases, Sequences, make_split
 from ensue.data.store import SequenceStore
 from ensue.evaluation.evaluate import evaluate
-from ensue.models.base import Scorer
-from ensue.retrieval.retrieve import retrieve
+from ensue.nn.model import Model
+from ensue.retrieval.retriever import Exhaustive, retrieve
 from ensue.runs.config import RunConfig
 from ensue.runs.log import Records
 from ensue.train.loop import Trainer
@@ -39,10 +39,10 @@ class EpochClock:
         """Nothing is left to do."""
 
 
-def top10(model: Scorer, cases: Cases) -> tuple[np.ndarray, np.ndarray]:
+def top10(model: Model, cases: Cases) -> tuple[np.ndarray, np.ndarray]:
     """The ten best unseen items of every case: user numbers and item numbers, one row per recommendation."""
     histories = Sequences(cases.store, cases.users_B, cases.start_B, cases.stop_B)
-    return np.repeat(cases.users_B, 10), retrieve(model, histories, 10)[1].ravel()
+    return np.repeat(cases.users_B, 10), retrieve(Exhaustive(model), histories, 10)[1].ravel()
 
 
 def main() -> None:
@@ -69,7 +69,7 @@ def main() -> None:
     )
     split = make_split(store, config.split)
     with clock.measure("fit"):
-        model: Any = Trainer(config, split, watchers=[EpochClock(clock)]).run().model
+        model = Trainer(config, split, watchers=[EpochClock(clock)]).run().model
     with clock.measure("evaluation"):
         standings = evaluate(model, split.test, config.evaluate, split.train)
     with clock.measure("top10"):

@@ -13,7 +13,7 @@ from ensue.config import Config
 from ensue.data.interactions import Columns
 from ensue.data.prepare import PrepareConfig
 from ensue.data.split import SplitConfig
-from ensue.evaluation.evaluate import EvaluateConfig
+from ensue.evaluation.protocol import EvaluateConfig
 from ensue.models import MODELS
 from ensue.models.base import ModelConfig
 from ensue.nn.trunk import TrunkConfig

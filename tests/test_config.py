@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from ensue.config import Config
 from ensue.errors import ConfigError
-from ensue.evaluation.evaluate import EvaluateConfig
+from ensue.evaluation.protocol import EvaluateConfig
 from ensue.models.sasrec import SASRecConfig
 from ensue.runs.config import RunConfig, TrainConfig
 

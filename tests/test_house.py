@@ -19,7 +19,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 # A module of ensue -> its floor; whatever is not listed stands on the top floor. So does the package itself: it
 # shows the public face, and a lower module may take only the version from it.
 FLOORS = {
-    **dict.fromkeys(["errors", "files", "registry", "rng", "config", "runtime", "__version__"], 0),
+    **dict.fromkeys(["errors", "files", "registry", "rng", "config", "modules", "runtime", "__version__"], 0),
     **dict.fromkeys(["data", "datasets", "doctor", "evaluation.metrics", "evaluation.significance"], 1),
     **dict.fromkeys(["batches", "nn", "objectives"], 2),
     **dict.fromkeys(["models"], 3),

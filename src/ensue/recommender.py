@@ -20,12 +20,17 @@ from ensue.data.store import SequenceStore
 from ensue.data.transitions import fit_popularity
 from ensue.data.vocabulary import ExternalId
 from ensue.errors import ConfigError, DataError, EnsueError, nearest
-from ensue.evaluation.evaluate import CountProgress, EvaluateConfig, Standings, evaluate, model_device
-from ensue.models import CountedModel, Encoder, Scorer, build_model, is_counted
+from ensue.evaluation.evaluate import evaluate
+from ensue.evaluation.protocol import EvaluateConfig
+from ensue.evaluation.standings import Standings
+from ensue.models import Catalogue, CountedModel, Encoder, build_model, is_counted
 from ensue.recipes import configure, fixed, planned, run_config
+from ensue.recommend_all import retrieve_all
+from ensue.recommendations import Recommendation, Recommendations
 from ensue.retrieval.index import ExactIndex, top_k
 from ensue.retrieval.request import ids_of, moment, seconds, whole
-from ensue.retrieval.retrieve import retrieve_all
+from ensue.retrieval.retriever import Exhaustive, Retriever
+from ensue.retrieval.scores import CountProgress
 from ensue.runs.artefact import Run, check_evaluated, finished_run, item_table, load_run, save_evaluation, save_run
 from ensue.runs.config import RunConfig
 from ensue.runs.folder import LOG
@@ -67,41 +72,6 @@ def read(
         known = [*Columns.model_fields, *PrepareConfig.model_fields]
         raise ConfigError(f"unknown setting {unknown[0]!r}: {nearest(unknown[0], known)}")
     return prepare(source, None, columns, PrepareConfig.parse(settings), items)[0]
-
-
-@dataclass(frozen=True, slots=True)
-class Recommendation:
-    """An item, by its external id."""
-
-    item: ExternalId
-    score: float
-    title: str | None = None
-
-
-@dataclass(frozen=True)
-class Recommendations(Sequence[Recommendation]):
-    """Items from the best down, and what there is to know about them.
-
-    Attributes:
-        items: the recommendations.
-        unknown: ids of the history that the model does not know; they were skipped.
-        note: says so when the items are merely the popular ones; else None.
-    """
-
-    items: tuple[Recommendation, ...]
-    unknown: tuple[ExternalId, ...] = ()
-    note: str | None = None
-
-    def __getitem__(self, place: Any) -> Any:
-        return self.items[place]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    @property
-    def ids(self) -> list[ExternalId]:
-        """The external ids alone."""
-        return [entry.item for entry in self.items]
 
 
 @dataclass
@@ -175,7 +145,7 @@ class Recommender:
         self.config = planned(self.configure, store, path, budget)
         split = make_split(store, self.config.split)
         trainer = None if is_counted(self.config.model) else Trainer(self.config, split, path, watchers)
-        model = build_model(self.config.model, store.num_items) if trainer is None else trainer.model
+        model = build_model(self.config.model, Catalogue.of_store(store)) if trainer is None else trainer.model
         world = join("cpu") if trainer is None else trainer.world
         with writing(world, path):
             there = None if path is None else world.on_main(lambda: finished_run(path, self.config, store.fingerprint))
@@ -243,12 +213,14 @@ class Recommender:
         known = numbers > 0
         seen = torch.from_numpy(np.unique(numbers[known]).astype(np.int64))
         note = None
+        exclude = (torch.zeros_like(seen), seen) if exclude_seen else None
         if known.any():
-            scores_N = self._score(numbers[known], None if times_T is None else times_T[known], at)
+            batch = self._batch(numbers[known], None if times_T is None else times_T[known], at)
+            with torch.inference_mode():
+                scores, items = self.retriever(batch, k, exclude)
         else:
-            scores_N = run.popularity_N.clone()
+            scores, items = top_k(run.popularity_N.clone()[None], k, exclude)
             note = "no known item in the history: these are the most popular items"
-        scores, items = top_k(scores_N[None], k, (torch.zeros_like(seen), seen) if exclude_seen else None)
         return Recommendations(self._named(items[0], scores[0]), unknown, note)
 
     def recommend_all(
@@ -341,21 +313,24 @@ class Recommender:
         split = make_split(store, run.config.split)
         cases: Cases = split.test if part == "test" else split.validation
         with cpu_threads(run.config.train.threads):
-            standings = evaluate(cast(Scorer, run.model), cases, config, split.train, progress)
+            standings = evaluate(run.model, cases, config, split.train, progress)
         if folder is not None:
             save_evaluation(Path(folder), run, store, part, config, standings)
         return standings.means(config), standings
 
-    def _score(self, numbers: np.ndarray, times: np.ndarray | None, at: int | None) -> torch.Tensor:
-        """Scores of all items after one history: [N]."""
-        model = cast(Scorer, self._run().model)
+    @property
+    def retriever(self) -> Retriever:
+        """The way from histories to items."""
+        return Exhaustive(self._run().model)
+
+    def _batch(self, numbers: np.ndarray, times: np.ndarray | None, at: int | None) -> SequenceBatch:
+        """One history as a batch on the model's device: its newest event is asked."""
+        model = self._run().model
         numbers = numbers[-model.maxlen :]
         times = None if times is None else times[-model.maxlen :]
         lengths = np.array([len(numbers)])
-        asked = None if times is None or at is None else query_times(times, lengths, np.array([at]))
-        batch = SequenceBatch.from_numpy(numbers, lengths, times, query_times_P=asked)
-        with torch.inference_mode():
-            return model.score(batch.to(model_device(model)))[0].float().cpu()
+        request = None if times is None or at is None else query_times(times, lengths, np.array([at]))
+        return SequenceBatch.from_numpy(numbers, lengths, times, request).to(model.device)
 
     def _named(self, items: torch.Tensor, scores: torch.Tensor) -> tuple[Recommendation, ...]:
         run = self._run()

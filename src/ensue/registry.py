@@ -25,6 +25,7 @@ class Registry(Generic[T]):
     Args:
         kind: what the entries are called in messages.
         modules: name -> the module that registers it, imported when the name is first looked up.
+        hint: a sentence for the message about an unknown name.
 
     >>> losses = Registry[int]("loss")
     >>> _ = losses.register("bce")(1)
@@ -32,8 +33,8 @@ class Registry(Generic[T]):
     1
     """
 
-    def __init__(self, kind: str, modules: Mapping[str, str] | None = None) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, modules: Mapping[str, str] | None = None, hint: str = "") -> None:
+        self.kind, self.hint = kind, hint
         self._modules = dict(modules or {})
         self._entries: dict[str, T] = {}
 
@@ -59,7 +60,7 @@ class Registry(Generic[T]):
             ConfigError: it is not; the nearest name is suggested and all are listed.
         """
         if name not in self:
-            raise ConfigError(f"unknown {self.kind} {name!r}: {nearest(name, self)}")
+            raise ConfigError(f"unknown {self.kind} {name!r}: {nearest(name, self)}{self.hint}")
         return name
 
     def __getitem__(self, name: str) -> T:

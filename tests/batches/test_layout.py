@@ -198,7 +198,8 @@ def test_history_batch_keeps_the_newest_events(make_store) -> None:  # type: ign
     assert batch.items_P.tolist() == [8, 9, 4, 5, 6]
     assert batch.lengths_B.tolist() == [2, 2, 1]
     assert batch.times_P is None
-    assert batch.targets_P is None
+    assert batch.target_Q is None
+    assert batch.asked_Q.tolist() == [1, 3, 4]
 
 
 def test_query_times_are_the_next_events_and_the_requests() -> None:

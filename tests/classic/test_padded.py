@@ -8,7 +8,7 @@ import torch
 from ensue.batches.batch import SequenceBatch
 from ensue.classic.models import PaddedSASRecConfig, PaddedTiSASRecConfig, fill_left
 from ensue.errors import DataError
-from ensue.models import build_model
+from ensue.models import Catalogue, build_model
 from ensue.nn.embedding import initialise
 from ensue.testing import ModelContract
 
@@ -41,22 +41,22 @@ def test_the_amount_of_padding_counts(clear: bool) -> None:
     """The same weights with fewer places to fill give other scores: the padding is attended."""
     scores = []
     for maxlen in (8, 16):
-        model = build_model(SMALL.replace(maxlen=maxlen, clear_padding=clear), 30)
+        model = build_model(SMALL.replace(maxlen=maxlen, clear_padding=clear), Catalogue(30))
         initialise(model, 0)
         torch.nn.init.zeros_(model.positions.table)
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
                 torch.nn.init.constant_(parameter, 0.1)
-        scores.append(model.eval().score(SequenceBatch.from_lists([[3, 5]])))
+        scores.append(model.eval().logits(SequenceBatch.from_lists([[3, 5]])))
     assert not torch.allclose(scores[0], scores[1], atol=1e-4)
 
 
 def test_the_unit_of_intervals_is_told() -> None:
-    assert build_model(SMALL_TIME, 30).interval_unit == (1, "smallest gaps")
-    assert build_model(SMALL_TIME.replace(time_unit=3600), 30).interval_unit == (3600, "seconds")
+    assert build_model(SMALL_TIME, Catalogue(30)).interval_unit == (1, "smallest gaps")
+    assert build_model(SMALL_TIME.replace(time_unit=3600), Catalogue(30)).interval_unit == (3600, "seconds")
 
 
 def test_times_are_due() -> None:
-    model = build_model(SMALL_TIME, 30)
+    model = build_model(SMALL_TIME, Catalogue(30))
     with pytest.raises(DataError, match="reads the events' times"):
-        model.score(SequenceBatch.from_lists([[3, 5]]))
+        model.logits(SequenceBatch.from_lists([[3, 5]]))

@@ -36,7 +36,7 @@ def scores_of(found: Imported, times: list[list[int]] | None = None) -> np.ndarr
     stamps = None if times is None else np.concatenate(times)
     batch = SequenceBatch.from_numpy(np.concatenate(HISTORIES), lengths, stamps)
     with torch.inference_mode():
-        return np.asarray(found.model.score(batch).double())
+        return np.asarray(found.model.logits(batch).double())
 
 
 @pytest.mark.parametrize(

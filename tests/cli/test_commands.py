@@ -266,7 +266,7 @@ def test_train_starts_from_a_preset_or_a_file(ensue: Run, store: Path, tmp_path:
         (("--preset", "demoo"), "did you mean 'demo'"),
         (("--split", "leave-two-out"), "did you mean 'leave-one-out'"),
         (("--validation-metric", "ndgc@10"), "did you mean 'ndcg'"),
-        (("--metrics", ""), "setting 'evaluate.metrics': at least one metric is due"),
+        (("--metrics", ""), "setting 'evaluate.metrics': name at least one metric"),
         (("--threads", "100000"), "setting 'train.threads': input should be less than or equal to 1024"),
         (("--hidden-units", "50", "--num-heads", "3"), "ensue: [model]: "),
         (("--time-span", "3"), "unknown setting 'time_span' of model 'sasrec': it is a setting of tisasrec"),
@@ -307,7 +307,7 @@ def test_metrics_have_one_name_each(ensue: Run, store: Path, tmp_path: Path) -> 
     before = (b / "metrics.json").read_bytes()
     none = ensue("evaluate", b, "--metrics", "")
     assert (none.status, (b / "metrics.json").read_bytes()) == (2, before)
-    assert "at least one metric is due" in none.err
+    assert "name at least one metric" in none.err
 
 
 def test_only_the_filter_spares_repeated_targets(ensue: Run, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ import pytest
 from ensue.cli.compare import reversals
 from ensue.data.split import make_split
 from ensue.data.store import SequenceStore
-from ensue.evaluation.evaluate import EvaluateConfig, Standings
+from ensue.evaluation.protocol import EvaluateConfig
+from ensue.evaluation.standings import Standings
 from ensue.files import read_json, write_json
 from ensue.runs.artefact import load_run, save_evaluation
 

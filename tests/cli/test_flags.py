@@ -17,7 +17,7 @@ from ensue.data.interactions import Columns
 from ensue.data.prepare import PrepareConfig
 from ensue.data.split import SplitConfig
 from ensue.errors import ConfigError
-from ensue.evaluation.evaluate import EvaluateConfig
+from ensue.evaluation.protocol import EvaluateConfig
 from ensue.models import MODELS
 from ensue.objectives.objective import ObjectiveConfig
 from ensue.recipes import run_config

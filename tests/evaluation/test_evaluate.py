@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from ir_measures import RR, R, nDCG
-from torch import Tensor, nn
+from torch import Tensor
 
 from ensue.batches.batch import SequenceBatch
 from ensue.data.split import Cases, Sequences, Split, SplitConfig, make_split
@@ -20,22 +20,25 @@ from ensue.data.store import SequenceStore
 from ensue.data.transitions import fit_popularity
 from ensue.data.vocabulary import Vocabulary
 from ensue.errors import ConfigError, DataError, EnsueError
-from ensue.evaluation import evaluate as evaluation
-from ensue.evaluation.evaluate import EvaluateConfig, Standings, evaluate, sample_candidates
+from ensue.evaluation.evaluate import evaluate
+from ensue.evaluation.protocol import EvaluateConfig
+from ensue.evaluation.sampled import sample_candidates
+from ensue.evaluation.standings import Standings
+from ensue.nn.model import Model, columns_of
+from ensue.retrieval import scores as chunks
 from ensue.rng import stream
 
 
-class ByLastItem:
-    """score = table[newest item]: a scorer whose every number is known."""
+class ByLastItem(Model):
+    """score = table[newest item]: a model whose every number is known."""
 
     def __init__(self, table: np.ndarray, maxlen: int = 50) -> None:
+        super().__init__(table.shape[1], maxlen)
         self.table = torch.from_numpy(table.astype(np.float32))
-        self.num_items, self.maxlen = table.shape[1], maxlen
         self.largest = 0
 
-    def score(self, batch: SequenceBatch, items_BC: Tensor | None = None) -> Tensor:
-        scores = self.table[batch.items_P[batch.layout.last_B]]
-        scores = scores if items_BC is None else scores.gather(1, items_BC - 1)
+    def logits(self, batch: SequenceBatch, items_QC: Tensor | None = None, shared_K: Tensor | None = None) -> Tensor:
+        scores = columns_of(self.table[batch.items_P[batch.asked_Q]], items_QC, shared_K)
         self.largest = max(self.largest, scores.numel())
         return scores
 
@@ -81,7 +84,7 @@ def as_rows(standings: Standings) -> list[tuple[int, int, int, bool]]:
 @pytest.mark.parametrize("values", [2, 5, 10_000])
 @pytest.mark.parametrize("rows", [1, 7, 512])
 def test_ranks_equal_brute_force(monkeypatch: pytest.MonkeyPatch, filter_seen: bool, values: int, rows: int) -> None:
-    monkeypatch.setattr(evaluation, "ROWS", rows)
+    monkeypatch.setattr(chunks, "ROWS", rows)
     split, model = random_split(), ByLastItem(random_table(25, values))
     expected = brute_force(model, split.test, filter_seen)
     assert any(repeated for *_, repeated in expected)
@@ -169,15 +172,15 @@ def test_no_cases_is_an_error() -> None:
         evaluate(ByLastItem(random_table(25, 9)), none, EvaluateConfig(), split.train)
 
 
-class OwnTable(nn.Module):
+class OwnTable(Model):
     """Gives its own stored scores away, as a popularity model may."""
 
     def __init__(self, fails: bool = False) -> None:
-        super().__init__()
-        self.num_items, self.maxlen, self.fails = 25, 50, fails
+        super().__init__(25, 50)
+        self.fails = fails
         self.register_buffer("scores_N", torch.arange(25.0))
 
-    def score(self, batch: SequenceBatch, items_BC: Tensor | None = None) -> Tensor:
+    def logits(self, batch: SequenceBatch, items_QC: Tensor | None = None, shared_K: Tensor | None = None) -> Tensor:
         assert not self.training
         if self.fails:
             return torch.full((batch.lengths_B.shape[0], 25), math.nan)
@@ -185,7 +188,7 @@ class OwnTable(nn.Module):
 
 
 def test_the_models_own_tensors_are_not_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "ROWS", 1)
+    monkeypatch.setattr(chunks, "ROWS", 1)
     split, model = random_split(), OwnTable()
     standings = evaluate(model, split.test, EvaluateConfig(), split.train)
     assert torch.equal(model.scores_N, torch.arange(25.0))
@@ -203,7 +206,7 @@ def test_training_mode_is_put_back(fails: bool) -> None:
 
 
 def test_progress_counts_all_cases(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "ROWS", 25)
+    monkeypatch.setattr(chunks, "ROWS", 25)
     split = random_split()
     calls: list[tuple[int, int]] = []
     evaluate(ByLastItem(random_table(25, 9)), split.test, EvaluateConfig(), split.train, lambda *at: calls.append(at))
@@ -264,7 +267,7 @@ def test_batch_size_changes_no_sampled_rank(monkeypatch: pytest.MonkeyPatch, pro
     config = EvaluateConfig(protocol=protocol)
     rows = []
     for size in (1, 13, 512):
-        monkeypatch.setattr(evaluation, "ROWS", size)
+        monkeypatch.setattr(chunks, "ROWS", size)
         rows.append(as_rows(evaluate(model, split.test, config, split.train)))
     assert rows[0] == rows[1] == rows[2]
 
@@ -340,7 +343,7 @@ class TimesSeen(ByLastItem):
         super().__init__(table, maxlen)
         self.asked: dict[int, list[int] | None] = {}
 
-    def score(self, batch: SequenceBatch, items_BC: Tensor | None = None) -> Tensor:
+    def logits(self, batch: SequenceBatch, items_QC: Tensor | None = None, shared_K: Tensor | None = None) -> Tensor:
         assert batch.times_P is not None
         lengths = batch.lengths_B.tolist()
         for row, times in enumerate(torch.split(batch.times_P, lengths)):
@@ -349,7 +352,7 @@ class TimesSeen(ByLastItem):
                 asked = torch.split(batch.query_times_P, lengths)[row].tolist()
                 assert asked[:-1] == times[1:].tolist()
             self.asked[int(times[-1])] = asked
-        return super().score(batch, items_BC)
+        return super().logits(batch, items_QC, shared_K)
 
 
 @pytest.mark.parametrize("protocol", ["full", "uniform-100"])
@@ -381,7 +384,7 @@ def test_query_time_on_data_without_times_is_an_error() -> None:
 
 def test_metrics_are_named_once_in_lower_case() -> None:
     assert EvaluateConfig.parse({"metrics": ["HR@10", " hr@10", "Mrr"]}).metrics == ("hr@10", "mrr")
-    with pytest.raises(ConfigError, match="at least one metric is due"):
+    with pytest.raises(ConfigError, match="name at least one metric"):
         EvaluateConfig.parse({"metrics": []})
 
 
@@ -413,16 +416,15 @@ def test_metrics_equal_ir_measures() -> None:
         assert 0 < np.mean(expected) < 1
 
 
-class Wide:
+class Wide(Model):
     """A million items by inner products with four numbers each."""
 
-    num_items, maxlen = 1_000_000, 20
-
     def __init__(self) -> None:
+        super().__init__(1_000_000, 20)
         self.vectors = torch.randn(self.num_items + 1, 4, generator=torch.Generator().manual_seed(0))
         self.rows: list[int] = []
 
-    def score(self, batch: SequenceBatch, items_BC: Tensor | None = None) -> Tensor:
+    def logits(self, batch: SequenceBatch, items_QC: Tensor | None = None, shared_K: Tensor | None = None) -> Tensor:
         self.rows.append(batch.lengths_B.shape[0])
         query = self.vectors[batch.items_P[batch.layout.last_B]]
         return query @ self.vectors[1:].T
@@ -435,7 +437,7 @@ def test_a_million_items_are_scored_a_few_rows_at_a_time() -> None:
     )
     split, model = make_split(store, SplitConfig()), Wide()
     standings = evaluate(model, split.test, EvaluateConfig(), split.train)
-    assert max(model.rows) * model.num_items <= evaluation.CELLS
+    assert max(model.rows) * model.num_items <= chunks.CELLS
     assert sum(model.rows) == 10
     last = store.items[split.test.stop_B[0] - 1]
     scores = (model.vectors[1:] @ model.vectors[last]).numpy()

@@ -18,7 +18,7 @@ from ensue.datasets.simulate import SimulateConfig, simulate
 from ensue.errors import ConfigError, DataError
 from ensue.introspect import GainReport, attention_report, gain_report, inspect_run, time_report
 from ensue.introspect.attention import Looked, attention_maps, watch_attention, whole_buckets
-from ensue.models import build_model, model_config
+from ensue.models import Catalogue, build_model, model_config
 from ensue.nn.embedding import initialise
 from ensue.nn.hyper_connections import HyperConnection
 from ensue.nn.ops.attention import naive_attention
@@ -35,7 +35,7 @@ NUM_ITEMS = 30
 
 def make_model(seed: int = 0, **settings: Any) -> nn.Module:
     config = model_config({"maxlen": 60, "hidden_units": 8, "num_heads": 2, "num_blocks": 2, **settings})
-    model = build_model(config, NUM_ITEMS)
+    model = build_model(config, Catalogue(NUM_ITEMS))
     initialise(model, seed)
     # Initial tables and gates are too small to tell a wrong term from a right one.
     generator = torch.Generator().manual_seed(seed)
@@ -354,7 +354,7 @@ def test_a_model_without_times_has_no_time_report() -> None:
 @pytest.mark.parametrize("name", ["popularity", "markov"])
 def test_counted_models_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="no blocks to look into"):
-        gain_report(build_model(model_config({"name": name}), 5), make_batch())
+        gain_report(build_model(model_config({"name": name}), Catalogue(5)), make_batch())
 
 
 @pytest.fixture(scope="module")
@@ -417,7 +417,9 @@ def test_the_report_of_a_fresh_manifold_is_that_of_the_plain_network() -> None:
     """mHC starts as the plain residual network, so their norms agree."""
 
     def fresh(residual: str) -> GainReport:
-        model = build_model(model_config({"name": "sasrec", "residual": residual, "hidden_units": 8}), NUM_ITEMS)
+        model = build_model(
+            model_config({"name": "sasrec", "residual": residual, "hidden_units": 8}), Catalogue(NUM_ITEMS)
+        )
         initialise(model, 0)
         return gain_report(model, make_batch())
 
@@ -439,7 +441,7 @@ def test_panels_are_spread_and_points_pooled() -> None:
 def test_settings_of_a_run_are_not_needed_for_gains() -> None:
     """The depth study has a model and a batch, and no run."""
     config = RunConfig.parse({"model": {"name": "sasrec", "residual": "hc", "num_blocks": 16, "hidden_units": 8}})
-    model = build_model(config.model, NUM_ITEMS)
+    model = build_model(config.model, Catalogue(NUM_ITEMS))
     initialise(model, 0)
     report = gain_report(model, make_batch())
     assert len(report.sublayers) == 32

@@ -8,7 +8,7 @@ from torch import nn
 
 from ensue.batches.batch import SequenceBatch
 from ensue.errors import ConfigError
-from ensue.models import build_model, model_config
+from ensue.models import Catalogue, build_model, model_config
 from ensue.models.sasrec import SASRec, SASRecConfig
 from ensue.nn.block import Norm
 from ensue.nn.embedding import Positions, initialise
@@ -42,7 +42,7 @@ class TestGatedResiduals(ModelContract):
 
 
 def model_of(**changes: object) -> SASRec:
-    model = build_model(SMALL.replace(**changes), 30)
+    model = build_model(SMALL.replace(**changes), Catalogue(30))
     assert isinstance(model, SASRec)
     initialise(model, 0)
     return model.eval()
@@ -56,13 +56,13 @@ def test_the_last_block_for_the_newest_event_alone_changes_nothing(norm: Norm, p
         batch = SequenceBatch.from_lists([[5], [1, 2, 3, 30], [7, 7], [9, 8, 7, 6, 5, 4, 3, 2]])
         with torch.no_grad():
             torch.testing.assert_close(
-                model.query(batch), model.encode(batch)[batch.layout.last_B], rtol=1e-5, atol=1e-6
+                model.encode(batch), model.encode(batch.asking_all())[batch.layout.last_B], rtol=1e-5, atol=1e-6
             )
 
 
 def test_positions_count_from_the_newest_event() -> None:
     """Without positions a repeated item gives equal states throughout; with them it does not."""
-    batch = SequenceBatch.from_lists([[4, 4, 4]])
+    batch = SequenceBatch.from_lists([[4, 4, 4]]).asking_all()
     with torch.no_grad():
         alike = model_of(positions="none").encode(batch)
         torch.testing.assert_close(alike[0].expand(3, -1), alike, rtol=1e-5, atol=1e-6)

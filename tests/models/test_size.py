@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ensue.errors import ConfigError
-from ensue.models import MODELS, build_model, model_config
+from ensue.models import MODELS, Catalogue, Model, build_model, model_config
 from ensue.models.base import model_size
 from ensue.models.size import LOADING, TENSOR_LIMIT, TRAINING
 from ensue.nn.block import Norm
@@ -52,10 +52,10 @@ def test_the_size_is_that_of_the_model_whatever_the_settings() -> None:
     seen = set()
     for settings in every_setting():
         config = model_config(settings)
-        model = build_model(config, NUM_ITEMS)
+        model = build_model(config, Catalogue(NUM_ITEMS))
         state = nn.Module.state_dict(model).values()
         buffers = sum(buffer.nbytes for buffer in model.buffers())
-        size = model_size(config, NUM_ITEMS)
+        size = model_size(config, Catalogue(NUM_ITEMS))
         assert size.tensors == len(state), settings
         assert size.state_bytes == sum(tensor.nbytes for tensor in state), settings
         assert size.total_bytes == sum(p.nbytes for p in model.parameters()) + buffers, settings
@@ -85,7 +85,7 @@ def test_a_model_beyond_memory_is_refused(
 ) -> None:
     monkeypatch.setattr("ensue.models.size.memory", lambda: 16 << 30)
     with pytest.raises(ConfigError, match=r"GiB of memory .*, more than the 16\.0 GiB that are here: lower ") as caught:
-        build_model(model_config({"name": "sasrec", **settings}), 1000)
+        build_model(model_config({"name": "sasrec", **settings}), Catalogue(1000))
     assert f"lower {named}" in str(caught.value)
 
 
@@ -94,24 +94,24 @@ def test_a_large_catalogue_is_told_with_the_width(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(
         ConfigError, match=r"the model of 1,000,000,000 items .* 745\.1 GiB .* lower hidden_units \(got 50\)"
     ):
-        build_model(model_config({"name": "sasrec"}), 10**9)
+        build_model(model_config({"name": "sasrec"}), Catalogue(10**9))
 
 
 def test_training_takes_more_than_loading_and_a_gpu_may_take_it(monkeypatch: pytest.MonkeyPatch) -> None:
     config = model_config({"name": "sasrec"})
-    size = model_size(config, 1000).total_bytes
+    size = model_size(config, Catalogue(1000)).total_bytes
     monkeypatch.setattr("ensue.models.size.memory", lambda: TRAINING * size)
-    build_model(config, 1000)
+    build_model(config, Catalogue(1000))
     monkeypatch.setattr("ensue.models.size.memory", lambda: TRAINING * size - 1)
     monkeypatch.setattr("ensue.models.size.gpu_memory", lambda: 0)
-    build_model(config, 1000, LOADING)
+    build_model(config, Catalogue(1000), LOADING)
     with pytest.raises(ConfigError, match="Adam"):
-        build_model(config, 1000)
+        build_model(config, Catalogue(1000))
     monkeypatch.setattr("ensue.models.size.gpu_memory", lambda: TRAINING * size)
-    build_model(config, 1000)
+    build_model(config, Catalogue(1000))
     monkeypatch.setattr("ensue.models.size.memory", lambda: size - 1)
     with pytest.raises(ConfigError, match="Adam"):
-        build_model(config, 1000)
+        build_model(config, Catalogue(1000))
 
 
 def test_a_limit_on_the_process_counts() -> None:
@@ -169,37 +169,37 @@ def test_a_model_beyond_the_containers_memory_is_refused(tmp_path: Path, monkeyp
     monkeypatch.setattr("ensue.runtime.limits.OWN_CGROUPS", tmp_path / "own")
     monkeypatch.setattr("ensue.runtime.limits.CGROUPS", tmp_path)
     with pytest.raises(ConfigError, match=r"more than the 0\.0 GiB that are here: lower maxlen"):
-        build_model(model_config({"name": "sasrec", "maxlen": 10_000}), 10)
+        build_model(model_config({"name": "sasrec", "maxlen": 10_000}), Catalogue(10))
 
 
 def test_a_thousand_blocks_have_few_enough_tensors_whatever_their_kind() -> None:
     for name, residual in product(("sasrec", "tisasrec"), tuple(RESIDUALS)):
         config = model_config({"name": name, "hidden_units": 4, "residual": residual, "num_blocks": 1000})
-        assert model_size(config, 5).tensors < TENSOR_LIMIT
+        assert model_size(config, Catalogue(5)).tensors < TENSOR_LIMIT
 
 
 def test_too_many_tensors_for_a_runs_file_are_refused_unbuilt(monkeypatch: pytest.MonkeyPatch) -> None:
     entry, built = MODELS["sasrec"], []
 
-    def build(config: Any, num_items: int) -> nn.Module:
+    def build(config: Any, catalogue: Catalogue) -> Model:
         built.append(config.num_blocks)
-        return entry.build(config, num_items)
+        return entry.build(config, catalogue)
 
     monkeypatch.setattr("ensue.models.base.MODELS", {"sasrec": type(entry)(entry.config, build)})
     with pytest.raises(
         ConfigError,
         match=r"has 120,004 tensors, more than the 32,768 that a run's file may have: lower num_blocks \(got 10000\)",
     ):
-        build_model(model_config({"name": "sasrec", "hidden_units": 1, "num_blocks": 10_000}), 5)
+        build_model(model_config({"name": "sasrec", "hidden_units": 1, "num_blocks": 10_000}), Catalogue(5))
     assert sorted(set(built)) == [1, 2]
 
 
 def test_measuring_loads_nothing_more_of_torch() -> None:
     """Filling tensors of the meta device would load its compiler: a second for every command."""
     code = (
-        "import sys, torch.distributed; from ensue.models import MODELS, build_model, model_config\n"
+        "import sys, torch.distributed; from ensue.models import Catalogue, MODELS, build_model, model_config\n"
         "before = set(sys.modules)\n"
-        "for name in MODELS: build_model(model_config({'name': name}), 5)\n"
+        "for name in MODELS: build_model(model_config({'name': name}), Catalogue(5))\n"
         "print(len([name for name in set(sys.modules) - before if name.startswith('torch')]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -207,16 +207,18 @@ def test_measuring_loads_nothing_more_of_torch() -> None:
 
 
 def test_an_error_of_a_model_of_another_kind_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(config: object, num_items: int) -> nn.Module:
+    def fail(config: object, catalogue: Catalogue) -> Model:
         raise RuntimeError("shapes do not match")
 
     entry = MODELS["sasrec"]
     monkeypatch.setattr("ensue.models.base.MODELS", {"sasrec": type(entry)(entry.config, fail)})
     with pytest.raises(RuntimeError, match="shapes"):
-        build_model(model_config({"name": "sasrec"}), 5)
+        build_model(model_config({"name": "sasrec"}), Catalogue(5))
 
 
 def test_a_deep_model_is_measured_in_steps_of_two() -> None:
-    shallow, deep = (model_size(model_config({"name": "sasrec", "num_blocks": blocks}), 5) for blocks in (2, 10**12))
+    shallow, deep = (
+        model_size(model_config({"name": "sasrec", "num_blocks": blocks}), Catalogue(5)) for blocks in (2, 10**12)
+    )
     assert math.isclose(deep.tensors / shallow.tensors, 10**12 / 2, rel_tol=0.2)
     assert torch.get_default_device().type == "cpu"

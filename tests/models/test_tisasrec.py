@@ -15,8 +15,9 @@ from ensue.data.split import Split, SplitConfig, make_split
 from ensue.data.store import SequenceStore
 from ensue.data.vocabulary import Vocabulary
 from ensue.errors import ConfigError, DataError
-from ensue.evaluation.evaluate import EvaluateConfig, evaluate
-from ensue.models import ModelConfig, build_model
+from ensue.evaluation.evaluate import evaluate
+from ensue.evaluation.protocol import EvaluateConfig
+from ensue.models import Catalogue, ModelConfig, build_model
 from ensue.models.sasrec import SASRecConfig
 from ensue.models.tisasrec import TiSASRec, TiSASRecConfig
 from ensue.nn.embedding import initialise
@@ -59,7 +60,7 @@ class TestManifoldConstrainedHyperConnections(ModelContract):
 
 
 def model_of(**changes: object) -> TiSASRec:
-    model = build_model(SMALL.replace(**changes), NUM_ITEMS)
+    model = build_model(SMALL.replace(**changes), Catalogue(NUM_ITEMS))
     assert isinstance(model, TiSASRec)
     initialise(model, 0)
     if model.relations.relation == "bias":
@@ -73,8 +74,8 @@ def batch_of(
     """Rows of items with times, and times of the requests."""
     items_P, lengths_B = np.concatenate(rows), np.array([len(row) for row in rows])
     times_P = None if times is None else np.concatenate(times)
-    asked_P = None if times_P is None or asked is None else query_times(times_P, lengths_B, np.array(asked))
-    return SequenceBatch.from_numpy(items_P, lengths_B, times_P, query_times_P=asked_P)
+    request_P = None if times_P is None or asked is None else query_times(times_P, lengths_B, np.array(asked))
+    return SequenceBatch.from_numpy(items_P, lengths_B, times_P, request_P).asking_all()
 
 
 def states(model: TiSASRec, items: Sequence[int], times: Sequence[int], asked: int | None = None) -> Tensor:
@@ -173,7 +174,9 @@ def test_without_relations_and_positions_it_is_sasrec(relation: str) -> None:
             parameter.zero_()
     settings = {name: value for name, value in SMALL.model_dump().items() if name in SASRecConfig.model_fields}
     positions = "none" if relation == "embedding" else "learned"
-    plain = build_model(SASRecConfig.parse({**settings, "name": "sasrec", "positions": positions}), NUM_ITEMS).eval()
+    plain = build_model(
+        SASRecConfig.parse({**settings, "name": "sasrec", "positions": positions}), Catalogue(NUM_ITEMS)
+    ).eval()
     plain.load_state_dict({name: value for name, value in model.state_dict().items() if "relations" not in name})
     batch = batch_of([ITEMS, [7]], [SECONDS, [9]])
     with torch.no_grad():
@@ -205,8 +208,8 @@ def test_in_training_a_state_is_that_of_a_request_at_the_next_events_time(relati
                 parameter.zero_()
         whole = states(model, ITEMS, SECONDS, 999_999)
         for t in range(1, len(ITEMS)):
-            newest = model.query(batch_of([ITEMS[:t]], [SECONDS[:t]], [SECONDS[t]]))
-            torch.testing.assert_close(newest[0], whole[t - 1], rtol=1e-4, atol=1e-5)
+            newest = model.encode(batch_of([ITEMS[:t]], [SECONDS[:t]], [SECONDS[t]]))
+            torch.testing.assert_close(newest[-1], whole[t - 1], rtol=1e-4, atol=1e-5)
 
 
 # ---- what it refuses ----
@@ -214,10 +217,10 @@ def test_in_training_a_state_is_that_of_a_request_at_the_next_events_time(relati
 
 def test_without_times_there_is_a_clear_error() -> None:
     with pytest.raises(DataError, match=r"tisasrec reads the events' times, and here are none.*--time order"):
-        model_of().score(SequenceBatch.from_lists([[1, 2]]))
+        model_of().logits(SequenceBatch.from_lists([[1, 2]]))
     with pytest.raises(DataError, match="trained with query_time: it needs the time of the request"):
-        model_of(query_time=True).score(batch_of([[1, 2]], [[5, 9]]))
-    assert model_of(time="order").score(SequenceBatch.from_lists([[1, 2]])).shape == (1, NUM_ITEMS)
+        model_of(query_time=True).logits(batch_of([[1, 2]], [[5, 9]]))
+    assert model_of(time="order").logits(SequenceBatch.from_lists([[1, 2]])).shape == (1, NUM_ITEMS)
 
 
 def test_query_time_without_timestamps_is_a_contradiction() -> None:
@@ -300,7 +303,7 @@ def test_hyper_connections_with_closed_gates_are_the_plain_model(residual: str, 
     config = SMALL if name == "tisasrec" else SASRecConfig(maxlen=16, hidden_units=16, num_blocks=2)
 
     def states_of(residual: str) -> Tensor:
-        model = build_model(config.replace(norm=norm, residual=residual), NUM_ITEMS)
+        model = build_model(config.replace(norm=norm, residual=residual), Catalogue(NUM_ITEMS))
         initialise(model, 0)
         for part in model.modules():
             if isinstance(part, Mixing):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,47 +12,48 @@ import torch
 from torch import Tensor
 
 from ensue.batches.batch import SequenceBatch
-from ensue.batches.tasks import make_windows, shifted
+from ensue.batches.tasks import make_windows, next_items
 from ensue.data.split import Sequences, Split
 from ensue.data.store import SequenceStore
 from ensue.errors import ConfigError
-from ensue.models import Encoder, build_model
+from ensue.models import Catalogue, Encoder, build_model
 from ensue.models.sasrec import SASRecConfig
 from ensue.nn.embedding import initialise
+from ensue.nn.model import Model
 from ensue.objectives.losses import bce, gbce, gbce_beta, sampled_softmax
 from ensue.objectives.objective import LossName, Objective, ObjectiveConfig
 from ensue.rng import stream
 
 
 @pytest.fixture
-def world(split: Split) -> tuple[Encoder, Tensor, np.ndarray, SequenceBatch]:
-    """An encoder, states, and a batch with its training rows."""
-    model = build_model(SASRecConfig(maxlen=6, hidden_units=8), 15)
+def world(split: Split) -> tuple[Encoder, np.ndarray, SequenceBatch]:
+    """An encoder, and a batch with its training rows."""
+    model = build_model(SASRecConfig(maxlen=6, hidden_units=8), Catalogue(15))
     initialise(model, 0)
     assert isinstance(model, Encoder)
     chosen = np.array([3, 0, 7, 9])
     windows = make_windows(split.train, 6)
-    batch = shifted(windows, chosen)
-    with torch.no_grad():
-        return model, model.eval().encode(batch), windows.row_W[chosen], batch
+    return model.eval(), windows.row_W[chosen], next_items(windows, chosen, stream(0, "task"))
 
 
-World = tuple[Encoder, Tensor, np.ndarray, SequenceBatch]
+World = tuple[Encoder, np.ndarray, SequenceBatch]
 
 
 def losses_of(world: World, split: Split, drawn: Tensor | None = None, **settings: Any) -> tuple[Tensor, Tensor | None]:
-    model, h_PD, rows_B, batch = world
+    model, rows_B, batch = world
     objective = Objective(ObjectiveConfig(**settings), split.train)
     if drawn is None:
-        drawn = objective.draw(rows_B, batch, stream(0, "negatives"))
+        batch = objective.draw(rows_B, batch, stream(0, "negatives"))
+    else:
+        batch = replace(batch, negatives=drawn)
     with torch.no_grad():
-        return objective(model, h_PD, batch, drawn), drawn
+        return objective(model, batch), batch.negatives
 
 
 def logits(world: World, items: Tensor) -> Tensor:
-    model, h_PD, _, _ = world
+    model, _, batch = world
     with torch.no_grad():
-        return torch.stack([model.item_vectors(row) @ h for row, h in zip(items, h_PD, strict=True)])
+        return torch.stack([model.item_vectors(row) @ h for row, h in zip(items, model.encode(batch), strict=True)])
 
 
 ALL = [name for name in LossName.__args__ if name != "ce"]  # type: ignore[attr-defined]
@@ -61,22 +63,22 @@ ALL = [name for name in LossName.__args__ if name != "ce"]  # type: ignore[attr-
     ("loss", "negatives", "shared"),
     list(itertools.product(ALL, ["uniform", "popularity", "in-batch", "mixed"], [False, True])),
 )
-def test_every_combination_gives_a_finite_loss_per_position(
+def test_every_combination_gives_a_finite_loss_for_each_asked_event(
     world: World, split: Split, loss: str, negatives: str, shared: bool
 ) -> None:
     value, drawn = losses_of(world, split, loss=loss, negatives=negatives, share_negatives=shared, num_negatives=4)
-    positions = world[3].items_P.shape[0]
-    assert value.shape == (positions,)
+    asked = len(world[2].asked_Q)
+    assert value.shape == (asked,)
     assert value.isfinite().all()
     assert drawn is not None
-    assert drawn.shape == ((4,) if shared else (positions, 4))
+    assert drawn.shape == ((4,) if shared else (asked, 4))
 
 
 def test_own_negatives(world: World, split: Split) -> None:
-    target_P = world[3].targets_P
+    target_Q = world[2].target_Q
     for name, loss in (("bce", bce), ("gbce", gbce(gbce_beta(3, 15, 0.75)))):
         value, drawn = losses_of(world, split, loss=name, num_negatives=3)
-        expected = loss(logits(world, target_P[:, None])[:, 0], logits(world, drawn))
+        expected = loss(logits(world, target_Q[:, None])[:, 0], logits(world, drawn))
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -85,22 +87,20 @@ def test_full_softmax_draws_nothing(world: World, split: Split) -> None:
     assert drawn is None
     positions = value.shape[0]
     every = logits(world, torch.arange(1, 16).expand(positions, -1))
-    torch.testing.assert_close(
-        value, torch.nn.functional.cross_entropy(every, world[3].targets_P - 1, reduction="none")
-    )
+    torch.testing.assert_close(value, torch.nn.functional.cross_entropy(every, world[2].target_Q - 1, reduction="none"))
 
 
 def test_a_shared_negative_that_is_the_target_is_replaced_by_its_neighbour(world: World, split: Split) -> None:
-    target_P = world[3].targets_P
-    shared = torch.tensor([int(target_P[0]), 2, int(target_P[5]), 9])
+    target_Q = world[2].target_Q
+    shared = torch.tensor([int(target_Q[0]), 2, int(target_Q[5]), 9])
     assert len(set(shared.tolist())) == 4
     value, _ = losses_of(world, split, shared, num_negatives=4, share_negatives=True)
     rows = []
-    for target in target_P.tolist():
+    for target in target_Q.tolist():
         own = shared.tolist()
         rows.append([own[k - 1] if item == target else item for k, item in enumerate(own)])
         assert target not in rows[-1]
-    expected = bce(logits(world, target_P[:, None])[:, 0], logits(world, torch.tensor(rows)))
+    expected = bce(logits(world, target_Q[:, None])[:, 0], logits(world, torch.tensor(rows)))
     torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -108,7 +108,7 @@ def test_hard_negatives_are_the_highest_of_the_pool(world: World, split: Split) 
     value, drawn = losses_of(world, split, hard_pool=8, num_negatives=2)
     assert drawn.shape[1] == 8
     hardest = logits(world, drawn).sort(1, descending=True).values[:, :2]
-    expected = bce(logits(world, world[3].targets_P[:, None])[:, 0], hardest)
+    expected = bce(logits(world, world[2].target_Q[:, None])[:, 0], hardest)
     torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -119,7 +119,7 @@ def test_logq_makes_sampled_softmax_an_estimate_of_the_full_one(world: World, sp
     generator = torch.Generator().manual_seed(0)
     drawn = 1 + torch.multinomial(log_q[1:].exp(), 200_000 * 5, True, generator=generator).view(-1, 5)
     score_N = torch.randn(16, generator=generator)
-    _, corrected = objective._correct(torch.zeros(1), score_N[drawn], torch.ones(1), drawn)
+    corrected = objective._corrected(score_N[drawn], drawn)
     assert float(corrected.exp().sum(1).mean()) == pytest.approx(float(score_N[1:].exp().sum()), rel=0.01)
 
 
@@ -138,7 +138,7 @@ def test_logq_of_shared_negatives(negatives: str) -> None:
     rng = np.random.default_rng(0)
     drawn = torch.from_numpy(np.stack([objective.negatives.draw_shared(60, rng) for _ in range(6000)]))
     # What each item counts for in the mean of the sum; an unbiased estimate gives every item 1.
-    _, corrected = objective._correct(torch.zeros(1), torch.zeros(drawn.shape), torch.ones(1), drawn)
+    corrected = objective._corrected(torch.zeros(drawn.shape), drawn)
     weight_N = torch.bincount(drawn.view(-1), corrected.exp().double().view(-1), minlength=301)[1:] / len(drawn)
     assert float(weight_N[:30].mean()) == pytest.approx(1.0, abs=0.03)
     assert float(weight_N.mean()) == pytest.approx(1.0, abs=0.03)
@@ -146,21 +146,21 @@ def test_logq_of_shared_negatives(negatives: str) -> None:
 
 def test_logq_off_leaves_the_logits(world: World, split: Split) -> None:
     value, drawn = losses_of(world, split, loss="sampled-softmax", num_negatives=3, logq=False)
-    expected = sampled_softmax(logits(world, world[3].targets_P[:, None])[:, 0], logits(world, drawn))
+    expected = sampled_softmax(logits(world, world[2].target_Q[:, None])[:, 0], logits(world, drawn))
     torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
     corrected, _ = losses_of(world, split, drawn, loss="sampled-softmax", num_negatives=3)
     # Uniform draws: every negative's logit falls by log(K / N).
     shift = float(np.log(3 / 15))
-    expected = sampled_softmax(logits(world, world[3].targets_P[:, None])[:, 0], logits(world, drawn) - shift)
+    expected = sampled_softmax(logits(world, world[2].target_Q[:, None])[:, 0], logits(world, drawn) - shift)
     torch.testing.assert_close(corrected, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_negatives_of_a_step_are_unseen_and_keyed_by_the_stream(world: World, split: Split) -> None:
-    _, _, rows_B, batch = world
+    _, rows_B, batch = world
     objective = Objective(ObjectiveConfig(num_negatives=5), split.train)
-    drawn = objective.draw(rows_B, batch, stream(0, "negatives", 1, 2))
-    assert torch.equal(drawn, objective.draw(rows_B, batch, stream(0, "negatives", 1, 2)))
-    assert not torch.equal(drawn, objective.draw(rows_B, batch, stream(0, "negatives", 1, 3)))
+    drawn, again, other = (objective.draw(rows_B, batch, stream(0, "negatives", 1, s)).negatives for s in (2, 2, 3))
+    assert torch.equal(drawn, again)
+    assert not torch.equal(drawn, other)
     store, train = split.train.store, split.train
     for row, items in zip(np.repeat(rows_B, batch.lengths_B.numpy()), drawn.tolist(), strict=True):
         assert not set(items) & set(store.items[train.start_R[row] : train.stop_R[row]].tolist())
@@ -182,3 +182,20 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
 def test_too_small_a_catalogue_for_shared_negatives(split: Split) -> None:
     with pytest.raises(ConfigError, match="15 distinct negatives need a larger catalogue than 15 items"):
         Objective(ObjectiveConfig(share_negatives=True, num_negatives=15), split.train)
+
+
+def test_a_ranker_is_trained_through_its_logits(world: World, split: Split) -> None:
+    """A model without item vectors has the same losses by its scores of candidates, but for the full softmax."""
+    model, rows_B, batch = world
+
+    class Ranker(Model):
+        def logits(
+            self, batch: SequenceBatch, items_QC: Tensor | None = None, shared_K: Tensor | None = None
+        ) -> Tensor:
+            return model.logits(batch, items_QC, shared_K)
+
+    ranker: World = (Ranker(15, 6), rows_B, batch)  # type: ignore[assignment]
+    for settings in ({"num_negatives": 3}, {"loss": "sampled-softmax", "num_negatives": 3, "share_negatives": True}):
+        assert torch.equal(losses_of(ranker, split, **settings)[0], losses_of(world, split, **settings)[0])
+    with pytest.raises(ConfigError, match="loss ce needs item vectors"):
+        losses_of(ranker, split, loss="ce")

@@ -16,8 +16,9 @@ from ensue.data.store import SequenceStore
 from ensue.data.vocabulary import Vocabulary
 from ensue.datasets.simulate import ordered_sequences
 from ensue.errors import ConfigError, DataError, EnsueError
+from ensue.nn.model import Model
 from ensue.recommender import Recommender, history_of, read
-from ensue.retrieval.retrieve import retrieve
+from ensue.retrieval.retriever import Exhaustive, retrieve
 
 SMALL: dict[str, Any] = {"hidden_units": 8, "num_blocks": 1, "maxlen": 5, "num_epochs": 1, "device": "cpu"}
 
@@ -114,12 +115,12 @@ def test_the_time_of_the_requests(store: SequenceStore) -> None:
         fitted.recommend_all(store, 4, at=3)
 
 
-class Broken:
+class Broken(Model):
     """A model that gives no number to one item."""
 
-    num_items, maxlen = 20, 5
-
-    def score(self, batch: SequenceBatch, items_BC: torch.Tensor | None = None) -> torch.Tensor:
+    def logits(
+        self, batch: SequenceBatch, items_QC: torch.Tensor | None = None, shared_K: torch.Tensor | None = None
+    ) -> torch.Tensor:
         scores = torch.zeros(len(batch.lengths_B), 20)
         scores[:, 3] = float("nan")
         return scores
@@ -128,7 +129,7 @@ class Broken:
 def test_a_score_that_is_no_number_is_an_error(store: SequenceStore) -> None:
     rows = Sequences(store, np.array([0]), store.offsets[:1], store.offsets[1:2])
     with pytest.raises(EnsueError, match="NaN or infinite"):
-        retrieve(Broken(), rows, 3)
+        retrieve(Exhaustive(Broken(20, 5)), rows, 3)
 
 
 def test_a_log_in_other_numbers(store: SequenceStore) -> None:

@@ -15,9 +15,9 @@ from torch import nn
 from ensue.data.store import SequenceStore
 from ensue.datasets.simulate import ordered_sequences
 from ensue.errors import ArtefactError, ConfigError
-from ensue.evaluation.evaluate import EvaluateConfig
+from ensue.evaluation.protocol import EvaluateConfig
 from ensue.files import MANIFEST, check_files, read_json, read_manifest, sha256, write_json
-from ensue.models import MODELS, build_model, model_config
+from ensue.models import MODELS, Catalogue, build_model, model_config
 from ensue.models.sasrec import SASRecConfig
 from ensue.nn.residual import RESIDUALS
 from ensue.recommender import Recommender
@@ -316,7 +316,9 @@ def test_the_header_may_be_as_long_as_the_configuration_needs(tmp_path: Path) ->
     figures = ",".join(["9" * 19] * 4)
     for name, residual in product(("sasrec", "tisasrec", "sasrec-padded"), RESIDUALS):
         config = model_config({"name": name, "hidden_units": 4, "num_blocks": 1, "residual": residual})
-        state = {name: torch.zeros_like(tensor) for name, tensor in build_model(config, 5).state_dict().items()}
+        state = {
+            name: torch.zeros_like(tensor) for name, tensor in build_model(config, Catalogue(5)).state_dict().items()
+        }
         names = [name.replace("blocks.0.", "blocks.99999.") for name in state]
         longest = max((f'"{name}":{{"dtype":"F32","shape":[],"data_offsets":[]}},{figures}' for name in names), key=len)
         assert len(longest) <= ENTRY_LIMIT

@@ -23,7 +23,8 @@ import ensue.train.loop as loop
 from ensue.data.split import Split, SplitConfig, make_split
 from ensue.datasets.simulate import ordered_sequences
 from ensue.errors import EnsueError
-from ensue.evaluation.evaluate import EvaluateConfig, evaluate
+from ensue.evaluation.evaluate import evaluate
+from ensue.evaluation.protocol import EvaluateConfig
 from ensue.models.sasrec import SASRecConfig
 from ensue.objectives.objective import ObjectiveConfig
 from ensue.runs.checkpoint import load_checkpoint

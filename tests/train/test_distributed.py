@@ -12,13 +12,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 import ensue.train.distributed as distributed
-from ensue.batches.batch import SequenceBatch
-from ensue.batches.loader import take_share
 from ensue.cli import main
 from ensue.cli.launch import _first_cause
 from ensue.datasets.simulate import ordered_sequences
@@ -141,38 +138,6 @@ def test_a_process_alone_is_a_world_of_one(monkeypatch: pytest.MonkeyPatch) -> N
     assert world.on_main(lambda: 7) == 7
     assert world.is_main
     assert not torch.distributed.is_initialized()
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_shares_are_a_partition_of_the_batch(size: int) -> None:
-    rng = np.random.default_rng(0)
-    lengths = np.array([5, 4, 4, 2, 1])
-    count = int(lengths.sum())
-    numbers = np.arange(1, count + 1)
-    batch = SequenceBatch.from_numpy(numbers, lengths, 10 * numbers, numbers + 100)
-    batch = SequenceBatch(
-        batch.items_P, batch.lengths_B, batch.layout, batch.times_P, batch.targets_P, features={"x": batch.items_P * 2}
-    )
-    negatives = torch.from_numpy(rng.integers(1, 99, (count, 3)))
-    found: list[int] = []
-    for rank in range(size):
-        share, drawn = take_share(batch, negatives, rank, size)
-        assert take_share(batch, negatives[:, 0], rank, size)[1] is not None
-        if rank >= len(lengths):
-            assert share is None
-            continue
-        assert share is not None
-        assert drawn is not None
-        assert share.lengths_B.tolist() == lengths[rank::size].tolist()
-        assert share.layout.age_P.tolist() == [age for n in lengths[rank::size] for age in range(n - 1, -1, -1)]
-        assert share.times_P is not None
-        assert share.targets_P is not None
-        assert torch.equal(share.times_P, 10 * share.items_P)
-        assert torch.equal(share.targets_P, share.items_P + 100)
-        assert torch.equal(share.features["x"], 2 * share.items_P)
-        assert torch.equal(drawn, negatives[share.items_P - 1])
-        found += share.items_P.tolist()
-    assert sorted(found) == numbers.tolist()
 
 
 def test_a_device_for_every_rank(monkeypatch: pytest.MonkeyPatch) -> None:

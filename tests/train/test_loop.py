@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import ensue.train.loop as loop
 from ensue.data.split import Cases, Split
 from ensue.errors import ConfigError, TrainingError
-from ensue.evaluation.evaluate import Standings
+from ensue.evaluation.standings import Standings
 from ensue.nn.embedding import dense_gradients
 from ensue.objectives.objective import LossName
 from ensue.runs.checkpoint import load_checkpoint, restore_optimizer
@@ -70,7 +70,7 @@ def test_a_step_is_adam_on_the_mean_over_positions(tiny: Tiny, split: Split) -> 
     model = Trainer(config, split).model.train()
     ((_, _, batch),) = list(trainer.loader.epoch(0))
     logits = model.encode(batch) @ model.item_vectors().T
-    loss = nn.functional.cross_entropy(logits, batch.targets_P - 1)
+    loss = nn.functional.cross_entropy(logits, batch.target_Q - 1)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01, betas=(0.9, 0.98))
     (loss + 0.1 * model.item_vectors().square().sum()).backward()
     dense_gradients(model.parameters())

@@ -1,41 +1,53 @@
-"""`SequenceBatch`: what every model reads."""
+"""`SequenceBatch`: what every model reads, and what is asked of it.
+
+Suffixes: B rows, P events of all rows, Q asked events, K negatives.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ensue.batches.layout import Layout, make_layout
+from ensue.batches.layout import Layout, make_layout, newest
 from ensue.data.arrays import gather_events
-from ensue.data.split import Sequences
+from ensue.data.split import Cases, Sequences
+
+Asks = Literal["next", "own"]
 
 
 @dataclass(frozen=True, slots=True)
 class SequenceBatch:
-    """Histories, packed: the events of all rows one after another, oldest first, no padding.
+    """Histories, packed: the events of all rows one after another, oldest first, without padding.
 
     Attributes:
-        items_P: int64, item numbers 1..N.
+        items_P: int64, item numbers 1..N; larger ones stand for [MASK] and the like.
         lengths_B: int64, events of each row, at least 1.
-        layout: the rectangles that attention sees, and the place of each row's newest event.
+        layout: the rectangles that attention sees, the ages of the events, and what is asked of each rectangle.
+        asked_Q: int64, the events that are asked, distinct and ascending: all of them, the newest, the masked ones.
+        row_Q: int64, the row of each.
+        asks: `next`, the item after an asked event; `own`, its own item, which is masked.
+        target_Q: int64, the item that is the answer; None where there is nothing to learn.
+        negatives: int64, items that are not the answer: [Q, K], or [K] for all asked events; or None.
         times_P: int64 seconds, or None.
-        query_times_P: int64 seconds, when what follows each event is asked for: the time of the next event, and for a
-            row's newest event that of the request; or None.
-        targets_P: int64, the item to predict at each position, 0 where there is none; None outside training.
-        features: further values per event, each [P].
+        query_times_P: int64 seconds at which what follows each event is asked for: the next event's time, and for a
+            row's newest event the request's; or None. Every event has one, for every event is a query of attention.
     """
 
     items_P: Tensor
     lengths_B: Tensor
     layout: Layout
+    asked_Q: Tensor
+    row_Q: Tensor
+    asks: Asks = "next"
+    target_Q: Tensor | None = None
+    negatives: Tensor | None = None
     times_P: Tensor | None = None
-    targets_P: Tensor | None = None
     query_times_P: Tensor | None = None
-    features: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def from_numpy(
@@ -43,28 +55,55 @@ class SequenceBatch:
         items_P: np.ndarray,
         lengths_B: np.ndarray,
         times_P: np.ndarray | None = None,
-        targets_P: np.ndarray | None = None,
         query_times_P: np.ndarray | None = None,
+        asked_Q: np.ndarray | None = None,
+        target_Q: np.ndarray | None = None,
+        asks: Asks = "next",
     ) -> SequenceBatch:
-        """Make a batch from arrays; the layout is planned here."""
-
-        def tensor(values: np.ndarray | None) -> Tensor | None:
-            return None if values is None else torch.from_numpy(values.astype(np.int64))
-
+        """Make a batch from arrays; the layout is planned here. Without `asked_Q` each row's newest event is asked."""
+        if asked_Q is None:
+            asked_Q = newest(lengths_B)
+        row_Q = np.searchsorted(np.cumsum(lengths_B), asked_Q, side="right")
         return cls(
-            torch.from_numpy(items_P.astype(np.int64)),
-            torch.from_numpy(lengths_B.astype(np.int64)),
-            make_layout(lengths_B),
-            tensor(times_P),
-            tensor(targets_P),
-            tensor(query_times_P),
+            _int64(items_P),
+            _int64(lengths_B),
+            _layout(lengths_B, asked_Q),
+            _int64(asked_Q),
+            _int64(row_Q),
+            asks,
+            None if target_Q is None else _int64(target_Q),
+            None,
+            None if times_P is None else _int64(times_P),
+            None if query_times_P is None else _int64(query_times_P),
         )
 
     @classmethod
     def from_lists(cls, histories: Sequence[Sequence[int]]) -> SequenceBatch:
-        """Make a batch from lists of item numbers, each non-empty."""
+        """Make a batch from lists of item numbers, each non-empty; each row's newest event is asked."""
         lengths = np.array([len(history) for history in histories], dtype=np.int64)
         return cls.from_numpy(np.concatenate([np.asarray(h, dtype=np.int64) for h in histories]), lengths)
+
+    def asking(self, asked_Q: np.ndarray) -> SequenceBatch:
+        """The same histories with other events asked, and without targets.
+
+        Args:
+            asked_Q: event numbers, distinct and ascending.
+        """
+        lengths_B = self.lengths_B.cpu().numpy()
+        row_Q = np.searchsorted(np.cumsum(lengths_B), asked_Q, side="right")
+        device = self.items_P.device
+        return replace(
+            self,
+            layout=_layout(lengths_B, asked_Q).to(device),
+            asked_Q=_int64(asked_Q).to(device),
+            row_Q=_int64(row_Q).to(device),
+            target_Q=None,
+            negatives=None,
+        )
+
+    def asking_all(self) -> SequenceBatch:
+        """The same histories with every event asked."""
+        return self.asking(np.arange(len(self.items_P)))
 
     def to(self, device: torch.device) -> SequenceBatch:
         """The same batch on `device`."""
@@ -78,37 +117,63 @@ class SequenceBatch:
             self.items_P.to(device, non_blocking=True),
             self.lengths_B.to(device, non_blocking=True),
             self.layout.to(device),
+            self.asked_Q.to(device, non_blocking=True),
+            self.row_Q.to(device, non_blocking=True),
+            self.asks,
+            move(self.target_Q),
+            move(self.negatives),
             move(self.times_P),
-            move(self.targets_P),
             move(self.query_times_P),
-            {name: values.to(device, non_blocking=True) for name, values in self.features.items()},
         )
+
+
+def _layout(lengths_B: np.ndarray, asked_Q: np.ndarray) -> Layout:
+    return make_layout(lengths_B, None if len(asked_Q) == lengths_B.sum() else asked_Q)
+
+
+def _int64(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(values.astype(np.int64))
 
 
 def query_times(times_P: np.ndarray, lengths_B: np.ndarray, request_times_B: np.ndarray) -> np.ndarray:
     """When what follows each event is asked for: the next event's time, and for each row's newest the request's."""
-    asked_P = np.append(times_P[1:], 0)
-    asked_P[np.cumsum(lengths_B) - 1] = request_times_B
-    return asked_P
+    query_P = np.append(times_P[1:], 0)
+    query_P[np.cumsum(lengths_B) - 1] = request_times_B
+    return query_P
 
 
 def history_batch(
     histories: Sequences, rows_B: np.ndarray, maxlen: int, request_times_B: np.ndarray | None = None
 ) -> SequenceBatch:
-    """The newest `maxlen` events of the given rows of a view, as a batch without targets.
+    """The newest `maxlen` events of the given rows of a view; each row's newest event is asked.
 
     Args:
         histories: the view.
         rows_B: row numbers; every row must have at least one event.
-        maxlen: the longest history the model reads.
-        request_times_B: seconds of each request, for models that may know them.
+        maxlen: the longest history that the model reads.
+        request_times_B: seconds of each request, for models that read them.
     """
     stop_B = histories.stop_R[rows_B]
     start_B = np.maximum(histories.start_R[rows_B], stop_B - maxlen)
     events_P = gather_events(start_B, stop_B)
     store = histories.store
     times_P = None if store.times is None else store.times[events_P]
-    asked_P = None
+    query_P = None
     if request_times_B is not None and times_P is not None:
-        asked_P = query_times(times_P, stop_B - start_B, request_times_B)
-    return SequenceBatch.from_numpy(store.items[events_P], stop_B - start_B, times_P, query_times_P=asked_P)
+        query_P = query_times(times_P, stop_B - start_B, request_times_B)
+    return SequenceBatch.from_numpy(store.items[events_P], stop_B - start_B, times_P, query_P)
+
+
+def case_batch(cases: Cases, rows_B: np.ndarray, maxlen: int, query_time: bool) -> SequenceBatch:
+    """The histories of the given cases, newest `maxlen` events.
+
+    Args:
+        cases: histories and targets.
+        rows_B: which of them.
+        maxlen: the longest history that the model reads.
+        query_time: give the model the time of the request, which is that of the target.
+    """
+    histories = Sequences(cases.store, cases.users_B, cases.start_B, cases.stop_B)
+    times = cases.store.times
+    request_times_B = times[cases.target_B[rows_B]] if query_time and times is not None else None
+    return history_batch(histories, rows_B, maxlen, request_times_B)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ensue.batches.batch import SequenceBatch
 from ensue.batches.layout import make_layout
-from ensue.batches.tasks import Windows, shifted
+from ensue.batches.tasks import Task, Windows
 from ensue.rng import stream
 
 
@@ -25,6 +23,7 @@ class Loader:
     """
 
     windows: Windows
+    task: Task
     batch_size: int
     seed: int
 
@@ -36,45 +35,50 @@ class Loader:
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[int, np.ndarray, SequenceBatch]]:
         """Yield (step, training row of each batch row, batch) from `first_step` on.
 
-        The rows of a batch are sorted by length, which changes no statistic and spares a permutation.
+        The rows of a batch are sorted by length, which changes no statistic and saves a permutation.
         """
         order = stream(self.seed, "order", epoch).permutation(len(self.windows))
         for step in range(first_step, self.steps):
             chosen = np.sort(order[step * self.batch_size : (step + 1) * self.batch_size])
             lengths = self.windows.stop_W[chosen] - self.windows.start_W[chosen]
             chosen = chosen[np.argsort(-lengths, kind="stable")]
-            yield step, self.windows.row_W[chosen], shifted(self.windows, chosen)
+            batch = self.task.make(self.windows, chosen, stream(self.seed, "task", epoch, step))
+            yield step, self.windows.row_W[chosen], batch
 
 
-def take_share(
-    batch: SequenceBatch, negatives: Tensor | None, rank: int, size: int
-) -> tuple[SequenceBatch | None, Tensor | None]:
-    """The rows rank, rank + size, ... of a batch and their negatives: what one of several processes works on.
+def take_share(batch: SequenceBatch, rank: int, size: int) -> SequenceBatch | None:
+    """The rows rank, rank + size, ... of a batch: what one of several processes works on. None without rows.
 
-    Rows are sorted by length, so such shares cost about the same. A share without rows is None.
+    Rows are sorted by length, so such shares cost about the same.
 
     Args:
-        batch: the global batch, on the CPU.
-        negatives: of its positions [P, K], shared by all of them [K], or None.
+        batch: the global batch, on the CPU, with its negatives.
         rank: whose share, 0 .. size - 1.
         size: how many shares.
     """
     if size == 1:
-        return batch, negatives
+        return batch
     if rank >= len(batch.lengths_B):
-        return None, negatives
-    rows = torch.arange(rank, len(batch.lengths_B), size)
-    row_P = torch.repeat_interleave(torch.arange(len(batch.lengths_B)), batch.lengths_B)
-    own_P = torch.nonzero(row_P % size == rank).view(-1)
-    values: dict[str, Any] = {}
-    for field in fields(batch):
-        # The suffix tells what a field is indexed by: P, positions, or B, rows.
-        value = getattr(batch, field.name)
-        if isinstance(value, Tensor):
-            value = value[own_P if field.name.endswith("_P") else rows]
-        values[field.name] = value
-    values["features"] = {name: value[own_P] for name, value in batch.features.items()}
-    values["layout"] = make_layout(values["lengths_B"].numpy())
+        return None
+    lengths_B = batch.lengths_B.numpy()
+    is_own_P = np.repeat(np.arange(len(lengths_B)) % size == rank, lengths_B)
+    is_own_Q = is_own_P[batch.asked_Q.numpy()]
+    own_P, own_Q = torch.from_numpy(np.flatnonzero(is_own_P)), torch.from_numpy(np.flatnonzero(is_own_Q))
+    # The number that an event of the global batch has in the share.
+    number_P = np.cumsum(is_own_P) - 1
+    asked_Q = number_P[batch.asked_Q.numpy()[is_own_Q]]
+    negatives = batch.negatives
     if negatives is not None and negatives.dim() == 2:
-        negatives = negatives[own_P]
-    return SequenceBatch(**values), negatives
+        negatives = negatives[own_Q]
+    return SequenceBatch(
+        batch.items_P[own_P],
+        batch.lengths_B[rank::size],
+        make_layout(lengths_B[rank::size], None if len(asked_Q) == len(own_P) else asked_Q),
+        torch.from_numpy(asked_Q),
+        batch.row_Q[own_Q] // size,
+        batch.asks,
+        None if batch.target_Q is None else batch.target_Q[own_Q],
+        negatives,
+        None if batch.times_P is None else batch.times_P[own_P],
+        None if batch.query_times_P is None else batch.query_times_P[own_P],
+    )

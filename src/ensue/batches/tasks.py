@@ -1,26 +1,36 @@
-"""What a batch asks for: rows of a training view become inputs and targets."""
+"""Tasks: how windows of a training view become batches with questions and answers.
+
+Suffixes: R rows of a view, W windows, B rows of a batch, P events of a batch, Q asked events.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from ensue.batches.batch import SequenceBatch
+from ensue.batches.layout import newest
 from ensue.data.arrays import gather_events
 from ensue.data.split import Sequences
 from ensue.errors import DataError
+from ensue.registry import Registry
+
+WindowName = Literal["last", "sliding", "prefixes"]
 
 
 @dataclass(frozen=True, slots=True)
 class Windows:
     """The training windows of a view: window w is the events start_W[w]:stop_W[w] of row row_W[w].
 
-    A window has at most maxlen + 1 events and at least two, so that it gives at least one (input, target) pair.
+    A window has at most maxlen + 1 events and at least two, so that it gives at least one pair of input and target.
+    `maxlen` is the longest history that the model reads.
     """
 
     sequences: Sequences
+    maxlen: int
     row_W: np.ndarray
     start_W: np.ndarray
     stop_W: np.ndarray
@@ -29,16 +39,34 @@ class Windows:
         return len(self.row_W)
 
 
-def make_windows(
-    sequences: Sequences, maxlen: int, window: Literal["last", "sliding"] = "last", stride: int | None = None
-) -> Windows:
-    """Cut the rows of a training view into windows.
+Maker = Callable[[Windows, np.ndarray, np.random.Generator], SequenceBatch]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What training asks.
+
+    Attributes:
+        make: (windows, the windows of this batch, the random stream of this step) -> batch with targets.
+        window: the windows that the task needs; None for those that the training settings name.
+    """
+
+    make: Maker
+    window: WindowName | None = None
+
+
+TASKS: Registry[Task] = Registry("task")
+
+
+def make_windows(sequences: Sequences, maxlen: int, window: WindowName = "last", stride: int | None = None) -> Windows:
+    """Cut the rows of a training view into windows; they are ranges of the store's events, never copies.
 
     Args:
         sequences: the training view.
-        maxlen: inputs per window at most.
-        window: `last` takes each row's newest maxlen + 1 events (SASRec); `sliding` covers longer rows with
-            windows that end at the newest event and step back by `stride`.
+        maxlen: inputs of a window at most.
+        window: `last`: each row's newest maxlen + 1 events (SASRec). `sliding`: windows that end at the newest event
+            and step back by `stride`, which cover the whole row. `prefixes`: a window for each event but a row's
+            first, which ends with it.
         stride: events between the ends of sliding windows; maxlen by default, so that every event is a target once.
 
     Raises:
@@ -49,25 +77,119 @@ def make_windows(
     if len(rows) == 0:
         raise DataError("nothing to train on: no user has two events before the split's held-out ones")
     start_R, stop_R = start_R[rows], stop_R[rows]
-    if window == "sliding":
-        step = stride or maxlen
-        count = 1 + np.maximum(0, -(-(stop_R - start_R - 1 - maxlen) // step))
+    if window != "last":
+        step = 1 if window == "prefixes" else stride or maxlen
+        shortest = 1 if window == "prefixes" else maxlen
+        count = 1 + np.maximum(0, -(-(stop_R - start_R - 1 - shortest) // step))
         back = (np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)) * step
         rows, start_R = np.repeat(rows, count), np.repeat(start_R, count)
         stop_R = np.repeat(stop_R, count) - back
-    return Windows(sequences, rows, np.maximum(start_R, stop_R - maxlen - 1), stop_R)
+    return Windows(sequences, maxlen, rows, np.maximum(start_R, stop_R - maxlen - 1), stop_R)
 
 
-def shifted(windows: Windows, chosen_B: np.ndarray) -> SequenceBatch:
-    """The next-item task: each event but a window's last is an input, the event after it the target.
+def next_items(windows: Windows, chosen_B: np.ndarray, rng: np.random.Generator) -> SequenceBatch:
+    """Each event but a window's last is asked what comes next (SASRec).
+
+    A window of the items 3 1 4 becomes the history 3 1, asked at both events, with the targets 1 4.
+    """
+    return _shifted(windows, chosen_B, lambda lengths_B: np.arange(lengths_B.sum()))
+
+
+def newest_items(windows: Windows, chosen_B: np.ndarray, rng: np.random.Generator) -> SequenceBatch:
+    """The last event but one of each window is asked what comes next.
+
+    A window of the items 3 1 4 becomes the history 3 1, asked at its newest event, with the target 4.
+    """
+    return _shifted(windows, chosen_B, newest)
+
+
+def _shifted(windows: Windows, chosen_B: np.ndarray, asked: Callable[[np.ndarray], np.ndarray]) -> SequenceBatch:
+    """The events of each window but its last, asked what comes next at the events that `asked` picks."""
+    start_B, stop_B = windows.start_W[chosen_B], windows.stop_W[chosen_B]
+    events_P, lengths_B = gather_events(start_B, stop_B - 1), stop_B - start_B - 1
+    store = windows.sequences.store
+    asked_Q = asked(lengths_B)
+    return SequenceBatch.from_numpy(
+        store.items[events_P],
+        lengths_B,
+        None if store.times is None else store.times[events_P],
+        None if store.times is None else store.times[events_P + 1],
+        asked_Q,
+        store.items[events_P + 1][asked_Q],
+    )
+
+
+def cloze(
+    mask_prob: float = 0.2, mask_share: float = 1.0, random_share: float = 0.0, newest_share: float = 0.0
+) -> Task:
+    """A task that masks events and asks for their own items (BERT4Rec, Sun et al., CIKM 2019, section 3.6).
+
+    The history 3 1 4 with its second event masked becomes 3 [MASK] 4, asked at the second event, with the target 1.
+    [MASK] is item N + 1. Every history has at least one masked event.
 
     Args:
-        windows: the windows of a training view.
-        chosen_B: the windows of this batch.
+        mask_prob: probability that an event is masked.
+        mask_share: share of the masked events that show [MASK].
+        random_share: share that show a random item instead; the rest keep their own.
+        newest_share: share of the histories in which the newest event alone is masked, as in serving.
     """
-    start_B, stop_B = windows.start_W[chosen_B], windows.stop_W[chosen_B]
-    events_P = gather_events(start_B, stop_B - 1)
-    store = windows.sequences.store
-    times_P, asked_P = (None, None) if store.times is None else (store.times[events_P], store.times[events_P + 1])
-    targets_P = store.items[events_P + 1]
-    return SequenceBatch.from_numpy(store.items[events_P], stop_B - start_B - 1, times_P, targets_P, asked_P)
+
+    def make(windows: Windows, chosen_B: np.ndarray, rng: np.random.Generator) -> SequenceBatch:
+        stop_B = windows.stop_W[chosen_B]
+        start_B = np.maximum(windows.start_W[chosen_B], stop_B - windows.maxlen)
+        store, lengths_B = windows.sequences.store, stop_B - start_B
+        events_P = gather_events(start_B, stop_B)
+        items_P = store.items[events_P].astype(np.int64)
+        asked_Q = _masked(lengths_B, mask_prob, newest_share, rng)
+        target_Q = items_P[asked_Q]
+        kind_Q = rng.random(len(asked_Q))
+        items_P[asked_Q[kind_Q < mask_share]] = store.num_items + 1
+        is_random = (kind_Q >= mask_share) & (kind_Q < mask_share + random_share)
+        items_P[asked_Q[is_random]] = rng.integers(1, store.num_items + 1, int(is_random.sum()))
+        times_P = None if store.times is None else store.times[events_P]
+        return SequenceBatch.from_numpy(items_P, lengths_B, times_P, None, asked_Q, target_Q, "own")
+
+    return Task(make)
+
+
+def _masked(lengths_B: np.ndarray, mask_prob: float, newest_share: float, rng: np.random.Generator) -> np.ndarray:
+    """The events to mask: at least one of each row, the newest alone of some."""
+    score_P = rng.random(int(lengths_B.sum()))
+    first_B = np.cumsum(lengths_B) - lengths_B
+    is_masked = score_P < mask_prob
+    # A row without a masked event masks the one whose draw was the smallest.
+    row_P = np.repeat(np.arange(len(lengths_B)), lengths_B)
+    is_masked[np.lexsort((score_P, row_P))[first_B]] = True
+    only_newest_B = rng.random(len(lengths_B)) < newest_share
+    is_masked[only_newest_B[row_P]] = False
+    is_masked[newest(lengths_B)[only_newest_B]] = True
+    return np.flatnonzero(is_masked)
+
+
+def append_mask(batch: SequenceBatch, mask: int, maxlen: int) -> SequenceBatch:
+    """A batch that asks what follows each row, as a batch that asks for the own item of a [MASK] after it.
+
+    Args:
+        batch: histories; each row's newest event is asked.
+        mask: the number of [MASK].
+        maxlen: the longest row afterwards; the oldest event of a longer one is left out.
+    """
+    lengths_B = batch.lengths_B.cpu().numpy()
+    kept_B = np.minimum(lengths_B, maxlen - 1)
+    stop_B = np.cumsum(lengths_B)
+    events_P = gather_events(stop_B - kept_B, stop_B)
+    at = np.cumsum(kept_B)
+    items_P = np.insert(batch.items_P.cpu().numpy()[events_P], at, mask)
+    times_P = None
+    if batch.times_P is not None:
+        known = batch.times_P.cpu().numpy()
+        request_B = known if batch.query_times_P is None else batch.query_times_P.cpu().numpy()
+        times_P = np.insert(known[events_P], at, request_B[stop_B - 1])
+    masked = SequenceBatch.from_numpy(items_P, kept_B + 1, times_P, asks="own")
+    return masked.to(batch.items_P.device)
+
+
+TASKS.register("next")(Task(next_items))
+TASKS.register("last")(Task(newest_items))
+TASKS.register("prefixes")(Task(newest_items, "prefixes"))
+TASKS.register("cloze")(cloze())

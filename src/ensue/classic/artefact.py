@@ -13,7 +13,7 @@ from ensue.data.split import SplitConfig, make_split
 from ensue.data.store import SequenceStore
 from ensue.data.transitions import fit_popularity
 from ensue.data.vocabulary import Vocabulary
-from ensue.evaluation.evaluate import EvaluateConfig
+from ensue.evaluation.protocol import EvaluateConfig
 from ensue.files import sha256
 from ensue.runs.artefact import Run, item_table, save_run
 from ensue.runs.config import RunConfig

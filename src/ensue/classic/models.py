@@ -7,7 +7,7 @@ give the scores that they were trained to give; a model of our own has no use fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from ensue.batches.batch import SequenceBatch
 from ensue.batches.layout import make_layout
 from ensue.errors import DataError
 from ensue.models.base import MODELS, ModelConfig, ModelEntry
+from ensue.models.catalogue import Catalogue
 from ensue.models.tied import TiedEncoder
 from ensue.models.tisasrec import IntervalUnit
 from ensue.nn.dropout import Dropout
@@ -54,17 +55,17 @@ def fill_left(batch: SequenceBatch, maxlen: int) -> Filled:
     row_P = torch.arange(rows, device=batch.items_P.device).repeat_interleave(batch.lengths_B)
     cell_P = row_P * maxlen + (maxlen - 1) - batch.layout.age_P
 
-    # Where all events are asked the padding is computed too, and left out at the end.
-    asked_Q = None if batch.layout.asked is None else batch.layout.choose(cell_P).cpu().numpy()
-
     def spread(values_P: Tensor) -> Tensor:
         return values_P.new_zeros(rows * maxlen).index_copy_(0, cell_P, values_P)
 
+    asked_Q = cell_P[batch.asked_Q]
     filled = SequenceBatch(
         spread(batch.items_P),
         torch.full_like(batch.lengths_B, maxlen),
-        make_layout(np.full(rows, maxlen), asked_Q).to(batch.items_P.device),
-        None if batch.times_P is None else spread(batch.times_P),
+        make_layout(np.full(rows, maxlen), asked_Q.cpu().numpy()).to(batch.items_P.device),
+        asked_Q,
+        batch.row_Q,
+        times_P=None if batch.times_P is None else spread(batch.times_P),
     )
     real = torch.zeros(rows * maxlen, 1, device=cell_P.device).index_fill_(0, cell_P, 1.0)
     return Filled(filled, cell_P, real)
@@ -90,7 +91,7 @@ def padded_states(
             # A stream is zero where every part of its state is.
             state = tuple(part * filled.real.view(-1, *(1 for _ in part.shape[1:])) for part in state)
     h_QD: Tensor = trunk.norm(trunk.stream.close(state))
-    return h_QD if layout.asked is not None else h_QD.index_select(0, filled.cell_P)
+    return h_QD
 
 
 class PaddedSASRecConfig(TrunkConfig, ModelConfig):
@@ -107,15 +108,15 @@ class PaddedSASRec(TiedEncoder):
     the padding to zero before every block; later code lets the padding pass through the blocks.
     """
 
-    def __init__(self, config: PaddedSASRecConfig, num_items: int) -> None:
-        super().__init__(num_items, config.maxlen, config.hidden_units)
+    def __init__(self, config: PaddedSASRecConfig, catalogue: Catalogue) -> None:
+        super().__init__(catalogue.num_items, config.maxlen, config.hidden_units)
         self.scale = config.hidden_units**0.5
         self.clear = config.clear_padding
         self.positions = PositionEmbedding(config.maxlen, config.hidden_units, "learned")
         self.dropout = Dropout(config.dropout_rate)
         self.trunk = Trunk(config)
 
-    def states(self, batch: SequenceBatch) -> Tensor:
+    def encode(self, batch: SequenceBatch) -> Tensor:
         """States at the asked events, [Q, D]."""
         filled = fill_left(batch, self.maxlen)
         x_PD = self.positions(self.items(filled.batch.items_P) * self.scale, filled.batch.layout.age_P)
@@ -139,8 +140,8 @@ class PaddedTiSASRec(TiedEncoder):
     events included; here from the row alone, or from `time_unit`.
     """
 
-    def __init__(self, config: PaddedTiSASRecConfig, num_items: int) -> None:
-        super().__init__(num_items, config.maxlen, config.hidden_units)
+    def __init__(self, config: PaddedTiSASRecConfig, catalogue: Catalogue) -> None:
+        super().__init__(catalogue.num_items, config.maxlen, config.hidden_units)
         self.scale = config.hidden_units**0.5
         self.time_unit = config.time_unit
         self.relations = TimeRelations(
@@ -161,7 +162,7 @@ class PaddedTiSASRec(TiedEncoder):
         """What intervals are counted in, such as 3600 seconds; the relations see units alone."""
         return (self.time_unit, "seconds") if self.time_unit else (1, "smallest gaps")
 
-    def states(self, batch: SequenceBatch) -> Tensor:
+    def encode(self, batch: SequenceBatch) -> Tensor:
         """States at the asked events, [Q, D].
 
         Raises:
@@ -184,7 +185,7 @@ class PaddedTiSASRec(TiedEncoder):
         if self.time_unit:
             unit_B = torch.full_like(unit_B, self.time_unit)
         units_P = ((times_P - first_P).double() / unit_B.repeat_interleave(lengths_B)).round().long() + 1
-        return SequenceBatch(batch.items_P, lengths_B, batch.layout, units_P)
+        return replace(batch, times_P=units_P)
 
 
 MODELS.register("sasrec-padded")(ModelEntry(PaddedSASRecConfig, PaddedSASRec))

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ensue.classic.models import PaddedSASRecConfig, PaddedTiSASRecConfig
 from ensue.classic.state_dict import Tensors, load_state_dict
 from ensue.data.vocabulary import Vocabulary
 from ensue.errors import ArtefactError, ConfigError, DataError
-from ensue.models import ModelConfig, build_model
+from ensue.models import Catalogue, Model, ModelConfig, build_model
 from ensue.models.size import LOADING
 from ensue.nn.block import Activation, Norm
 
@@ -66,7 +66,7 @@ class Imported:
         epoch: `epoch=` of the file's name; 0 without.
     """
 
-    model: nn.Module
+    model: Model
     config: ModelConfig
     origin: str
     norm_assumed: bool
@@ -106,7 +106,7 @@ def read_pth(path: Path, options: PthOptions | None = None, item_ids: Vocabulary
     if item_ids is not None:
         by_id = isinstance(config, PaddedSASRecConfig)
         state["items.weight"] = _items_of(path, state["items.weight"], item_ids, by_id)
-    model = build_model(config, len(state["items.weight"]) - 1, LOADING)
+    model = build_model(config, Catalogue(len(state["items.weight"]) - 1), LOADING)
     model.load_state_dict(state)
     # The padding of files since June 2024 is another, and by then there was an activation.
     may_be_of_2020 = isinstance(config, PaddedTiSASRecConfig) or config.clear_padding

@@ -10,7 +10,6 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
-from torch import nn
 
 from ensue.classic.arguments import Arguments, parse
 from ensue.classic.data import read_data
@@ -20,9 +19,11 @@ from ensue.data.split import Split, make_split
 from ensue.data.store import SequenceStore
 from ensue.data.transitions import fit_popularity
 from ensue.errors import ConfigError, EnsueError
-from ensue.evaluation.evaluate import EvaluateConfig, Standings, evaluate
+from ensue.evaluation.evaluate import evaluate
+from ensue.evaluation.protocol import EvaluateConfig
+from ensue.evaluation.standings import Standings
 from ensue.files import MANIFEST
-from ensue.models import CountedModel, Scorer
+from ensue.models import CountedModel, Model
 from ensue.plots import learning_curve
 from ensue.recommender import Recommender
 from ensue.runs.artefact import Run, finished_run, item_table
@@ -298,7 +299,7 @@ def _infer(
 ) -> None:
     split = split_for(start, store)
     start.model.to(world.device)
-    standings = evaluate(cast(Scorer, start.model), split.test, protocol, split.train)
+    standings = evaluate(start.model, split.test, protocol, split.train)
     say(_part(title("test", protocol), standings))
     if start.activation_assumed:
         say(
@@ -332,7 +333,7 @@ def _doubt_norm(
         )
 
 
-def _trial(model: nn.Module, protocol: EvaluateConfig, split: Split, world: World) -> float:
+def _trial(model: Model, protocol: EvaluateConfig, split: Split, world: World) -> float:
     cases = split.validation.take(np.arange(min(TRIAL_CASES, len(split.validation))))
-    standings = evaluate(cast(Scorer, model.to(world.device)), cases, protocol, split.train)
+    standings = evaluate(model.to(world.device), cases, protocol, split.train)
     return float(standings.metric("ndcg@10").mean())

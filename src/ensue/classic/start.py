@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from ensue.classic.arguments import Arguments
 from ensue.classic.data import in_user_units
 from ensue.classic.pth import PthOptions, read_pth
@@ -16,7 +14,7 @@ from ensue.data.split import Split, SplitConfig, make_split
 from ensue.data.store import SequenceStore
 from ensue.errors import ConfigError, DataError, OtherRunError
 from ensue.files import sha256
-from ensue.models import ModelConfig
+from ensue.models import Model, ModelConfig
 from ensue.nn.block import Norm
 from ensue.runs.artefact import load_run
 from ensue.runs.folder import MODEL
@@ -39,7 +37,7 @@ class Start:
         own_times: it gives its program's scores only for times in that program's units.
     """
 
-    model: nn.Module
+    model: Model
     config: ModelConfig
     origin: str
     file: Path
@@ -126,7 +124,7 @@ def _options(arguments: Arguments) -> PthOptions:
     return PthOptions(norm, num_heads=arguments.num_heads, maxlen=arguments.maxlen, time_unit=unit)
 
 
-def other_norms(arguments: Arguments, path: Path, store: SequenceStore) -> dict[Norm, nn.Module]:
+def other_norms(arguments: Arguments, path: Path, store: SequenceStore) -> dict[Norm, Model]:
     """Read a file of SASRec.pytorch with each normalisation that `read_pth` does not assume."""
     norms: tuple[Norm, ...] = ("original", "pre")
     options = _options(arguments)

@@ -9,9 +9,10 @@ from torch import Tensor
 from ensue.batches.batch import SequenceBatch
 from ensue.data.store import SequenceStore
 from ensue.datasets.simulate import Simulation
+from ensue.nn.model import Model, columns_of
 
 
-class BestPossible:
+class BestPossible(Model):
     """Scores by the generator's own probabilities, given the whole history and nothing else.
 
     Args:
@@ -20,16 +21,14 @@ class BestPossible:
     """
 
     def __init__(self, world: Simulation, store: SequenceStore) -> None:
+        # The filter needs every event from the first on.
+        super().__init__(store.num_items, maxlen=int(store.lengths.max()))
         self.world = world
         self.item_ids = store.item_ids.ids.to_numpy()
-        self.num_items = store.num_items
-        # The filter needs every event from the first on.
-        self.maxlen = int(store.lengths.max())
 
-    def score(self, batch: SequenceBatch, items_BC: Tensor | None = None) -> Tensor:
-        """Probabilities of the next item, [B, N] or [B, C]."""
+    def logits(self, batch: SequenceBatch, items_QC: Tensor | None = None, shared_K: Tensor | None = None) -> Tensor:
+        """Probabilities of the next item; see `Model.logits`."""
         assert batch.times_P is not None
         items_P, lengths_B, times_P = (part.numpy() for part in (batch.items_P, batch.lengths_B, batch.times_P))
         scores = self.world.best_scores(items_P, lengths_B, times_P, self.item_ids)
-        scores_BN = torch.from_numpy(np.ascontiguousarray(scores))
-        return scores_BN if items_BC is None else scores_BN.gather(1, items_BC - 1)
+        return columns_of(torch.from_numpy(np.ascontiguousarray(scores)), items_QC, shared_K)

@@ -13,7 +13,7 @@ from ensue.errors import ArtefactError, DataError, nearest
 from ensue.terminal.output import Screen, table
 
 if TYPE_CHECKING:
-    from ensue.evaluation.evaluate import EvaluateConfig
+    from ensue.evaluation.protocol import EvaluateConfig
 
 CASES = ("user", "target")
 
@@ -160,7 +160,7 @@ def _entry(folder: Path, results: dict[str, Any], part: str, protocol: str) -> d
 
 def _protocols(config: EvaluateConfig) -> dict[str, list[str]]:
     """The protocols that a run with this configuration can be evaluated by -> the flags of `ensue evaluate`."""
-    from ensue.evaluation.evaluate import ProtocolName
+    from ensue.evaluation.protocol import ProtocolName
 
     found = {config.replace(protocol=name).key: ["--protocol", name] for name in get_args(ProtocolName)}
     for flag, filter_seen in (("--filter-seen", True), ("--no-filter-seen", False)):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ensue.data.split import Cases
     from ensue.data.store import SequenceStore
     from ensue.datasets.simulate import Simulation
-    from ensue.evaluation.evaluate import Standings
+    from ensue.evaluation.standings import Standings
     from ensue.recommender import Recommender
 
 README = "README.txt"
@@ -49,7 +49,8 @@ def run(
     """
     from ensue.data.split import make_split
     from ensue.datasets.simulate import SimulateConfig, simulate
-    from ensue.evaluation.evaluate import EvaluateConfig, evaluate
+    from ensue.evaluation.evaluate import evaluate
+    from ensue.evaluation.protocol import EvaluateConfig
 
     began = time.monotonic()
     claim(out)

@@ -17,7 +17,7 @@ from ensue.terminal.output import Screen, table
 
 def flags() -> list[Flag]:
     """The protocol's flags."""
-    from ensue.evaluation.evaluate import EvaluateConfig
+    from ensue.evaluation.protocol import EvaluateConfig
 
     return flags_of(EvaluateConfig, "Protocol (by default the run's)", skip={"query_time"})
 

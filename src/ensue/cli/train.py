@@ -31,7 +31,7 @@ ADVICE = "work on a batch in parts (--batch-parts), or lower --batch-size or --m
 def flags() -> list[Flag]:
     """Every setting of a run: those of all models, then objective, training, split and evaluation."""
     from ensue.data.split import SplitConfig
-    from ensue.evaluation.evaluate import EvaluateConfig
+    from ensue.evaluation.protocol import EvaluateConfig
     from ensue.models import MODELS
     from ensue.objectives.objective import ObjectiveConfig
     from ensue.runs.config import TrainConfig
@@ -210,15 +210,16 @@ def _announce(screen: Screen, config: RunConfig, store: SequenceStore, out: Path
     """
     from ensue.batches.tasks import make_windows
     from ensue.data.split import make_split
-    from ensue.models import check_fits, is_counted
+    from ensue.models import Catalogue, check_fits, is_counted
     from ensue.runs.checkpoint import numbered
     from ensue.runs.folder import CHECKPOINTS
 
-    check_fits(config.model, store.num_items)
+    check_fits(config.model, Catalogue.of_store(store))
     train, split = config.train, make_split(store, config.split)
     events = 0
     if not is_counted(config.model):
-        windows = make_windows(split.train, config.model.maxlen, train.window, train.stride or None)
+        window = config.model.make_task().window or train.window
+        windows = make_windows(split.train, config.model.maxlen, window, train.stride or None)
         events = int((windows.stop_W - windows.start_W - 1).sum())
     screen.say(
         f"{config.model.name} on {store.num_users:,} users, {store.num_items:,} items, {store.num_events:,} events"
@@ -278,13 +279,13 @@ def make_way(config: RunConfig, store: SequenceStore, out: Path, world: World) -
         TrainingError: a training writes into the folder.
     """
     from ensue.data.split import make_split
-    from ensue.models import CountedModel, build_model, is_counted
+    from ensue.models import Catalogue, CountedModel, build_model, is_counted
     from ensue.runs.folder import remove_run
     from ensue.train.loop import Trainer
 
     split = make_split(store, config.split)
     if is_counted(config.model):
-        cast(CountedModel, build_model(config.model, store.num_items)).fit(split.train)
+        cast(CountedModel, build_model(config.model, Catalogue.of_store(store))).fit(split.train)
     else:
         Trainer(config, split).rehearse()
     world.on_main(lambda: remove_run(out))

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ensue.batches.batch import SequenceBatch
 from ensue.batches.layout import Layout
-from ensue.introspect.tally import Tally, looking, places_of, trunk_of
+from ensue.introspect.tally import Tally, answer, looking, places_of, trunk_of
+from ensue.nn.model import Model
 from ensue.nn.ops.attention import strips
 from ensue.nn.ops.heads import split_heads
 from ensue.nn.ops.relation_terms import Relations
@@ -158,7 +159,7 @@ def whole_buckets(relations: Relations, width: int, group: int = 0, causal: bool
     return whole_GTT
 
 
-def attention_report(model: nn.Module, *batches: SequenceBatch) -> AttentionReport:
+def attention_report(model: Model, *batches: SequenceBatch) -> AttentionReport:
     """Run a model over histories and measure where the newest events' attention lies.
 
     Args:
@@ -184,7 +185,7 @@ def attention_report(model: nn.Module, *batches: SequenceBatch) -> AttentionRepo
     return AttentionReport([tally.mean(f"share {block}") for block in range(blocks)], tally.mean("uniform"))
 
 
-def attention_maps(model: nn.Module, history: SequenceBatch) -> list[Tensor]:
+def attention_maps(model: Model, history: SequenceBatch) -> list[Tensor]:
     """Every block's attention over one history, [H, T, T] each; row: query, column: key, oldest first, events alone.
 
     Raises:
@@ -197,15 +198,14 @@ def attention_maps(model: nn.Module, history: SequenceBatch) -> list[Tensor]:
     return maps
 
 
-def watch_attention(model: nn.Module, look: Callable[[Looked], None], *batches: SequenceBatch) -> None:
+def watch_attention(model: Model, look: Callable[[Looked], None], *batches: SequenceBatch) -> None:
     """Run a model over histories; `look` is called for every block and batch."""
     trunk = trunk_of(model)
-    encode: Any = model.encode
     layers = [block.attention for block in trunk.blocks]
     with looking(model):
-        for batch in batches:
+        for batch in (each.asking_all() for each in batches):
             with _hooked(layers, batch, look):
-                encode(batch)
+                answer(model, batch)
 
 
 @contextmanager
@@ -230,6 +230,9 @@ def _looked(block: int, layer: SelfAttention, batch: SequenceBatch, given: dict[
     q_PD, packed_PE = layer.project(given["query_QD"], x_PD, layout)
     if q_PD is None:
         q_PD, packed_PE = packed_PE.tensor_split([x_PD.shape[1]], 1)
+    elif layout.asked_Q is not None:
+        # A model that fills its rows asks its real events alone; nothing is looked up at the padding.
+        q_PD = q_PD.new_zeros(x_PD.shape).index_copy(0, layout.asked_Q, q_PD)
     k_PD, _ = packed_PE.chunk(2, -1)
     if relations is not None and relations.position_PE is not None:
         k_PD = k_PD + relations.position_PE.chunk(3, -1)[1]

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from ensue.batches.batch import SequenceBatch
-from ensue.introspect.tally import Tally, looking, places_of, trunk_of
+from ensue.introspect.tally import Tally, answer, looking, places_of, trunk_of
 from ensue.nn.hyper_connections import HyperConnection
+from ensue.nn.model import Model
 from ensue.nn.residual import GatedResidual, Residual, State, Stream
 from ensue.nn.trunk import Trunk
 
@@ -106,7 +107,7 @@ class GainReport:
         return None if last is None else last.composite
 
 
-def gain_report(model: nn.Module, *batches: SequenceBatch) -> GainReport:
+def gain_report(model: Model, *batches: SequenceBatch) -> GainReport:
     """Run a model over histories and measure its residual streams.
 
     May be called during training: gradients, dropout, random streams and the model's mode stay as they are.
@@ -122,10 +123,9 @@ def gain_report(model: nn.Module, *batches: SequenceBatch) -> GainReport:
     trunk = trunk_of(model)
     shared = _Shared(trunk.stream)
     with looking(model), _witnessed(trunk, shared) as witnesses:
-        encode: Any = model.encode
-        for batch in batches:
+        for batch in (each.asking_all() for each in batches):
             with _placed(trunk, batch, shared):
-                encode(batch)
+                answer(model, batch)
     sublayers = tuple(_sublayer(number, witness.tally) for number, witness in enumerate(witnesses))
     last = witnesses[-1].tally
     return GainReport(last.count("stream"), sublayers, last.mean("stream after"))
@@ -181,7 +181,9 @@ class _Witness(nn.Module):
         return state
 
     def _events(self, values_PX: Tensor) -> Tensor:
-        return values_PX.index_select(0, self.shared.places_P)
+        """The batch's own events. The last block gives the asked ones, which are just those, without any padding."""
+        places_P = self.shared.places_P
+        return values_PX if len(values_PX) == len(places_P) else values_PX.index_select(0, places_P)
 
     def _tally_mixing(self, inner: HyperConnection, streams_PSD: Tensor) -> None:
         pre_PS, res_PSS, post_PS, _ = inner.mixing(streams_PSD)

@@ -6,12 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
 from ensue.batches.batch import SequenceBatch
 from ensue.introspect.attention import Looked, watch_attention
 from ensue.introspect.tally import Tally, trunk_of
 from ensue.models.tisasrec import IntervalUnit
+from ensue.nn.model import Model
 from ensue.nn.relations import LOG_STEP, Relation, TimeRelations
 
 
@@ -40,7 +39,7 @@ class TimeReport:
     uniform: list[float]
 
 
-def time_report(model: nn.Module, *batches: SequenceBatch) -> TimeReport | None:
+def time_report(model: Model, *batches: SequenceBatch) -> TimeReport | None:
     """Run a model over histories and measure what it makes of intervals; None for a model without them.
 
     Args:

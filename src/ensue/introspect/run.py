@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ensue.batches.batch import SequenceBatch
+from ensue.batches.batch import SequenceBatch, case_batch
 from ensue.data.split import Cases, make_split
 from ensue.data.store import SequenceStore
 from ensue.data.vocabulary import ExternalId
 from ensue.errors import DataError
-from ensue.evaluation.evaluate import case_batch, model_device
 from ensue.introspect.attention import AttentionReport, attention_maps, attention_report
 from ensue.introspect.gains import GainReport, gain_report
 from ensue.introspect.intervals import TimeReport, time_report
@@ -127,7 +126,7 @@ def _sample(cases: Cases, users: int, seed: int) -> np.ndarray:
 
 
 def _histories(run: Run, cases: Cases, rows_B: np.ndarray, maxlen: int, query_time: bool) -> SequenceBatch:
-    return case_batch(cases, rows_B, maxlen, query_time).to(model_device(run.model))
+    return case_batch(cases, rows_B, maxlen, query_time).asking_all().to(run.model.device)
 
 
 def _example(run: Run, cases: Cases, rows_B: np.ndarray, events: int, query_time: bool) -> Example:

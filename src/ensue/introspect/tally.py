@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ensue.batches.batch import SequenceBatch
 from ensue.batches.layout import Layout
 from ensue.errors import ConfigError
+from ensue.nn.model import Model
 from ensue.nn.trunk import Trunk
 
 
@@ -62,6 +63,11 @@ def trunk_of(model: nn.Module) -> Trunk:
         f"{type(model).__name__} has no blocks to look into: inspect needs a transformer model, such as sasrec "
         "or tisasrec"
     )
+
+
+def answer(model: Model, batch: SequenceBatch) -> None:
+    """Run the model over a batch, one candidate for each asked event."""
+    model.logits(batch, torch.ones_like(batch.asked_Q)[:, None])
 
 
 def places_of(batch: SequenceBatch, inner: Layout) -> Tensor:

@@ -2,22 +2,22 @@
 
 from ensue.models.base import (
     MODELS,
-    CountedModel,
-    Encoder,
     ModelConfig,
-    Scorer,
     build_model,
     check_fits,
     is_counted,
     model_config,
 )
+from ensue.models.catalogue import Catalogue
+from ensue.nn.model import CountedModel, Encoder, Model
 
 __all__ = [
     "MODELS",
+    "Catalogue",
     "CountedModel",
     "Encoder",
+    "Model",
     "ModelConfig",
-    "Scorer",
     "build_model",
     "check_fits",
     "is_counted",

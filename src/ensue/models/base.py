@@ -1,19 +1,19 @@
-"""What a model is to the rest of the house, and the table of models."""
+"""The settings that every model has, and the table of models."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal
 
 from pydantic import Field
-from torch import Tensor, nn
 
-from ensue.batches.batch import SequenceBatch
+from ensue.batches.tasks import TASKS, Task
 from ensue.config import Config
-from ensue.data.split import Sequences
 from ensue.errors import ConfigError
+from ensue.models.catalogue import Catalogue
 from ensue.models.size import TRAINING, ModelSize, check_memory, measure
+from ensue.nn.model import CountedModel, Model
 from ensue.registry import Registry
 
 
@@ -23,72 +23,34 @@ class ModelConfig(Config):
     name: str
     maxlen: int = Field(200, ge=1, description="newest events of a history that the model reads")
 
+    @property
+    def reads_query_time(self) -> bool:
+        """Whether the model reads the time of the request; its figures then have a protocol name of their own."""
+        return False
 
-@runtime_checkable
-class Scorer(Protocol):
-    """All that evaluation and serving need."""
-
-    num_items: int
-    maxlen: int
-
-    def score(self, batch: SequenceBatch, items_BC: Tensor | None = None) -> Tensor:
-        """Scores of the next item after each row's newest event, higher is better.
-
-        Args:
-            batch: the histories.
-            items_BC: candidates (item numbers), [B, C]; all items by default.
-
-        Returns:
-            [B, C], or [B, N] whose column j is item j + 1: a tensor of the caller's own, who may write to it.
-        """
-        ...
+    def make_task(self) -> Task:
+        """What training asks."""
+        return TASKS["next"]
 
 
-@runtime_checkable
-class Encoder(Scorer, Protocol):
-    """A scorer by vectors, score = query . item vector; hence full-catalogue losses and vector search."""
+class CausalConfig(ModelConfig):
+    """Settings of a model whose state at an event depends on that event and earlier ones alone."""
 
-    def encode(self, batch: SequenceBatch) -> Tensor:
-        """States at all events, [P, D]; the state at an event predicts the next one."""
-        ...
+    task: Literal["next", "last", "prefixes"] = Field(
+        "next", description="asked in training: every event, the newest of a window, or the newest of every prefix"
+    )
 
-    def query(self, batch: SequenceBatch) -> Tensor:
-        """States at each row's newest event, [B, D]."""
-        ...
-
-    def item_vectors(self, items: Tensor | None = None) -> Tensor:
-        """Vectors of the given item numbers, [..., D], or of the whole catalogue, [N, D]."""
-        ...
-
-
-class CountedModel(nn.Module):
-    """A scorer that is fitted by counting, in one pass and without gradients; it scores the whole catalogue."""
-
-    def __init__(self, num_items: int, maxlen: int) -> None:
-        super().__init__()
-        self.num_items = num_items
-        self.maxlen = maxlen
-
-    def fit(self, train: Sequences) -> None:
-        """Count the training sequences."""
-        raise TypeError(f"{type(self).__name__} must define fit")
-
-    def score_all(self, batch: SequenceBatch) -> Tensor:
-        """Scores of all items, [B, N]."""
-        raise TypeError(f"{type(self).__name__} must define score_all")
-
-    def score(self, batch: SequenceBatch, items_BC: Tensor | None = None) -> Tensor:
-        """Scores of the candidates, [B, C], or of all items, [B, N]."""
-        scores_BN = self.score_all(batch)
-        return scores_BN if items_BC is None else scores_BN.gather(1, items_BC - 1)
+    def make_task(self) -> Task:
+        """The task that `task` names."""
+        return TASKS[self.task]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """A configuration class and the function that builds the model for a catalogue."""
+    """A configuration class and what builds the model: a class, or a function, of (config, catalogue)."""
 
     config: type[ModelConfig]
-    build: Callable[[Any, int], nn.Module]
+    build: Callable[[Any, Catalogue], Model]
 
 
 # One line for each model of the package; a model of a user's own registers when its module is imported.
@@ -102,6 +64,7 @@ MODELS: Registry[ModelEntry] = Registry(
         "sasrec-padded": "ensue.classic.models",
         "tisasrec-padded": "ensue.classic.models",
     },
+    hint=". A model of your own must be imported first: --model-module FILE.py",
 )
 
 
@@ -118,28 +81,28 @@ def model_config(values: dict[str, Any] | ModelConfig) -> ModelConfig:
     return MODELS[values["name"]].config.parse(values, "[model]")
 
 
-def build_model(config: ModelConfig, num_items: int, copies: int = TRAINING) -> nn.Module:
-    """A new model for a catalogue of `num_items`; its weights are not initialised yet.
+def build_model(config: ModelConfig, catalogue: Catalogue, copies: int = TRAINING) -> Model:
+    """A new model for a catalogue; its weights are not initialised yet.
 
     Args:
         config: its settings.
-        num_items: items of the catalogue.
-        copies: how many times its size there must be memory for.
+        catalogue: the items.
+        copies: how many times the model's size must fit into memory.
 
     Raises:
-        ConfigError: there is not.
+        ConfigError: it does not.
     """
-    check_fits(config, num_items, copies)
-    return MODELS[config.name].build(config, num_items)
+    check_fits(config, catalogue, copies)
+    return MODELS[config.name].build(config, catalogue)
 
 
-def check_fits(config: ModelConfig, num_items: int, copies: int = TRAINING) -> None:
+def check_fits(config: ModelConfig, catalogue: Catalogue, copies: int = TRAINING) -> None:
     """Make sure that there is memory for a model.
 
     Raises:
         ConfigError: there is not; the size, the limit and the setting to lower are named.
     """
-    check_memory(MODELS[config.name].build, config, num_items, copies)
+    check_memory(MODELS[config.name].build, config, catalogue, copies)
 
 
 def is_counted(config: ModelConfig) -> bool:
@@ -148,6 +111,6 @@ def is_counted(config: ModelConfig) -> bool:
     return isinstance(build, type) and issubclass(build, CountedModel)
 
 
-def model_size(config: ModelConfig, num_items: int) -> ModelSize:
+def model_size(config: ModelConfig, catalogue: Catalogue) -> ModelSize:
     """The size of what `build_model` would build, however large."""
-    return measure(MODELS[config.name].build, config, num_items)
+    return measure(MODELS[config.name].build, config, catalogue)

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from ensue.batches.batch import SequenceBatch
+from ensue.data.arrays import gather_events
 from ensue.data.split import Sequences
 from ensue.data.transitions import MAX_ORDER, Transitions, fit_transitions
 from ensue.errors import ArtefactError, EnsueError
-from ensue.models.base import MODELS, CountedModel, ModelConfig, ModelEntry
+from ensue.models.base import MODELS, ModelConfig, ModelEntry
+from ensue.models.catalogue import Catalogue
+from ensue.nn.model import CountedModel
 
 
 class MarkovConfig(ModelConfig):
@@ -27,8 +31,8 @@ class MarkovConfig(ModelConfig):
 class Markov(CountedModel):
     """p(i | last k items), interpolated with shorter contexts and popularity; see `Transitions.score`."""
 
-    def __init__(self, config: MarkovConfig, num_items: int) -> None:
-        super().__init__(num_items, config.maxlen)
+    def __init__(self, config: MarkovConfig, catalogue: Catalogue) -> None:
+        super().__init__(catalogue.num_items, config.maxlen)
         self.config = config
         self.transitions: Transitions | None = None
 
@@ -36,9 +40,14 @@ class Markov(CountedModel):
         """Count what follows every context of up to `order` items."""
         self.transitions = fit_transitions(train, self.config.order, self.config.smoothing)
 
-    def score_all(self, batch: SequenceBatch) -> Tensor:
-        """Probabilities of the next item: [B, N]."""
-        return torch.from_numpy(self._fitted().score(batch.items_P.cpu().numpy(), batch.lengths_B.cpu().numpy()))
+    def logits_of_all(self, batch: SequenceBatch) -> Tensor:
+        """Probabilities of the next item: [Q, N]."""
+        # A history ends with its asked event.
+        items_P, lengths_B = batch.items_P.cpu().numpy(), batch.lengths_B.cpu().numpy()
+        asked_Q, row_Q = batch.asked_Q.cpu().numpy(), batch.row_Q.cpu().numpy()
+        start_Q = (np.cumsum(lengths_B) - lengths_B)[row_Q]
+        events = gather_events(start_Q, asked_Q + 1)
+        return torch.from_numpy(self._fitted().score(items_P[events], asked_Q + 1 - start_Q))
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """The counts as tensors, under the names of `Transitions.arrays`."""

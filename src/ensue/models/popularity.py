@@ -11,7 +11,9 @@ from torch import Tensor
 from ensue.batches.batch import SequenceBatch
 from ensue.data.split import Sequences
 from ensue.data.transitions import fit_popularity
-from ensue.models.base import MODELS, CountedModel, ModelConfig, ModelEntry
+from ensue.models.base import MODELS, ModelConfig, ModelEntry
+from ensue.models.catalogue import Catalogue
+from ensue.nn.model import CountedModel
 
 
 class PopularityConfig(ModelConfig):
@@ -31,10 +33,10 @@ class PopularityConfig(ModelConfig):
 class Popularity(CountedModel):
     """score(i) = training events of item i, whatever the history."""
 
-    def __init__(self, config: PopularityConfig, num_items: int) -> None:
-        super().__init__(num_items, config.maxlen)
+    def __init__(self, config: PopularityConfig, catalogue: Catalogue) -> None:
+        super().__init__(catalogue.num_items, config.maxlen)
         self.config = config
-        self.register_buffer("counts_N", torch.zeros(num_items, dtype=torch.float64))
+        self.register_buffer("counts_N", torch.zeros(catalogue.num_items, dtype=torch.float64))
         self.counts_N: Tensor
 
     def fit(self, train: Sequences) -> None:
@@ -42,9 +44,9 @@ class Popularity(CountedModel):
         counts = fit_popularity(train, self.config.last_fraction, self.config.last_days)
         self.counts_N = torch.from_numpy(counts)
 
-    def score_all(self, batch: SequenceBatch) -> Tensor:
-        """The counts, for every row: [B, N]."""
-        return self.counts_N.float().repeat(batch.lengths_B.shape[0], 1)
+    def logits_of_all(self, batch: SequenceBatch) -> Tensor:
+        """The counts, for every asked event: [Q, N]."""
+        return self.counts_N.float().repeat(len(batch.asked_Q), 1)
 
 
 MODELS.register("popularity")(ModelEntry(PopularityConfig, Popularity))

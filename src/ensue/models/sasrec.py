@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from ensue.batches.batch import SequenceBatch
-from ensue.models.base import MODELS, ModelConfig, ModelEntry
+from ensue.models.base import MODELS, CausalConfig, ModelEntry
+from ensue.models.catalogue import Catalogue
 from ensue.models.tied import TiedEncoder
 from ensue.nn.dropout import Dropout
 from ensue.nn.embedding import PositionEmbedding, Positions
@@ -16,7 +17,7 @@ from ensue.nn.rotary import Rotary
 from ensue.nn.trunk import Trunk, TrunkConfig
 
 
-class SASRecConfig(TrunkConfig, ModelConfig):
+class SASRecConfig(TrunkConfig, CausalConfig):
     """Settings of SASRec; the defaults are the paper's for MovieLens-1M, with pre-norm."""
 
     name: Literal["sasrec"] = "sasrec"
@@ -37,15 +38,15 @@ class SASRec(TiedEncoder):
     `norm="original"` restores their normalisation; dropout rates are rounded to 1/256 on a CPU.
     """
 
-    def __init__(self, config: SASRecConfig, num_items: int) -> None:
-        super().__init__(num_items, config.maxlen, config.hidden_units)
+    def __init__(self, config: SASRecConfig, catalogue: Catalogue) -> None:
+        super().__init__(catalogue.num_items, config.maxlen, config.hidden_units)
         self.scale = config.hidden_units**0.5
         self.positions = PositionEmbedding(config.maxlen, config.hidden_units, config.positions)
         self.dropout = Dropout(config.dropout_rate)
         width = config.hidden_units // config.num_heads
         self.trunk = Trunk(config, Rotary(config.maxlen, width) if config.positions == "rotary" else None)
 
-    def states(self, batch: SequenceBatch) -> Tensor:
+    def encode(self, batch: SequenceBatch) -> Tensor:
         """States at the asked events, [Q, D]."""
         x_PD = self.dropout(self.positions(self.items(batch.items_P) * self.scale, batch.layout.age_P))
         h_QD: Tensor = self.trunk(x_PD, batch.layout)

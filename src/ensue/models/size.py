@@ -12,9 +12,10 @@ from torch.overrides import TorchFunctionMode
 
 from ensue.config import Config
 from ensue.errors import ConfigError
+from ensue.models.catalogue import Catalogue
 from ensue.runtime.limits import gpu_memory, memory
 
-Build = Callable[[Any, int], nn.Module]
+Build = Callable[[Any, Catalogue], nn.Module]
 # The weights, their gradients and Adam's two moments.
 TRAINING = 4
 # The weights, and the file's tensors that they are taken from.
@@ -50,25 +51,25 @@ class _Untouched(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def measure(build: Build, config: Config, num_items: int) -> ModelSize:
+def measure(build: Build, config: Config, catalogue: Catalogue) -> ModelSize:
     """The size of a model that is not built. Of many blocks, which are all alike, only two are looked at.
 
     Args:
         build: makes the model of a configuration, on the meta device too.
         config: its settings, however large.
-        num_items: items of the catalogue.
+        catalogue: the items.
     """
     blocks = getattr(config, "num_blocks", 1)
     if blocks <= 2:
-        return _measure(build, config, num_items)
-    one, two = (_measure(build, config.model_copy(update={"num_blocks": count}), num_items) for count in (1, 2))
+        return _measure(build, config, catalogue)
+    one, two = (_measure(build, config.model_copy(update={"num_blocks": count}), catalogue) for count in (1, 2))
     return ModelSize(*(first + (blocks - 1) * (second - first) for first, second in zip(one, two, strict=True)))
 
 
-def _measure(build: Build, config: Config, num_items: int) -> ModelSize:
+def _measure(build: Build, config: Config, catalogue: Catalogue) -> ModelSize:
     try:
         with torch.device("meta"), _Untouched():
-            model = build(config, num_items)
+            model = build(config, catalogue)
     except (RuntimeError, TypeError, OverflowError) as error:
         # What does not fit into 64 bits has no class of its own: "... overflowed", "Overflow ...", "int too big ...".
         if not isinstance(error, OverflowError) and "overflow" not in str(error).lower():
@@ -80,19 +81,19 @@ def _measure(build: Build, config: Config, num_items: int) -> ModelSize:
     return ModelSize(len(state), sum(tensor.nbytes for tensor in state), sum(tensor.nbytes for tensor in whole))
 
 
-def check_memory(build: Build, config: Config, num_items: int, copies: int) -> None:
+def check_memory(build: Build, config: Config, catalogue: Catalogue, copies: int) -> None:
     """Make sure that a model fits into memory and into a run's file, before any of it is there.
 
     Args:
         build: makes the model.
         config: its settings.
-        num_items: items of the catalogue.
+        catalogue: the items.
         copies: `TRAINING` or `LOADING`. Training may take place in a GPU's memory.
 
     Raises:
         ConfigError: it does not fit; the size, the limit and the setting to lower are named.
     """
-    limit, (tensors, _, size) = memory(), measure(build, config, num_items)
+    limit, (tensors, _, size) = memory(), measure(build, config, catalogue)
     if copies * size <= limit or (size <= limit and copies * size <= gpu_memory()):
         if tensors > TENSOR_LIMIT:
             raise ConfigError(
@@ -102,19 +103,19 @@ def check_memory(build: Build, config: Config, num_items: int, copies: int) -> N
         return
     parts = "weights, gradients and Adam's two moments" if copies == TRAINING else "weights, and those of the file"
     # One item is what a model is tried with before there is a catalogue.
-    items = f" of {num_items:,} items" if num_items > 1 else ""
+    items = f" of {catalogue.num_items:,} items" if catalogue.num_items > 1 else ""
     raise ConfigError(
         f"the model{items} needs at least {_gib(copies * size)} of memory ({parts}), more than the {_gib(limit)} that "
-        f"are here: {_lower(build, config, num_items, size)}"
+        f"are here: {_lower(build, config, catalogue, size)}"
     )
 
 
-def _lower(build: Build, config: Config, num_items: int, size: int) -> str:
+def _lower(build: Build, config: Config, catalogue: Catalogue, size: int) -> str:
     """Which setting to lower: the one whose default would leave least; the width if none is above its default."""
     left = {}
     for name, field in type(config).model_fields.items():
         if type(value := getattr(config, name)) is int and type(field.default) is int and value > field.default:
-            left[name] = measure(build, config.model_copy(update={name: field.default}), num_items).total_bytes
+            left[name] = measure(build, config.model_copy(update={name: field.default}), catalogue).total_bytes
     name = min(left, key=lambda name: left[name], default="hidden_units")
     if left.get(name, size) == size:
         name = "hidden_units"

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ensue.batches.batch import SequenceBatch
 from ensue.errors import DataError
-from ensue.models.base import MODELS, ModelConfig, ModelEntry
+from ensue.models.base import MODELS, CausalConfig, ModelEntry
+from ensue.models.catalogue import Catalogue
 from ensue.models.tied import TiedEncoder
 from ensue.nn.dropout import Dropout
 from ensue.nn.embedding import PositionEmbedding, lookup
@@ -21,7 +22,7 @@ GAP_BUCKETS = 63
 IntervalUnit = Literal["seconds", "smallest gaps", "events"]
 
 
-class TiSASRecConfig(TrunkConfig, ModelConfig):
+class TiSASRecConfig(TrunkConfig, CausalConfig):
     """Settings of TiSASRec; the defaults are the paper's intervals with SASRec's trunk."""
 
     name: Literal["tisasrec"] = "tisasrec"
@@ -31,6 +32,11 @@ class TiSASRecConfig(TrunkConfig, ModelConfig):
     relation: Relation = Field("embedding", description="embedding: the paper's vectors; bias: a scalar per bucket")
     buckets: Buckets = Field("linear", description="intervals to buckets: linear as the paper, or log")
     query_time: bool = Field(False, description="the request's time is known: look back from it, not the last event")
+
+    @property
+    def reads_query_time(self) -> bool:
+        """As `query_time` says."""
+        return self.query_time
 
     @model_validator(mode="after")
     def _check_time(self) -> Self:
@@ -52,10 +58,10 @@ class TiSASRec(TiedEncoder):
     intervals is the smallest gap among the events of that row, never a held-out one.
     """
 
-    def __init__(self, config: TiSASRecConfig, num_items: int) -> None:
-        super().__init__(num_items, config.maxlen, config.hidden_units)
+    def __init__(self, config: TiSASRecConfig, catalogue: Catalogue) -> None:
+        super().__init__(catalogue.num_items, config.maxlen, config.hidden_units, config.query_time)
         self.scale = config.hidden_units**0.5
-        self.query_time, self.time = config.query_time, config.time
+        self.time = config.time
         self.relations = TimeRelations(
             config.maxlen,
             config.hidden_units,
@@ -80,7 +86,7 @@ class TiSASRec(TiedEncoder):
         unit, kind = self.relations.time_unit, self.relations.kind
         return (1, "smallest gaps") if kind == "linear" and not unit else (unit or 1, "seconds")
 
-    def states(self, batch: SequenceBatch) -> Tensor:
+    def encode(self, batch: SequenceBatch) -> Tensor:
         """States at the asked events, [Q, D].
 
         Raises:

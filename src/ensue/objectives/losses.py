@@ -1,7 +1,7 @@
-"""One function per loss, never reduced: the training loop takes the mean once, over all positions.
+"""One function per loss, never reduced: the training loop takes the mean once, over all asked events.
 
-`Loss = (pos_P, neg_PK) -> loss_P` compares the target's logit with those of K negatives. The full softmax,
-`(h_PD, target_P, items_ND) -> loss_P`, sees the catalogue in chunks. All are computed in float32, but for the full
+`Loss = (pos_Q, neg_QK) -> loss_Q` compares the target's logit with those of K negatives. The full softmax,
+`(h_QD, target_Q, items_ND) -> loss_Q`, sees the catalogue in chunks. All are computed in float32, but for the full
 softmax under autocast, and are finite for logits of +-1e4.
 """
 
@@ -20,17 +20,17 @@ LOSSES: Registry[Loss] = Registry("loss")
 
 
 @LOSSES.register("bce")
-def bce(pos_P: Tensor, neg_PK: Tensor) -> Tensor:
+def bce(pos_Q: Tensor, neg_QK: Tensor) -> Tensor:
     """Binary cross-entropy: -log s(pos) - sum_k log(1 - s(neg_k)). Source: SASRec (2018), eq. 7.
 
     Args:
-        pos_P: logits of the targets, [P].
-        neg_PK: logits of the negatives, [P, K].
+        pos_Q: logits of the targets, [Q].
+        neg_QK: logits of the negatives, [Q, K].
 
     Returns:
-        [P].
+        [Q].
     """
-    return F.softplus(-pos_P.float()) + F.softplus(neg_PK.float()).sum(-1)
+    return F.softplus(-pos_Q.float()) + F.softplus(neg_QK.float()).sum(-1)
 
 
 def gbce(beta: float) -> Loss:
@@ -39,9 +39,9 @@ def gbce(beta: float) -> Loss:
     Source: gSASRec (Petrov & Macdonald, RecSys 2023), eq. 6. `beta` comes from `gbce_beta`.
     """
 
-    def loss(pos_P: Tensor, neg_PK: Tensor) -> Tensor:
-        total = beta * F.softplus(-pos_P.float()) + F.softplus(neg_PK.float()).sum(-1)
-        return total / (neg_PK.shape[-1] + 1)
+    def loss(pos_Q: Tensor, neg_QK: Tensor) -> Tensor:
+        total = beta * F.softplus(-pos_Q.float()) + F.softplus(neg_QK.float()).sum(-1)
+        return total / (neg_QK.shape[-1] + 1)
 
     return loss
 
@@ -57,20 +57,20 @@ def gbce_beta(num_negatives: int, num_items: int, t: float) -> float:
 
 
 @LOSSES.register("sampled-softmax")
-def sampled_softmax(pos_P: Tensor, neg_PK: Tensor) -> Tensor:
+def sampled_softmax(pos_Q: Tensor, neg_QK: Tensor) -> Tensor:
     """Cross-entropy among the target and its negatives: logsumexp(pos, neg_1..neg_K) - pos.
 
     With logits corrected by their log sampling rate (`logq`) it estimates the full softmax. Source: Bengio &
     Senecal, 2008; Yi et al., RecSys 2019.
     """
-    pos = pos_P.float()
-    return torch.logaddexp(pos, neg_PK.float().logsumexp(-1)) - pos
+    pos = pos_Q.float()
+    return torch.logaddexp(pos, neg_QK.float().logsumexp(-1)) - pos
 
 
 @LOSSES.register("bpr")
-def bpr(pos_P: Tensor, neg_PK: Tensor) -> Tensor:
+def bpr(pos_Q: Tensor, neg_QK: Tensor) -> Tensor:
     """Pairwise ranking: -mean_k log s(pos - neg_k). Source: Rendle et al., UAI 2009."""
-    return F.softplus(neg_PK.float() - pos_P.float()[:, None]).mean(-1)
+    return F.softplus(neg_QK.float() - pos_Q.float()[:, None]).mean(-1)
 
 
 def bpr_max(regularisation: float = 1.0) -> Loss:
@@ -80,10 +80,10 @@ def bpr_max(regularisation: float = 1.0) -> Loss:
     log w_k + log s(pos - neg_k), so it stays finite.
     """
 
-    def loss(pos_P: Tensor, neg_PK: Tensor) -> Tensor:
-        neg = neg_PK.float()
+    def loss(pos_Q: Tensor, neg_QK: Tensor) -> Tensor:
+        neg = neg_QK.float()
         log_w = neg.log_softmax(-1)
-        ranking = -(log_w + F.logsigmoid(pos_P.float()[:, None] - neg)).logsumexp(-1)
+        ranking = -(log_w + F.logsigmoid(pos_Q.float()[:, None] - neg)).logsumexp(-1)
         return ranking + regularisation * (log_w.exp() * neg.square()).sum(-1)
 
     return loss
@@ -93,14 +93,14 @@ LOSSES.register("bpr-max")(bpr_max())
 
 
 @LOSSES.register("top1")
-def top1(pos_P: Tensor, neg_PK: Tensor) -> Tensor:
+def top1(pos_Q: Tensor, neg_QK: Tensor) -> Tensor:
     """mean_k s(neg_k - pos) + s(neg_k^2). Source: Hidasi et al., ICLR 2016, section 3.1.3."""
-    neg = neg_PK.float()
-    return ((neg - pos_P.float()[:, None]).sigmoid() + neg.square().sigmoid()).mean(-1)
+    neg = neg_QK.float()
+    return ((neg - pos_Q.float()[:, None]).sigmoid() + neg.square().sigmoid()).mean(-1)
 
 
 @LOSSES.register("top1-max")
-def top1_max(pos_P: Tensor, neg_PK: Tensor) -> Tensor:
+def top1_max(pos_Q: Tensor, neg_QK: Tensor) -> Tensor:
     """sum_k w_k (s(neg_k - pos) + s(neg_k^2)), w the softmax over the negatives (CIKM 2018, eq. 8)."""
-    neg = neg_PK.float()
-    return (neg.softmax(-1) * ((neg - pos_P.float()[:, None]).sigmoid() + neg.square().sigmoid())).sum(-1)
+    neg = neg_QK.float()
+    return (neg.softmax(-1) * ((neg - pos_Q.float()[:, None]).sigmoid() + neg.square().sigmoid())).sum(-1)

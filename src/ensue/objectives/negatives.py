@@ -1,8 +1,10 @@
-"""Negatives: items drawn to stand against the target.
+"""Negatives: items that are compared with the target.
 
-A draw depends on its stream alone (keyed by seed, epoch and step), never on what was drawn before or on workers. No
-draw is the target or padding. Drawing among the unseen items needs no rejection: a uniform rank among them becomes an
-item by a search in the user's sorted items, so a user who has seen almost everything costs the same as any other.
+A draw depends on its stream alone (keyed by seed, epoch and step), never on earlier draws or on the number of workers.
+No draw is the target or padding. Drawing among the unseen items needs no rejection: a uniform rank among them becomes
+an item by a search in the user's sorted items, so a user who has seen almost everything costs the same as any other.
+
+Suffixes: Q asked events, K negatives, R rows of a view, P events, N items.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ NegativesName = Literal["uniform", "popularity", "in-batch", "mixed"]
 
 
 class SeenItems:
-    """The distinct items of every row of a view, sorted: what `unseen` draws avoid."""
+    """The distinct items of every row of a view, sorted: what draws of unseen items avoid."""
 
     def __init__(self, sequences: Sequences) -> None:
         self.num_items = sequences.store.num_items
@@ -29,52 +31,52 @@ class SeenItems:
         self.items = keys % (self.num_items + 1)
         self.offsets = np.searchsorted(keys // (self.num_items + 1), np.arange(len(start_R) + 1))
 
-    def contains(self, rows_P: np.ndarray, items_PK: np.ndarray) -> np.ndarray:
-        """Whether item [p, k] is among the items of row rows_P[p]: bool [P, K]."""
-        rows, keys, _ = self._keys(rows_P)
-        wanted = rows[:, None] * (self.num_items + 1) + items_PK
+    def contains(self, rows_Q: np.ndarray, items_QK: np.ndarray) -> np.ndarray:
+        """Whether item [q, k] is among the items of row rows_Q[q]: bool [Q, K]."""
+        rows, keys, _ = self._keys(rows_Q)
+        wanted = rows[:, None] * (self.num_items + 1) + items_QK
         found = np.searchsorted(keys, wanted)
         inside: np.ndarray = keys[np.minimum(found, len(keys) - 1)] == wanted
         return inside
 
-    def draw_unseen(self, rows_P: np.ndarray, targets_P: np.ndarray, uniform_PK: np.ndarray) -> np.ndarray:
+    def draw_unseen(self, rows_Q: np.ndarray, targets_Q: np.ndarray, uniform_QK: np.ndarray) -> np.ndarray:
         """Draw uniformly, with replacement, among the items a row has not seen.
 
         Args:
-            rows_P: the row of each position.
-            targets_P: the target of each position; never drawn. Where the row has seen every item, the draw is
+            rows_Q: the row of each asked event.
+            targets_Q: the target of each asked event; never drawn. Where the row has seen every item, the draw is
                 uniform among all items but the target.
-            uniform_PK: random numbers in [0, 1), one for each draw.
+            uniform_QK: random numbers in [0, 1), one for each draw.
 
         Returns:
-            int64 [P, K], in 1..N.
+            int64 [Q, K], in 1..N.
         """
-        rows, keys, first = self._keys(rows_P)
-        free = self.num_items - (self.offsets[rows_P + 1] - self.offsets[rows_P])[:, None]
-        rank = (uniform_PK * np.maximum(free, 1)).astype(np.int64)
+        rows, keys, first = self._keys(rows_Q)
+        free = self.num_items - (self.offsets[rows_Q + 1] - self.offsets[rows_Q])[:, None]
+        rank = (uniform_QK * np.maximum(free, 1)).astype(np.int64)
         if rank.size > len(first) * self.num_items:
             drawn = self._unseen_by_list(rows, keys, len(first), rank)
         else:
             drawn = self._unseen_by_search(rows, keys, first, rank)
         full = free[:, 0] <= 0
         if full.any():
-            others = 1 + (uniform_PK[full] * max(1, self.num_items - 1)).astype(np.int64)
-            drawn[full] = np.minimum(others + (others >= targets_P[full, None]), self.num_items)
+            others = 1 + (uniform_QK[full] * max(1, self.num_items - 1)).astype(np.int64)
+            drawn[full] = np.minimum(others + (others >= targets_Q[full, None]), self.num_items)
         return drawn
 
     def _unseen_by_search(
-        self, rows_P: np.ndarray, keys: np.ndarray, first_R: np.ndarray, rank_PK: np.ndarray
+        self, rows_Q: np.ndarray, keys: np.ndarray, first_R: np.ndarray, rank_QK: np.ndarray
     ) -> np.ndarray:
         """The unseen item of each rank, by a search among the seen ones: a catalogue of any size costs the same."""
         # The i-th (from 0) seen item of a row has `item - 1 - i` unseen items before it: non-decreasing in i.
         row, item = np.divmod(keys, self.num_items + 1)
         ladder = row * (self.num_items + 1) + item - 1 - (np.arange(len(keys)) - first_R[row])
-        passed = np.searchsorted(ladder, rows_P[:, None] * (self.num_items + 1) + rank_PK, side="right")
-        drawn: np.ndarray = rank_PK + 1 + passed - first_R[rows_P][:, None]
+        passed = np.searchsorted(ladder, rows_Q[:, None] * (self.num_items + 1) + rank_QK, side="right")
+        drawn: np.ndarray = rank_QK + 1 + passed - first_R[rows_Q][:, None]
         return drawn
 
-    def _unseen_by_list(self, rows_P: np.ndarray, keys: np.ndarray, num_rows: int, rank_PK: np.ndarray) -> np.ndarray:
-        """The same, by a list of every row's unseen items: for more draws than the rows have items."""
+    def _unseen_by_list(self, rows_Q: np.ndarray, keys: np.ndarray, num_rows: int, rank_QK: np.ndarray) -> np.ndarray:
+        """The same, from a list of every row's unseen items: for more draws than the rows have items."""
         is_unseen = np.ones((num_rows, self.num_items + 1), bool)
         is_unseen[:, 0] = False
         is_unseen.ravel()[keys] = False
@@ -82,17 +84,17 @@ class SeenItems:
         start_R = np.cumsum(count_R) - count_R
         # A row that has seen everything has nothing in the list, so its ranks point at others', or behind the end.
         listed = np.append(np.flatnonzero(is_unseen) % (self.num_items + 1), 1).astype(np.int32)
-        drawn: np.ndarray = listed.take(start_R[rows_P][:, None] + rank_PK, mode="clip").astype(np.int64)
+        drawn: np.ndarray = listed.take(start_R[rows_Q][:, None] + rank_QK, mode="clip").astype(np.int64)
         return drawn
 
-    def _keys(self, rows_P: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Local row of each position, sorted keys (local row, item) of those rows, and each row's first key.
+    def _keys(self, rows_Q: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Local row of each asked event, sorted keys (local row, item) of those rows, and each row's first key.
 
-        A local row is a run of equal rows: positions come row by row, so there is nothing to sort, and a row that comes
-        again is only there twice.
+        A local row is a run of equal rows. Asked events come row by row, so nothing needs sorting; a row that comes
+        again later is simply listed twice.
         """
-        is_first = np.diff(rows_P, prepend=-1) != 0
-        runs = rows_P[is_first]
+        is_first = np.diff(rows_Q, prepend=-1) != 0
+        runs = rows_Q[is_first]
         start, stop = self.offsets[runs], self.offsets[runs + 1]
         items = self.items[gather_events(start, stop)]
         lengths = stop - start
@@ -110,12 +112,12 @@ def distinct(keys: np.ndarray) -> np.ndarray:
 class Negatives(Protocol):
     """A distribution over items to draw negatives from."""
 
-    def draw(self, rows_P: np.ndarray, targets_P: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-        """int64 [P, K] negatives of each position."""
+    def draw(self, rows_Q: np.ndarray, targets_Q: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+        """int64 [Q, K] negatives of each asked event."""
         ...
 
     def draw_shared(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """int64 [K] distinct negatives for all positions of a batch."""
+        """int64 [K] distinct negatives for all asked events of a batch."""
         ...
 
     def log_q(self) -> np.ndarray:
@@ -129,9 +131,9 @@ class UniformNegatives:
     def __init__(self, seen: SeenItems) -> None:
         self.seen = seen
 
-    def draw(self, rows_P: np.ndarray, targets_P: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-        """int64 [P, K]; see `SeenItems.draw_unseen`."""
-        return self.seen.draw_unseen(rows_P, targets_P, rng.random((len(rows_P), count)))
+    def draw(self, rows_Q: np.ndarray, targets_Q: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+        """int64 [Q, K]; see `SeenItems.draw_unseen`."""
+        return self.seen.draw_unseen(rows_Q, targets_Q, rng.random((len(rows_Q), count)))
 
     def draw_shared(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """int64 [K] distinct items, uniform."""
@@ -151,10 +153,10 @@ class PopularityNegatives:
         self.share_N = weights / weights.sum()
         self.cumulative = np.cumsum(self.share_N)
 
-    def draw(self, rows_P: np.ndarray, targets_P: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-        """int64 [P, K]; draws that the user has seen are drawn again, a few times, and at last uniformly unseen."""
-        drawn = self._sample((len(rows_P), count), rng)
-        return _replace_seen(self.seen, rows_P, targets_P, drawn, rng, self._sample)
+    def draw(self, rows_Q: np.ndarray, targets_Q: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+        """int64 [Q, K]; draws that the user has seen are drawn again, a few times, and at last uniformly unseen."""
+        drawn = self._sample((len(rows_Q), count), rng)
+        return _replace_seen(self.seen, rows_Q, targets_Q, drawn, rng, self._sample)
 
     def draw_shared(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """int64 [K] distinct items, drawn one after another by share."""
@@ -172,20 +174,20 @@ class PopularityNegatives:
 
 
 class InBatchNegatives:
-    """Targets of other positions of the batch, hence in proportion to popularity; seen ones are replaced."""
+    """Targets of other asked events of the batch, hence in proportion to popularity; seen ones are replaced."""
 
     def __init__(self, seen: SeenItems, counts_N: np.ndarray) -> None:
         self.seen = seen
         self.popularity = PopularityNegatives(seen, counts_N, alpha=1.0)
 
-    def draw(self, rows_P: np.ndarray, targets_P: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-        """int64 [P, K]; see `PopularityNegatives.draw`."""
+    def draw(self, rows_Q: np.ndarray, targets_Q: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+        """int64 [Q, K]; see `PopularityNegatives.draw`."""
 
         def others(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-            chosen: np.ndarray = targets_P[rng.integers(0, len(targets_P), shape)]
+            chosen: np.ndarray = targets_Q[rng.integers(0, len(targets_Q), shape)]
             return chosen
 
-        return _replace_seen(self.seen, rows_P, targets_P, others((len(rows_P), count), rng), rng, others)
+        return _replace_seen(self.seen, rows_Q, targets_Q, others((len(rows_Q), count), rng), rng, others)
 
     def draw_shared(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """int64 [K] distinct items by popularity: the distribution of a batch's targets."""
@@ -202,10 +204,10 @@ class MixedNegatives:
     def __init__(self, uniform: UniformNegatives, popularity: PopularityNegatives, uniform_share: float) -> None:
         self.uniform, self.popularity, self.uniform_share = uniform, popularity, uniform_share
 
-    def draw(self, rows_P: np.ndarray, targets_P: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-        """int64 [P, K]; each cell is uniform with probability `uniform_share`."""
-        uniform = self.uniform.draw(rows_P, targets_P, count, rng)
-        popular = self.popularity.draw(rows_P, targets_P, count, rng)
+    def draw(self, rows_Q: np.ndarray, targets_Q: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+        """int64 [Q, K]; each cell is uniform with probability `uniform_share`."""
+        uniform = self.uniform.draw(rows_Q, targets_Q, count, rng)
+        popular = self.popularity.draw(rows_Q, targets_Q, count, rng)
         return np.where(rng.random(uniform.shape) < self.uniform_share, uniform, popular)
 
     def draw_shared(self, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -254,20 +256,20 @@ class _Sample(Protocol):
 
 def _replace_seen(
     seen: SeenItems,
-    rows_P: np.ndarray,
-    targets_P: np.ndarray,
-    drawn_PK: np.ndarray,
+    rows_Q: np.ndarray,
+    targets_Q: np.ndarray,
+    drawn_QK: np.ndarray,
     rng: np.random.Generator,
     sample: _Sample,
     tries: int = 3,
 ) -> np.ndarray:
     for _ in range(tries):
-        bad = seen.contains(rows_P, drawn_PK) | (drawn_PK == targets_P[:, None])
+        bad = seen.contains(rows_Q, drawn_QK) | (drawn_QK == targets_Q[:, None])
         if not bad.any():
-            return drawn_PK
-        drawn_PK[bad] = sample((int(bad.sum()),), rng)
-    bad = seen.contains(rows_P, drawn_PK) | (drawn_PK == targets_P[:, None])
-    p, _ = np.nonzero(bad)
-    if len(p):
-        drawn_PK[bad] = seen.draw_unseen(rows_P[p], targets_P[p], rng.random((len(p), 1)))[:, 0]
-    return drawn_PK
+            return drawn_QK
+        drawn_QK[bad] = sample((int(bad.sum()),), rng)
+    bad = seen.contains(rows_Q, drawn_QK) | (drawn_QK == targets_Q[:, None])
+    q, _ = np.nonzero(bad)
+    if len(q):
+        drawn_QK[bad] = seen.draw_unseen(rows_Q[q], targets_Q[q], rng.random((len(q), 1)))[:, 0]
+    return drawn_QK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, Self
 
 import numpy as np
@@ -13,8 +14,7 @@ from ensue.batches.batch import SequenceBatch
 from ensue.config import Config
 from ensue.data.split import Sequences
 from ensue.errors import ConfigError
-from ensue.models.base import Encoder
-from ensue.nn.ops.candidates import candidate_logits
+from ensue.nn.model import Encoder, Model
 from ensue.nn.ops.full_softmax import cross_entropy
 from ensue.objectives import losses
 from ensue.objectives.negatives import (
@@ -36,7 +36,7 @@ class ObjectiveConfig(Config):
 
     loss: LossName = Field("bce", description="loss; ce is the full softmax and draws no negatives")
     negatives: NegativesName = Field("uniform", description="distribution of negatives")
-    num_negatives: int = Field(1, ge=1, description="negatives per position, or per batch when shared")
+    num_negatives: int = Field(1, ge=1, description="negatives of each asked event, or of a batch when shared")
     share_negatives: bool = Field(False, description="one set of distinct negatives for a batch, of all items")
     hard_pool: int = Field(0, ge=0, description="draw this many and keep the num_negatives of highest score; 0: off")
     popularity_alpha: float = Field(0.75, ge=0, description="popularity negatives: share ~ count^alpha")
@@ -55,7 +55,7 @@ class ObjectiveConfig(Config):
 
 
 class Objective:
-    """Draws negatives and computes the loss of every position."""
+    """Draws negatives and computes the loss at every asked event."""
 
     def __init__(self, config: ObjectiveConfig, train: Sequences) -> None:
         self.config = config
@@ -73,7 +73,7 @@ class Objective:
         self.loss = self._make_loss()
 
     def _log_rate(self) -> Tensor:
-        """log of how often an item is expected among the draws of a position, or of a batch: [N + 1]."""
+        """log of how often an item is expected among the draws of an asked event, or of a batch: [N + 1]."""
         log_q = self.negatives.log_q()
         if self.config.share_negatives:
             return torch.from_numpy(log_inclusion(log_q, self.draws))
@@ -87,8 +87,8 @@ class Objective:
             return losses.bpr_max(config.bpr_max_regularisation)
         return losses.LOSSES[config.loss]
 
-    def draw(self, rows_B: np.ndarray, batch: SequenceBatch, rng: np.random.Generator) -> Tensor | None:
-        """Negatives of a batch: int64 [P, K], or [K] when shared; None for the full softmax.
+    def draw(self, rows_B: np.ndarray, batch: SequenceBatch, rng: np.random.Generator) -> SequenceBatch:
+        """The batch with its negatives; as it is for the full softmax.
 
         Args:
             rows_B: the training row of each batch row.
@@ -96,50 +96,51 @@ class Objective:
             rng: the stream of this step.
         """
         if self.draws == 0:
-            return None
+            return batch
         if self.config.share_negatives:
-            return torch.from_numpy(self.negatives.draw_shared(self.draws, rng))
-        assert batch.targets_P is not None
-        rows_P = np.repeat(rows_B, batch.lengths_B.numpy())
-        return torch.from_numpy(self.negatives.draw(rows_P, batch.targets_P.numpy(), self.draws, rng))
+            return replace(batch, negatives=torch.from_numpy(self.negatives.draw_shared(self.draws, rng)))
+        assert batch.target_Q is not None
+        rows_Q = rows_B[batch.row_Q.numpy()]
+        drawn = self.negatives.draw(rows_Q, batch.target_Q.numpy(), self.draws, rng)
+        return replace(batch, negatives=torch.from_numpy(drawn))
 
-    def __call__(self, model: Encoder, h_PD: Tensor, batch: SequenceBatch, negatives: Tensor | None) -> Tensor:
-        """The loss of every position, float32 [P].
+    def __call__(self, model: Model, batch: SequenceBatch) -> Tensor:
+        """The loss at every asked event, float32 [Q].
 
         Args:
-            model: whose item vectors the states are compared with.
-            h_PD: states at all events.
-            batch: the batch, with targets.
-            negatives: from `draw`, on the batch's device.
-        """
-        target_P = batch.targets_P
-        assert target_P is not None
-        if negatives is None:
-            return cross_entropy(h_PD, target_P - 1, model.item_vectors())
-        if negatives.dim() == 1:
-            pos_P = (h_PD * model.item_vectors(target_P)).sum(-1)
-            neg_PK = h_PD @ model.item_vectors(negatives).T
-            pos_P, neg_PK = self._correct(pos_P, neg_PK, target_P, negatives)
-            # A shared negative may be a position's target; its neighbour, never the same item, stands in for it.
-            neg_PK = torch.where(negatives == target_P[:, None], neg_PK.roll(1, 1), neg_PK)
-        else:
-            items_PC = torch.cat((target_P[:, None], negatives), 1)
-            logits_PC = candidate_logits(h_PD, items_PC, model.item_vectors, self.num_items)
-            pos_P, neg_PK = self._correct(logits_PC[:, 0], logits_PC[:, 1:], target_P, negatives)
-        if self.config.hard_pool:
-            neg_PK = neg_PK.topk(self.config.num_negatives, dim=1).values
-        return self.loss(pos_P, neg_PK)
+            model: what scores the candidates.
+            batch: from `draw`, on the model's device.
 
-    def _correct(self, pos_P: Tensor, neg_PK: Tensor, target_P: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
+        Raises:
+            ConfigError: the loss is the full softmax and the model has no item vectors.
+        """
+        target_Q, negatives = batch.target_Q, batch.negatives
+        assert target_Q is not None
+        if self.draws == 0 or negatives is None:
+            if not isinstance(model, Encoder):
+                raise ConfigError("loss ce needs item vectors, and this model ranks candidates: use sampled-softmax")
+            return cross_entropy(model.encode(batch), target_Q - 1, model.item_vectors())
+        is_shared = negatives.dim() == 1
+        own_QC = target_Q[:, None] if is_shared else torch.cat((target_Q[:, None], negatives), 1)
+        logits_QC = model.logits(batch, own_QC, negatives if is_shared else None)
+        pos_Q, neg_QK = logits_QC[:, 0], self._corrected(logits_QC[:, 1:], negatives)
+        if is_shared:
+            # A shared negative may be a target; its neighbour, which is never the same item, takes its place.
+            neg_QK = torch.where(negatives == target_Q[:, None], neg_QK.roll(1, 1), neg_QK)
+        if self.config.hard_pool:
+            neg_QK = neg_QK.topk(self.config.num_negatives, dim=1).values
+        return self.loss(pos_Q, neg_QK)
+
+    def _corrected(self, neg_QK: Tensor, negatives: Tensor) -> Tensor:
         """Subtract the log rate of each negative, so that exp of it is an unbiased share of the full softmax's sum.
 
-        The target is there with certainty, so its logit stays (Yi et al. 2019 subtract both; with the target always
-        included, its rate is one).
+        The target is among the candidates with certainty, so its logit stays (Yi et al. 2019 subtract both; with the
+        target always included, its rate is one).
         """
         if self.log_rate is None:
-            return pos_P, neg_PK
-        self.log_rate = self.log_rate.to(neg_PK.device)
-        return pos_P, neg_PK - self.log_rate[negatives]
+            return neg_QK
+        self.log_rate = self.log_rate.to(neg_QK.device)
+        return neg_QK - self.log_rate[negatives]
 
 
 def make_negatives(config: ObjectiveConfig, seen: SeenItems, counts_N: np.ndarray) -> Negatives:

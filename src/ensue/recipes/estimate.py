@@ -66,7 +66,7 @@ def estimate(config: RunConfig, split: Split) -> Estimate:
         sample = _some(cases, config.train.seed)
         with cpu_threads(config.train.threads):
             started = time.perf_counter()
-            evaluate(trainer.encoder, sample, config.validation, split.train)
+            evaluate(trainer.model, sample, config.validation, split.train)
         validation = (time.perf_counter() - started) * len(cases) / len(sample)
     return Estimate(MARGIN * stopwatch.seconds_per_epoch(), MARGIN * validation)
 

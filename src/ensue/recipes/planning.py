@@ -11,7 +11,7 @@ from typing import Any
 from ensue.data.split import make_split
 from ensue.data.store import SequenceStore
 from ensue.errors import ConfigError
-from ensue.models import check_fits, is_counted
+from ensue.models import Catalogue, check_fits, is_counted
 from ensue.recipes.auto import Choice, chooses, settle
 from ensue.recipes.estimate import Estimate, estimate
 from ensue.recipes.presets import run_config
@@ -99,7 +99,7 @@ def plan(
     choice = configure(store, None)
     if is_counted(choice.config.model) or not (choice.what or budget):
         return _told(choice, "")
-    check_fits(choice.config.model, store.num_items)
+    check_fits(choice.config.model, Catalogue.of_store(store))
     if not measured or ranks()[1] > 1:
         if budget is not None:
             raise ConfigError("a budget is measured in one process; with several, give num_epochs")

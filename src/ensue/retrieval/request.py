@@ -74,7 +74,7 @@ def moment(at: int | None, newest: int | None, model: ModelConfig) -> int | None
     """
     if at is None:
         return None
-    if not getattr(model, "query_time", False):
+    if not model.reads_query_time:
         raise ConfigError(f"at is for models trained with query_time, and this {model.name} was not: leave it out")
     if isinstance(at, bool) or not isinstance(at, int | np.integer):
         raise DataError(f"at must be seconds since the epoch (got {at!r})")

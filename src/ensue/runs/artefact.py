@@ -18,13 +18,14 @@ import polars as pl
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from ensue import __version__
 from ensue.data.store import SequenceStore
 from ensue.data.vocabulary import Vocabulary
 from ensue.errors import ArtefactError, DataError
-from ensue.evaluation.evaluate import EvaluateConfig, Standings
+from ensue.evaluation.protocol import EvaluateConfig
+from ensue.evaluation.standings import Standings
 from ensue.files import (
     MANIFEST,
     atomic_path,
@@ -36,7 +37,7 @@ from ensue.files import (
     write_manifest,
     write_text,
 )
-from ensue.models import CountedModel, build_model
+from ensue.models import Catalogue, CountedModel, Model, build_model
 from ensue.models.base import model_size
 from ensue.models.popularity import Popularity
 from ensue.models.size import LOADING
@@ -86,7 +87,7 @@ class Run:
     """
 
     config: RunConfig
-    model: nn.Module
+    model: Model
     item_ids: Vocabulary
     items: pl.DataFrame
     fingerprint: str
@@ -166,7 +167,7 @@ def load_run(folder: str | Path) -> Run:
     items = pl.read_parquet(folder / ITEMS, glob=False)
     if items.height != len(item_ids):
         raise ArtefactError(f"{folder / ITEMS}: {items.height} rows for {len(item_ids)} items of {VOCABULARY}")
-    model = _read_model(folder / MODEL, config, len(item_ids))
+    model = _read_model(folder / MODEL, config, Catalogue(len(item_ids), items))
     store = about.get("store")
     return Run(config, model, item_ids, items, str(about.get("fingerprint")), Path(store) if store else None)
 
@@ -182,15 +183,15 @@ def finished_run(folder: Path, config: RunConfig, fingerprint: str) -> Run | Non
     return load_run(folder) if (folder / MANIFEST).exists() else None
 
 
-def _read_model(path: Path, config: RunConfig, num_items: int) -> nn.Module:
-    size, there = model_size(config.model, num_items), path.stat().st_size
+def _read_model(path: Path, config: RunConfig, catalogue: Catalogue) -> Model:
+    size, there = model_size(config.model, catalogue), path.stat().st_size
     entries = size.tensors * ENTRY_BYTES
     if size.state_bytes + entries > there:
         raise ArtefactError(
             f"{path}: its {there:,} bytes cannot hold the configured model: {size.tensors:,} tensors of "
             f"{size.state_bytes:,} bytes in all"
         )
-    model = build_model(config.model, num_items, LOADING)
+    model = build_model(config.model, catalogue, LOADING)
     tensors = read_tensors(path, None if isinstance(model, CountedModel) else model.state_dict())
     try:
         model.load_state_dict(tensors)

@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
+from ensue.batches.tasks import WindowName
 from ensue.config import Config
 from ensue.data.split import SplitConfig
-from ensue.evaluation.evaluate import EvaluateConfig, ProtocolName
 from ensue.evaluation.metrics import parse_metric
+from ensue.evaluation.protocol import EvaluateConfig, ProtocolName
 from ensue.models import ModelConfig, model_config
 from ensue.models.sasrec import SASRecConfig
 from ensue.objectives.objective import ObjectiveConfig
@@ -34,7 +35,10 @@ class TrainConfig(Config):
     step_epochs: int = Field(50, ge=1, description="schedule step: epochs between decays")
     step_gamma: float = Field(0.5, gt=0, le=1, description="schedule step: factor of each decay")
     clip_norm: float = Field(0.0, ge=0, description="clip the gradient's norm to this; 0 is off")
-    window: Literal["last", "sliding"] = Field("last", description="newest maxlen events of a user, or all")
+    window: WindowName = Field(
+        "last",
+        description="last: a user's newest events; sliding: all events; prefixes: a window for each event",
+    )
     stride: int = Field(0, ge=0, description="sliding window: step between windows; 0 is maxlen")
     eval_epochs: int = Field(1, ge=1, description="epochs between evaluations on validation")
     validation_metric: str = Field("ndcg@10", description="metric that stops training and picks the best state")
@@ -78,7 +82,7 @@ class RunConfig(Config):
     @classmethod
     def _as_the_model(cls, evaluate: EvaluateConfig, info: ValidationInfo) -> EvaluateConfig:
         """Whether the request's time is known is one fact, and the model's settings hold it."""
-        return evaluate.replace(query_time=getattr(info.data.get("model"), "query_time", False))
+        return evaluate.replace(query_time="model" in info.data and info.data["model"].reads_query_time)
 
     @property
     def validation(self) -> EvaluateConfig:

@@ -13,7 +13,8 @@ import polars as pl
 
 from ensue.data.store import SequenceStore
 from ensue.errors import ArtefactError
-from ensue.evaluation.evaluate import EvaluateConfig, Standings
+from ensue.evaluation.protocol import EvaluateConfig
+from ensue.evaluation.standings import Standings
 from ensue.files import atomic_path, check_files, read_json, read_manifest, sha256
 from ensue.runs.folder import KIND, METRICS, SCHEMA_VERSION
 

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from ensue.data.split import Cases
 from ensue.errors import ConfigError, EnsueError, TrainingError
-from ensue.evaluation.evaluate import Standings
+from ensue.evaluation.standings import Standings
 from ensue.runs.checkpoint import Checkpoint
 from ensue.runs.folder import claimed
 from ensue.runtime.devices import choose_device

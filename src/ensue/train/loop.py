@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +23,9 @@ from ensue.batches.loader import Loader, take_share
 from ensue.batches.tasks import make_windows
 from ensue.data.split import Cases, Split
 from ensue.errors import NotFiniteError, TrainingError
-from ensue.evaluation.evaluate import Standings, evaluate
-from ensue.models import Encoder, build_model
+from ensue.evaluation.evaluate import evaluate
+from ensue.evaluation.standings import Standings
+from ensue.models import Catalogue, Encoder, Model, build_model
 from ensue.nn.embedding import dense_gradients, initialise
 from ensue.nn.ops.dropout import draws_from
 from ensue.objectives.objective import Objective
@@ -53,7 +54,7 @@ class Progress:
     epoch: int = 0
     step: int = 0
     loss_sum: float = 0.0
-    positions: int = 0
+    targets: int = 0
     norm_sum: float = 0.0
     norm_steps: int = 0
     norm_max: float = 0.0
@@ -72,20 +73,20 @@ class Work:
 
     Attributes:
         step: the step's number in its epoch.
-        positions: targets of the whole batch, on all ranks.
-        parts: this rank's rows in parts, with their negatives; None for a part without rows.
+        targets: targets of the whole batch, on all ranks.
+        parts: this rank's rows in parts; None for a part without rows.
     """
 
     step: int
-    positions: int
-    parts: list[tuple[SequenceBatch | None, Tensor | None]]
+    targets: int
+    parts: list[SequenceBatch | None]
 
 
 @dataclass(frozen=True)
 class TrainResult:
     """The trained model, in its best state by validation, and how it got there."""
 
-    model: nn.Module
+    model: Model
     progress: Progress
 
 
@@ -108,14 +109,14 @@ class Trainer:
         self.device = self.world.device
         keep_freed_memory()
         store = split.train.store
-        model = build_model(config.model, store.num_items)
+        model = build_model(config.model, Catalogue.of_store(store))
         initialise(model, train.seed)
         self.model = model.to(self.device)
-        self.encoder = cast(Encoder, self.model)
         self.trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.objective = Objective(config.objective, split.train)
-        windows = make_windows(split.train, config.model.maxlen, train.window, train.stride or None)
-        self.loader = Loader(windows, train.batch_size, train.seed)
+        task = config.model.make_task()
+        windows = make_windows(split.train, config.model.maxlen, task.window or train.window, train.stride or None)
+        self.loader = Loader(windows, task, train.batch_size, train.seed)
         self.optimizer = make_optimizer(self.model, train)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=train.amp == "fp16")
         self.validation = _some_cases(split.validation, train.validation_users, train.seed)
@@ -143,16 +144,16 @@ class Trainer:
         """Compute the first batch's loss and forget it: what the data or the settings lack shows before a start."""
         with torch.no_grad():
             for part in next(self.work(0)).parts:
-                self._loss_sum(*part)
+                self._loss_sum(part)
 
     def work(self, epoch: int, first_step: int = 0) -> Iterator[Work]:
         """The steps of an epoch from `first_step` on, for this rank: batches and negatives, on the CPU."""
         train, world = self.config.train, self.world
         size = world.size * train.batch_parts
         for step, rows_B, batch in self.loader.epoch(epoch, first_step):
-            negatives = self.objective.draw(rows_B, batch, stream(train.seed, "negatives", epoch, step))
-            parts = [take_share(batch, negatives, number, size) for number in range(world.rank, size, world.size)]
-            yield Work(step, len(batch.items_P), parts)
+            batch = self.objective.draw(rows_B, batch, stream(train.seed, "negatives", epoch, step))
+            parts = [take_share(batch, number, size) for number in range(world.rank, size, world.size)]
+            yield Work(step, len(batch.asked_Q), parts)
 
     def _run(self, resume: bool) -> TrainResult:
         world = self.world
@@ -187,7 +188,7 @@ class Trainer:
         for work in self.work(progress.epoch, progress.step):
             loss_sum, norm = self._step(progress.epoch, work)
             progress.loss_sum += loss_sum
-            progress.positions += work.positions
+            progress.targets += work.targets
             # A step whose gradient overflows float16 is not taken.
             if math.isfinite(norm):
                 progress.norm_sum += norm
@@ -196,19 +197,19 @@ class Trainer:
             progress.step = work.step + 1
             progress.seconds = time.monotonic() - started
             for watcher in self.watchers:
-                watcher.step(progress.epoch, work.step, progress.loss_sum / progress.positions)
+                watcher.step(progress.epoch, work.step, progress.loss_sum / progress.targets)
             if progress.step < self.loader.steps and self._is_time_to_save():
                 self._save()
         record: dict[str, Any] = {
             "epoch": progress.epoch + 1,
-            "loss": progress.loss_sum / progress.positions,
+            "loss": progress.loss_sum / progress.targets,
             "lr": self.optimizer.param_groups[0]["lr"],
             "gradient norm": progress.norm_sum / max(1, progress.norm_steps),
             "largest gradient norm": progress.norm_max,
             "seconds": round(progress.seconds, 3),
         }
         progress.epoch, progress.step = progress.epoch + 1, 0
-        progress.loss_sum, progress.positions, progress.seconds = 0.0, 0, 0.0
+        progress.loss_sum, progress.targets, progress.seconds = 0.0, 0, 0.0
         progress.norm_sum, progress.norm_steps, progress.norm_max = 0.0, 0, 0.0
         if progress.epoch % train.eval_epochs == 0 or progress.epoch == train.num_epochs:
             self._validate(record)
@@ -218,7 +219,7 @@ class Trainer:
             self._save()
 
     def _step(self, epoch: int, work: Work) -> tuple[float, float]:
-        """One optimiser step; returns the loss summed over the batch's positions, and the gradient's norm."""
+        """One optimiser step; returns the loss summed over the batch's targets, and the gradient's norm."""
         config, world, step = self.config.train, self.world, work.step
         purpose = "dropout" if world.is_main else f"dropout {world.rank}"
         for group in self.optimizer.param_groups:
@@ -227,12 +228,12 @@ class Trainer:
         loss_sum = torch.zeros((), device=self.device)
         with draws_from(torch_seed(config.seed, purpose, epoch, step), self.device):
             for number, part in enumerate(work.parts):
-                part_sum = self._loss_sum(*part)
+                part_sum = self._loss_sum(part)
                 loss_sum += part_sum.detach()
-                # A share of the mean over all positions, and of the penalty; the sum of gradients makes it whole.
-                objective = part_sum / work.positions
+                # A share of the mean over all targets, and of the penalty; the sum of gradients makes it whole.
+                objective = part_sum / work.targets
                 if config.l2_emb and number == 0:
-                    objective = objective + config.l2_emb / world.size * self.encoder.item_vectors().square().sum()
+                    objective = objective + config.l2_emb / world.size * self._item_norms()
                 scaled = self.scaler.scale(objective)
                 if scaled.requires_grad:
                     scaled.backward()  # type: ignore[no-untyped-call]
@@ -252,17 +253,18 @@ class Trainer:
         self.scaler.update()
         return value, float(norm)
 
-    def _loss_sum(self, batch: SequenceBatch | None, negatives: Tensor | None) -> Tensor:
-        """The loss summed over a share's positions: a scalar, zero for a share without rows."""
+    def _item_norms(self) -> Tensor:
+        """The sum of squares of all item vectors; zero for a model without them."""
+        if not isinstance(self.model, Encoder):
+            return torch.zeros((), device=self.device)
+        return self.model.item_vectors().square().sum()
+
+    def _loss_sum(self, batch: SequenceBatch | None) -> Tensor:
+        """The loss summed over a share's targets: a scalar, zero for a share without rows."""
         if batch is None:
             return torch.zeros((), device=self.device)
-        batch = batch.to(self.device)
-        if negatives is not None:
-            negatives = negatives.to(self.device)
         with autocast(self.config.train.amp, self.device):
-            h_PD = self.encoder.encode(batch)
-            loss_P = self.objective(self.encoder, h_PD, batch, negatives)
-        return loss_P.sum()
+            return self.objective(self.model, batch.to(self.device)).sum()
 
     def _not_finite(self, what: str, value: float, epoch: int, step: int) -> NotFiniteError:
         # The step was not taken, so the weights are still those of the last good one.
@@ -276,7 +278,7 @@ class Trainer:
     def _standings(self, cases: Cases) -> Standings:
         """Where the targets of some cases stand now, by the protocol of validation."""
         settings = self.config.validation
-        return evaluate_together(self.world, cases, lambda own: evaluate(self.encoder, own, settings, self.split.train))
+        return evaluate_together(self.world, cases, lambda own: evaluate(self.model, own, settings, self.split.train))
 
     def _validate(self, record: dict[str, Any]) -> Standings | None:
         """Evaluate on validation, keep the best state, and decide whether patience has ended; None without cases."""
@@ -351,7 +353,10 @@ class Trainer:
         self.best = checkpoint.part("best")
         restore_optimizer(self.optimizer, self.model, checkpoint.part("optimizer"))
         self.scaler.load_state_dict(state["scaler"])
-        self.progress = Progress(**state["progress"])
+        saved = dict(state["progress"])
+        if "positions" in saved:  # as checkpoints of version 0.1 call it
+            saved["targets"] = saved.pop("positions")
+        self.progress = Progress(**saved)
         # The last bits of sums depend on the number of threads; but more threads than cores would wait for each other.
         if not self.config.train.threads and state["threads"] <= (os.cpu_count() or 1):
             torch.set_num_threads(state["threads"])

@@ -1,0 +1,46 @@
+"""The protocol of an evaluation: what a target is ranked among, by which metrics, under which name."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from ensue.config import Config
+from ensue.evaluation.metrics import parse_metric
+
+ProtocolName = Literal["full", "uniform-100", "popularity-100"]
+
+
+class EvaluateConfig(Config):
+    """The protocol and the metrics."""
+
+    protocol: ProtocolName = Field("full", description="candidates: all items, or the target and 100 sampled ones")
+    filter_seen: bool = Field(True, description="full: leave out the items of the history (never the target)")
+    metrics: tuple[str, ...] = Field(
+        ("hr@1", "hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr@10"), description="metrics to report"
+    )
+    evaluation_seed: int = Field(0, ge=0, description="seed of the sampled candidates")
+    query_time: bool = Field(False, description="whether the model reads the request's time; follows the model")
+
+    @field_validator("metrics")
+    @classmethod
+    def _check_metrics(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Each metric once, under its name in lower case, so that two runs' figures have the same names."""
+        if not names:
+            raise ValueError("name at least one metric, such as ndcg@10")
+        return tuple(dict.fromkeys(str(parse_metric(name)).lower() for name in names))
+
+    @property
+    def key(self) -> str:
+        """The protocol as results are filed under it: `full`, `full-with-seen`, `uniform-100+query-time`, ..."""
+        return self._candidates + ("+query-time" if self.query_time else "")
+
+    @property
+    def _candidates(self) -> str:
+        return "full-with-seen" if self.protocol == "full" and not self.filter_seen else self.protocol
+
+    def label(self, metric: str) -> str:
+        """The metric's name with its protocol: sampled figures never go under a full one's name."""
+        marks = {"full": "", "full-with-seen": "|seen", "uniform-100": "|uni100", "popularity-100": "|pop100"}
+        return metric + marks[self._candidates] + ("|qtime" if self.query_time else "")

@@ -1,0 +1,48 @@
+"""Where targets stand among their candidates: the result of an evaluation, before any metric.
+
+Suffix B: the cases.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ensue.evaluation.metrics import parse_metric
+from ensue.evaluation.protocol import EvaluateConfig
+
+
+@dataclass(frozen=True)
+class Standings:
+    """Where each case's target stands.
+
+    Attributes:
+        users_B: user numbers (0-based).
+        targets_B: item numbers of the targets.
+        better_B: candidates scored strictly higher.
+        equal_B: other candidates scored the same.
+        candidates_B: candidates, the target among them.
+        repeated_B: whether the target was in the history too (a filter of seen items must spare it).
+    """
+
+    users_B: np.ndarray
+    targets_B: np.ndarray
+    better_B: np.ndarray
+    equal_B: np.ndarray
+    candidates_B: np.ndarray
+    repeated_B: np.ndarray
+
+    @property
+    def rank_B(self) -> np.ndarray:
+        """The expected rank, 1 + better + equal / 2."""
+        rank: np.ndarray = 1.0 + self.better_B + self.equal_B / 2.0
+        return rank
+
+    def metric(self, name: str) -> np.ndarray:
+        """The metric of each case, float64 [B]."""
+        return parse_metric(name)(self.better_B, self.equal_B, self.candidates_B)
+
+    def means(self, config: EvaluateConfig) -> dict[str, float]:
+        """The mean over cases of every metric of the configuration, under its protocol's name."""
+        return {config.label(name): float(self.metric(name).mean()) for name in config.metrics}

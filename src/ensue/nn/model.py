@@ -1,0 +1,116 @@
+"""What a model is to training, evaluation and serving.
+
+Suffixes: B rows of a batch, Q asked events, N items of the catalogue, C candidates, K shared candidates, D width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from ensue.batches.batch import SequenceBatch
+from ensue.data.split import Sequences
+from ensue.errors import EnsueError
+from ensue.nn.ops.candidates import candidate_logits
+
+
+class Model(nn.Module, ABC):
+    """Scores items as answers to what a batch asks. A ranker derives from this class and scores candidates one by one.
+
+    Args:
+        num_items: items of the catalogue, N.
+        maxlen: the newest events of a history that the model reads.
+        query_time: whether the model reads the time of the request.
+
+    Attributes:
+        answers_everywhere: whether any event may be asked, or only the newest of each row, as where states at earlier
+            events would have seen later ones.
+    """
+
+    answers_everywhere = True
+
+    def __init__(self, num_items: int, maxlen: int, query_time: bool = False) -> None:
+        super().__init__()
+        self.num_items = num_items
+        self.maxlen = maxlen
+        self.query_time = query_time
+
+    @abstractmethod
+    def logits(self, batch: SequenceBatch, items_QC: Tensor | None = None, shared_K: Tensor | None = None) -> Tensor:
+        """Scores at each asked event, higher is better.
+
+        Args:
+            batch: the histories, and which of their events are asked.
+            items_QC: candidates of each asked event (item numbers); the whole catalogue by default.
+            shared_K: with `items_QC`, further candidates that all asked events share.
+
+        Returns:
+            [Q, C + K], or [Q, N] whose column j is item j + 1. The caller may write to it.
+        """
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's tensors are; the CPU for a model without tensors."""
+        for tensor in chain(self.parameters(), self.buffers()):
+            return tensor.device
+        return torch.device("cpu")
+
+
+def check_newest(batch: SequenceBatch) -> None:
+    """Make sure that a batch asks each row's newest event alone.
+
+    Raises:
+        EnsueError: it asks another event, whose state would have seen what comes after it.
+    """
+    if batch.asks == "next" and not torch.equal(batch.asked_Q, batch.layout.last_B):
+        raise EnsueError("this model answers at the newest event of a history alone: use task last or prefixes")
+
+
+class Encoder(Model):
+    """A model of vectors: score = state . item vector. Hence full-catalogue losses and vector search.
+
+    An item bias b is one more column: item vectors (e, b) and states (h, 1).
+    """
+
+    @abstractmethod
+    def encode(self, batch: SequenceBatch) -> Tensor:
+        """States at the asked events, [Q, D]."""
+
+    @abstractmethod
+    def item_vectors(self, items: Tensor | None = None) -> Tensor:
+        """Vectors of the given item numbers, [..., D], or of the whole catalogue, [N, D]."""
+
+    def logits(self, batch: SequenceBatch, items_QC: Tensor | None = None, shared_K: Tensor | None = None) -> Tensor:
+        """Inner products of the states with the vectors of the candidates; see `Model.logits`."""
+        h_QD = self.encode(batch)
+        if items_QC is None:
+            return h_QD @ self.item_vectors().T
+        own_QC = candidate_logits(h_QD, items_QC, self.item_vectors, self.num_items)
+        return own_QC if shared_K is None else torch.cat((own_QC, h_QD @ self.item_vectors(shared_K).T), 1)
+
+
+class CountedModel(Model):
+    """A model that is fitted by counting, in one pass and without gradients; it scores the whole catalogue."""
+
+    @abstractmethod
+    def fit(self, train: Sequences) -> None:
+        """Count the training sequences."""
+
+    @abstractmethod
+    def logits_of_all(self, batch: SequenceBatch) -> Tensor:
+        """Scores of all items at each asked event, [Q, N]."""
+
+    def logits(self, batch: SequenceBatch, items_QC: Tensor | None = None, shared_K: Tensor | None = None) -> Tensor:
+        """The columns of the candidates; see `Model.logits`."""
+        return columns_of(self.logits_of_all(batch), items_QC, shared_K)
+
+
+def columns_of(scores_QN: Tensor, items_QC: Tensor | None, shared_K: Tensor | None) -> Tensor:
+    """What `Model.logits` returns, from the scores of the whole catalogue."""
+    if items_QC is None:
+        return scores_QN
+    own_QC = scores_QN.gather(1, items_QC - 1)
+    return own_QC if shared_K is None else torch.cat((own_QC, scores_QN[:, shared_K - 1]), 1)

@@ -1,0 +1,119 @@
+"""Retrievers: the one way from a batch of histories to the best items.
+
+Suffixes: B rows, R rows of a view, N items, P events.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ensue.batches.batch import SequenceBatch, history_batch
+from ensue.data.arrays import gather_events
+from ensue.data.split import Sequences
+from ensue.nn.model import Encoder, Model
+from ensue.retrieval.index import Index, Pairs, top_k
+from ensue.retrieval.scores import CountProgress, by_length, checked
+from ensue.runtime.memory import keep_freed_memory
+
+
+class Retriever(Protocol):
+    """The best items at each asked event of a batch."""
+
+    model: Model
+
+    def __call__(
+        self, batch: SequenceBatch, k: int, exclude: Pairs | None = None, allow_N: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Scores, float32 [B, k], falling, and item numbers, int64 [B, k].
+
+        Args:
+            batch: histories, one asked event in each row.
+            k: how many; fewer columns come back when the catalogue is smaller.
+            exclude: rows and item numbers to leave out.
+            allow_N: whether each item may be returned, bool [N]; all by default.
+
+        Raises:
+            EnsueError: a score is NaN or infinite.
+        """
+        ...
+
+
+class Exhaustive:
+    """Scores the whole catalogue, then takes the best: for any model."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def __call__(
+        self, batch: SequenceBatch, k: int, exclude: Pairs | None = None, allow_N: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See `Retriever.__call__`."""
+        return top_k(checked(self.model.logits(batch)), k, exclude, allow_N)
+
+
+class VectorSearch:
+    """Searches an index of the item vectors: for encoders."""
+
+    def __init__(self, model: Encoder, index: Index) -> None:
+        self.model, self.index = model, index
+
+    def __call__(
+        self, batch: SequenceBatch, k: int, exclude: Pairs | None = None, allow_N: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See `Retriever.__call__`."""
+        return self.index.search(checked(self.model.encode(batch)), k, exclude, allow_N)
+
+
+@torch.inference_mode()
+def retrieve(
+    retriever: Retriever,
+    histories: Sequences,
+    k: int,
+    exclude_seen: bool = True,
+    request_times_R: np.ndarray | None = None,
+    progress: CountProgress | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k best items after each row of a view: one history or millions, a few rows at a time.
+
+    Args:
+        retriever: its model in evaluation mode.
+        histories: the rows; the model reads the newest `maxlen` events of each.
+        k: how many; fewer columns come back when the catalogue is smaller.
+        exclude_seen: leave out every item of the row, also those before the newest `maxlen`.
+        request_times_R: seconds of each request, for models that read them.
+        progress: called with (rows done, rows in all).
+
+    Returns:
+        scores, float32 [R, k], falling, -inf where fewer than k items are left; item numbers, int64 [R, k].
+
+    Raises:
+        EnsueError: a score is NaN or infinite.
+    """
+    keep_freed_memory()
+    model = retriever.model
+    width = min(k, model.num_items)
+    scores_RK = np.empty((len(histories), width), dtype=np.float32)
+    items_RK = np.empty((len(histories), width), dtype=np.int64)
+    done = 0
+    for rows in by_length(histories.lengths_R, model.maxlen, model.num_items):
+        times_B = None if request_times_R is None else request_times_R[rows]
+        batch = history_batch(histories, rows, model.maxlen, times_B).to(model.device)
+        seen = seen_pairs(histories, rows, model.device) if exclude_seen else None
+        scores, items = retriever(batch, width, seen)
+        scores_RK[rows], items_RK[rows] = scores.cpu().numpy(), items.cpu().numpy()
+        done += len(rows)
+        if progress is not None:
+            progress(done, len(histories))
+    return scores_RK, items_RK
+
+
+def seen_pairs(histories: Sequences, rows_B: np.ndarray, device: torch.device) -> Pairs:
+    """The items of some rows, as pairs of a row's place in `rows_B` and an item number."""
+    start_B, stop_B = histories.start_R[rows_B], histories.stop_R[rows_B]
+    items_P = histories.store.items[gather_events(start_B, stop_B)].astype(np.int64)
+    row_P = np.repeat(np.arange(len(rows_B)), stop_B - start_B)
+    return torch.from_numpy(row_P).to(device), torch.from_numpy(items_P).to(device)
