@@ -54,11 +54,13 @@ def _run(words: list[str]) -> int:
         print(f"ensue {__version__}")
         return 0
     from ensue.cli.app import build
+    from ensue.modules import import_named
     from ensue.terminal.memory import memory_told
 
     words = words or ["--help"]
     try:
         with memory_told("a smaller model or less data is due, or more memory"):
+            import_named(words)
             status = build(words)(words, prog_name="ensue", standalone_mode=False)
     except EnsueError as error:
         if "--debug" in words:

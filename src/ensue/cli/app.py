@@ -155,6 +155,7 @@ def _typed(run: Command, flags: list[Flag]) -> Callable[..., None]:
     def call(**values: Any) -> None:
         screen = Screen(values.pop("as_json"))
         values.pop("debug")
+        values.pop("model_module")
         given = {name.removeprefix("set_"): values.pop(name) for name in list(values) if name.startswith("set_")}
         if takes_settings:
             values["settings"] = settings_of(flags, given)
@@ -172,7 +173,15 @@ def _common(name: str, option: str, text: str) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=info, annotation=bool)
 
 
+_MODEL_MODULE = inspect.Parameter(
+    "model_module",
+    inspect.Parameter.KEYWORD_ONLY,
+    # Handled before the application is built, since the module's models have flags.
+    default=typer.Option(None, "--model-module", metavar="FILE.py", help="A file of yours that registers models."),
+    annotation=list[str] | None,
+)
 _COMMON = (
+    _MODEL_MODULE,
     _common("as_json", "--json", "Print one JSON object and nothing else on standard output."),
     _common("debug", "--debug", "Show the traceback of an error."),
 )

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ensue import errors
 from ensue.cli import leave
 from ensue.errors import ConfigError, TrainingError
+from ensue.modules import import_named
 from ensue.terminal.output import Screen
 
 if TYPE_CHECKING:
@@ -61,14 +62,14 @@ def fit_in_ranks(
         TrainingError: a rank failed; the message names it.
     """
     from ensue.cli.train import finished, make_way
-    from ensue.models import check_fits, is_counted
+    from ensue.models import Catalogue, check_fits, is_counted
     from ensue.train.distributed import device_type, join
 
     config = recommender.config
     done = None if overwrite else finished(recommender, store, out)
     if done is not None:
         return done, False
-    check_fits(config.model, store.num_items)
+    check_fits(config.model, Catalogue.of_store(store))
     if is_counted(config.model):
         raise ConfigError(f"model {config.model.name!r} is fitted by counting, in one process: leave --devices out")
     where = "GPUs" if device_type(config.train.device, devices) == "cuda" else "processes on the CPU"
@@ -180,6 +181,7 @@ def main(words: list[str]) -> int:
 
     _end_with_parent()
     try:
+        import_named(())
         _train(Path(words[0]), Path(words[1]), Path(words[2]), JSON in words, TENSORBOARD in words)
     except KeyboardInterrupt:
         return 130
