@@ -57,7 +57,7 @@ def test_inspect_refuses_what_it_cannot_look_into(ensue: Run, store: Path, tmp_p
     assert ensue("train", store, "--model", "popularity", "--out", run).status == 0
     done = ensue("inspect", run)
     assert done.status == 2
-    assert "no blocks to look into" in done.err
+    assert "has no transformer blocks" in done.err
     assert not (run / "inspect").exists()
     assert ensue("inspect", tmp_path / "nothing").status == 1
 

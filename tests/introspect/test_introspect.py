@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ensue.batches.batch import SequenceBatch
 from ensue.classic.models import fill_left
@@ -17,8 +17,8 @@ from ensue.data.store import SequenceStore
 from ensue.datasets.simulate import SimulateConfig, simulate
 from ensue.errors import ConfigError, DataError
 from ensue.introspect import GainReport, attention_report, gain_report, inspect_run, time_report
-from ensue.introspect.attention import Looked, attention_maps, watch_attention, whole_buckets
-from ensue.models import Catalogue, build_model, model_config
+from ensue.introspect.attention import LayerInput, attention_maps, visit_attention, whole_buckets
+from ensue.models import Catalogue, Model, build_model, model_config
 from ensue.nn.embedding import initialise
 from ensue.nn.hyper_connections import HyperConnection
 from ensue.nn.ops.attention import naive_attention
@@ -33,7 +33,7 @@ LENGTHS = np.array([4, 9, 1, 50])
 NUM_ITEMS = 30
 
 
-def make_model(seed: int = 0, **settings: Any) -> nn.Module:
+def make_model(seed: int = 0, **settings: Any) -> Model:
     config = model_config({"maxlen": 60, "hidden_units": 8, "num_heads": 2, "num_blocks": 2, **settings})
     model = build_model(config, Catalogue(NUM_ITEMS))
     initialise(model, seed)
@@ -52,26 +52,26 @@ def make_batch(lengths: np.ndarray = LENGTHS) -> SequenceBatch:
     return SequenceBatch.from_numpy(rng.integers(1, NUM_ITEMS + 1, len(times)), lengths, times)
 
 
-def sasrec(**settings: Any) -> nn.Module:
+def sasrec(**settings: Any) -> Model:
     return make_model(name="sasrec", **settings)
 
 
-def tisasrec(**settings: Any) -> nn.Module:
+def tisasrec(**settings: Any) -> Model:
     return make_model(name="tisasrec", time_span=20, **settings)
 
 
-def padded(**settings: Any) -> nn.Module:
+def padded(**settings: Any) -> Model:
     """Its rows are filled to 60 places, and the longest history has 50 events."""
     return make_model(name="sasrec-padded", **settings)
 
 
-def padded_in_time(**settings: Any) -> nn.Module:
+def padded_in_time(**settings: Any) -> Model:
     return make_model(name="tisasrec-padded", time_span=20, **settings)
 
 
 @pytest.mark.parametrize("residual", ["plain", "hc", "mhc", "mhc_lite", "gated"])
 @pytest.mark.parametrize("norm", ["pre", "post", "original"])
-def test_looking_changes_nothing(residual: str, norm: str) -> None:
+def test_measuring_changes_nothing(residual: str, norm: str) -> None:
     model, batch = tisasrec(residual=residual, norm=norm, dropout_rate=0.5), make_batch()
     before, names = cast(Any, model).encode(batch), list(model.state_dict())
     model.train()
@@ -86,13 +86,13 @@ def test_looking_changes_nothing(residual: str, norm: str) -> None:
     assert torch.equal(before, cast(Any, model).encode(batch))
 
 
-def test_a_failed_look_leaves_the_model_as_it_was() -> None:
+def test_a_failed_measurement_leaves_the_model_as_it_was() -> None:
     model = tisasrec(residual="mhc")
     names = list(model.state_dict())
     with pytest.raises(DataError, match="times"):
         gain_report(model, SequenceBatch.from_lists([[1, 2]]))
     assert list(model.state_dict()) == names
-    assert not any("Witness" in type(part).__name__ for part in model.modules())
+    assert not any("Measured" in type(part).__name__ for part in model.modules())
 
 
 def test_norms_are_those_of_the_blocks() -> None:
@@ -129,7 +129,7 @@ def test_reports_of_parts_are_the_report_of_the_whole() -> None:
         np.testing.assert_allclose(one.mixing.h_res, both.mixing.h_res)
 
 
-def fix_mixing(model: nn.Module, matrices: list[list[list[float]]]) -> None:
+def fix_mixing(model: Model, matrices: list[list[list[float]]]) -> None:
     """Make hc's H_res these matrices for every event, whatever the streams."""
     parts = [part for part in model.modules() if isinstance(part, HyperConnection)]
     with torch.no_grad():
@@ -155,7 +155,7 @@ def test_gains_of_known_matrices() -> None:
     assert second.similarity < 0.9999
 
 
-def composite(model: nn.Module) -> float:
+def composite(model: Model) -> float:
     found = gain_report(model, make_batch()).composite
     assert found is not None
     return found.forward_max
@@ -180,13 +180,13 @@ def test_gates_are_told() -> None:
     assert gates == pytest.approx([0.5, 0.75, 0.5, 0.75])
 
 
-def watched(model: nn.Module, batch: SequenceBatch) -> Iterator[tuple[Looked, Tensor]]:
+def watched(model: Model, batch: SequenceBatch) -> Iterator[tuple[LayerInput, Tensor]]:
     """What inspect saw of each block, and what the attention layer gave."""
     outputs: list[Tensor] = []
     trunk: Any = model.trunk
     handles = [b.attention.register_forward_hook(lambda _, __, y: outputs.append(y.detach())) for b in trunk.blocks]
-    seen: list[Looked] = []
-    watch_attention(model, seen.append, batch)
+    seen: list[LayerInput] = []
+    visit_attention(model, seen.append, batch)
     for handle in handles:
         handle.remove()
     return zip(seen, outputs, strict=True)
@@ -201,13 +201,13 @@ def test_maps_give_the_layers_own_output(settings: dict[str, Any], length: int) 
     """Weights times values, through the output projection, is what the layer computed by its own way."""
     model, batch = tisasrec(maxlen=100, **settings), make_batch(np.array([length]))
     trunk: Any = model.trunk
-    for block, (looked, output) in zip(trunk.blocks, watched(model, batch), strict=True):
-        weights_HTT = looked.whole_map().detach()
+    for block, (layer, output) in zip(trunk.blocks, watched(model, batch), strict=True):
+        weights_HTT = layer.whole_map().detach()
         assert float(weights_HTT.triu(1).abs().max()) == 0.0
-        relations = looked.relations
+        relations = layer.relations
         assert relations is not None
         bucket_TT = whole_buckets(relations, length)[0]
-        v_PD = values(block.attention, model, batch, looked.block)
+        v_PD = values(block.attention, model, batch, layer.block)
         if relations.position_PE is not None:
             v_PD = v_PD + relations.position_PE.chunk(3, -1)[2]
         mixed_HTD = weights_HTT @ heads(v_PD)
@@ -219,9 +219,7 @@ def test_maps_give_the_layers_own_output(settings: dict[str, Any], length: int) 
         torch.testing.assert_close(made, output, rtol=1e-4, atol=1e-5)
         zeros = torch.eye(length)[None].expand(2, -1, -1)
         terms = Terms(keys_HRD, None, relations.bias_HR)
-        naive = naive_attention(
-            heads(looked.queries_PD), heads(looked.keys_PD), zeros, terms=terms, bucket_TT=bucket_TT
-        )
+        naive = naive_attention(heads(layer.queries_PD), heads(layer.keys_PD), zeros, terms=terms, bucket_TT=bucket_TT)
         torch.testing.assert_close(weights_HTT, naive, rtol=1e-4, atol=1e-6)
 
 
@@ -229,7 +227,7 @@ def heads(x_TD: Tensor) -> Tensor:
     return x_TD.unflatten(1, (2, -1)).transpose(0, 1)
 
 
-def values(layer: Any, model: nn.Module, batch: SequenceBatch, block: int) -> Tensor:
+def values(layer: Any, model: Model, batch: SequenceBatch, block: int) -> Tensor:
     """The projected values of one block's attention."""
     taken: list[Tensor] = []
     handle = layer.register_forward_pre_hook(lambda _, given: taken.append(given[1]))
@@ -276,10 +274,10 @@ def test_padding_that_is_attended_is_no_event(make: Any) -> None:
     assert len(ages.uniform) == LENGTHS.max()
     assert ages.uniform[0] == pytest.approx(1 / 60)
     assert sum(ages.uniform) == pytest.approx(LENGTHS.sum() / 60 / len(LENGTHS))
-    (looked, _), *_ = watched(model, make_batch(np.array([5])))
-    assert looked.whole_map().shape == (2, 60, 60)
+    (layer, _), *_ = watched(model, make_batch(np.array([5])))
+    assert layer.whole_map().shape == (2, 60, 60)
     torch.testing.assert_close(
-        attention_maps(model, make_batch(np.array([5])))[0], looked.whole_map()[:, 55:, 55:].detach()
+        attention_maps(model, make_batch(np.array([5])))[0], layer.whole_map()[:, 55:, 55:].detach()
     )
 
 
@@ -330,9 +328,9 @@ def test_embedding_terms_are_queries_times_vectors() -> None:
     report = time_report(model, batch)
     assert report is not None
     assert report.unit == "smallest gaps"
-    ((looked, _),) = watched(model, batch)
+    ((layer, _),) = watched(model, batch)
     table = heads(cast(Any, model).relations.interval_keys)
-    expected = torch.einsum("hd,hrd->hr", heads(looked.queries_PD)[:, -1], table) / 2.0
+    expected = torch.einsum("hd,hrd->hr", heads(layer.queries_PD)[:, -1], table) / 2.0
     np.testing.assert_allclose(report.term[0], expected.detach().numpy(), atol=1e-5)
 
 
@@ -353,7 +351,7 @@ def test_a_model_without_times_has_no_time_report() -> None:
 
 @pytest.mark.parametrize("name", ["popularity", "markov"])
 def test_counted_models_are_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="no blocks to look into"):
+    with pytest.raises(ConfigError, match="has no transformer blocks"):
         gain_report(build_model(model_config({"name": name}), Catalogue(5)), make_batch())
 
 
@@ -369,7 +367,7 @@ def run_of(world: SequenceStore, **settings: Any) -> Run:
     return recommender.run
 
 
-def test_a_run_is_looked_into(world: SequenceStore, tmp_path: Path) -> None:
+def test_a_run_is_inspected(world: SequenceStore, tmp_path: Path) -> None:
     run = run_of(world, model="tisasrec", residual="mhc", num_heads=2)
     found = inspect_run(run, world, users=40)
     assert (found.model, found.residual, found.histories) == ("tisasrec", "mhc", 40)
@@ -388,7 +386,7 @@ def test_a_run_is_looked_into(world: SequenceStore, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["sasrec-padded", "tisasrec-padded"])
-def test_a_padded_run_wider_than_the_picture_is_looked_into(world: SequenceStore, tmp_path: Path, name: str) -> None:
+def test_a_padded_run_wider_than_the_plot_is_inspected(world: SequenceStore, tmp_path: Path, name: str) -> None:
     found = inspect_run(run_of(world, model=name, maxlen=40), world, users=40)
     size = len(found.example.items)
     assert size <= 24

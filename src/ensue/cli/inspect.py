@@ -34,13 +34,13 @@ def run(
     """Measure the residual streams, attention and intervals of a transformer; write RUN/inspect."""
     from ensue.files import write_json
     from ensue.introspect import inspect_run
-    from ensue.introspect.tally import trunk_of
+    from ensue.introspect.transformer import transformer_of
     from ensue.plots import draw_inspection
     from ensue.runs.artefact import load_run
 
     loaded = load_run(folder)
     # Before the data is read: a model without a trunk is refused whatever the data.
-    trunk_of(loaded.model)
+    transformer_of(loaded.model)
     store = data_of_run(folder, loaded, data, screen)
     inspection = inspect_run(loaded, store, users, seed)
     out = folder / "inspect"

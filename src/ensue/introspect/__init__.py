@@ -1,4 +1,4 @@
-"""Looking into a trained model: its residual streams, what it attends to, what it learned of time."""
+"""Measurements of a trained transformer: its residual streams, its attention, and its intervals."""
 
 from ensue.introspect.attention import AttentionReport, attention_report
 from ensue.introspect.gains import GainReport, Gains, MixingReport, SublayerReport, gain_report

@@ -1,8 +1,10 @@
-"""What the residual streams do with depth: norms, mixing, gains, gates.
+"""Measurements of the residual streams by depth: norms, mixing, gains and gates.
 
-The gains are those of mHC (DeepSeek-AI 2025, arXiv 2512.24880): of a mixing matrix H_res, forward the largest absolute
-row sum, which bounds how much a signal can grow, and backward the largest absolute column sum, which bounds how much
-its gradient can. The composite is the product of an event's own matrices from the first sublayer on.
+Source of the gains: mHC (DeepSeek-AI 2025, arXiv 2512.24880). The forward gain of a mixing matrix H_res is its largest
+absolute row sum, which bounds the growth of a signal; the backward gain is its largest absolute column sum, which
+bounds the growth of a gradient. The composite is the product of an event's matrices from the first sublayer on.
+
+Suffixes: `P` events of all rows, `S` residual streams, `D` width, `X` any further dimensions.
 """
 
 from __future__ import annotations
@@ -10,30 +12,32 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ensue.batches.batch import SequenceBatch
-from ensue.introspect.tally import Tally, answer, looking, places_of, trunk_of
+from ensue.batches.layout import Layout
+from ensue.introspect.tally import Tally
+from ensue.introspect.transformer import evaluating, event_places, transformer_of
+from ensue.nn.block import Block
 from ensue.nn.hyper_connections import HyperConnection
 from ensue.nn.model import Model
 from ensue.nn.residual import GatedResidual, Residual, State, Stream
-from ensue.nn.trunk import Trunk
 
 Part = Literal["attention", "feed-forward"]
 
 
 @dataclass(frozen=True, slots=True)
 class Gains:
-    """Of matrices of the events of a sample: means, and largest values.
+    """The gains of one matrix per event.
 
     Attributes:
         forward: largest absolute row sum, mean over events.
         backward: largest absolute column sum, mean over events.
-        forward_max: the largest of any event.
-        backward_max: the largest of any event.
+        forward_max: largest forward gain of any event.
+        backward_max: largest backward gain of any event.
     """
 
     forward: float
@@ -44,15 +48,15 @@ class Gains:
 
 @dataclass(frozen=True, slots=True)
 class MixingReport:
-    """How one sublayer joins S streams; means over events.
+    """How one sublayer reads, mixes and writes S streams; means over events.
 
     Attributes:
-        h_pre: weights of the streams in what the sublayer reads, [S].
-        h_res: how the streams are mixed, [S, S]; row: stream after, column: stream before.
+        h_pre: weights of the streams in the sublayer's input, [S].
+        h_res: weights of the streams before (column) in the streams after (row), [S, S].
         h_post: weights of the sublayer's output in the streams, [S].
         off_diagonal: share of H_res's absolute mass off its diagonal.
-        gain: of H_res.
-        composite: of the product of H_res from the first sublayer to this one.
+        gain: gains of H_res.
+        composite: gains of the product of H_res from the first sublayer to this one.
         similarity: mean cosine of the pairs of streams that enter the sublayer.
     """
 
@@ -71,11 +75,11 @@ class SublayerReport:
 
     Attributes:
         block: number of the block, from 1.
-        part: which of its sublayers.
-        stream_norm: Euclidean norm of the stream that enters; of several streams, their mean norm.
+        part: which sublayer of the block.
+        stream_norm: Euclidean norm of the stream that enters; the mean norm of several streams.
         output_norm: Euclidean norm of what the sublayer adds, before gates and H_post.
-        gate: mean of the gate, for gated residuals.
-        mixing: for residuals of several streams.
+        gate: mean gate; None unless the residual is gated.
+        mixing: mixing of the streams; None for a single stream.
     """
 
     block: int
@@ -91,7 +95,7 @@ class GainReport:
     """The sublayers of a trunk, first to last.
 
     Attributes:
-        events: events of the sample.
+        events: number of events.
         sublayers: two for each block.
         final_norm: norm of the stream that leaves the last sublayer.
     """
@@ -102,42 +106,42 @@ class GainReport:
 
     @property
     def composite(self) -> Gains | None:
-        """Of the product over the whole depth; None for a single stream."""
+        """The gains of the product over the whole depth; None for a single stream."""
         last = self.sublayers[-1].mixing
         return None if last is None else last.composite
 
 
 def gain_report(model: Model, *batches: SequenceBatch) -> GainReport:
-    """Run a model over histories and measure its residual streams.
+    """Run a model on histories and measure its residual streams.
 
-    May be called during training: gradients, dropout, random streams and the model's mode stay as they are.
+    It may be called during training: gradients, random streams and the model's mode do not change.
 
     Args:
-        model: an encoder with a `Trunk`.
-        batches: histories, at least one; on the model's device.
+        model: a model with a `Trunk`.
+        batches: histories, at least one, on the model's device.
 
     Raises:
         ConfigError: the model has no trunk.
         DataError: the batches lack the times that the model reads.
     """
-    trunk = trunk_of(model)
-    shared = _Shared(trunk.stream)
-    with looking(model), _witnessed(trunk, shared) as witnesses:
+    transformer = transformer_of(model)
+    shared = _Shared(transformer.trunk.stream)
+    with evaluating(model), _measured(transformer.blocks, shared) as residuals:
         for batch in (each.asking_all() for each in batches):
-            with _placed(trunk, batch, shared):
-                answer(model, batch)
-    sublayers = tuple(_sublayer(number, witness.tally) for number, witness in enumerate(witnesses))
-    last = witnesses[-1].tally
+            with _events_of(batch, transformer.blocks[0], shared):
+                transformer.run(batch)
+    sublayers = tuple(_sublayer(number, residual.tally) for number, residual in enumerate(residuals))
+    last = residuals[-1].tally
     return GainReport(last.count("stream"), sublayers, last.mean("stream after"))
 
 
 class _Shared:
-    """What the witnesses have in common.
+    """The state that the measured residuals of a trunk share.
 
     Attributes:
-        stream: the trunk's.
-        places_P: where the batch's events are among what the blocks work on.
-        product_PSS: of each event's mixing matrices so far, float64 on the CPU; None before the first.
+        stream: the trunk's stream.
+        places_P: the places of the batch's events in the layout of the blocks.
+        product_PSS: the product of each event's mixing matrices so far, float64 on the CPU; None before the first.
     """
 
     def __init__(self, stream: Stream) -> None:
@@ -151,19 +155,14 @@ class _Shared:
         return self.product_PSS
 
 
-class _Witness(nn.Module):
-    """A residual that passes all through to another, and tallies its events."""
+class _MeasuredResidual(nn.Module):
+    """A residual that calls another one and tallies what it reads and writes."""
 
-    def __init__(self, inner: nn.Module, shared: _Shared) -> None:
+    def __init__(self, inner: Residual, shared: _Shared) -> None:
         super().__init__()
         self.inner = inner
         self.shared = shared
         self.tally = Tally()
-
-    @property
-    def _residual(self) -> Residual:
-        residual: Any = self.inner
-        return residual  # type: ignore[no-any-return]
 
     def read(self, state: State) -> tuple[Tensor, State]:
         streams = self._events(self.shared.stream.look(state))
@@ -172,16 +171,16 @@ class _Witness(nn.Module):
             self._tally_mixing(self.inner, streams)
         elif isinstance(self.inner, GatedResidual):
             self.tally.add("gate", torch.sigmoid(self.inner.gate(streams)).mean(-1))
-        return self._residual.read(state)
+        return self.inner.read(state)
 
     def write(self, carry: State, y_PD: Tensor, replaces: Tensor | None = None) -> State:
-        state = self._residual.write(carry, y_PD, replaces)
+        state = self.inner.write(carry, y_PD, replaces)
         self.tally.add("output", _norm(self._events(y_PD if replaces is None else y_PD - replaces)))
         self.tally.add("stream after", _norm(self._events(self.shared.stream.look(state))))
         return state
 
     def _events(self, values_PX: Tensor) -> Tensor:
-        """The batch's own events. The last block gives the asked ones, which are just those, without any padding."""
+        """Choose the batch's events; the last block returns them alone, without the padding of a model that pads."""
         places_P = self.shared.places_P
         return values_PX if len(values_PX) == len(places_P) else values_PX.index_select(0, places_P)
 
@@ -202,40 +201,35 @@ class _Witness(nn.Module):
 
 
 @contextmanager
-def _witnessed(trunk: Trunk, shared: _Shared) -> Iterator[list[_Witness]]:
-    """Every residual of the trunk with a witness around it, for the time being."""
-    witnesses = []
-    for block in trunk.blocks:
-        for name in ("attention_residual", "feed_forward_residual"):
-            witness = _Witness(getattr(block, name), shared)
-            witnesses.append(witness)
-            setattr(block, name, witness)
+def _measured(blocks: list[Block], shared: _Shared) -> Iterator[list[_MeasuredResidual]]:
+    """Replace the residuals of the blocks by measured ones, two per block, and restore them at the end."""
+    originals = [(block.attention_residual, block.feed_forward_residual) for block in blocks]
+    residuals: list[_MeasuredResidual] = []
+    for block, (attention, feed_forward) in zip(blocks, originals, strict=True):
+        pair = _MeasuredResidual(attention, shared), _MeasuredResidual(feed_forward, shared)
+        block.attention_residual, block.feed_forward_residual = pair
+        residuals += pair
     try:
-        yield witnesses
+        yield residuals
     finally:
-        waiting = iter(witnesses)
-        for block in trunk.blocks:
-            for name in ("attention_residual", "feed_forward_residual"):
-                setattr(block, name, next(waiting).inner)
+        for block, pair_before in zip(blocks, originals, strict=True):
+            block.attention_residual, block.feed_forward_residual = pair_before
 
 
 @contextmanager
-def _placed(trunk: Trunk, batch: SequenceBatch, shared: _Shared) -> Iterator[None]:
-    """The places of a batch's events for the witnesses, from the layout that the first block is called with."""
+def _events_of(batch: SequenceBatch, first: Block, shared: _Shared) -> Iterator[None]:
+    """Set the places of a batch's events, from the layout that the first block is called with."""
 
-    def place(_: nn.Module, given: Any) -> None:
-        shared.places_P = places_of(batch, given[1])
+    def set_places(_: nn.Module, given: tuple[State, Layout, object]) -> None:
+        shared.places_P = event_places(batch, given[1])
         shared.product_PSS = None
 
-    handle = trunk.blocks[0].register_forward_pre_hook(place)
-    try:
+    with first.register_forward_pre_hook(set_places):
         yield
-    finally:
-        handle.remove()
 
 
 def _norm(streams: Tensor) -> Tensor:
-    """[P]: the norm of each event's stream, or the mean norm of its streams."""
+    """The norm of each event's stream, or the mean norm of its streams, [P]."""
     norm: Tensor = torch.linalg.vector_norm(streams.float(), dim=-1)
     return norm if norm.dim() == 1 else norm.mean(1)
 

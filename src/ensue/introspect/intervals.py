@@ -1,14 +1,18 @@
-"""What a model learned of the time between events: its buckets' terms, and the attention they get."""
+"""Measurements of the intervals between events: what each bucket adds to attention logits, and its attention.
+
+Suffixes: `L` blocks, `H` heads, `R` buckets of intervals, `G` rows of a group of the layout, `T` places of a row.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 from ensue.batches.batch import SequenceBatch
-from ensue.introspect.attention import Looked, watch_attention
-from ensue.introspect.tally import Tally, trunk_of
+from ensue.introspect.attention import LayerInput, visit_attention
+from ensue.introspect.tally import Tally
+from ensue.introspect.transformer import transformer_of
 from ensue.models.tisasrec import IntervalUnit
 from ensue.nn.model import Model
 from ensue.nn.relations import LOG_STEP, Relation, TimeRelations
@@ -20,15 +24,15 @@ class TimeReport:
 
     Attributes:
         relation: `embedding` or `bias`.
-        unit: of the edges; a row's own smallest gap, where the model measures in that.
-        edges: the least interval of each bucket, [R]; the last bucket has no upper end.
-        term: what the bucket adds to a logit, [L, H, R]: for `embedding` the mean of q . R^K[r] / sqrt(d) over
-            queries; for `bias` the learned scalar, [1, H, R], shared by all blocks. Only differences between
-            buckets matter, for softmax takes no notice of a constant.
-        share: attention on the events of the bucket, [L, H, R]. Sums to 1 over buckets; what a model that attends to
-            padding (`tisasrec-padded`) gives to that is missing.
-        uniform: what attending to all events of the history, and such padding, alike would give, [R]; 0 for a bucket
-            that no history has.
+        unit: unit of the edges.
+        edges: the least interval of each bucket, [R]; the last bucket has no upper edge.
+        term: what the bucket adds to a logit, [L, H, R]: for `embedding` the mean of q . R^K[r] / sqrt(d) over queries;
+            for `bias` the learned scalar, [1, H, R], shared by all blocks. Only differences between buckets matter,
+            since a constant does not change a softmax.
+        share: attention on the events of the bucket, [L, H, R]. It sums to 1 over buckets, less the attention on
+            padding of models that attend to it (`tisasrec-padded`).
+        uniform: the same for equal weights on all events of the history (and on such padding), [R]; 0 for a bucket that
+            no history has.
     """
 
     relation: Relation
@@ -39,46 +43,56 @@ class TimeReport:
     uniform: list[float]
 
 
+@runtime_checkable
+class ReadsIntervals(Protocol):
+    """A model whose attention reads the intervals between events."""
+
+    relations: TimeRelations
+
+    @property
+    def interval_unit(self) -> tuple[int, IntervalUnit]:
+        """The unit of the intervals, such as 3600 seconds."""
+        ...
+
+
 def time_report(model: Model, *batches: SequenceBatch) -> TimeReport | None:
-    """Run a model over histories and measure what it makes of intervals; None for a model without them.
+    """Run a model on histories and measure its buckets of intervals; None for a model that reads no intervals.
 
     Args:
-        model: an encoder with a `Trunk`.
-        batches: histories, at least one; on the model's device.
+        model: a model with a `Trunk`.
+        batches: histories, at least one, on the model's device.
 
     Raises:
         ConfigError: the model has no trunk.
         DataError: the batches lack the times that the model reads.
     """
-    relations = next((part for part in model.modules() if isinstance(part, TimeRelations)), None)
-    if relations is None:
+    if not isinstance(model, ReadsIntervals):
         return None
+    relations, (size, unit) = model.relations, model.interval_unit
     tally = Tally()
     buckets = relations.time_span + 1
 
-    def count(looked: Looked) -> None:
-        for look in looked.newest():
-            if look.bucket_GT is None or look.terms_GHR is None:
+    def add(layer: LayerInput) -> None:
+        for newest in layer.newest_attention():
+            if newest.bucket_GT is None or newest.terms_GHR is None:
                 continue
-            share_GHR, uniform_GR = look.by(look.bucket_GT, buckets)
-            tally.add(f"share {looked.block}", share_GHR)
-            tally.add(f"term {looked.block}", look.terms_GHR)
-            if looked.block == 0:
+            share_GHR, uniform_GR = newest.sums(newest.bucket_GT, buckets)
+            tally.add(f"share {layer.block}", share_GHR)
+            tally.add(f"term {layer.block}", newest.terms_GHR)
+            if layer.block == 0:
                 tally.add("uniform", uniform_GR)
 
-    watch_attention(model, count, *batches)
-    blocks = range(len(trunk_of(model).blocks))
+    visit_attention(model, add, *batches)
+    blocks = range(len(transformer_of(model).blocks))
     term = [tally.mean(f"term {block}") for block in blocks]
     if relations.relation == "bias":
         term = [relations.interval_bias.detach().tolist()]
-    timed: Any = model
-    size, unit = timed.interval_unit
     share = [tally.mean(f"share {block}") for block in blocks]
     return TimeReport(relations.relation, unit, _edges(relations, size), term, share, tally.mean("uniform"))
 
 
 def _edges(relations: TimeRelations, size: int) -> list[float]:
-    """The least interval of every bucket, for units of some size."""
+    """The least interval of each bucket, for units of `size`."""
     numbers = range(relations.time_span + 1)
     if relations.kind == "linear":
         return [float(number * size) for number in numbers]

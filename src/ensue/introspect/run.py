@@ -1,4 +1,7 @@
-"""A run looked into: a sample of its own histories, and all that can be measured on it."""
+"""The inspection of a run: all measurements on a sample of its own histories.
+
+Suffixes: `B` cases, `P` events of all rows, `L` blocks, `H` heads, `T` events of one history.
+"""
 
 from __future__ import annotations
 
@@ -16,25 +19,26 @@ from ensue.errors import DataError
 from ensue.introspect.attention import AttentionReport, attention_maps, attention_report
 from ensue.introspect.gains import GainReport, gain_report
 from ensue.introspect.intervals import TimeReport, time_report
-from ensue.introspect.tally import trunk_of
+from ensue.introspect.transformer import transformer_of
+from ensue.nn.trunk import TrunkConfig
 from ensue.rng import stream
 from ensue.runs.artefact import Run
 
 ROWS = 32
-# Events of the history whose maps are drawn: as many as can be labelled.
+# Most events of the history whose maps are drawn; more could not be labelled.
 EXAMPLE_EVENTS = 24
 DIGITS = 6
 
 
 @dataclass(frozen=True)
 class Example:
-    """One history, and every block's attention over it.
+    """One history, and the attention of every block between its events.
 
     Attributes:
-        user: whose it is.
-        items: external ids of its newest events, oldest first, [T].
-        titles: their titles, None where unknown.
-        maps: [L] tensors [H, T, T]; row: query, column: key.
+        user: external id of the user.
+        items: external ids of the items of its newest events, oldest first, [T].
+        titles: their titles; None where unknown.
+        maps: a tensor [H, T, T] for each block; row: query, column: key.
     """
 
     user: ExternalId
@@ -45,16 +49,16 @@ class Example:
 
 @dataclass(frozen=True)
 class Inspection:
-    """All that was measured.
+    """All measurements.
 
     Attributes:
-        model: the model's name.
-        residual: its residual's name.
-        histories: histories of the sample.
-        gains: its residual streams.
-        attention: where the newest events' attention lies, by age.
-        time: by interval; None for a model that reads no times.
-        example: one history's attention maps.
+        model: name of the model.
+        residual: name of its residual.
+        histories: number of histories of the sample.
+        gains: residual streams.
+        attention: attention of the newest events, by age.
+        time: the same by interval; None for a model that reads no intervals.
+        example: attention maps of one history.
     """
 
     model: str
@@ -67,7 +71,7 @@ class Inspection:
 
     def payload(self) -> dict[str, Any]:
         """Everything but the maps, for JSON; numbers to six digits."""
-        found: dict[str, Any] = {
+        values: dict[str, Any] = {
             "model": self.model,
             "residual": self.residual,
             "histories": self.histories,
@@ -76,64 +80,64 @@ class Inspection:
             "time": None if self.time is None else asdict(self.time),
             "example": {"user": self.example.user, "items": self.example.items, "titles": self.example.titles},
         }
-        rounded: dict[str, Any] = _rounded(found)
+        rounded: dict[str, Any] = _rounded(values)
         return rounded
 
 
 def inspect_run(run: Run, store: SequenceStore, users: int = 256, seed: int = 0) -> Inspection:
-    """Look into a run, on histories as the evaluation of its test part gives them to the model.
+    """Measure a run on the histories that the evaluation of its test part gives to the model.
 
     Args:
         run: a run of a transformer model.
         store: the data it was trained on.
-        users: how many people's histories; all if there are fewer.
-        seed: the draw of people.
+        users: how many users' histories; all if there are fewer.
+        seed: seed of the sample of users.
 
     Raises:
-        ConfigError: the model has no blocks to look into.
-        DataError: the store is not the run's, lacks the times that the model reads, or the split holds no case out.
+        ConfigError: the model has no transformer blocks.
+        DataError: the store is not the run's, lacks the times that the model reads, or the split has no test case.
     """
-    trunk_of(run.model)
+    transformer_of(run.model)
     run.check_data(store)
     cases = make_split(store, run.config.split).test
     rows_B = _sample(cases, users, seed)
-    maxlen = run.config.model.maxlen
-    query_time = run.config.evaluate.query_time
+    config = run.config.model
     starts = range(0, len(rows_B), ROWS)
-    batches = [_histories(run, cases, rows_B[start : start + ROWS], maxlen, query_time) for start in starts]
+    batches = [_histories(run, cases, rows_B[start : start + ROWS], config.maxlen) for start in starts]
     return Inspection(
-        run.config.model.name,
-        getattr(run.config.model, "residual", "plain"),
+        config.name,
+        config.residual if isinstance(config, TrunkConfig) else "plain",
         len(rows_B),
         gain_report(run.model, *batches),
         attention_report(run.model, *batches),
         time_report(run.model, *batches),
-        _example(run, cases, rows_B, min(maxlen, EXAMPLE_EVENTS), query_time),
+        _example(run, cases, rows_B, min(config.maxlen, EXAMPLE_EVENTS)),
     )
 
 
 def _sample(cases: Cases, users: int, seed: int) -> np.ndarray:
-    """The newest case of each of some users, longest history first."""
+    """Draw users and return the newest case of each, longest history first."""
     _, reversed_first = np.unique(cases.users_B[::-1], return_index=True)
     rows = len(cases) - 1 - reversed_first
     rows = rows[cases.stop_B[rows] > cases.start_B[rows]]
     if len(rows) == 0:
-        raise DataError("nothing to look at: the split holds no case with a history out")
+        raise DataError("nothing to inspect: the split has no test case with a history")
     chosen = stream(seed, "inspect").choice(rows, min(users, len(rows)), replace=False)
     lengths = cases.stop_B[chosen] - cases.start_B[chosen]
     sampled_B: np.ndarray = chosen[np.lexsort((chosen, -lengths))]
     return sampled_B
 
 
-def _histories(run: Run, cases: Cases, rows_B: np.ndarray, maxlen: int, query_time: bool) -> SequenceBatch:
-    return case_batch(cases, rows_B, maxlen, query_time).asking_all().to(run.model.device)
+def _histories(run: Run, cases: Cases, rows_B: np.ndarray, events: int) -> SequenceBatch:
+    """The newest events of some cases' histories."""
+    return case_batch(cases, rows_B, events, run.model.query_time).to(run.model.device)
 
 
-def _example(run: Run, cases: Cases, rows_B: np.ndarray, events: int, query_time: bool) -> Example:
-    """The shortest history that fills the picture, or the longest if none does; its newest events as a history."""
+def _example(run: Run, cases: Cases, rows_B: np.ndarray, events: int) -> Example:
+    """The newest `events` events of the shortest history that has as many, or of the longest history."""
     lengths = cases.stop_B[rows_B] - cases.start_B[rows_B]
     row = rows_B[np.flatnonzero(lengths >= events)[-1]] if (lengths >= events).any() else rows_B[0]
-    batch = _histories(run, cases, np.array([row]), events, query_time)
+    batch = _histories(run, cases, np.array([row]), events)
     numbers = batch.items_P.cpu().numpy()
     titles: list[str | None] = [None if run.titles is None else run.titles[number] for number in numbers]
     (user,) = cases.store.users.decode([int(cases.users_B[row]) + 1])
