@@ -240,7 +240,7 @@ def test_a_wrong_import_is_caught(module: str, is_package: bool, code: str) -> N
         ("ensue.data.store", "from .vocabulary import Vocabulary"),
         ("ensue.objectives.losses", "import torch\nfrom ensue.data.store import SequenceStore"),
         ("ensue.recommender", "from ensue.cli import main\nfrom ensue.evaluation import evaluate"),
-        ("ensue.runs.artefact", "from ensue import __version__"),
+        ("ensue.runs.save", "from ensue import __version__"),
     ],
 )
 def test_a_right_import_passes(module: str, code: str) -> None:

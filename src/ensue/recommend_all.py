@@ -18,7 +18,7 @@ from ensue.retrieval.index import top_k
 from ensue.retrieval.request import ids_of, moment
 from ensue.retrieval.retriever import Exhaustive, retrieve
 from ensue.retrieval.scores import CountProgress
-from ensue.runs.artefact import Run
+from ensue.runs.run import Run
 
 
 def retrieve_all(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -17,13 +16,12 @@ from ensue.data.prepare import PrepareConfig, prepare
 from ensue.data.readers import Source
 from ensue.data.split import Cases, make_split
 from ensue.data.store import SequenceStore
-from ensue.data.transitions import fit_popularity
 from ensue.data.vocabulary import ExternalId
 from ensue.errors import ConfigError, DataError, EnsueError, nearest
 from ensue.evaluation.evaluate import evaluate
 from ensue.evaluation.protocol import EvaluateConfig
 from ensue.evaluation.standings import Standings
-from ensue.models import Catalogue, CountedModel, Encoder, build_model, is_counted
+from ensue.models import Encoder
 from ensue.recipes import configure, fixed, planned, run_config
 from ensue.recommend_all import retrieve_all
 from ensue.recommendations import Recommendation, Recommendations
@@ -31,13 +29,15 @@ from ensue.retrieval.index import ExactIndex, top_k
 from ensue.retrieval.request import ids_of, moment, seconds, whole
 from ensue.retrieval.retriever import Exhaustive, Retriever
 from ensue.retrieval.scores import CountProgress
-from ensue.runs.artefact import Run, check_evaluated, finished_run, item_table, load_run, save_evaluation, save_run
 from ensue.runs.config import RunConfig
+from ensue.runs.evaluations import check_evaluated, save_evaluation
 from ensue.runs.folder import LOG
+from ensue.runs.load import load_run
 from ensue.runs.log import Records, Watcher, read_log
+from ensue.runs.run import Run
+from ensue.runs.save import save_run
 from ensue.runtime.devices import cpu_threads
-from ensue.train.distributed import join, writing
-from ensue.train.loop import Trainer
+from ensue.train.fit import fit
 
 PARTS = ("test", "validation")
 
@@ -74,7 +74,6 @@ def read(
     return prepare(source, None, columns, PrepareConfig.parse(settings), items)[0]
 
 
-@dataclass
 class Recommender:
     """A model by name or recipe, its settings, and after `fit` or `load` all it needs to recommend.
 
@@ -83,16 +82,25 @@ class Recommender:
         preset: a recipe to start from, as `ensue presets` lists them.
         settings: any field of the run's settings by its flat name, such as `hidden_units=64, loss="ce"`. Without a
             preset, and without a model or with "sasrec", `fit` chooses the others from the data.
+
+    Attributes:
+        config: the run's settings.
+        run: the fitted run; None before `fit`.
+        log: the records of training, one for each epoch.
     """
 
     config: RunConfig
-    run: Run | None = field(default=None, repr=False)
-    log: Records = field(default_factory=list, repr=False)
+    run: Run | None
+    log: Records
 
     def __init__(self, model: str | None = None, preset: str | None = None, **settings: Any) -> None:
         self.config = run_config(model, preset, settings)
         self.configure = configure(model, preset, settings)
         self.run, self.log = None, []
+
+    def __repr__(self) -> str:
+        fitted = "not fitted" if self.run is None else f"fitted, {len(self.run.item_ids):,} items"
+        return f"Recommender({self.config.model.name!r}, {fitted})"
 
     @classmethod
     def from_config(cls, config: RunConfig) -> Self:
@@ -130,50 +138,28 @@ class Recommender:
         Args:
             data: a store or its folder, or a log to prepare with the usual settings.
             folder: a run folder, new or empty at first; training there resumes where it stopped, and the run is saved
-                when done. A run that is there already, finished, is taken as it is.
-            watchers: who follows the training.
+                when done. A finished run in the folder is taken as it is.
+            watchers: objects that follow the training.
             budget: minutes that training may take; the number of epochs is lowered to fit.
 
         Raises:
             DataError: the log cannot be read, or there is nothing to train on.
             TrainingError: the folder holds a run of other data or settings, another training writes there, or the
                 loss is not finite.
-            ArtefactError: the folder holds something that is no run's.
+            ArtefactError: the folder contains files that ensue did not create.
         """
         store = _open(data)
         path = None if folder is None else Path(folder)
         self.config = planned(self.configure, store, path, budget)
-        split = make_split(store, self.config.split)
-        trainer = None if is_counted(self.config.model) else Trainer(self.config, split, path, watchers)
-        model = build_model(self.config.model, Catalogue.of_store(store)) if trainer is None else trainer.model
-        world = join("cpu") if trainer is None else trainer.world
-        with writing(world, path):
-            there = None if path is None else world.on_main(lambda: finished_run(path, self.config, store.fingerprint))
-            if trainer is None:
-                self.log = []
-                if there is None:
-                    cast(CountedModel, model).fit(split.train)
-                else:
-                    model = there.model
-            elif path is not None and world.broadcast_json(there is not None):
-                if there is not None:
-                    model.load_state_dict(there.model.state_dict())
-                world.broadcast_state(model)
-                self.log = read_log(path / LOG)
-            else:
-                self.log = trainer.run().progress.records
-            items = item_table(store, fit_popularity(split.train))
-            model.eval()
-            self.run = Run(self.config, model, store.item_ids, items, store.fingerprint, store.folder)
-            if path is not None:
-                world.on_main(lambda: self.save(path))
+        fitted = fit(self.config, store, path, watchers)
+        self.run, self.log = fitted.run, fitted.log
         return self
 
     def save(self, folder: str | Path) -> None:
         """Write a run folder; files are written whole or not at all.
 
         Raises:
-            ArtefactError: the folder holds something that is no run's.
+            ArtefactError: the folder contains files that ensue did not create.
             TrainingError: the folder holds a run of other data or settings, or a training writes there.
         """
         save_run(Path(folder), self._run(), self.log)

@@ -16,7 +16,8 @@ from ensue.data.store import SequenceStore
 from ensue.evaluation.protocol import EvaluateConfig
 from ensue.evaluation.standings import Standings
 from ensue.files import read_json, write_json
-from ensue.runs.artefact import load_run, save_evaluation
+from ensue.runs.evaluations import save_evaluation
+from ensue.runs.load import load_run
 
 from .conftest import Run
 

@@ -50,7 +50,7 @@ def test_an_evaluation_that_cannot_be_written_is_refused_before_it(
     ensue: Run, counted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ensue.recommender.evaluate", lambda *_: pytest.fail("evaluated"))
-    monkeypatch.setattr("ensue.runs.artefact.PATIENCE", 0.0)
+    monkeypatch.setattr("ensue.runs.evaluations.PATIENCE", 0.0)
     with held(counted):
         done = ensue("evaluate", counted)
     assert (done.status, "another training writes here" in done.err) == (1, True)
@@ -83,7 +83,7 @@ def test_no_validation_case_is_said(ensue: Run, tmp_path: Path) -> None:
     )
     done = ensue(*words, "--out", tmp_path / "run")
     assert done.status == 0
-    assert "no validation case is held out" in done.out
+    assert "no validation cases" in done.out
     assert "Epochs trained: 1; the last state is kept" in (tmp_path / "run" / "card.md").read_text()
 
 

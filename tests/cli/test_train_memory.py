@@ -9,7 +9,6 @@ import pytest
 
 from ensue.errors import TrainingError
 from ensue.files import MANIFEST, read_json, sha256, write_json
-from ensue.recommender import Recommender
 from ensue.terminal.memory import memory_told
 
 from .conftest import SMALL, Run
@@ -84,7 +83,7 @@ def test_memory_that_runs_out_in_training_is_one_line(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(Recommender, "fit", fail)
+    monkeypatch.setattr("ensue.train.fit.fit", fail)
     done = ensue("train", store, *SMALL, "--out", tmp_path / "run")
     assert done.status == 1
     assert done.err == f"ensue: {told}work on a batch in parts (--batch-parts), or lower --batch-size or --maxlen\n"

@@ -26,8 +26,8 @@ from ensue.nn.ops.relation_terms import Terms
 from ensue.plots import draw_inspection
 from ensue.plots.attention import pools, spread
 from ensue.recommender import Recommender, read
-from ensue.runs.artefact import Run
 from ensue.runs.config import RunConfig
+from ensue.runs.run import Run
 
 LENGTHS = np.array([4, 9, 1, 50])
 NUM_ITEMS = 30

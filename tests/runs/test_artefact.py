@@ -21,11 +21,12 @@ from ensue.models import MODELS, Catalogue, build_model, model_config
 from ensue.models.sasrec import SASRecConfig
 from ensue.nn.residual import RESIDUALS
 from ensue.recommender import Recommender
-from ensue.runs.artefact import ENTRY_BYTES, ENTRY_LIMIT, HEADER_LIMIT, load_run, read_tensors
 from ensue.runs.config import RunConfig
 from ensue.runs.folder import ARTEFACT, CARD, CONFIG, LOG, METRICS, MODEL
+from ensue.runs.load import load_run
 from ensue.runs.log import read_log
 from ensue.runs.results import read_metrics
+from ensue.runs.tensors import ENTRY_BYTES, ENTRY_LIMIT, HEADER_LIMIT, read_tensors
 
 
 @pytest.fixture(name="made")
@@ -83,7 +84,7 @@ def test_an_evaluation_cut_short_costs_results_and_no_model(made: Made) -> None:
     assert read_metrics(folder)["test/full"]["metrics"] == means
 
 
-@pytest.mark.parametrize("cut", ["write_json", "write_text", "_seal"])
+@pytest.mark.parametrize("cut", ["evaluations.write_json", "save.write_text", "evaluations.seal"])
 def test_an_evaluation_cut_short_loses_no_other(made: Made, cut: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed before metrics.json, before the card, or before the manifest is written."""
     recommender, store, folder = made
@@ -95,7 +96,7 @@ def test_an_evaluation_cut_short_loses_no_other(made: Made, cut: str, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(f"ensue.runs.artefact.{cut}", kill)
+        patched.setattr(f"ensue.runs.{cut}", kill)
         with pytest.raises(KeyboardInterrupt):
             recommender.evaluate(store, "validation", config, folder)
     assert read_metrics(folder)["test/full"] == first["test/full"]
@@ -298,7 +299,7 @@ def test_a_configuration_that_the_file_cannot_hold_is_refused_unbuilt(
     config = RunConfig.read_toml(folder / CONFIG)
     config.replace(model=config.model.replace(**settings)).write_toml(folder / CONFIG)
     reseal(folder)
-    monkeypatch.setattr("ensue.runs.artefact.build_model", lambda *_: pytest.fail("built"))
+    monkeypatch.setattr("ensue.runs.load.build_model", lambda *_: pytest.fail("built"))
     with pytest.raises(ArtefactError, match=r"model\.safetensors: its [\d,]+ bytes cannot hold the configured model"):
         load_run(folder)
 

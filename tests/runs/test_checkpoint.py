@@ -13,8 +13,9 @@ from disk import Disk, Tree
 from safetensors import SafetensorError
 
 from ensue.data.split import Split
-from ensue.runs.checkpoint import TENSORS, Checkpoint, load_checkpoint, numbered, save_checkpoint, write_tensors
+from ensue.runs.checkpoint import TENSORS, Checkpoint, load_checkpoint, numbered, save_checkpoint
 from ensue.runs.config import RunConfig
+from ensue.runs.tensors import write_tensors
 from ensue.train.loop import Trainer
 
 
@@ -40,7 +41,7 @@ def test_an_error_without_a_number_is_told_in_words(tmp_path: Path, monkeypatch:
     def fail(tensors: object, path: Path) -> None:
         raise SafetensorError("odd")
 
-    monkeypatch.setattr("ensue.runs.checkpoint.save_file", fail)
+    monkeypatch.setattr("ensue.runs.tensors.save_file", fail)
     with pytest.raises(OSError, match=r"model: cannot be written \(odd\)"):
         write_tensors({}, tmp_path / "model")
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-import ensue.runs.checkpoint as checkpoints
+import ensue.runs.tensors as tensors_file
 from ensue.data.split import Split, SplitConfig, make_split
 from ensue.datasets.simulate import ordered_sequences
 from ensue.models.sasrec import SASRecConfig
@@ -119,7 +119,7 @@ def install(killer: Killer) -> None:
     for name in ("fsync", "rename", "replace"):
         killer.around(os, name)
     killer.around(Path, "write_bytes", half_file)
-    killer.around(checkpoints, "save_file", half_tensors)
+    killer.around(tensors_file, "save_file", half_tensors)
     killer.around(shutil, "rmtree", half_folder)
     killer.around(RunLog, "add", half_line)
 

@@ -15,8 +15,9 @@ from ensue.data.transitions import fit_popularity
 from ensue.data.vocabulary import Vocabulary
 from ensue.evaluation.protocol import EvaluateConfig
 from ensue.files import sha256
-from ensue.runs.artefact import Run, item_table, save_run
 from ensue.runs.config import RunConfig
+from ensue.runs.run import Run, item_table
+from ensue.runs.save import save_run
 
 
 def save_import(folder: Path, imported: Imported, file: Path, store: SequenceStore | None = None) -> Run:

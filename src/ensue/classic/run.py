@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -17,7 +18,6 @@ from ensue.classic.settings import REPORTED, check, classic_config, describe, re
 from ensue.classic.start import Start, check_same_start, open_start, other_norms, split_for
 from ensue.data.split import Split, make_split
 from ensue.data.store import SequenceStore
-from ensue.data.transitions import fit_popularity
 from ensue.errors import ConfigError, EnsueError
 from ensue.evaluation.evaluate import evaluate
 from ensue.evaluation.protocol import EvaluateConfig
@@ -26,14 +26,14 @@ from ensue.files import MANIFEST
 from ensue.models import CountedModel, Model
 from ensue.plots import learning_curve
 from ensue.recommender import Recommender
-from ensue.runs.artefact import Run, finished_run, item_table
 from ensue.runs.checkpoint import Checkpoint
 from ensue.runs.config import RunConfig
-from ensue.runs.folder import LOG, STORE, interrupted
-from ensue.runs.log import Records, best_of, epochs_of, read_log
+from ensue.runs.folder import STORE, claimed, interrupted
+from ensue.runs.log import Records, Watcher, best_of, epochs_of
 from ensue.terminal.memory import memory_told
 from ensue.terminal.output import Screen
-from ensue.train.distributed import World, join, writing
+from ensue.train.distributed import World, join
+from ensue.train.fit import Fitted, fit
 from ensue.train.loop import Trainer
 
 Say = Callable[[str], None]
@@ -193,19 +193,27 @@ class LossLines:
 
 
 class ClassicTrainer(Trainer):
-    """The trainer, which prints the familiar line after each evaluation.
+    """The trainer, which prints the familiar line after each evaluation and may start from given weights.
 
-    Test figures are printed and nothing else: the best state is chosen by validation NDCG@10.
+    Test figures are printed and used for nothing else: the best state is chosen by validation NDCG@10.
     """
 
-    def __init__(self, config: RunConfig, split: Split, folder: Path, start: Start | None, say: Say) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        split: Split,
+        folder: Path | None,
+        watchers: Iterable[Watcher],
+        start: Start | None,
+        say: Say,
+    ) -> None:
         self.lines = LossLines(say)
-        super().__init__(config, split, folder, [self.lines])
+        super().__init__(config, split, folder, [self.lines, *watchers])
         self.say, self.given = say, start
         if start is not None:
             self.model.load_state_dict(start.model.state_dict())
             self.progress.epoch = start.epoch
-            # Part of the checkpoints, so that a run that goes on names the weights that it began with.
+            # Part of the checkpoints, so that a resumed run still names the weights that it started from.
             self.progress.records = [start.record()]
 
     def _restore(self, checkpoint: Checkpoint) -> None:
@@ -243,19 +251,23 @@ def figures(name: str, ndcg: float, hit_rate: float) -> str:
 def _train(world: World, config: RunConfig, store: SequenceStore, folder: Path, start: Start | None, say: Say) -> None:
     if start is not None:
         _check_trainable(start, config)
-    split = make_split(store, config.split)
-    trainer = ClassicTrainer(config, split, folder, start, say)
-    with writing(world, folder):
-        run = world.on_main(lambda: _finished(folder, config, store, start))
-        if world.broadcast_json(run is not None):
-            records = read_log(folder / LOG)
-            say(f"already trained: {folder}")
-        else:
-            result = trainer.run()
-            items, place = item_table(store, fit_popularity(split.train)), (folder / STORE).resolve()
-            run = Run(config, result.model, store.item_ids, items, store.fingerprint, place)
-            records = result.progress.records
-        world.on_main(lambda: _save(cast(Run, run), records, store, split, folder, say))
+    store = world.on_main(lambda: _kept_store(folder, store)) or store
+    fitted = fit(config, store, folder, begin=partial(ClassicTrainer, start=start, say=say))
+    if not fitted.is_new:
+        check_same_start(folder, start, fitted.log)
+        say(f"already trained: {folder}")
+    world.on_main(lambda: _report(fitted, store, folder, say))
+
+
+def _kept_store(folder: Path, store: SequenceStore) -> SequenceStore:
+    """The store, kept in the run's folder, so that the run names its data."""
+    if (folder / STORE / MANIFEST).is_file():
+        kept = SequenceStore.open(folder / STORE)
+        # Data of another run is left alone; `fit` refuses the folder.
+        return kept if kept.fingerprint == store.fingerprint else store
+    with claimed(folder):
+        store.save(folder / STORE)
+    return SequenceStore.open(folder / STORE)
 
 
 def _check_trainable(start: Start, config: RunConfig) -> None:
@@ -268,28 +280,17 @@ def _check_trainable(start: Start, config: RunConfig) -> None:
         )
 
 
-def _finished(folder: Path, config: RunConfig, store: SequenceStore, start: Start | None) -> Run | None:
-    """The run in a folder, if it is complete; one of other data, settings or first weights is refused."""
-    run = finished_run(folder, config, store.fingerprint)
-    if run is not None:
-        check_same_start(folder, start, read_log(folder / LOG))
-    return run
-
-
-def _save(run: Run, records: Records, store: SequenceStore, split: Split, folder: Path, say: Say) -> None:
-    """Write the store, the run, its curve and its evaluations, and print the figures of the state that was kept."""
-    if not (folder / STORE / MANIFEST).is_file():
-        store.save(folder / STORE)
-    recommender = Recommender.from_run(run, records)
-    recommender.save(folder)
-    learning_curve(records, folder)
-    if len(split.test):
-        parts, protocol = [], run.config.evaluate
+def _report(fitted: Fitted, store: SequenceStore, folder: Path, say: Say) -> None:
+    """Draw the curve, evaluate the state that was kept, and print its figures."""
+    learning_curve(fitted.log, folder)
+    recommender = Recommender.from_run(fitted.run, fitted.log)
+    if len(make_split(store, fitted.run.config.split).test):
+        parts, protocol = [], fitted.run.config.evaluate
         for name, part in (("valid", "validation"), ("test", "test")):
             means, _ = recommender.evaluate(store, part, protocol, folder)
             parts.append(figures(title(name, protocol), *(means[protocol.label(metric)] for metric in REPORTED)))
-        best = best_of(records, run.config.validation_label)
-        epoch = best[1] if best else epochs_of(records)[-1]["epoch"]
+        best = best_of(fitted.log, fitted.run.config.validation_label)
+        epoch = best[1] if best else epochs_of(fitted.log)[-1]["epoch"]
         say(f"best by validation: epoch:{epoch}, {', '.join(parts)}")
     say(f"Done; saved in {folder}")
 

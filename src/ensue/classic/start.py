@@ -16,8 +16,8 @@ from ensue.errors import ConfigError, DataError, OtherRunError
 from ensue.files import sha256
 from ensue.models import Model, ModelConfig
 from ensue.nn.block import Norm
-from ensue.runs.artefact import load_run
 from ensue.runs.folder import MODEL
+from ensue.runs.load import load_run
 from ensue.runs.log import Records
 
 

@@ -120,19 +120,20 @@ def trained(
     screen: Screen, name: str, preset: str | None, settings: dict[str, Any], store: SequenceStore, folder: Path
 ) -> Recommender:
     """The model, trained into the folder; a run of other data or settings that is there is replaced."""
-    from ensue.cli.train import fit
+    from ensue.cli.training import fit_shown
+    from ensue.recipes import run_config
     from ensue.recommender import Recommender
 
     screen.say()
-    recommender = Recommender(name, preset, **settings)
+    config = run_config(name, preset, settings)
     try:
-        recommender, fresh = fit(screen, recommender, store, folder, [])
+        fitted = fit_shown(screen, config, store, folder)
     except OtherRunError:
-        screen.say(f"{folder} is of another size: {name} starts anew")
-        recommender, fresh = fit(screen, Recommender(name, preset, **settings), store, folder, [], overwrite=True)
-    if not fresh:
+        screen.say(f"{folder} was trained with other sizes: {name} starts anew")
+        fitted = fit_shown(screen, config, store, folder, overwrite=True)
+    if not fitted.is_new:
         screen.say(f"{name}: already trained, in {folder}")
-    return recommender
+    return Recommender.from_run(fitted.run, fitted.log)
 
 
 def _scores(screen: Screen, means: dict[str, dict[str, float]], cases: int) -> None:

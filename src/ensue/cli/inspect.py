@@ -36,7 +36,7 @@ def run(
     from ensue.introspect import inspect_run
     from ensue.introspect.transformer import transformer_of
     from ensue.plots import draw_inspection
-    from ensue.runs.artefact import load_run
+    from ensue.runs.load import load_run
 
     loaded = load_run(folder)
     # Before the data is read: a model without a trunk is refused whatever the data.

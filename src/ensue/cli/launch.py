@@ -14,6 +14,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,8 @@ from ensue.terminal.output import Screen
 
 if TYPE_CHECKING:
     from ensue.data.store import SequenceStore
-    from ensue.recommender import Recommender
+    from ensue.runs.config import RunConfig
+    from ensue.train.fit import Fitted
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 JSON, TENSORBOARD = "--json", "--tensorboard"
@@ -34,19 +36,19 @@ PR_SET_PDEATHSIG = 1
 
 def fit_in_ranks(
     screen: Screen,
-    recommender: Recommender,
+    config: RunConfig,
     store: SequenceStore,
     data: Path,
     out: Path,
     devices: int,
     tensorboard: bool = False,
     overwrite: bool = False,
-) -> tuple[Recommender, bool]:
-    """Train into a folder with several processes, or take what is there when it is this very run, finished.
+) -> Fitted:
+    """Train into a folder with several processes, or take the finished run of these settings that is there.
 
     Args:
-        screen: where to say things.
-        recommender: the settings.
+        screen: where messages go.
+        config: the settings.
         store: the data, opened; the ranks open `data` themselves.
         data: where the data is.
         out: the run folder.
@@ -54,21 +56,17 @@ def fit_in_ranks(
         tensorboard: write RUN/tensorboard.
         overwrite: replace the run that is there.
 
-    Returns:
-        The fitted recommender, and whether anything was trained.
-
     Raises:
         ConfigError: the model is fitted by counting or too large, or there are too few devices.
         TrainingError: a rank failed; the message names it.
     """
-    from ensue.cli.train import finished, make_way
+    from ensue.cli.training import fit_shown, make_way
     from ensue.models import Catalogue, check_fits, is_counted
+    from ensue.runs.load import is_finished
     from ensue.train.distributed import device_type, join
 
-    config = recommender.config
-    done = None if overwrite else finished(recommender, store, out)
-    if done is not None:
-        return done, False
+    if not overwrite and is_finished(out, config, store.fingerprint):
+        return fit_shown(screen, config, store, out)
     check_fits(config.model, Catalogue.of_store(store))
     if is_counted(config.model):
         raise ConfigError(f"model {config.model.name!r} is fitted by counting, in one process: leave --devices out")
@@ -88,10 +86,9 @@ def fit_in_ranks(
         except BaseException:
             screen.console.show_cursor(True)
             raise
-    done = finished(recommender, store, out)
-    if done is None:
+    if not is_finished(out, config, store.fingerprint):
         raise TrainingError(f"the {devices} ranks ended well and left no run in {out}")
-    return done, True
+    return replace(fit_shown(screen, config, store, out), is_new=True)
 
 
 def _launch(words: list[str], devices: int, folder: Path) -> None:
@@ -193,16 +190,11 @@ def main(words: list[str]) -> int:
 
 def _train(data: Path, out: Path, settings: Path, as_json: bool, tensorboard: bool) -> None:
     from ensue.cli.sources import open_data
-    from ensue.cli.train import fit, tensorboard_of
-    from ensue.recommender import Recommender
+    from ensue.cli.training import fit_shown
     from ensue.runs.config import RunConfig
-    from ensue.train.distributed import join
 
-    config = RunConfig.read_toml(settings)
     screen = Screen(as_json)
-    store = open_data(data, screen)
-    world = join(config.train.device)
-    fit(screen, Recommender.from_config(config), store, out, tensorboard_of(out, tensorboard and world.is_main))
+    fit_shown(screen, RunConfig.read_toml(settings), open_data(data, screen), out, tensorboard)
 
 
 def _end_with_parent() -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ensue.recommender import Recommendation, Recommendations
-    from ensue.runs.artefact import Run
+    from ensue.runs.run import Run
 
 SHOWN = 12
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as ensue train writes it.")]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ensue.data.store import SequenceStore
-    from ensue.runs.artefact import Run
+    from ensue.runs.run import Run
 
 
 def open_data(path: Path, screen: Screen) -> SequenceStore:

@@ -22,7 +22,7 @@ from ensue.introspect.intervals import TimeReport, time_report
 from ensue.introspect.transformer import transformer_of
 from ensue.nn.trunk import TrunkConfig
 from ensue.rng import stream
-from ensue.runs.artefact import Run
+from ensue.runs.run import Run
 
 ROWS = 32
 # Most events of the history whose maps are drawn; more could not be labelled.

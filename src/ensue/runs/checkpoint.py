@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ensue.errors import ArtefactError, TrainingError
 from ensue.files import check_files, read_json, read_manifest, sync_folder, write_json, write_manifest
+from ensue.runs.tensors import write_tensors
 
 KIND, VERSION, KEPT = "checkpoint", 1, 2
 TENSORS, STATE = "state.safetensors", "state.json"
@@ -62,22 +61,6 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, number: int) -> None:
     sync_folder(folder)
     for old in numbered(folder)[:-KEPT]:
         shutil.rmtree(old)
-
-
-def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write tensors, wherever they are, as a safetensors file.
-
-    Raises:
-        OSError: the disk is full, or the file cannot be written; it is named.
-    """
-    try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
-    except SafetensorError as error:
-        # The library tells the system's error in words alone.
-        number = re.search(r"\(os error (\d+)\)", str(error))
-        if number is None:
-            raise OSError(f"{path}: cannot be written ({error})") from None
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:

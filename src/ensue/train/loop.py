@@ -123,8 +123,20 @@ class Trainer:
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
         self.log = RunLog(None, [])
-        self.watchers = tuple(watchers) if self.world.is_main else ()
+        self.watchers: tuple[Watcher, ...] = ()
+        self.watch(*watchers)
         self.last_saved = time.monotonic()
+
+    @property
+    def targets(self) -> int:
+        """Training targets of one epoch."""
+        windows = self.loader.windows
+        return int((windows.stop_W - windows.start_W - 1).sum())
+
+    def watch(self, *watchers: Watcher) -> None:
+        """Let more objects follow the training; with several ranks, those of rank 0."""
+        if self.world.is_main:
+            self.watchers += watchers
 
     def run(self, resume: bool = True) -> TrainResult:
         """Train until the last epoch or until patience ends; go on from the folder's checkpoint if there is one.

@@ -1,0 +1,81 @@
+"""Open a run folder. Files are checked against the manifest before anything in them is parsed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from ensue.data.vocabulary import Vocabulary
+from ensue.errors import ArtefactError
+from ensue.files import MANIFEST, check_files, read_manifest
+from ensue.models import Catalogue, CountedModel, Model, build_model
+from ensue.models.base import model_size
+from ensue.models.size import LOADING
+from ensue.runs.config import RunConfig
+from ensue.runs.folder import (
+    ARTEFACT,
+    CONFIG,
+    ITEMS,
+    KIND,
+    LOG,
+    MODEL,
+    SCHEMA_VERSION,
+    VOCABULARY,
+    check_same_run,
+    check_writable,
+    is_begun,
+)
+from ensue.runs.run import Run
+from ensue.runs.tensors import ENTRY_BYTES, read_tensors
+
+
+def load_run(folder: str | Path) -> Run:
+    """Open a run folder.
+
+    Raises:
+        ArtefactError: a file is missing, altered, truncated or foreign, or does not fit the configuration.
+        ConfigError: the model needs more memory than this machine has, or has too many tensors.
+    """
+    folder = Path(folder)
+    if not (folder / MANIFEST).exists() and is_begun(folder):
+        raise ArtefactError(f"{folder}: a training there has not finished yet; the same command goes on with it")
+    about = read_manifest(folder, KIND, SCHEMA_VERSION)
+    check_files(folder, about, [*ARTEFACT, LOG])
+    config = RunConfig.read_toml(folder / CONFIG)
+    item_ids = Vocabulary.read(folder / VOCABULARY)
+    items = pl.read_parquet(folder / ITEMS, glob=False)
+    if items.height != len(item_ids):
+        raise ArtefactError(f"{folder / ITEMS}: {items.height} rows for {len(item_ids)} items of {VOCABULARY}")
+    model = _read_model(folder / MODEL, config, Catalogue(len(item_ids), items))
+    store = about.get("store")
+    return Run(config, model, item_ids, items, str(about.get("fingerprint")), Path(store) if store else None)
+
+
+def is_finished(folder: Path, config: RunConfig, fingerprint: str) -> bool:
+    """Whether a folder holds a finished run of this data and these settings.
+
+    Raises:
+        OtherRunError: it holds one of other data or settings; the message names the differences.
+        ArtefactError: the folder is damaged, or may not be written to by a run.
+    """
+    check_writable(folder)
+    check_same_run(folder, config, fingerprint)
+    return (folder / MANIFEST).exists()
+
+
+def _read_model(path: Path, config: RunConfig, catalogue: Catalogue) -> Model:
+    size, in_file = model_size(config.model, catalogue), path.stat().st_size
+    entries = size.tensors * ENTRY_BYTES
+    if size.state_bytes + entries > in_file:
+        raise ArtefactError(
+            f"{path}: its {in_file:,} bytes cannot hold the configured model: {size.tensors:,} tensors of "
+            f"{size.state_bytes:,} bytes in all"
+        )
+    model = build_model(config.model, catalogue, LOADING)
+    tensors = read_tensors(path, None if isinstance(model, CountedModel) else model.state_dict())
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ArtefactError(f"{path}: does not fit the configuration ({error})") from None
+    return model.eval()
