@@ -17,6 +17,8 @@ from pydantic_core import CoreSchema, core_schema
 from ensue.errors import ConfigError, nearest
 
 T = TypeVar("T")
+# The hint of registries that users add to.
+OWN = ". A name of your own needs --model-module FILE.py, which registers it"
 
 
 class Registry(Generic[T]):
@@ -25,7 +27,7 @@ class Registry(Generic[T]):
     Args:
         kind: what the entries are called in messages.
         modules: name -> the module that registers it, imported when the name is first looked up.
-        hint: a sentence for the message about an unknown name.
+        hint: the end of the message about an unknown name.
 
     >>> losses = Registry[int]("loss")
     >>> _ = losses.register("bce")(1)

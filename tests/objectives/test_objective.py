@@ -20,8 +20,8 @@ from ensue.models import Catalogue, Encoder, build_model
 from ensue.models.sasrec import SASRecConfig
 from ensue.nn.embedding import initialise
 from ensue.nn.model import Model
-from ensue.objectives.losses import bce, gbce, gbce_beta, sampled_softmax
-from ensue.objectives.objective import LossName, Objective, ObjectiveConfig
+from ensue.objectives.losses import LOSSES, bce, gbce, gbce_beta, register_loss, sampled_softmax
+from ensue.objectives.objective import Objective, ObjectiveConfig
 from ensue.rng import stream
 
 
@@ -56,7 +56,7 @@ def logits(world: World, items: Tensor) -> Tensor:
         return torch.stack([model.item_vectors(row) @ h for row, h in zip(items, model.encode(batch), strict=True)])
 
 
-ALL = [name for name in LossName.__args__ if name != "ce"]  # type: ignore[attr-defined]
+ALL = [name for name in LOSSES if name != "ce"]
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,25 @@ def test_own_negatives(world: World, split: Split) -> None:
         value, drawn = losses_of(world, split, loss=name, num_negatives=3)
         expected = loss(logits(world, target_Q[:, None])[:, 0], logits(world, drawn))
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"setting 'loss': unknown loss 'bec': did you mean 'bce'\? Known: bce, bpr"):
+        ObjectiveConfig(loss="bec")
+    with pytest.raises(ConfigError, match="setting 'negatives': unknown negatives 'unifrom': did you mean 'uniform'"):
+        ObjectiveConfig(negatives="unifrom")
+
+
+def test_a_registered_loss_is_used(world: World, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LOSSES, "_entries", dict(LOSSES._entries))
+
+    @register_loss("hinge")
+    def hinge(pos_Q: Tensor, neg_QK: Tensor) -> Tensor:
+        return (1 - pos_Q[:, None] + neg_QK).relu().sum(-1)
+
+    value, drawn = losses_of(world, split, loss="hinge", num_negatives=3)
+    expected = hinge(logits(world, world[2].target_Q[:, None])[:, 0], logits(world, drawn))
+    torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_full_softmax_draws_nothing(world: World, split: Split) -> None:

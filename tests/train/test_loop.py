@@ -19,7 +19,7 @@ from ensue.data.split import Cases, Split
 from ensue.errors import ConfigError, TrainingError
 from ensue.evaluation.standings import Standings
 from ensue.nn.embedding import dense_gradients
-from ensue.objectives.objective import LossName
+from ensue.objectives.losses import LOSSES, SampledLoss
 from ensue.runs.checkpoint import load_checkpoint, restore_optimizer
 from ensue.runs.config import RunConfig, TrainConfig, differences
 from ensue.runs.log import RunLog, read_log
@@ -231,8 +231,13 @@ def test_without_validation_cases_the_last_state_is_the_result(tiny: Tiny, split
 
 def poison_loss(trainer: Trainer, calls: int, poison: Callable[[Tensor], Tensor]) -> None:
     """From the given call on, the loss is poisoned."""
-    loss, count = trainer.objective.loss, iter(range(10**6))
-    trainer.objective.loss = lambda pos, neg: poison(loss(pos, neg)) if next(count) >= calls else loss(pos, neg)
+    assert isinstance(trainer.objective.loss, SampledLoss)
+    loss, count = trainer.objective.loss.function, iter(range(10**6))
+
+    def poisoned(pos_Q: Tensor, neg_QK: Tensor) -> Tensor:
+        return poison(loss(pos_Q, neg_QK)) if next(count) >= calls else loss(pos_Q, neg_QK)
+
+    trainer.objective.loss = SampledLoss(poisoned)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +268,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_good_checkpoint(
 # ---- precision ----
 
 
-@pytest.mark.parametrize("loss", LossName.__args__)  # type: ignore[attr-defined]
+@pytest.mark.parametrize("loss", list(LOSSES))
 def test_bf16_is_finite_and_learns(tiny: Tiny, split: Split, loss: str) -> None:
     objective = {"loss": loss, "num_negatives": 3}
     trainer = Trainer(tiny(amp="bf16", objective=objective, num_epochs=4, model={"dropout_rate": 0.1}), split)

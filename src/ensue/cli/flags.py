@@ -77,7 +77,8 @@ class Flag:
         if given.lower() == "none" and not self.default:
             return None
         if self.choices and given not in self.choices:
-            raise ConfigError(f"{self.option}: unknown value {given!r}: {nearest(given, self.choices)}")
+            hint = self.choices.hint if isinstance(self.choices, Registry) else ""
+            raise ConfigError(f"{self.option}: unknown value {given!r}: {nearest(given, self.choices)}{hint}")
         return given
 
     def words(self, value: Any) -> list[str]:

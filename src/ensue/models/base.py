@@ -14,7 +14,7 @@ from ensue.errors import ConfigError
 from ensue.models.catalogue import Catalogue
 from ensue.models.size import TRAINING, ModelSize, check_memory, measure
 from ensue.nn.model import CountedModel, Model
-from ensue.registry import Registry
+from ensue.registry import OWN, Registry
 
 
 class ModelConfig(Config):
@@ -64,7 +64,7 @@ MODELS: Registry[ModelEntry] = Registry(
         "sasrec-padded": "ensue.classic.models",
         "tisasrec-padded": "ensue.classic.models",
     },
-    hint=". A model of your own must be imported first: --model-module FILE.py",
+    hint=OWN,
 )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor, nn
 
-from ensue.registry import Registry
+from ensue.registry import OWN, Registry
 
 if TYPE_CHECKING:
     from ensue.nn.trunk import TrunkConfig
@@ -73,7 +73,7 @@ class ResidualEntry:
 
 _HYPER = "ensue.nn.hyper_connections"
 RESIDUALS: Registry[ResidualEntry] = Registry(
-    "residual", {"plain": __name__, "gated": __name__, "hc": _HYPER, "mhc": _HYPER, "mhc_lite": _HYPER}
+    "residual", {"plain": __name__, "gated": __name__, "hc": _HYPER, "mhc": _HYPER, "mhc_lite": _HYPER}, OWN
 )
 
 

@@ -1,25 +1,70 @@
 """One function per loss, never reduced: the training loop takes the mean once, over all asked events.
 
 `Loss = (pos_Q, neg_QK) -> loss_Q` compares the target's logit with those of K negatives. The full softmax,
-`(h_QD, target_Q, items_ND) -> loss_Q`, sees the catalogue in chunks. All are computed in float32, but for the full
+`(h_QD, target_Q, items_ND) -> loss_Q`, reads the catalogue in chunks. All are computed in float32, except the full
 softmax under autocast, and are finite for logits of +-1e4.
+
+Suffixes: `Q` asked events, `K` negatives, `N` items of the catalogue, `D` width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ensue.registry import Registry
+from ensue.nn.ops.full_softmax import cross_entropy
+from ensue.registry import OWN, Registry
+
+if TYPE_CHECKING:
+    from ensue.objectives.objective import ObjectiveConfig
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-LOSSES: Registry[Loss] = Registry("loss")
 
 
-@LOSSES.register("bce")
+@dataclass(frozen=True, slots=True)
+class SampledLoss:
+    """A loss that compares the target with negatives.
+
+    Attributes:
+        function: (pos_Q, neg_QK) -> loss_Q.
+        logq: whether the log rate of each negative is subtracted from its logit first.
+    """
+
+    function: Loss
+    logq: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueLoss:
+    """A loss over the whole catalogue, which needs no negatives.
+
+    Attributes:
+        function: (states h_QD, targets from 0, item vectors_ND) -> loss_Q.
+    """
+
+    function: Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+# Name -> (settings, number of items) -> the loss.
+LOSSES: Registry[Callable[[ObjectiveConfig, int], SampledLoss | CatalogueLoss]] = Registry("loss", hint=OWN)
+
+
+def register_loss(name: str) -> Callable[[Loss], Loss]:
+    """Return a decorator that registers a loss without settings of its own, (pos_Q, neg_QK) -> loss_Q."""
+
+    def put(loss: Loss) -> Loss:
+        LOSSES.register(name)(lambda config, num_items: SampledLoss(loss))
+        return loss
+
+    return put
+
+
+@register_loss("bce")
 def bce(pos_Q: Tensor, neg_QK: Tensor) -> Tensor:
     """Binary cross-entropy: -log s(pos) - sum_k log(1 - s(neg_k)). Source: SASRec (2018), eq. 7.
 
@@ -56,7 +101,16 @@ def gbce_beta(num_negatives: int, num_items: int, t: float) -> float:
     return rate * (t * (1 - 1 / rate) + 1 / rate)
 
 
-@LOSSES.register("sampled-softmax")
+@LOSSES.register("gbce")
+def _gbce(config: ObjectiveConfig, num_items: int) -> SampledLoss:
+    return SampledLoss(gbce(gbce_beta(config.num_negatives, num_items, config.gbce_t)))
+
+
+@LOSSES.register("ce")
+def _ce(config: ObjectiveConfig, num_items: int) -> CatalogueLoss:
+    return CatalogueLoss(cross_entropy)
+
+
 def sampled_softmax(pos_Q: Tensor, neg_QK: Tensor) -> Tensor:
     """Cross-entropy among the target and its negatives: logsumexp(pos, neg_1..neg_K) - pos.
 
@@ -67,7 +121,12 @@ def sampled_softmax(pos_Q: Tensor, neg_QK: Tensor) -> Tensor:
     return torch.logaddexp(pos, neg_QK.float().logsumexp(-1)) - pos
 
 
-@LOSSES.register("bpr")
+@LOSSES.register("sampled-softmax")
+def _sampled_softmax(config: ObjectiveConfig, num_items: int) -> SampledLoss:
+    return SampledLoss(sampled_softmax, config.logq)
+
+
+@register_loss("bpr")
 def bpr(pos_Q: Tensor, neg_QK: Tensor) -> Tensor:
     """Pairwise ranking: -mean_k log s(pos - neg_k). Source: Rendle et al., UAI 2009."""
     return F.softplus(neg_QK.float() - pos_Q.float()[:, None]).mean(-1)
@@ -89,17 +148,19 @@ def bpr_max(regularisation: float = 1.0) -> Loss:
     return loss
 
 
-LOSSES.register("bpr-max")(bpr_max())
+@LOSSES.register("bpr-max")
+def _bpr_max(config: ObjectiveConfig, num_items: int) -> SampledLoss:
+    return SampledLoss(bpr_max(config.bpr_max_regularisation))
 
 
-@LOSSES.register("top1")
+@register_loss("top1")
 def top1(pos_Q: Tensor, neg_QK: Tensor) -> Tensor:
     """mean_k s(neg_k - pos) + s(neg_k^2). Source: Hidasi et al., ICLR 2016, section 3.1.3."""
     neg = neg_QK.float()
     return ((neg - pos_Q.float()[:, None]).sigmoid() + neg.square().sigmoid()).mean(-1)
 
 
-@LOSSES.register("top1-max")
+@register_loss("top1-max")
 def top1_max(pos_Q: Tensor, neg_QK: Tensor) -> Tensor:
     """sum_k w_k (s(neg_k - pos) + s(neg_k^2)), w the softmax over the negatives (CIKM 2018, eq. 8)."""
     neg = neg_QK.float()

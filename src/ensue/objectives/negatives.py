@@ -9,14 +9,17 @@ Suffixes: Q asked events, K negatives, R rows of a view, P events, N items.
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from ensue.data.arrays import gather_events
 from ensue.data.split import Sequences
+from ensue.registry import OWN, Registry
 
-NegativesName = Literal["uniform", "popularity", "in-batch", "mixed"]
+if TYPE_CHECKING:
+    from ensue.objectives.objective import ObjectiveConfig
 
 
 class SeenItems:
@@ -125,6 +128,10 @@ class Negatives(Protocol):
         ...
 
 
+# Name -> (settings, the items of every training row, training events of each item) -> the distribution.
+NEGATIVES: Registry[Callable[[ObjectiveConfig, SeenItems, np.ndarray], Negatives]] = Registry("negatives", hint=OWN)
+
+
 class UniformNegatives:
     """Uniform among the items the user has not seen (in training data)."""
 
@@ -220,6 +227,27 @@ class MixedNegatives:
         mixed = share * np.exp(self.uniform.log_q()) + (1 - share) * np.exp(self.popularity.log_q())
         log_q: np.ndarray = np.log(mixed).astype(np.float32)
         return log_q
+
+
+@NEGATIVES.register("uniform")
+def _uniform(config: ObjectiveConfig, seen: SeenItems, counts_N: np.ndarray) -> Negatives:
+    return UniformNegatives(seen)
+
+
+@NEGATIVES.register("popularity")
+def _popularity(config: ObjectiveConfig, seen: SeenItems, counts_N: np.ndarray) -> Negatives:
+    return PopularityNegatives(seen, counts_N, config.popularity_alpha)
+
+
+@NEGATIVES.register("in-batch")
+def _in_batch(config: ObjectiveConfig, seen: SeenItems, counts_N: np.ndarray) -> Negatives:
+    return InBatchNegatives(seen, counts_N)
+
+
+@NEGATIVES.register("mixed")
+def _mixed(config: ObjectiveConfig, seen: SeenItems, counts_N: np.ndarray) -> Negatives:
+    popularity = PopularityNegatives(seen, counts_N, config.popularity_alpha)
+    return MixedNegatives(UniformNegatives(seen), popularity, config.uniform_share)
 
 
 def _distinct(log_share_N: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal, Self
+from typing import Annotated, Self
 
 import numpy as np
 import torch
@@ -15,27 +15,15 @@ from ensue.config import Config
 from ensue.data.split import Sequences
 from ensue.errors import ConfigError
 from ensue.nn.model import Encoder, Model
-from ensue.nn.ops.full_softmax import cross_entropy
-from ensue.objectives import losses
-from ensue.objectives.negatives import (
-    InBatchNegatives,
-    MixedNegatives,
-    Negatives,
-    NegativesName,
-    PopularityNegatives,
-    SeenItems,
-    UniformNegatives,
-    log_inclusion,
-)
-
-LossName = Literal["bce", "gbce", "ce", "sampled-softmax", "bpr", "bpr-max", "top1", "top1-max"]
+from ensue.objectives.losses import LOSSES, CatalogueLoss
+from ensue.objectives.negatives import NEGATIVES, SeenItems, log_inclusion
 
 
 class ObjectiveConfig(Config):
     """The loss and its negatives."""
 
-    loss: LossName = Field("bce", description="loss; ce is the full softmax and draws no negatives")
-    negatives: NegativesName = Field("uniform", description="distribution of negatives")
+    loss: Annotated[str, LOSSES] = Field("bce", description="loss; ce is the full softmax and draws no negatives")
+    negatives: Annotated[str, NEGATIVES] = Field("uniform", description="distribution of negatives")
     num_negatives: int = Field(1, ge=1, description="negatives of each asked event, or of a batch when shared")
     share_negatives: bool = Field(False, description="one set of distinct negatives for a batch, of all items")
     hard_pool: int = Field(0, ge=0, description="draw this many and keep the num_negatives of highest score; 0: off")
@@ -60,17 +48,18 @@ class Objective:
     def __init__(self, config: ObjectiveConfig, train: Sequences) -> None:
         self.config = config
         self.num_items = train.store.num_items
-        self.draws = 0 if config.loss == "ce" else max(config.num_negatives, config.hard_pool)
-        if self.draws == 0:
+        self.loss = LOSSES[config.loss](config, self.num_items)
+        if isinstance(self.loss, CatalogueLoss):
+            self.draws = 0
             return
+        self.draws = max(config.num_negatives, config.hard_pool)
         if config.share_negatives and self.draws >= self.num_items:
             raise ConfigError(
                 f"{self.draws} distinct negatives need a larger catalogue than {self.num_items} items; use loss = ce"
             )
         counts_N = np.bincount(train.items_P, minlength=self.num_items + 1)[1:]
-        self.negatives = make_negatives(config, SeenItems(train), counts_N)
-        self.log_rate = self._log_rate() if config.loss == "sampled-softmax" and config.logq else None
-        self.loss = self._make_loss()
+        self.negatives = NEGATIVES[config.negatives](config, SeenItems(train), counts_N)
+        self.log_rate = self._log_rate() if self.loss.logq else None
 
     def _log_rate(self) -> Tensor:
         """log of how often an item is expected among the draws of an asked event, or of a batch: [N + 1]."""
@@ -78,14 +67,6 @@ class Objective:
         if self.config.share_negatives:
             return torch.from_numpy(log_inclusion(log_q, self.draws))
         return torch.from_numpy(log_q + np.float32(np.log(self.draws)))
-
-    def _make_loss(self) -> losses.Loss:
-        config = self.config
-        if config.loss == "gbce":
-            return losses.gbce(losses.gbce_beta(config.num_negatives, self.num_items, config.gbce_t))
-        if config.loss == "bpr-max":
-            return losses.bpr_max(config.bpr_max_regularisation)
-        return losses.LOSSES[config.loss]
 
     def draw(self, rows_B: np.ndarray, batch: SequenceBatch, rng: np.random.Generator) -> SequenceBatch:
         """The batch with its negatives; as it is for the full softmax.
@@ -112,14 +93,17 @@ class Objective:
             batch: from `draw`, on the model's device.
 
         Raises:
-            ConfigError: the loss is the full softmax and the model has no item vectors.
+            ConfigError: the loss is over the whole catalogue and the model has no item vectors.
         """
         target_Q, negatives = batch.target_Q, batch.negatives
         assert target_Q is not None
-        if self.draws == 0 or negatives is None:
+        if isinstance(self.loss, CatalogueLoss):
             if not isinstance(model, Encoder):
-                raise ConfigError("loss ce needs item vectors, and this model ranks candidates: use sampled-softmax")
-            return cross_entropy(model.encode(batch), target_Q - 1, model.item_vectors())
+                raise ConfigError(
+                    f"loss {self.config.loss} needs item vectors, but this model ranks candidates: use sampled-softmax"
+                )
+            return self.loss.function(model.encode(batch), target_Q - 1, model.item_vectors())
+        assert negatives is not None
         is_shared = negatives.dim() == 1
         own_QC = target_Q[:, None] if is_shared else torch.cat((target_Q[:, None], negatives), 1)
         logits_QC = model.logits(batch, own_QC, negatives if is_shared else None)
@@ -129,7 +113,7 @@ class Objective:
             neg_QK = torch.where(negatives == target_Q[:, None], neg_QK.roll(1, 1), neg_QK)
         if self.config.hard_pool:
             neg_QK = neg_QK.topk(self.config.num_negatives, dim=1).values
-        return self.loss(pos_Q, neg_QK)
+        return self.loss.function(pos_Q, neg_QK)
 
     def _corrected(self, neg_QK: Tensor, negatives: Tensor) -> Tensor:
         """Subtract the log rate of each negative, so that exp of it is an unbiased share of the full softmax's sum.
@@ -141,21 +125,3 @@ class Objective:
             return neg_QK
         self.log_rate = self.log_rate.to(neg_QK.device)
         return neg_QK - self.log_rate[negatives]
-
-
-def make_negatives(config: ObjectiveConfig, seen: SeenItems, counts_N: np.ndarray) -> Negatives:
-    """The distribution that the configuration names.
-
-    Args:
-        config: the objective's settings.
-        seen: the items of every training row.
-        counts_N: training events of each item.
-    """
-    if config.negatives == "uniform":
-        return UniformNegatives(seen)
-    if config.negatives == "in-batch":
-        return InBatchNegatives(seen, counts_N)
-    popularity = PopularityNegatives(seen, counts_N, config.popularity_alpha)
-    if config.negatives == "popularity":
-        return popularity
-    return MixedNegatives(UniformNegatives(seen), popularity, config.uniform_share)
