@@ -52,13 +52,16 @@ def test_every_recipe_states_what_to_expect_and_how(name: str) -> None:
         (Profile(943, 1_349, 96_458, 103.3, 0.0, True), "sasrec-ce-small"),
         (Profile(22_363, 12_101, 131_413, 6.9, 0.0, True), "sasrec-ce-sparse"),
         (Profile(30_901, 23_715, 194_292, 7.3), "sasrec-ce-sparse"),
-        (Profile(50_000, 2_000_000, 400_000, 9.0), "sasrec-sampled"),
+        (Profile(202_633, 43_097, 489_988, 3.4, 0.12), "sasrec-sessions"),
+        (Profile(10_000, 2_000_000, 80_000, 9.0), "sasrec-sampled"),
     ],
 )
 def test_the_recipe_follows_the_shape_of_the_data(data: Profile, recipe: str) -> None:
     name, why = choose(data)
     assert name == recipe
     assert f"{data.items:,} items" in why
+    assert ("repeated" in why) == (data.repeats > 0)
+    assert ("tisasrec" in why) == (data.has_times and data.mean_length > 30)
 
 
 def test_a_profile_counts_the_training_part_alone() -> None:
@@ -213,7 +216,7 @@ def test_fitting_prints_the_choice_and_the_reason(capsys: pytest.CaptureFixture[
     captured = capsys.readouterr()
     first, second = captured.err.splitlines()
     assert first.startswith("chosen: preset sasrec-ce-sparse: ce, width 8, 1 blocks")
-    assert second.startswith("because: short histories (10 events per user and 40 items)")
+    assert second.startswith("because: short histories (10 events per user, 40 items)")
     assert captured.out == ""
     Recommender("markov").fit(store)
     assert capsys.readouterr().err == ""

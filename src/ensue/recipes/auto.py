@@ -26,14 +26,13 @@ MODEL = "sasrec"
 LONG = 30.0
 # (input, target) pairs from which a model of width 128 with dropout 0.2 still gains in its last epochs.
 MANY_PAIRS = 300_000
-# Scores that the full softmax computes in an epoch, pairs times items; above, it is sampled.
-MANY_SCORES = 50e9
-# Share of repeated events from which histories are like sessions of a shop: Diginetica has 0.1, ratings none.
-REPEATED = 0.03
+# Scores that the full softmax computes in an epoch, pairs times items, in about a minute on one core; for short
+# histories with more of them it is sampled.
+MANY_SCORES = 10e9
 # Small data: at least so many steps per epoch if batches of 16 windows allow it, and so many in all within 300 epochs.
 EPOCH_STEPS, MIN_BATCH, MIN_STEPS, MAX_EPOCHS = 16, 16, 1_000, 300
-# Rows that are looked at for repeats.
-SAMPLED_ROWS = 20_000
+# Rows that are looked at for repeats, and the share of repeated events that the reason mentions.
+SAMPLED_ROWS, SHOWN_REPEATS = 20_000, 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +102,18 @@ def _repeats(split: Split) -> float:
 
 def choose(data: Profile) -> tuple[str, str]:
     """The name of the recipe for a data set, and the reason."""
-    shape = f"{data.mean_length:.0f} events per user and {data.items:,} items"
+    shape = f"{data.mean_length:.0f} events per user, {data.items:,} items"
+    if data.repeats >= SHOWN_REPEATS:
+        shape += f", {data.repeats:.0%} of events repeated"
     if data.mean_length >= LONG:
+        times = "; times are not read (--preset tisasrec-ce reads them)" if data.has_times else ""
         if data.pairs >= MANY_PAIRS:
-            return "sasrec-ce", f"long histories ({shape}), enough of them for width 128"
-        return "sasrec-ce-small", f"long histories ({shape}), too few of them for a wide model"
-    if data.pairs * data.items > MANY_SCORES:
-        return "sasrec-sampled", f"short histories ({shape}), too many items to score all of them in every step"
-    if data.repeats >= REPEATED:
-        return "sasrec-ce-sparse", f"short histories with repeats ({shape}, {data.repeats:.0%} of events repeated)"
-    return "sasrec-ce-sparse", f"short histories ({shape})"
+            return "sasrec-ce", f"long histories ({shape}), enough of them for width 128{times}"
+        return "sasrec-ce-small", f"long histories ({shape}), too few of them for a wide model{times}"
+    if data.pairs * data.items <= MANY_SCORES:
+        return "sasrec-ce-sparse", f"short histories ({shape})"
+    why = f"short histories ({shape}), too many items to score all of them at every event"
+    return ("sasrec-sessions" if data.pairs >= MANY_PAIRS else "sasrec-sampled"), why
 
 
 def settle(store: SequenceStore, model: str | None = None, settings: Mapping[str, Any] | None = None) -> Choice:
