@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from ensue.nn.dropout import Dropout
-from ensue.nn.ops.dropout import LEVELS, keep_mask, random_bytes, threshold
+from ensue.nn.ops.dropout import LEVELS, draws_from, dropped, keep_mask, naive_dropout, random_bytes, threshold
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.2, 0.5, 0.9])
@@ -80,3 +81,41 @@ def test_the_same_seed_gives_the_same_mask() -> None:
 
     assert torch.equal(drawn(1), drawn(1))
     assert not torch.equal(drawn(1), drawn(2))
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.999])
+def test_bytes_decide_as_in_the_plain_form(rate: float) -> None:
+    x, drawn = torch.randn(40, 7), random_bytes((40, 7))
+    expected = naive_dropout(x, drawn, rate)
+    torch.testing.assert_close(dropped(x, drawn, threshold(rate)), expected)
+
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    "layer", [Dropout(0.4), nn.Dropout(0.4), nn.GRU(6, 6, num_layers=2, dropout=0.4)], ids=["ours", "torch's", "gru"]
+)
+def test_draws_depend_on_the_seed_alone(layer: nn.Module) -> None:
+    """Torch's layers draw from its global generator, which is seeded within and restored after."""
+    x = torch.ones(20, 5, 6)
+
+    def drawn(seed: int) -> torch.Tensor:
+        with draws_from(seed, CPU):
+            out = layer.train()(x)
+        return out[0] if isinstance(out, tuple) else out
+
+    torch.manual_seed(0)
+    first = drawn(1)
+    torch.manual_seed(99)
+    assert torch.equal(drawn(1), first)
+    assert not torch.equal(drawn(2), first)
+
+
+def test_the_global_generator_is_as_it_was_even_after_an_error() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    with pytest.raises(RuntimeError), draws_from(1, CPU):
+        nn.Linear(2, 2)(nn.Dropout(0.5).train()(torch.ones(9)))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(random_bytes((64,)), random_bytes((64,)))

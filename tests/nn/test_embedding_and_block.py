@@ -66,6 +66,60 @@ def test_initial_weights_are_xavier_normal() -> None:
     assert abs(float(layer.weight.detach().mean())) < 1e-3
 
 
+def test_extra_rows_are_no_items() -> None:
+    table = ItemEmbedding(5, 3, extra=2)
+    initialise(table, 0)
+    assert table.weight.shape == (8, 3)
+    assert torch.equal(table.catalogue(), table.weight[1:6])
+    assert torch.equal(table(torch.tensor([6, 7])), table.weight[6:])
+    assert table.weight[6:].abs().min() > 0
+
+
+class Mixed(nn.Module):
+    """A module of a user's own, with layers and parameters of every kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent = nn.GRU(4, 3, num_layers=2)
+        self.norm = nn.LayerNorm(3)
+        self.batch_norm = nn.BatchNorm1d(3)
+        self.bias_of_heads = nn.Parameter(torch.empty(2))
+        self.own_scale = nn.Parameter(torch.empty(3))
+        self.temperature = nn.Parameter(torch.empty(()))
+
+    def initialise(self, generator: torch.Generator) -> None:
+        with torch.no_grad():
+            self.own_scale.uniform_(1, 2, generator=generator)
+            self.temperature.fill_(0.5)
+
+
+def test_every_parameter_is_set_from_the_seed() -> None:
+    """Whatever torch's generator gave at first; a GRU's biases are zero, normalisation weights one."""
+    weights = []
+    for start in (1, 2):
+        torch.manual_seed(start)
+        module = Mixed()
+        before = torch.get_rng_state()
+        initialise(module, 7)
+        assert torch.equal(before, torch.get_rng_state())
+        weights.append(dict(module.named_parameters()))
+    one, other = weights
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    for name, value in one.items():
+        if "bias" in name:
+            assert not bool(value.any()), name
+    assert bool((one["norm.weight"] == 1).all())
+    assert bool((one["batch_norm.weight"] == 1).all())
+    assert one["temperature"].item() == 0.5
+    assert float(one["recurrent.weight_ih_l0"].detach().std()) > 0
+
+
+def test_a_parameter_that_no_rule_sets_is_named() -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.PReLU())
+    with pytest.raises(TypeError, match=r"no rule initialises parameter 1\.weight of shape \[1\]"):
+        initialise(module, 0)
+
+
 @pytest.mark.parametrize("width", [1, 5, 8])
 def test_sinusoids(width: int) -> None:
     table = sinusoids(20, width)

@@ -17,8 +17,9 @@ from ensue.batches.layout import make_layout, newest
 from ensue.errors import ConfigError
 from ensue.nn.block import Norm
 from ensue.nn.embedding import initialise
-from ensue.nn.hyper_connections import RMS_EPS, CopiedStreams, HyperConnection, Mixing, Mixture
+from ensue.nn.hyper_connections import CopiedStreams, HyperConnection, Mixing, Mixture
 from ensue.nn.ops.sinkhorn import naive_sinkhorn
+from ensue.nn.ops.streams import RMS_EPS
 from ensue.nn.residual import RESIDUALS, GatedResidual, PlainResidual, State, Stream
 from ensue.nn.trunk import Trunk, TrunkConfig
 

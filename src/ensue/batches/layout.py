@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# The cost of a group in units of one attention cell (measured on CPU, float32): a row of length T costs
-# T * T cells and T * COPY for copying its queries, keys and values; every further group costs CALL.
+# The cost of a group in units of one attention cell (measured on CPU, float32): a row of length T costs T * T cells and
+# T * COPY for copying its queries, keys and values; every further group costs CALL.
 COPY = 100
 CALL = 50_000
 CUTS = 32
@@ -255,7 +255,7 @@ def take(x_GTD: Tensor, group: Group, out_pD: Tensor | None = None) -> Tensor:
 
 
 class _Pad(torch.autograd.Function):
-    """`place`, whose gradient is `take`: a function of its own, for both are mere copies."""
+    """`place`, whose gradient is `take`: both only copy."""
 
     @staticmethod
     def forward(ctx: Any, x_pD: Tensor, group: Group) -> Tensor:

@@ -1,8 +1,10 @@
 """SASRec and TiSASRec as SASRec.pytorch and TiSASRec.pytorch compute them, padding included.
 
-Those programs fill every history on the left to `maxlen` with item 0 and mask the future alone, so events attend to the
-padding before them, and a short history's scores depend on how much of it there is. Files trained that way need it to
-give the scores that they were trained to give; a model of our own has no use for it.
+Those programs fill every history on the left to `maxlen` with item 0 and mask only the future, so events attend to the
+padding before them, and a short history's scores depend on how much padding there is. Weights trained that way need the
+same computation to give the same scores; other models have no use for it.
+
+Suffixes: `B` rows, `P` events of all rows (padding included in filled rows), `Q` asked events, `D` width.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class Filled:
 
     Attributes:
         batch: item 0 (and time 0) stands for padding; [B maxlen] events in all.
-        cell_P: where each real event went.
+        cell_P: the event number of each real event among the filled rows.
         real: 1.0 for real events and 0.0 for padding, float32 [B maxlen, 1].
     """
 

@@ -1,4 +1,7 @@
-"""Item vectors and positions."""
+"""Item vectors, positions, and initial weights.
+
+Suffixes: `P` events of all rows, `R` rows of a table, `N` items, `D` width.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from torch import Tensor, nn
 
 from ensue.rng import torch_seed
 
+NORMALISATIONS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d)
 Positions = Literal["learned", "sinusoidal", "rotary", "none"]
 
 
@@ -19,24 +23,30 @@ class ItemEmbedding(nn.Embedding):
 
     A lookup's gradient is sparse, so that the several lookups of a training step (inputs, targets, negatives) do not
     each fill a table of the catalogue's size; `dense_gradients` makes one table of them all.
+
+    Args:
+        num_items: N.
+        hidden_units: D.
+        extra: further rows N + 1 .. N + extra, for inputs that are no items, such as [MASK].
     """
 
-    def __init__(self, num_items: int, hidden_units: int) -> None:
-        super().__init__(num_items + 1, hidden_units)
+    def __init__(self, num_items: int, hidden_units: int, extra: int = 0) -> None:
+        super().__init__(1 + num_items + extra, hidden_units)
+        self.num_items = num_items
 
     def forward(self, items: Tensor) -> Tensor:
         """Vectors of item numbers, [...] -> [..., D]."""
         return lookup(self.weight, items)
 
     def catalogue(self) -> Tensor:
-        """The vectors of all items: [N, D], row j is item j + 1."""
-        return self.weight[1:]
+        """The vectors of all items, without extra rows: [N, D], row j is item j + 1."""
+        return self.weight[1 : self.num_items + 1]
 
 
 class PositionEmbedding(nn.Module):
     """Add to each event a vector of its age: 0 for the newest event of its row, up to maxlen - 1.
 
-    Counting from the newest event is what left-padded implementations do, and makes the vectors independent of padding.
+    Implementations with left padding also count from the newest event; it makes the vectors independent of padding.
     """
 
     def __init__(self, maxlen: int, hidden_units: int, kind: Positions) -> None:
@@ -55,7 +65,7 @@ class PositionEmbedding(nn.Module):
 
 
 def lookup(table_RD: Tensor, rows_P: Tensor) -> Tensor:
-    """Rows of a table, [P, D]; the gradient is sparse, for `dense_gradients`, on devices where sparse tensors are."""
+    """Rows of a table, [P, D]; the gradient is sparse, for `dense_gradients`, on devices that have sparse tensors."""
     return nn.functional.embedding(rows_P, table_RD, sparse=table_RD.device.type in ("cpu", "cuda"))
 
 
@@ -70,10 +80,10 @@ def sinusoids(maxlen: int, hidden_units: int) -> Tensor:
 
 
 def dense_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Turn the sparse gradients that lookups leave into dense ones, in place; optimisers and norms want those.
+    """Replace the sparse gradients of lookups by dense ones, as optimisers and norms need them.
 
-    On a CPU `index_add_` does it in a fifth of the time of torch's own backward of a lookup; elsewhere its sums come in
-    no fixed order, and a resumed run would not end in the same bits.
+    On a CPU `index_add_` takes a fifth of the time of torch's own backward of a lookup. On other devices it adds in no
+    fixed order, and a resumed run would not end in the same bits.
     """
     for parameter in parameters:
         grad = parameter.grad
@@ -88,27 +98,45 @@ def dense_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 @runtime_checkable
 class StartsItself(Protocol):
-    """A module whose parameters start by a rule of its own."""
+    """A module that sets its initial weights by a rule of its own."""
 
     def initialise(self, generator: torch.Generator) -> None:
         """Set the module's own parameters, drawing from `generator` alone."""
         ...
 
 
+@torch.no_grad()
 def initialise(module: nn.Module, seed: int) -> None:
-    """Xavier-normal matrices and tables, zero biases, from `seed` alone; the padding row stays zero.
+    """Set every parameter from `seed` alone; each draws from a stream of its own name, so adding one changes no other.
 
-    Each parameter draws from a stream of its own name, so adding one changes no other's draws. A module with a method
-    `initialise(generator)` starts its own parameters by its own rule.
+    Matrices and tables are Xavier-normal, biases (parameters of one dimension with "bias" in their name) zero, weights
+    of normalisation layers one, the padding row of an `ItemEmbedding` zero. A module with a method
+    `initialise(generator)` then sets its own parameters.
+
+    Raises:
+        TypeError: no rule sets a parameter of one dimension or none.
     """
+    unset = {}
     for name, parameter in module.named_parameters():
+        path, _, own_name = name.rpartition(".")
         if parameter.dim() >= 2:
             generator = torch.Generator().manual_seed(torch_seed(seed, f"initialise {name}"))
-            nn.init.xavier_normal_(parameter.data, generator=generator)
-        elif name.endswith("bias"):
-            nn.init.zeros_(parameter.data)
+            nn.init.xavier_normal_(parameter, generator=generator)
+        elif "bias" in own_name:
+            parameter.zero_()
+        elif isinstance(module.get_submodule(path), NORMALISATIONS):
+            parameter.fill_(1.0)
+        else:
+            parameter.fill_(float("nan"))
+            unset[name] = parameter
     for name, part in module.named_modules():
-        if isinstance(part, ItemEmbedding):
-            part.weight.data[0] = 0.0
-        elif isinstance(part, StartsItself):
+        if isinstance(part, StartsItself):
             part.initialise(torch.Generator().manual_seed(torch_seed(seed, f"initialise {name}")))
+        if isinstance(part, ItemEmbedding):
+            part.weight[0] = 0.0
+    for name, parameter in unset.items():
+        if bool(parameter.isnan().any()):
+            raise TypeError(
+                f"no rule initialises parameter {name} of shape {list(parameter.shape)}, which is no matrix, bias or "
+                "normalisation weight: give its module a method initialise(generator) that sets it"
+            )

@@ -1,124 +1,36 @@
 """Hyper-connections: S residual streams that every sublayer reads from, mixes and writes to.
 
 Sources: HC, Zhu et al., ICLR 2025 (arXiv 2409.19606); mHC, DeepSeek-AI 2025 (arXiv 2512.24880), whose mixing matrices
-are doubly stochastic, so that no depth of them amplifies; mHC-lite (arXiv 2601.05732), which reaches those matrices as
-averages of permutations, without iterations.
+are doubly stochastic, so that a product of any number of them does not amplify; mHC-lite (arXiv 2601.05732), which
+reaches those matrices as averages of permutations, without iterations.
+
+Suffixes: `P` events, `D` width, `S` streams, `K` streams and what a sublayer adds, `E` coefficients, `M` entries of a
+mixing matrix.
 """
 
 from __future__ import annotations
 
 import math
 from itertools import permutations
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ensue.nn.ops.sinkhorn import sinkhorn
+from ensue.nn.ops.streams import project, read_streams, write_streams
 from ensue.nn.residual import RESIDUALS, ResidualEntry, State
 
 if TYPE_CHECKING:
     from ensue.nn.trunk import TrunkConfig
 
 Mixture = Literal["hc", "mhc", "mhc_lite"]
-RMS_EPS = 1e-6
 GATE_START = 0.01
 PHI_STD = 0.02
 # Starting logits off the identity: each stream keeps about six sevenths of itself.
 OFF_DIAGONAL = -3.0
 OFF_IDENTITY = -5.0
 MAX_STREAMS_OF_PERMUTATIONS = 5
-
-
-# `_Projected` and `_Weighted` return what they read beside what they make of it, and the next reader takes that. So on
-# the way back each adds its share to one gradient, in place, where autograd would make a tensor of the streams' size
-# for each and sum them. What they change is theirs: it was made by `_Streams` or by the reader after them.
-
-
-class _Projected(torch.autograd.Function):
-    """phi @ RMSNorm(x)^T, [E, P], and x. The norm is one factor per event, so it is applied to the small product."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, phi_EF: Tensor) -> tuple[Tensor, Tensor]:
-        x_PF = x.flatten(1)
-        scale_P = torch.linalg.vector_norm(x_PF, dim=1).square_().div_(x_PF.shape[1]).add_(RMS_EPS).rsqrt_()
-        raw_EP = (x_PF @ phi_EF.T).T.contiguous()
-        ctx.save_for_backward(x, phi_EF, scale_P, raw_EP)
-        ctx.set_materialize_grads(False)
-        return raw_EP * scale_P, x
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        grad_EP, grad_x = grads
-        if grad_EP is None:
-            return grad_x, None
-        x, phi_EF, scale_P, raw_EP = ctx.saved_tensors
-        x_PF = x.flatten(1)
-        inner_P = (grad_EP * raw_EP).sum(0).mul_(scale_P.pow(3)).div_(x_PF.shape[1])
-        grad_EP = grad_EP * scale_P
-        grad_PE = grad_EP.T.contiguous()
-        grad_PF = grad_PE @ phi_EF if grad_x is None else grad_x.flatten(1).addmm_(grad_PE, phi_EF)
-        return grad_PF.addcmul_(x_PF, inner_P[:, None], value=-1).view_as(x), grad_EP @ x_PF
-
-
-class _Weighted(torch.autograd.Function):
-    """The sum of the streams by weight, [P, D], and the streams."""
-
-    @staticmethod
-    def forward(ctx: Any, weights_PS: Tensor, streams_PSD: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(weights_PS, streams_PSD)
-        ctx.set_materialize_grads(False)
-        return _weighted(weights_PS, streams_PSD), streams_PSD
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        grad_PD, grad_PSD = grads
-        if grad_PD is None:
-            return None, grad_PSD
-        weights_PS, streams_PSD = ctx.saved_tensors
-        grad_weights = _inner(streams_PSD, grad_PD)
-        if grad_PSD is None:
-            return grad_weights, weights_PS[:, :, None] * grad_PD[:, None]
-        return grad_weights, grad_PSD.addcmul_(weights_PS[:, :, None], grad_PD[:, None])
-
-
-class _Streams(torch.autograd.Function):
-    """weights @ (past, y): [P, S, D], of what was before, one vector or S streams, and of what a sublayer adds.
-
-    By hand, for neither direction needs (past, y) as one tensor, nor a product of the streams' size.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, weights_PSK: Tensor, past: Tensor, y_PD: Tensor) -> Tensor:
-        ctx.save_for_backward(weights_PSK, past, y_PD)
-        old, new = weights_PSK[..., :-1], weights_PSK[..., -1:]
-        streams = torch.bmm(old, past) if past.dim() == 3 else old * past[:, None]
-        return streams.addcmul_(new, y_PD[:, None])
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        (grad_PSD,) = grads
-        weights_PSK, past, y_PD = ctx.saved_tensors
-        old, new = weights_PSK[..., :-1], weights_PSK[..., -1]
-        several = past.dim() == 3
-        grad_past = torch.bmm(old.transpose(1, 2), grad_PSD) if several else _weighted(old[..., 0], grad_PSD)
-        grad_old = torch.bmm(grad_PSD, past.transpose(1, 2)) if several else _inner(grad_PSD, past)[..., None]
-        grad_weights = torch.cat((grad_old, _inner(grad_PSD, y_PD)[..., None]), 2)
-        return grad_weights, grad_past, _weighted(new, grad_PSD)
-
-
-def _inner(streams_PSD: Tensor, y_PD: Tensor) -> Tensor:
-    """Inner products of each stream with y: [P, S]."""
-    return torch.bmm(y_PD[:, None], streams_PSD.transpose(1, 2)).squeeze(1)
-
-
-def _weighted(weights_PS: Tensor, streams_PSD: Tensor) -> Tensor:
-    """The sum of the streams by weight, [P, D]: stream by stream, for a product with one row is slower."""
-    streams_SPD = streams_PSD.unbind(1)
-    total = streams_SPD[0] * weights_PS[:, :1]
-    for stream in range(1, len(streams_SPD)):
-        total.addcmul_(streams_SPD[stream], weights_PS[:, stream, None])
-    return total
 
 
 class Mixing(nn.Module):
@@ -148,7 +60,7 @@ class Mixing(nn.Module):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Start as the plain residual network, gates all but closed, streams free to part."""
+        """Start near the plain residual network: small gates, and streams that can become different."""
         self.phi.normal_(0.0, PHI_STD, generator=generator)
         self.gates.fill_(GATE_START)
         pre_S, post_S, res = torch.split(self.start, self.sizes)
@@ -168,13 +80,13 @@ class Mixing(nn.Module):
         """Coefficients for S streams, [P, S, D], or for S copies of one, [P, D].
 
         Returns:
-            H_pre, [P, S], H_res, [P, S, S], and H_post, [P, S], float32 at least; and x, to go on with.
+            H_pre, [P, S], H_res, [P, S, S], and H_post, [P, S], at least float32; and x for the next reader.
         """
         # In float32 under mixed precision too: Sinkhorn's sums and the gates need it.
         with torch.autocast(x.device.type, enabled=False):
-            # The norm of S copies is that of one, and each meets its own share of phi.
+            # S copies have the norm of one of them, and each is multiplied by its own columns of phi.
             phi = self.phi.view(len(self.phi), self.streams, -1).sum(1) if x.dim() == 2 else self.phi
-            raw_EP, x = _Projected.apply(x.to(phi.dtype), phi)  # type: ignore[no-untyped-call]
+            raw_EP, x = project(x.to(phi.dtype), phi)
             gates_E = self.gates.repeat_interleave(torch.tensor(self.sizes, device=self.gates.device))
             make = {"hc": self._unconstrained, "mhc": self._manifold, "mhc_lite": self._permutations}[self.mixture]
             pre_PS, post_PS, res_PM = (part.T.contiguous() for part in make(raw_EP, gates_E[:, None]))
@@ -186,7 +98,7 @@ class Mixing(nn.Module):
         return parts
 
     def _bounded(self, raw_EP: Tensor, gates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """mHC, eq. 7 and 8: sigmoid for reading, twice that for writing; the logits of the mixing matrix."""
+        """mHC, eq. 7 and 8: a sigmoid for reading, twice a sigmoid for writing, and the logits of the mixing matrix."""
         pre_SP, post_SP, logits = torch.split(torch.addcmul(self.start[:, None], gates, raw_EP), self.sizes)
         return torch.sigmoid(pre_SP), 2 * torch.sigmoid(post_SP), logits
 
@@ -225,7 +137,7 @@ class CopiedStreams:
             return state[0]
         weights_PSK, past, y_PD = state
         old_PK, new_P1 = weights_PSK.mean(1).tensor_split([-1], 1)
-        kept_PD = old_PK * past if past.dim() == 2 else _Weighted.apply(old_PK, past)[0]  # type: ignore[no-untyped-call]
+        kept_PD = old_PK * past if past.dim() == 2 else read_streams(old_PK, past)[0]
         return torch.addcmul(kept_PD, new_P1, y_PD)
 
 
@@ -247,7 +159,7 @@ class HyperConnection(nn.Module):
         pre_PS, res_PSS, post_PS, x = self.mixing(_made(state))
         if x.dim() == 2:
             return x * pre_PS.sum(1, keepdim=True), (res_PSS.sum(2, keepdim=True), post_PS, x)
-        x_PD, x = _Weighted.apply(pre_PS, x)  # type: ignore[no-untyped-call]
+        x_PD, x = read_streams(pre_PS, x)
         return x_PD, (res_PSS, post_PS, x)
 
     def write(self, carry: State, y_PD: Tensor, replaces: Tensor | None = None) -> State:
@@ -261,7 +173,7 @@ def _made(state: State) -> Tensor:
     """The streams, [P, S, D], or the one vector of which they are copies, [P, D]."""
     # The streams stay float32 under mixed precision, as the sum x + F(x) does.
     with torch.autocast(state[0].device.type, enabled=False):
-        x: Tensor = state[0] if len(state) == 1 else _Streams.apply(*state)  # type: ignore[no-untyped-call]
+        x: Tensor = state[0] if len(state) == 1 else write_streams(*state)
     return x
 
 

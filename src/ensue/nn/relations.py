@@ -1,4 +1,8 @@
-"""Intervals between events as buckets, and the vectors and scalars that attention looks up by them."""
+"""Intervals between events as buckets, and the vectors and scalars that attention looks up by bucket.
+
+Suffixes: `P` events of all rows, `B` rows, `G` rows of a group, `T` events of its longest row, `A` asked events of the
+row that has most, `H` heads, `R` buckets, `D` width, `E` 3 D, `1` a dimension of one.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ from ensue.nn.ops.relation_terms import Relations
 
 Relation = Literal["embedding", "bias"]
 Buckets = Literal["linear", "log"]
-# Width of a logarithmic bucket in natural logarithm: 2.3 buckets an octave (HSTU's constant).
+# Width of a logarithmic bucket in natural logarithms: 2.3 buckets per octave (HSTU's constant).
 LOG_STEP = 0.301
 
 
@@ -49,8 +53,8 @@ class TimeRelations(nn.Module):
         maxlen: longest history.
         hidden_units: D.
         num_heads: H.
-        dropout_rate: on position and interval vectors; the latter per row and bucket, where the paper draws per pair
-            of events, which would need a mask of [T, T, D].
+        dropout_rate: on position and interval vectors; the latter per row and bucket. The paper draws per pair of
+            events, which would need a mask of [T, T, D].
         relation: `embedding`: vectors for keys and values by interval, and by position (TiSASRec); `bias`: a scalar
             per head and bucket (HSTU), with no position vectors here.
         buckets: how an interval becomes a bucket.
@@ -82,7 +86,7 @@ class TimeRelations(nn.Module):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """The scalars start at zero, where attention is blind to time; vectors start as all others do."""
+        """Set the scalars to zero, so that attention starts without regard to time; vectors start as all others do."""
         if self.relation == "bias":
             self.interval_bias.zero_()
 

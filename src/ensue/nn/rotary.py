@@ -1,6 +1,8 @@
 """Rotary positions: queries and keys turned by their age, so that attention sees how far apart two events are.
 
 Source: Su et al., RoFormer, Neurocomputing 2024 (arXiv 2104.09864), eq. 34, with the two halves of a head as the pairs.
+
+Suffixes: `P` events, `A` ages, `F` pairs of a head, `E` columns of all heads.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ BASE = 10_000.0
 class Rotary(nn.Module):
     """Turns coordinates i and i + d/2 of every query and key by the angle age * BASE^(-2 i / d).
 
-    Ages count from the newest event of a row; an inner product depends on the difference of two ages alone.
+    Ages count from the newest event of a row; an inner product depends only on the difference of two ages.
 
     Args:
         maxlen: ages are 0 .. maxlen - 1.

@@ -151,9 +151,9 @@ class _Attention(torch.autograd.Function):
         grad_PE = grads[0].new_empty(packed_shape)
         grad_QD = None if q_shape is None else grads[0].new_empty(q_shape)
         grad_tables = [None if table is None else torch.zeros_like(table) for table in tables]
-        for plan in ctx.plans:
+        for plan in reversed(ctx.plans):
             count = 2 + 2 * len(plan.strips)
-            (packed_SXTd, q_XAd, *weights), saved = saved[:count], saved[count:]
+            (packed_SXTd, q_XAd, *weights), saved = saved[-count:], saved[:-count]
             terms = Terms.of_rows(tables, plan.rows, plan.heads)
             grad_terms = terms.zeros()
             grad_XAd = split_heads(place(grads[0][plan.asked], plan.queries), 1, plan.heads)[0]

@@ -1,4 +1,7 @@
-"""Scores of a few candidates for each state, by whichever products are the cheapest."""
+"""Scores of a few candidates for each state, by whichever products are the cheapest.
+
+Suffixes: `P` positions, `R` positions of a chunk, `C` candidates, `N` items, `D` width.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,9 @@ CATALOGUE = 64
 def candidate_logits(h_PD: Tensor, items_PC: Tensor, item_vectors: Callable[..., Tensor], num_items: int) -> Tensor:
     """Inner products of each state with the vectors of its own candidates, [P, C].
 
-    Many candidates of a small catalogue are read from the products with all of it, made in chunks of states: a
-    matrix product reads an item's vector once, where gathering copies it for every candidate.
+    Many candidates of a small catalogue are picked from the products with all of it, made in chunks of states: a
+    matrix product reads an item's vector once, but gathering copies it for every candidate. `naive_candidate_logits`
+    is the plain form.
 
     Args:
         h_PD: states.
@@ -34,6 +38,11 @@ def candidate_logits(h_PD: Tensor, items_PC: Tensor, item_vectors: Callable[...,
     if num_items > CATALOGUE * count:
         return torch.einsum("pd,pcd->pc", h_PD, item_vectors(items_PC))
     return apply_under_autocast(_Picked, h_PD, items_PC - 1, item_vectors())
+
+
+def naive_candidate_logits(h_PD: Tensor, items_PC: Tensor, items_ND: Tensor) -> Tensor:
+    """The plain form: the vectors of all candidates, gathered from the catalogue's, and one product each."""
+    return (h_PD[:, None] * items_ND[items_PC - 1]).sum(-1)
 
 
 class _Picked(torch.autograd.Function):

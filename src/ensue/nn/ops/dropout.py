@@ -1,10 +1,12 @@
 """Dropout from random bytes: the same distribution as torch's, many times faster on a CPU.
 
-Torch's own `bernoulli_` draws one number after another on one thread (5.4 ms for 640,000 values, of a whole attention
-layer's 8 ms). Here one 64-bit draw of numpy's SFC64, twice as fast as torch's generator, decides eight values. The rate
-is rounded to 1/256 and the scale is the inverse of the rounded keep rate, so the expectation is exact. Draws come from
-the generator of `draws_from`, which the training loop seeds from (seed, epoch, step); outside it from torch's global
-one.
+Torch's own `bernoulli_` draws one number after another on one thread (5.4 ms for 640,000 values, of the 8 ms of a whole
+attention layer). Here one 64-bit draw of numpy's SFC64, twice as fast as torch's generator, decides eight values. The
+rate is rounded to 1/256 and the scale is the inverse of the rounded keep rate, so the expectation is exact. Draws come
+from the generator of `draws_from`, which the training loop seeds from (seed, epoch, step); outside it from torch's
+global generator. `naive_dropout` is the plain form.
+
+Suffix: `X` any shape.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ LEVELS = 256
 
 
 class _Draws(threading.local):
-    """Each thread's own, so that two trainings in one process do not disturb each other."""
+    """One generator per thread, so that two trainings in one process do not disturb each other."""
 
     generator: np.random.SFC64 | None = None
 
@@ -33,20 +35,24 @@ _draws = _Draws()
 
 @contextmanager
 def draws_from(seed: int, device: torch.device) -> Iterator[None]:
-    """Within it, what dropout draws in this thread comes from `seed` alone.
+    """Make all random draws of a model within it a function of `seed`.
 
-    On a CPU torch's global generator is left alone; other devices have only theirs.
+    On a CPU `Dropout` and attention draw from a generator of their thread. Torch's global generator, which all threads
+    share, is seeded too, for layers such as `nn.Dropout` and `nn.GRU(dropout=...)`, and gets its state back afterwards.
+    Other devices have only a global generator, which stays seeded.
     """
-    if device.type != "cpu":
+    before, global_state = _draws.generator, torch.get_rng_state()
+    if device.type == "cpu":
+        _draws.generator = np.random.SFC64(seed)
+        # Not torch.manual_seed: it also prepares the seeding of devices, which formats a stack trace each time.
+        torch.default_generator.manual_seed(seed)
+    else:
         torch.manual_seed(seed)
-        yield
-        return
-    before = _draws.generator
-    _draws.generator = np.random.SFC64(seed)
     try:
         yield
     finally:
         _draws.generator = before
+        torch.set_rng_state(global_state)
 
 
 def random_bytes(shape: torch.Size | tuple[int, ...], device: torch.device | None = None) -> Tensor:
@@ -61,30 +67,36 @@ def random_bytes(shape: torch.Size | tuple[int, ...], device: torch.device | Non
 
 
 def threshold(rate: float) -> int:
-    """Bytes below this are dropped; `rate` rounded to 1/256, and below 1, so that something is always kept."""
+    """The byte below which values are dropped: `rate` in units of 1/256, at most 255, so that some values are kept."""
     return min(round(rate * LEVELS), LEVELS - 1)
 
 
 def keep_mask(bytes_X: Tensor, drop_below: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """1.0 where the byte keeps its value and 0.0 where it drops it, the bytes' shape."""
+    """1.0 where the byte keeps its value and 0.0 where it drops it, in the bytes' shape."""
     mask = torch.empty(bytes_X.shape, dtype=dtype, device=bytes_X.device)
     return torch.ge(bytes_X, drop_below, out=mask)
 
 
 def drop(x: Tensor, mask_X: Tensor, drop_below: int, out: Tensor) -> Tensor:
-    """What a `keep_mask` keeps of `x`, of its shape and type, scaled by the inverse of the keep rate: into `out`."""
+    """Write to `out` what a `keep_mask` of the type of `x` keeps of it, divided by the keep rate."""
     scale = LEVELS / (LEVELS - drop_below)
     return torch.addcmul(mask_X.new_zeros(()), mask_X, x, value=scale, out=out)
 
 
 def dropped(x: Tensor, bytes_X: Tensor, drop_below: int) -> Tensor:
-    """What the bytes keep of `x`, of its shape, scaled by the inverse of the keep rate: the shape and type of `x`."""
+    """What the bytes, of the shape of `x`, keep of it, divided by the keep rate."""
     mask_X = keep_mask(bytes_X, drop_below, x.dtype)
     return drop(x, mask_X, drop_below, out=mask_X)
 
 
+def naive_dropout(x: Tensor, bytes_X: Tensor, rate: float) -> Tensor:
+    """The plain form of `dropped`: bytes below 256 * rate drop their value, the others divide it by the keep rate."""
+    drop_below = min(round(256 * rate), 255)
+    return torch.where(bytes_X < drop_below, 0.0, x / (1 - drop_below / 256))
+
+
 class ByteDropout(torch.autograd.Function):
-    """Saves the bytes, a quarter of the size of a float mask."""
+    """Dropout that saves its random bytes for the gradient; they take a quarter of the memory of a float mask."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, drop_below: int) -> Tensor:
@@ -96,6 +108,6 @@ class ByteDropout(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        """The same bytes decide for the gradient."""
+        """Apply the same bytes to the gradient."""
         (bytes_X,) = ctx.saved_tensors
         return dropped(grads[0], bytes_X, ctx.drop_below), None

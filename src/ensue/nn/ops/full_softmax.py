@@ -1,4 +1,7 @@
-"""Full softmax cross-entropy over a catalogue, in chunks of positions, with its gradient made in the same pass."""
+"""Full softmax cross-entropy over a catalogue, in chunks of positions, with its gradient made in the same pass.
+
+Suffixes: `P` positions, `C` positions of a chunk, `N` items, `D` width.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,16 @@ from torch import Tensor
 
 # Cells of a chunk of logits: 1 million float32 are 4 MB and stay in the cache (measured: 0.9 of the time of 4 million).
 CHUNK_CELLS = 1_000_000
-# But never fewer rows than this, below which the products are slow: 128 MB for a million items.
+# At least this many rows, below which the products are slow: 128 MB for a million items.
 CHUNK_ROWS = 32
 
 
 def cross_entropy(h_PD: Tensor, target_P: Tensor, items_ND: Tensor) -> Tensor:
     """Full softmax cross-entropy, logsumexp_j(h . e_j) - h . e_target, in chunks of positions.
 
-    The logits of a chunk live only while it is worked on. When gradients are needed they are computed in the same
-    pass, for an upstream gradient of one; a mean over positions only scales them. An upstream gradient that
-    differs between positions is right too, at the price of a second pass.
+    The logits of a chunk are freed after it. When gradients are needed they are computed in the same pass, for an
+    upstream gradient of one; a mean over positions only scales them. An upstream gradient that differs between
+    positions takes a second pass. `naive_cross_entropy` is the plain form.
 
     Args:
         h_PD: states, [P, D].
@@ -31,10 +34,16 @@ def cross_entropy(h_PD: Tensor, target_P: Tensor, items_ND: Tensor) -> Tensor:
     return apply_under_autocast(_CrossEntropy, h_PD, target_P, items_ND)
 
 
-def apply_under_autocast(function: type[torch.autograd.Function], h_PD: Tensor, *others: Tensor) -> Tensor:
-    """Apply a function that makes its own products: in the type of the states, which is autocast's if that is on.
+def naive_cross_entropy(h_PD: Tensor, target_P: Tensor, items_ND: Tensor) -> Tensor:
+    """The plain form of `cross_entropy`, with all logits at once and autograd's gradient."""
+    logits_PN = h_PD @ items_ND.T
+    return logits_PN.logsumexp(1) - logits_PN.gather(1, target_P[:, None])[:, 0]
 
-    The products of its gradient are made outside autocast's sight, so it does not see those of the function either.
+
+def apply_under_autocast(function: type[torch.autograd.Function], h_PD: Tensor, *others: Tensor) -> Tensor:
+    """Apply a function that makes its own products in the type of the states; under autocast that is autocast's type.
+
+    Autocast does not reach the products of a function's gradient, so it is switched off for those of the function too.
     """
     device = h_PD.device.type
     if torch.is_autocast_enabled(device):

@@ -1,6 +1,8 @@
-"""Sinkhorn's projection onto the doubly stochastic matrices, many small matrices at once.
+"""Sinkhorn's projection onto the doubly stochastic matrices, for many small matrices at once.
 
 Source: Sinkhorn & Knopp 1967; as mHC uses it, DeepSeek-AI 2025 (arXiv 2512.24880), section 4.2.
+
+Suffixes: `S` rows and `T` columns of a matrix (equally many), `P` matrices, `X` any leading dimensions.
 """
 
 from __future__ import annotations
@@ -12,20 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Entries below exp(-80) of a matrix's largest are raised to that, so that every sum stays a normal float32.
+# Entries below exp(-80) of a matrix's largest are raised to it, so that every sum stays a normal float32.
 FLOOR = -80.0
-# Iterations count as converged that leave at most this share of a disturbance, by the bound of `_left_after`, and no
-# column's sum further than this from 1.
+# Iterations have converged when they leave at most this share of a disturbance, by the bound of `_left_after`, and no
+# column's sum is further than this from 1.
 CONVERGED = 3e-3
-# Fewer iterations than this are never taken for converged: the bound holds near the limit.
+# Fewer iterations than this never count as converged: the bound holds near the limit.
 FEW = 10
 
 
 class _Sinkhorn(torch.autograd.Function):
-    """H = diag(u) K diag(v), K = exp(logits); keeps K and H, not the iterations.
+    """H = diag(u) K diag(v), K = exp(logits); saves K and H, not the iterations.
 
-    Where the iterations have converged the gradient is that of their limit (`_limit_gradient`), a tenth of the work;
-    elsewhere, matrix by matrix, and where they are few, it goes back through iterations run again
+    For matrices whose iterations have converged the gradient is that of their limit (`_limit_gradient`), a tenth of the
+    work; for the others, and when the iterations are few, the iterations are run again and differentiated
     (`_unrolled_gradient`).
     """
 
@@ -47,16 +49,16 @@ class _Sinkhorn(torch.autograd.Function):
         far_P = _left_after(matrix, ctx.iterations).maximum((matrix.sum(0) - 1).abs().amax(0))
         apart = far_P.gt(CONVERGED).nonzero()[:, 0]
         if len(apart):
-            there = [part.index_select(2, apart) for part in (kernel, matrix, grads[0])]
-            grad.index_copy_(2, apart, _unrolled_gradient(there[0], there[1], there[2], ctx.iterations))
+            parts = [part.index_select(2, apart) for part in (kernel, matrix, grads[0])]
+            grad.index_copy_(2, apart, _unrolled_gradient(parts[0], parts[1], parts[2], ctx.iterations))
         return grad, None
 
 
 def _left_after(matrix: Tensor, iterations: int) -> Tensor:
-    """What the iterations leave of a disturbance of the scales, at most: [P].
+    """The largest share of a disturbance of the scales that the iterations can leave: [P].
 
-    Near the limit an iteration acts on them as H and its transpose do, each of which shrinks what is not constant by
-    1 - (the sum of its columns' smallest entries) or more (Doeblin's bound).
+    Near the limit an iteration acts on the scales as H and its transpose do; each shrinks what is not constant at least
+    by the factor 1 - (the sum of its columns' smallest entries) (Doeblin's bound).
     """
     rate_P = (1 - matrix.amin(0).sum(0)) * (1 - matrix.amin(1).sum(0))
     return rate_P.clamp_(min=0).pow_(iterations)
@@ -81,7 +83,7 @@ def _limit_gradient(matrix: Tensor, grad: Tensor) -> Tensor:
 def _unrolled_gradient(kernel: Tensor, matrix: Tensor, grad: Tensor, iterations: int) -> Tensor:
     """The logits' gradient through the iterations, run again.
 
-    By log u and log v, whose gradients stay bounded where those of u and v do not; u_s v_t is at most 1 / K_st.
+    It works on log u and log v, whose gradients stay bounded when those of u and v do not; u_s v_t is at most 1 / K_st.
     """
     scales = list(_iterate(kernel, iterations))
     before = [torch.ones_like(kernel[:, 0]), *(u for u, _ in scales[:-1])]
@@ -107,7 +109,7 @@ def _iterate(kernel: Tensor, iterations: int) -> Iterator[tuple[Tensor, Tensor]]
 
 
 def _weighted_rows(matrix_STP: Tensor, weight_SP: Tensor) -> Tensor:
-    """sum_s weight_s matrix_s: [T, P]. Row by row, for that runs at twice the speed of a product and a sum."""
+    """sum_s weight_s matrix_s: [T, P]; row by row, which is twice as fast as a product and a sum."""
     total = matrix_STP[0] * weight_SP[0]
     for row_TP, weight_P in zip(matrix_STP[1:], weight_SP[1:], strict=True):
         total.addcmul_(row_TP, weight_P)
@@ -115,10 +117,9 @@ def _weighted_rows(matrix_STP: Tensor, weight_SP: Tensor) -> Tensor:
 
 
 def _solve(system_SSP: Tensor, right_SP: Tensor) -> Tensor:
-    """Solve a Laplacian (zero row sums) for the solution whose last entry is 0, by elimination; spends `system_SSP`.
+    """Solve a Laplacian (zero row sums) for the solution whose last entry is 0, by elimination in place.
 
-    Streams that do not mix leave pivots of zero; the ridge makes their part of the solution, which changes nothing,
-    small.
+    Streams that do not mix leave pivots of zero. Their part of the solution has no effect; the ridge keeps it small.
     """
     ridge = 8 * torch.finfo(system_SSP.dtype).eps
     last = system_SSP.shape[0] - 1
@@ -135,11 +136,11 @@ def _solve(system_SSP: Tensor, right_SP: Tensor) -> Tensor:
 
 
 def sinkhorn(logits_SSP: Tensor, iterations: int = 20) -> Tensor:
-    """exp(logits), its columns and rows normalised in turn `iterations` times; rows, the first dimension, last.
+    """exp(logits), with columns and rows normalised in turn `iterations` times, the rows (first dimension) last.
 
     Args:
         logits_SSP: [S, S, P]; entry (s, t) says how much of input stream t goes to output stream s. Finite for
-            logits up to +-50, and beyond.
+            logits up to +-50 and beyond.
         iterations: how many.
 
     Returns:
@@ -150,7 +151,7 @@ def sinkhorn(logits_SSP: Tensor, iterations: int = 20) -> Tensor:
 
 
 def naive_sinkhorn(logits_XSS: Tensor, iterations: int = 20) -> Tensor:
-    """The obvious form, on [..., S, S] and with autograd's gradient; it checks the fast one."""
+    """The plain form of `sinkhorn`, on [..., S, S] and with autograd's gradient."""
     matrix = (logits_XSS - logits_XSS.amax((-2, -1), keepdim=True)).exp()
     for _ in range(iterations):
         matrix = matrix / matrix.sum(-2, keepdim=True)
