@@ -1,4 +1,7 @@
-"""The data of the classic command line: `data/<dataset>.txt` as those repositories have it, or a public dataset."""
+"""The data of the classic command line: `data/<dataset>.txt` as those repositories have it, or a public dataset.
+
+Suffixes: `E` events, `U` users.
+"""
 
 from __future__ import annotations
 

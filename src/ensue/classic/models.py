@@ -132,14 +132,19 @@ class PaddedTiSASRecConfig(TrunkConfig, ModelConfig):
     time_span: int = Field(256, ge=1, description="the largest interval; longer ones count as this one")
     time_unit: int = Field(0, ge=0, description="seconds of an interval's unit; 0: the row's own smallest gap")
 
+    @property
+    def reads_times(self) -> bool:
+        """Always."""
+        return True
+
 
 class PaddedTiSASRec(TiedEncoder):
     """TiSASRec as TiSASRec.pytorch computes it.
 
     Source: github.com/pmixer/TiSASRec.pytorch; Li, Wang & McAuley, WSDM 2020. The padding's states are zero before
     every block, but it is attended, with position vectors of its own and at time 0, where the time of an event is
-    round((t - t of the row's first event) / unit) + 1. There the unit comes from the user's whole history, held-out
-    events included; here from the row alone, or from `time_unit`.
+    round((t - t of the row's first event) / unit) + 1. There the unit is the smallest gap of the user's whole history,
+    held-out events included; here it is that of the events that are read, the newest `maxlen`, or `time_unit`.
     """
 
     def __init__(self, config: PaddedTiSASRecConfig, catalogue: Catalogue) -> None:

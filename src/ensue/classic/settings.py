@@ -51,7 +51,7 @@ def resolve(arguments: Arguments, timestamps: bool) -> Resolved:
         ConfigError: flags contradict each other, or need timestamps.
     """
     check(arguments)
-    time_given = [f"--{name}" for name in ("time_span", "time_unit") if getattr(arguments, name) is not None]
+    time_given = [f"--{name}" for name in ("time_span", "time_unit") if vars(arguments)[name] is not None]
     for name in ["--use_time"] if arguments.use_time else time_given:
         if not timestamps:
             raise ConfigError(f"{name} needs timestamps, but the data has none")
@@ -73,7 +73,7 @@ def check(arguments: Arguments) -> None:
     """
     if not arguments.inference_only and arguments.num_epochs is not None and arguments.num_epochs < 1:
         raise ConfigError(f"--num_epochs must be 1 or more (got {arguments.num_epochs})")
-    time_given = [name for name in ("time_span", "time_unit") if getattr(arguments, name) is not None]
+    time_given = [name for name in ("time_span", "time_unit") if vars(arguments)[name] is not None]
     pairs = [
         (arguments.no_time, "no_time", ["use_time"] if arguments.use_time else time_given),
         (arguments.no_mhc, "no_mhc", ["use_mhc"] if arguments.use_mhc else _mhc_given(arguments)),
@@ -84,7 +84,7 @@ def check(arguments: Arguments) -> None:
 
 
 def _mhc_given(arguments: Arguments) -> list[str]:
-    return [name for name in ("mhc_expansion_rate", "mhc_sinkhorn_iter") if getattr(arguments, name) is not None]
+    return [name for name in ("mhc_expansion_rate", "mhc_sinkhorn_iter") if vars(arguments)[name] is not None]
 
 
 def classic_config(arguments: Arguments, resolved: Resolved, device: str, amp: str) -> RunConfig:
@@ -117,7 +117,7 @@ def classic_config(arguments: Arguments, resolved: Resolved, device: str, amp: s
     }
     names = [*(("mhc_expansion_rate", "mhc_sinkhorn_iter") if resolved.mhc else ())]
     names += ["time_span", "time_unit"] if resolved.time else []
-    model |= {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    model |= {name: value for name in names if (value := vars(arguments)[name]) is not None}
     return whole_config(arguments, model, device, amp)
 
 
@@ -168,12 +168,10 @@ def check_model(arguments: Arguments, model: ModelConfig) -> None:
     ]
     names = ["maxlen", "hidden_units", "num_blocks", "num_heads", "time_span", "time_unit"]
     names += ["mhc_expansion_rate", "mhc_sinkhorn_iter"]
-    wrong += [(name, (value := getattr(arguments, name)) is not None and value != config.get(name)) for name in names]
+    wrong += [(name, (value := vars(arguments)[name]) is not None and value != config.get(name)) for name in names]
     for name, differs in wrong:
         if differs:
-            raise ConfigError(
-                f"--{name}={getattr(arguments, name)} does not fit {describe(model)} of --state_dict_path"
-            )
+            raise ConfigError(f"--{name}={vars(arguments)[name]} does not fit {describe(model)} of --state_dict_path")
 
 
 def describe(model: ModelConfig) -> str:

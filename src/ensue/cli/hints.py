@@ -1,4 +1,4 @@
-"""Commands to try next, with everything that they need to work."""
+"""Suggestions of the next command, complete enough to run as they stand."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 def recommend_to_user(
     folder: Path, model: ModelConfig, store: SequenceStore, data: Path | None, user: ExternalId | None = None
 ) -> list[Any]:
-    """`ensue recommend` for a user of the data, by default the first; for a model with query_time, at the last event.
+    """`ensue recommend` for a user in the data; for a model that reads the request's time, at the user's last event.
 
     Args:
-        folder: the run.
-        model: its model.
+        folder: the run folder.
+        model: the settings of its model.
         store: the data.
-        data: where that is, if the run does not know it.
-        user: the user's id.
+        data: the path of the data, if the run does not name it.
+        user: the user's id; by default the first user.
     """
     chosen = store.users.decode([1])[0] if user is None else user
     words: list[Any] = ["ensue recommend", folder, "--user", chosen, *(["--data", data] if data is not None else [])]
-    if getattr(model, "query_time", False) and store.times is not None:
+    if model.reads_query_time and store.times is not None:
         number = int(store.users.encode([chosen])[0])
         words += ["--at", int(store.times[store.offsets[number] - 1])]
     return words
 
 
 def recommend_after_item(folder: Path, model: ModelConfig, item: ExternalId) -> list[Any]:
-    """`ensue recommend` after a history of one item, for which no data is needed."""
+    """`ensue recommend` after a history of one item, which needs no data."""
     words: list[Any] = ["ensue recommend", folder, "--history", join_list([str(item)])]
-    if hasattr(model, "time_unit") and getattr(model, "time", "timestamps") == "timestamps":
+    if model.reads_times:
         words += ["--times", 0]
-    return [*words, "--at", 0] if getattr(model, "query_time", False) else words
+    return [*words, "--at", 0] if model.reads_query_time else words

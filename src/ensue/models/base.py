@@ -28,6 +28,11 @@ class ModelConfig(Config):
         """Whether the model reads the time of the request; its figures then have a protocol name of their own."""
         return False
 
+    @property
+    def reads_times(self) -> bool:
+        """Whether the model needs the times of a history's events."""
+        return False
+
     def make_task(self) -> Task:
         """What training asks."""
         return TASKS["next"]

@@ -38,6 +38,11 @@ class TiSASRecConfig(TrunkConfig, CausalConfig):
         """As `query_time` says."""
         return self.query_time
 
+    @property
+    def reads_times(self) -> bool:
+        """Unless intervals count events."""
+        return self.time == "timestamps"
+
     @model_validator(mode="after")
     def _check_time(self) -> Self:
         if self.query_time and self.time == "order":
