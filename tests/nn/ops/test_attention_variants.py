@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ensue.batches import layout as layouts
 from ensue.batches.layout import Layout, make_layout
+from ensue.nn.ops import attention as ops
 from ensue.nn.ops.attention import attention, naive_attention, strips
 from ensue.nn.ops.dropout import LEVELS, keep_mask, random_bytes, threshold
 from ensue.nn.ops.relation_terms import Relations, Terms
@@ -189,6 +190,25 @@ def test_equals_the_plain_form_without_relations(causal: bool, asked: list[int] 
         if asked is not None:
             q_QD, qkv_PE = w.layout.choose(qkv_PE[:, :WIDTH]), qkv_PE[:, WIDTH:]
         return attention(qkv_PE, w.layout, 2, causal=causal, q_QD=q_QD)
+
+    assert_equal(w.gradients(run), expected, 1e-10)
+
+
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "bidirectional"])
+@pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED.keys())
+def test_torchs_own_kernels_equal_the_plain_form(causal: bool, asked: list[int] | None) -> None:
+    """What other devices than a CPU run, here on a CPU."""
+    w = world((), causal=causal, asked=asked)
+    del w.parameters["position"]
+    expected = w.gradients(w.naive)
+
+    def run() -> Tensor:
+        qkv_PE, layout = w.parameters["qkv"], w.layout
+        packed_PE = qkv_PE if asked is None else qkv_PE[:, WIDTH:]
+        q_QD = None if layout.asked is None else layout.choose(qkv_PE[:, :WIDTH])[layout.asked.order_Q]
+        plans = ops._plans(layout, causal, None, 2, 0)
+        out_QD = ops._fused(packed_PE[layout.order_P], q_QD, plans, 0.0)
+        return out_QD[layout.inverse_P if layout.asked is None else layout.asked.inverse_Q]
 
     assert_equal(w.gradients(run), expected, 1e-10)
 
