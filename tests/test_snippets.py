@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ import polars as pl
 import pytest
 
 from ensue.cli import main
+from ensue.models import MODELS
+from ensue.modules import VARIABLE
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)]
@@ -82,6 +85,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     searches = frame.select(user="userId", item=pl.format('"{}', "movieId"), time="timestamp")
     searches.write_csv(folder / "searches.tsv", separator="\t", quote_style="never")
     frame.select("userId", "movieId").write_csv(folder / "Video.txt", separator=" ", include_header=False)
+    dataset = frame.select(user_id="userId", item_id="movieId", timestamp="timestamp", rating="rating")
+    (folder / "logs" / "ml-1m").mkdir(parents=True)
+    dataset.write_parquet(folder / "logs" / "ml-1m" / "interactions.parquet")
     shutil.copy(ROOT / "examples" / "custom_model.py", folder)
     store = str(folder / "data" / "ml")
     assert main(["prepare", str(folder / "ratings.csv"), "--out", store]) == 0
@@ -100,6 +106,10 @@ def test_snippets_run(page: Path, world: Path, tmp_path: Path, monkeypatch: pyte
     shutil.copytree(world, folder)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("ENSUE_DATA", str(folder / "logs"))
+    # What a page imports is forgotten after it.
+    monkeypatch.setenv(VARIABLE, "")
+    monkeypatch.delitem(MODELS._entries, "my-gru", raising=False)
+    monkeypatch.delitem(sys.modules, "custom_model", raising=False)
     # Pages that make a run of these names start without it.
     text = page.read_text(encoding="utf-8")
     for run in ("sasrec", "mhc", "markov"):
