@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from ensue.cli import app
+from ensue.cli import app, train
 from ensue.cli.flags import Flag
+from ensue.models import MODELS
 from ensue.recipes import run_config
 
 from .conftest import Run
@@ -70,8 +71,36 @@ def test_square_brackets_of_a_description_are_shown(ensue: Run, monkeypatch: pyt
     assert '"space" (user item [time])' in ensue("prepare", "--help").out
     entry = next(entry for entry in app.ENTRIES if entry.path == ("prepare",))
     odd = Flag("odd", "Panel", "one of [bold], [/], [red]x[/red] and \\[y]", "TEXT", "")
-    changed = app.Entry(entry.path, entry.run, (r"ensue prepare [x] \[y]",), lambda: [odd])
+    changed = app.Entry(entry.path, entry.run, (r"ensue prepare [x] \[y]",), lambda words: [odd])
     monkeypatch.setattr(app, "ENTRIES", (changed,))
     shown = ensue("prepare", "--help").out
     assert odd.help in shown
     assert r"ensue prepare [x] \[y]" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "listed", "left_out"),
+    [
+        (("--model", "tisasrec"), ("--time-span", "--hidden-units"), ("--order", "--positions")),
+        (("--model=markov",), ("--order", "--smoothing"), ("--hidden-units", "--time-span")),
+        (("--preset", "tisasrec-paper"), ("--time-span", "--hidden-units"), ("--order",)),
+        ((), ("--maxlen", "--lr"), ("--hidden-units", "--order")),
+    ],
+)
+def test_help_lists_the_settings_of_the_model_that_is_named(
+    ensue: Run, words: tuple[str, ...], listed: tuple[str, ...], left_out: tuple[str, ...]
+) -> None:
+    shown = ensue("train", *words, "--help").out
+    assert all(flag in shown for flag in listed)
+    # A line of a panel begins with its border; the examples at the end do not.
+    assert not any(f"│ {flag} " in shown for flag in left_out)
+
+
+def test_defaults_are_those_of_the_model_that_is_named() -> None:
+    """Two models may have a setting of one name with different defaults."""
+    names = ["sasrec", "popularity"]
+    for name in names:
+        flags = {flag.name: flag for flag in train.flags(["--model", name])}
+        default = MODELS[name].config.model_fields["maxlen"].default
+        assert flags["maxlen"].default == str(default)
+        assert flags["maxlen"].panel == f"Model {name}"

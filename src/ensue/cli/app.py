@@ -27,13 +27,14 @@ class Entry:
         path: its words: ("train",) or ("data", "check").
         run: the function; its docstring is the help, whose part after a form feed is not shown.
         examples: lines of the help's end.
-        flags: makes the flags that stand for settings; called only when the command is used, since it may load torch.
+        flags: makes the flags of settings, from the command line; called only for the command in use, since it may
+            load torch.
     """
 
     path: tuple[str, ...]
     run: Command
     examples: tuple[str, ...]
-    flags: Callable[[], list[Flag]] | None = None
+    flags: Callable[[Sequence[str]], list[Flag]] | None = None
 
 
 ENTRIES = (
@@ -46,7 +47,7 @@ ENTRIES = (
             "ensue prepare log.parquet --min-user-events 5 --min-item-events 5 --filter core --out data/log",
             "ensue prepare ml-1m --out data/ml-1m",
         ),
-        prepare.flags,
+        lambda words: prepare.flags(),
     ),
     Entry(
         ("train",),
@@ -62,7 +63,7 @@ ENTRIES = (
         ("evaluate",),
         evaluate.run,
         ("ensue evaluate runs/sasrec", "ensue evaluate runs/sasrec --protocol uniform-100 --metrics hr@10,ndcg@10"),
-        evaluate.flags,
+        lambda words: evaluate.flags(),
     ),
     Entry(
         ("recommend",),
@@ -81,7 +82,7 @@ ENTRIES = (
         ("data", "check"),
         doctor.run,
         ("ensue data check ratings.csv --user userId --item movieId", "ensue data check data/ml --split global-time"),
-        doctor.flags,
+        lambda words: doctor.flags(),
     ),
     Entry(
         ("datasets",),
@@ -123,8 +124,8 @@ def build(words: Sequence[str]) -> typer.Typer:
     data = typer.Typer(help="Examine a log or a store.", epilog=_epilog(DATA_EXAMPLES), no_args_is_help=True)
     app.add_typer(data, name="data")
     for entry in ENTRIES:
-        asked = [word for word in words if not word.startswith("-")][: len(entry.path)] == list(entry.path)
-        flags = entry.flags() if asked and entry.flags else []
+        is_called = [word for word in words if not word.startswith("-")][: len(entry.path)] == list(entry.path)
+        flags = entry.flags(words) if is_called and entry.flags else []
         target = data if len(entry.path) > 1 else app
         target.command(entry.path[-1], epilog=_epilog(entry.examples))(_typed(entry.run, flags))
     return app

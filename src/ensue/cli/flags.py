@@ -34,6 +34,7 @@ class Flag:
         choices: the allowed values, where they are a list or the names of a registry.
         switch: a yes-or-no flag, `--x` and `--no-x`.
         many: several values, separated by commas.
+        hidden: accepted, and not listed in the help.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Flag:
     choices: tuple[str, ...] | Registry[Any] = ()
     switch: bool = False
     many: bool = False
+    hidden: bool = False
 
     @property
     def option(self) -> str:
@@ -60,6 +62,7 @@ class Flag:
             metavar=None if self.switch else self.metavar,
             show_default=False,
             rich_help_panel=self.panel,
+            hidden=self.hidden,
         )
         annotation = bool | None if self.switch else str | None
         return Parameter(f"set_{self.name}", Parameter.KEYWORD_ONLY, default=info, annotation=annotation)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,33 +24,53 @@ if TYPE_CHECKING:
     from ensue.train.fit import Fitted
 
 
-def flags() -> list[Flag]:
-    """Every setting of a run: those of all models, then objective, training, split and evaluation."""
+def flags(words: Sequence[str] = ()) -> list[Flag]:
+    """Every setting of a run: the model's, then objective, training, split and evaluation.
+
+    The help lists the settings of the model that the command line names, with that model's defaults; without a name,
+    those that all models have. The flags of other models are accepted and not listed.
+
+    Args:
+        words: the command line.
+    """
     from ensue.data.split import SplitConfig
     from ensue.evaluation.protocol import EvaluateConfig
     from ensue.models import MODELS
     from ensue.objectives.objective import ObjectiveConfig
     from ensue.runs.config import TrainConfig
 
-    models = {name: MODELS[name].config for name in MODELS}
-    having: dict[str, list[str]] = {}
-    for model, config in models.items():
-        for name in config.model_fields:
-            having.setdefault(name, []).append(model)
-    found: dict[str, Flag] = {}
-    for model, config in models.items():
-        skip = {"name", *found}
-        for flag in flags_of(config, f"Model {model}", skip=skip):
-            shared = having[flag.name]
-            panel = "Every model" if len(shared) == len(models) else f"Model {', '.join(shared)}"
-            found[flag.name] = Flag(**{**vars(flag), "panel": panel})
+    named = _model_of(words)
+    configs = {name: MODELS[name].config for name in MODELS}
+    if named in configs:
+        configs = {named: configs[named], **configs}
+    by_name: dict[str, Flag] = {}
+    for model, config in configs.items():
+        for flag in flags_of(config, f"Model {model}", skip={"name", *by_name}):
+            is_shared = all(flag.name in each.model_fields for each in configs.values())
+            is_listed = model == named or (named is None and is_shared)
+            panel = flag.panel if named is not None else "Every model (ensue train --model NAME --help lists a model's)"
+            by_name[flag.name] = replace(flag, panel=panel, hidden=not is_listed)
     return [
-        *sorted(found.values(), key=lambda flag: flag.panel != "Every model"),
+        *by_name.values(),
         *flags_of(ObjectiveConfig, "Objective"),
         *flags_of(TrainConfig, "Training"),
         *flags_of(SplitConfig, "Split", rename=SPLIT_NAMES),
         *flags_of(EvaluateConfig, "Evaluation", skip={"query_time"}),
     ]
+
+
+def _model_of(words: Sequence[str]) -> str | None:
+    """The model that a command line names, by itself or through a preset; None if it names none."""
+    from ensue.recipes import RECIPES
+
+    for flag in ("--model", "--preset"):
+        given = [word.partition("=")[2] for word in words if word.startswith(f"{flag}=")]
+        given += [value for word, value in pairwise(words) if word == flag]
+        if given and flag == "--model":
+            return given[-1]
+        if given and given[-1] in RECIPES:
+            return str(RECIPES[given[-1]].make()["model"]["name"])
+    return None
 
 
 def run(
@@ -56,7 +79,7 @@ def run(
     out: Annotated[Path, typer.Option("--out", help="The run folder; an interrupted run there goes on.")],
     settings: dict[str, Any],
     model: Annotated[
-        str | None, typer.Option("--model", help="sasrec (default), tisasrec, markov, popularity.")
+        str | None, typer.Option("--model", help="The model's name; by default the settings are chosen by the data.")
     ] = None,
     preset: Annotated[str | None, typer.Option("--preset", help="Settings to start from; see ensue presets.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="A TOML file of settings to start from.")] = None,
