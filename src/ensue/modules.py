@@ -64,10 +64,9 @@ def import_named(words: Sequence[str]) -> None:
     given = [word.partition("=")[2] for word in words if word.startswith(f"{FLAG}=")]
     given += [value for word, value in pairwise(words) if word == FLAG]
     before = [name for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
-    # As absolute paths: those processes may work in another folder.
-    files = [str(Path(name).resolve()) if name.endswith(".py") else name for name in given]
-    names = list(dict.fromkeys([*before, *files]))
-    for name in names:
+    for name in (*before, *given):
         import_model_module(name)
-    if names:
-        os.environ[VARIABLE] = os.pathsep.join(names)
+    if given:
+        # As absolute paths: those processes may work in another folder.
+        files = [str(Path(name).resolve()) if name.endswith(".py") else name for name in given]
+        os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys([*before, *files]))

@@ -92,11 +92,11 @@ class Bidirectional(TiedEncoder):
         if batch.asks == "next":
             batch = append_mask(batch, self.num_items + 1, self.maxlen)
         x_PD = self.events(batch.items_P)
-        is_first, is_last = batch.layout.age_P + 1 == batch.lengths_B.repeat_interleave(batch.lengths_B), None
-        is_last = batch.layout.age_P == 0
+        age_P = batch.layout.age_P
+        is_first, is_last = age_P + 1 == batch.lengths_B.repeat_interleave(batch.lengths_B), age_P == 0
         before = x_PD.roll(1, 0).masked_fill(is_first[:, None], 0)
         after = x_PD.roll(-1, 0).masked_fill(is_last[:, None], 0)
-        h_PD: Tensor = self.outer(torch.cat((before, x_PD, after), 1).matmul(self.inner.weight.T).relu())
+        h_PD: Tensor = self.outer(self.inner(torch.cat((before, x_PD, after), 1)).relu())
         return h_PD[batch.asked_Q]
 
 
