@@ -61,10 +61,12 @@ def fill_left(batch: SequenceBatch, maxlen: int) -> Filled:
         return values_P.new_zeros(rows * maxlen).index_copy_(0, cell_P, values_P)
 
     asked_Q = cell_P[batch.asked_Q]
+    # Where all events are asked, training, it is cheaper to compute the padding too and to leave it out at the end.
+    asks_all = batch.layout.asked is None
     filled = SequenceBatch(
         spread(batch.items_P),
         torch.full_like(batch.lengths_B, maxlen),
-        make_layout(np.full(rows, maxlen), asked_Q.cpu().numpy()).to(batch.items_P.device),
+        make_layout(np.full(rows, maxlen), None if asks_all else asked_Q.cpu().numpy()).to(batch.items_P.device),
         asked_Q,
         batch.row_Q,
         times_P=None if batch.times_P is None else spread(batch.times_P),
@@ -93,7 +95,7 @@ def padded_states(
             # A stream is zero where every part of its state is.
             state = tuple(part * filled.real.view(-1, *(1 for _ in part.shape[1:])) for part in state)
     h_QD: Tensor = trunk.norm(trunk.stream.close(state))
-    return h_QD
+    return h_QD if layout.asked is not None else h_QD.index_select(0, filled.cell_P)
 
 
 class PaddedSASRecConfig(TrunkConfig, ModelConfig):
