@@ -178,7 +178,12 @@ _MODEL_MODULE = inspect.Parameter(
     "model_module",
     inspect.Parameter.KEYWORD_ONLY,
     # Handled before the application is built, since the module's models have flags.
-    default=typer.Option(None, "--model-module", metavar="FILE.py", help="A file of yours that registers models."),
+    default=typer.Option(
+        None,
+        "--model-module",
+        metavar="FILE.py",
+        help="A Python file of your own that registers models, losses, negatives or residuals.",
+    ),
     annotation=list[str] | None,
 )
 _COMMON = (

@@ -31,7 +31,8 @@ def run(
     activation: Annotated[
         Literal["relu", "none"] | None,
         typer.Option(
-            "--activation", help="Of the feed-forward: none before 10 October 2020; by default as the file's modules."
+            "--activation",
+            help="Feed-forward activation (none before 10 October 2020); by default what the file lists, else relu.",
         ),
     ] = None,
     norm_first: Annotated[bool, typer.Option("--norm-first", help="The same as --norm pre.")] = False,

@@ -71,7 +71,7 @@ def fit_shown(
     if world.is_main and not is_counted(config.model):
         if fitted.is_new:
             _summary(screen, config, fitted.log)
-        learning_curve(fitted.log, out, anew=fitted.is_new)
+        learning_curve(fitted.log, out, replace=fitted.is_new)
     return fitted
 
 

@@ -13,19 +13,19 @@ VALIDATION = "validation "
 LOSS_COLOUR, VALUE_COLOUR = "#4c72b0", "#c44e52"
 
 
-def learning_curve(records: Records, folder: Path, anew: bool = True) -> list[Path]:
+def learning_curve(records: Records, folder: Path, replace: bool = True) -> list[Path]:
     """Draw the training loss and the validation metric over the epochs.
 
     Args:
         records: a run's log, as `ensue.runs.log` writes it.
         folder: the folder of `learning_curve.svg` and `learning_curve.png`.
-        anew: replace existing files; else draw only if one is missing, as after a training killed at its very end.
+        replace: replace existing files; else draw only if one is missing, as after a training killed at its very end.
 
     Returns:
         The files; none if no epoch was recorded or nothing was drawn.
     """
     epochs = epochs_of(records)
-    if not epochs or not (anew or any(not path.is_file() for path in paths_of(folder, CURVE))):
+    if not epochs or not (replace or any(not path.is_file() for path in paths_of(folder, CURVE))):
         return []
     from matplotlib.ticker import MaxNLocator
 
