@@ -16,13 +16,14 @@ from ensue.data.vocabulary import ExternalId
 from ensue.errors import DataError
 from ensue.retrieval.index import top_k
 from ensue.retrieval.request import ids_of, moment
-from ensue.retrieval.retriever import Exhaustive, retrieve
+from ensue.retrieval.retriever import Retriever, retrieve
 from ensue.retrieval.scores import CountProgress
 from ensue.runs.run import Run
 
 
 def retrieve_all(
     run: Run,
+    retriever: Retriever,
     store: SequenceStore,
     k: int,
     users: Iterable[ExternalId] | None = None,
@@ -44,9 +45,7 @@ def retrieve_all(
     times = None if at is None else np.full(len(histories), at)
     popular, numbers = top_k(run.popularity_N[None], k)
     items_RK, scores_RK = (np.repeat(part.numpy(), len(users_R), 0) for part in (numbers, popular))
-    scores_RK[is_known_R], items_RK[is_known_R] = retrieve(
-        Exhaustive(run.model), histories, k, exclude_seen, times, progress
-    )
+    scores_RK[is_known_R], items_RK[is_known_R] = retrieve(retriever, histories, k, exclude_seen, times, progress)
     return _table(run, store, users_R, items_RK, scores_RK)
 
 

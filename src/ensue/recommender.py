@@ -97,6 +97,7 @@ class Recommender:
         self.config = run_config(model, preset, settings)
         self.configure = configure(model, preset, settings)
         self.run, self.log = None, []
+        self._retriever: Retriever | None = None
 
     def __repr__(self) -> str:
         fitted = "not fitted" if self.run is None else f"fitted, {len(self.run.item_ids):,} items"
@@ -108,6 +109,7 @@ class Recommender:
         self = cls.__new__(cls)
         self.config, self.run, self.log = config, None, []
         self.configure = fixed(config)
+        self._retriever = None
         return self
 
     @classmethod
@@ -240,7 +242,7 @@ class Recommender:
         """
         run = self._run()
         with cpu_threads(run.config.train.threads):
-            return retrieve_all(run, _open(data), whole("k", k), users, exclude_seen, at, progress)
+            return retrieve_all(run, self.retriever, _open(data), whole("k", k), users, exclude_seen, at, progress)
 
     def similar(self, item: ExternalId, k: int = 10) -> Recommendations:
         """Items whose vectors have the largest cosine with this item's.
@@ -306,8 +308,15 @@ class Recommender:
 
     @property
     def retriever(self) -> Retriever:
-        """The way from histories to items."""
-        return Exhaustive(self._run().model)
+        """The way from histories to items, of one request and of all: by default all scores of the model.
+
+        Set it to another, such as `VectorSearch(model, index)` for a large catalogue.
+        """
+        return self._retriever or Exhaustive(self._run().model)
+
+    @retriever.setter
+    def retriever(self, retriever: Retriever) -> None:
+        self._retriever = retriever
 
     def _batch(self, numbers: np.ndarray, times: np.ndarray | None, at: int | None) -> SequenceBatch:
         """One history as a batch on the model's device: its newest event is asked."""

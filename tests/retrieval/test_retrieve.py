@@ -16,9 +16,10 @@ from ensue.data.store import SequenceStore
 from ensue.data.vocabulary import Vocabulary
 from ensue.datasets.simulate import ordered_sequences
 from ensue.errors import ConfigError, DataError, EnsueError
-from ensue.nn.model import Model
+from ensue.nn.model import Encoder, Model
 from ensue.recommender import Recommender, history_of, read
-from ensue.retrieval.retriever import Exhaustive, retrieve
+from ensue.retrieval.index import ExactIndex, top_k
+from ensue.retrieval.retriever import Exhaustive, VectorSearch, retrieve
 
 SMALL: dict[str, Any] = {"hidden_units": 8, "num_blocks": 1, "maxlen": 5, "num_epochs": 1, "device": "cpu"}
 
@@ -143,3 +144,37 @@ def test_a_log_in_other_numbers(store: SequenceStore) -> None:
         kept = [(item, time) for item, time in zip(items, times, strict=True) if item in (7, 3)]
         found = history_of(other, user)
         assert list(zip(found[0], found[1] or [], strict=True)) == kept
+
+
+def test_an_index_takes_the_place_of_all_scores(store: SequenceStore) -> None:
+    """One request and all of them go through the retriever that is set; exact search finds what all scores find."""
+    fitted = Recommender("sasrec", **SMALL, loss="ce").fit(store)
+    expected, all_expected = fitted.recommend([3, 4], 5), fitted.recommend_all(store, 5)
+    model = fitted.retriever.model
+    assert isinstance(model, Encoder)
+    calls: list[int] = []
+
+    class Counting(ExactIndex):
+        def search(self, query_BD: torch.Tensor, k: int, *rules: Any) -> tuple[torch.Tensor, torch.Tensor]:
+            calls.append(len(query_BD))
+            return super().search(query_BD, k, *rules)
+
+    with torch.inference_mode():
+        fitted.retriever = VectorSearch(model, Counting(model.item_vectors()))
+    found = fitted.recommend([3, 4], 5)
+    assert found.ids == expected.ids
+    assert fitted.recommend_all(store, 5)["item"].to_list() == all_expected["item"].to_list()
+    assert calls == [1, 30]
+
+
+@pytest.mark.parametrize("exhaustive", [True, False])
+def test_only_allowed_items_are_returned(exhaustive: bool) -> None:
+    scores = torch.tensor([[5.0, 4.0, 3.0, 2.0]])
+    allow_N = torch.tensor([False, True, True, True])
+    exclude = (torch.tensor([0]), torch.tensor([3]))
+    if exhaustive:
+        best, items = top_k(scores, 3, exclude, allow_N)
+    else:
+        best, items = ExactIndex(torch.eye(4) * scores).search(torch.ones(1, 4), 3, exclude, allow_N)
+    assert items[0, :2].tolist() == [2, 4]
+    assert best[0].tolist() == [4.0, 2.0, float("-inf")]

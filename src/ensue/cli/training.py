@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from ensue.cli.live import training_display
 from ensue.terminal.memory import memory_told
@@ -122,13 +122,13 @@ def make_way(config: RunConfig, store: SequenceStore, out: Path, world: World) -
         TrainingError: a training writes into the folder.
     """
     from ensue.data.split import make_split
-    from ensue.models import Catalogue, CountedModel, build_model, is_counted
+    from ensue.models import Catalogue, fit_counted, is_counted
     from ensue.runs.folder import remove_run
     from ensue.train.loop import Trainer
 
     split = make_split(store, config.split)
     if is_counted(config.model):
-        cast(CountedModel, build_model(config.model, Catalogue.of_store(store))).fit(split.train)
+        fit_counted(config.model, Catalogue.of_store(store), split.train)
     else:
         Trainer(config, split).rehearse()
     world.on_main(lambda: remove_run(out))

@@ -5,6 +5,7 @@ from ensue.models.base import (
     ModelConfig,
     build_model,
     check_fits,
+    fit_counted,
     is_counted,
     model_config,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "ModelConfig",
     "build_model",
     "check_fits",
+    "fit_counted",
     "is_counted",
     "model_config",
 ]

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from ensue.batches.tasks import TASKS, Task
 from ensue.config import Config
+from ensue.data.split import Sequences
 from ensue.errors import ConfigError
 from ensue.models.catalogue import Catalogue
 from ensue.models.size import TRAINING, ModelSize, check_memory, measure
@@ -99,6 +100,19 @@ def build_model(config: ModelConfig, catalogue: Catalogue, copies: int = TRAININ
     """
     check_fits(config, catalogue, copies)
     return MODELS[config.name].build(config, catalogue)
+
+
+def fit_counted(config: ModelConfig, catalogue: Catalogue, train: Sequences) -> Model:
+    """A new model that is fitted by counting, fitted.
+
+    Raises:
+        ConfigError: the model is trained, or there is no memory for it.
+    """
+    model = build_model(config, catalogue)
+    if not isinstance(model, CountedModel):
+        raise ConfigError(f"model {config.name!r} is trained, not counted")
+    model.fit(train)
+    return model
 
 
 def check_fits(config: ModelConfig, catalogue: Catalogue, copies: int = TRAINING) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from ensue.data.split import Split, make_split
 from ensue.data.store import SequenceStore
 from ensue.data.transitions import fit_popularity
-from ensue.models import Catalogue, CountedModel, Model, build_model, is_counted
+from ensue.models import Catalogue, Model, build_model, is_counted
 from ensue.runs.config import RunConfig
 from ensue.runs.folder import LOG
 from ensue.runs.load import is_finished, load_run
@@ -100,9 +99,7 @@ def _save(world: World, folder: Path | None, run: Run, log: Records) -> None:
 
 
 def _counted(config: RunConfig, split: Split) -> Model:
-    model = build_model(config.model, Catalogue.of_store(split.train.store))
-    cast(CountedModel, model).fit(split.train)
-    return model
+    return fit_counted(config.model, Catalogue.of_store(split.train.store), split.train)
 
 
 def _run_of(config: RunConfig, model: Model, split: Split) -> Run:
