@@ -9,7 +9,7 @@ from pathlib import Path
 from ensue.data.split import Split, make_split
 from ensue.data.store import SequenceStore
 from ensue.data.transitions import fit_popularity
-from ensue.models import Catalogue, Model, build_model, is_counted
+from ensue.models import Catalogue, Model, build_model, fit_counted, is_counted
 from ensue.runs.config import RunConfig
 from ensue.runs.folder import LOG
 from ensue.runs.load import is_finished, load_run
