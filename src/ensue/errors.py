@@ -6,8 +6,24 @@ import difflib
 from collections.abc import Iterable
 
 
+def printable(text: str) -> str:
+    """The text with control characters written as escapes, so that the content of a file cannot steer a terminal.
+
+    >>> printable("a" + chr(27) + "[31m")
+    'a\\x1b[31m'
+    """
+    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
+
+
 class EnsueError(ValueError):
-    """Bad input or bad files; the command line prints one line, without a traceback."""
+    """Bad input or bad files; the command line prints one line, without a traceback.
+
+    Args:
+        message: the thing, the rule, the value and what to do; control characters in it are written as escapes.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class ConfigError(EnsueError):

@@ -13,9 +13,9 @@ import torch
 from ensue.batches.batch import SequenceBatch, query_times
 from ensue.data.interactions import Columns
 from ensue.data.prepare import PrepareConfig, prepare
-from ensue.data.readers import Source
 from ensue.data.split import Cases, make_split
 from ensue.data.store import SequenceStore
+from ensue.data.table import Source
 from ensue.data.vocabulary import ExternalId
 from ensue.errors import ConfigError, DataError, EnsueError, nearest
 from ensue.evaluation.evaluate import evaluate

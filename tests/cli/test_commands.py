@@ -116,10 +116,10 @@ def test_prepare_shows_the_first_and_the_last_time(ensue: Run, tmp_path: Path) -
     (tmp_path / "log.csv").write_text("user,item,date\na,1,20240115\na,2,20240116\n")
     words = ("prepare", tmp_path / "log.csv", "--out", tmp_path / "store", "--overwrite")
     found = ensue(*words, "--json").json
-    assert (found["first"], found["last"]) == ("1970-08-23T06:15:15Z", "1970-08-23T06:15:16Z")
+    assert (found["first"], found["last"]) == ("2024-01-15T00:00:00Z", "2024-01-16T00:00:00Z")
     shown = [line.split() for line in ensue(*words).out.splitlines()]
-    assert ["first", "event", "1970-08-23T06:15:15Z"] in shown
-    assert ["last", "event", "1970-08-23T06:15:16Z"] in shown
+    assert ["first", "event", "2024-01-15T00:00:00Z"] in shown
+    assert ["last", "event", "2024-01-16T00:00:00Z"] in shown
     untimed = ensue(*words, "--time", "-", "--json").json
     assert (untimed["first"], untimed["last"]) == (None, None)
 
@@ -127,12 +127,14 @@ def test_prepare_shows_the_first_and_the_last_time(ensue: Run, tmp_path: Path) -
 def test_an_odd_time_is_a_finding(ensue: Run, tmp_path: Path) -> None:
     rows = "".join(f"{user},{item},{1_600_000_000 + item}\n" for user in (1, 2, 3) for item in (5, 6, 7))
     (tmp_path / "log.csv").write_text(f"user,item,time\n{rows}3,8,1600000000000\n")
-    assert ensue("prepare", tmp_path / "log.csv", "--out", tmp_path / "store").status == 0
-    for source in ("log.csv", "store"):
-        report = ensue("data", "check", tmp_path / source, "--json").json
+    assert "times in two units" in ensue("prepare", tmp_path / "log.csv", "--out", tmp_path / "store").err
+    unit = ("--time-unit", "s")
+    assert ensue("prepare", tmp_path / "log.csv", *unit, "--out", tmp_path / "store").status == 0
+    for source, words in (("log.csv", unit), ("store", ())):
+        report = ensue("data", "check", tmp_path / source, *words, "--json").json
         levels = {finding["name"]: finding["level"] for finding in report["findings"]}
         assert (levels["times"], levels["time-units"]) == ("problem", "problem")
-        assert "1600000000000" in ensue("data", "check", tmp_path / source).out
+        assert "1600000000000" in ensue("data", "check", tmp_path / source, *words).out
 
 
 def test_a_log_whose_columns_are_unclear_is_to_be_prepared(ensue: Run, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensue.data.interactions import Interactions, read_interactions
+from ensue.data.interactions import Columns, Interactions, read_interactions
 from ensue.data.prepare import PrepareConfig, prepare
 from ensue.data.split import SplitConfig, make_split
 from ensue.data.store import SequenceStore
@@ -180,15 +180,23 @@ def test_times_of_one_unit_are_fine() -> None:
 def test_one_time_of_another_unit_in_a_log(tmp_path: Path) -> None:
     rows = [f"{user},{item},{1_600_000_000 + 9 * user + item}" for user in (1, 2) for item in (1, 2, 3)]
     (tmp_path / "log.csv").write_text("\n".join(["user,item,time", *rows, "2,4,1600000000000"]) + "\n")
-    report = check(read_interactions(tmp_path / "log.csv"))
+    report = check(read_interactions(tmp_path / "log.csv", Columns(time_unit="s")))
     assert (report["times"].level, report["time-units"].level) == ("problem", "problem")
     assert "1600000000000" in report["times"].text
 
 
 def test_an_unreadable_time_is_shown(frame: pl.DataFrame) -> None:
-    odd = pl.when(pl.int_range(pl.len()) == 3).then(pl.lit("15/01/2024")).otherwise(pl.col("timestamp").cast(pl.String))
+    odd = pl.when(pl.int_range(pl.len()) == 3).then(pl.lit("in January")).otherwise(pl.col("timestamp").cast(pl.String))
     finding = check(read_interactions(frame.with_columns(odd.alias("timestamp"))))["rows"]
-    assert "1 unreadable time (such as '15/01/2024')" in finding.text
+    assert "1 unreadable time (such as 'in January')" in finding.text
+
+
+def test_what_reading_a_log_notes_is_a_finding(frame: pl.DataFrame) -> None:
+    assert check(read_interactions(frame))["reading"].level == "ok"
+    odd = pl.when(pl.int_range(pl.len()) == 3).then(pl.lit(99 * 10**9)).otherwise(pl.col("timestamp"))
+    finding = check(read_interactions(frame.with_columns(odd.alias("timestamp"))))["reading"]
+    assert (finding.level, finding.value) == ("warn", 1)
+    assert "1 times lie far from the rest, the first in row 4" in finding.text
 
 
 def test_sorted_ids_are_a_problem() -> None:

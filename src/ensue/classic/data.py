@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ensue.data.interactions import NONE, Columns
+from ensue.data.interactions import Columns
+from ensue.data.meanings import NONE
 from ensue.data.prepare import PrepareConfig, prepare
-from ensue.data.readers import open_table
+from ensue.data.readers import LOOKED_AT, looks_like_names, open_table
 from ensue.data.store import SequenceStore
+from ensue.data.table import Reading
 from ensue.datasets.catalog import load_dataset
 from ensue.errors import ConfigError, DataError
 
@@ -46,7 +48,11 @@ def read_data(dataset: str, folder: Path = Path("data")) -> tuple[SequenceStore,
     if not path.is_file():
         store = _public(dataset, path)
         return store, f"data: public dataset {ALIASES.get(dataset, dataset)}, {_size(store)}"
-    count = len(open_table(path, header=False).names)
+    opened = open_table(path, Reading(header=False))
+    first, *following = opened.rows.head(LOOKED_AT).select(opened.names).collect().rows()
+    if looks_like_names(first, following):
+        raise DataError(f"{path}: the first line holds names, not an event: {' '.join(map(str, first))!r}; remove it")
+    count = len(opened.names)
     if count not in FORMS:
         raise DataError(
             f"{path}: must have 2 columns (user item), 3 (user item timestamp) or 4 (user item rating timestamp), has "

@@ -39,7 +39,7 @@ def run(
 
     filters = {name: value for name, value in settings.items() if name in PrepareConfig.model_fields}
     columns = {name: value for name, value in settings.items() if name in Columns.model_fields}
-    if Path(source).is_file():
+    if Path(source).exists() and not (Path(source).is_dir() and source in (*catalog.DATASETS, *catalog.local_names())):
         with Stages(screen) as stage:
             store, report = prepare(
                 source, out, Columns.parse(columns), PrepareConfig.parse(filters), items, overwrite, stage

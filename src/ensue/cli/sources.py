@@ -25,9 +25,9 @@ def open_data(path: Path, screen: Screen) -> SequenceStore:
     """
     from ensue.data.moments import day
     from ensue.data.prepare import prepare
-    from ensue.data.readers import UnclearLogError
     from ensue.data.replacing import recover
     from ensue.data.store import SequenceStore
+    from ensue.data.table import UnclearLogError
 
     if not path.exists():
         recover(path)

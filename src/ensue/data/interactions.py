@@ -2,45 +2,32 @@
 
 from __future__ import annotations
 
-import json
+import codecs
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import combinations, compress
-from pathlib import Path
-from typing import Self
+from functools import reduce
+from operator import and_
+from typing import Any, Self
+from zoneinfo import ZoneInfo
 
-import numpy as np
 import polars as pl
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from ensue.config import Config
-from ensue.data.moments import TimeUnit, to_microseconds
-from ensue.data.readers import MALFORMED, Format, Source, Table, UnclearLogError, collect, open_binary, open_table
+from ensue.data.ids import check_json, id_notes, read_ids, refuse_lists
+from ensue.data.lines import line_of_row
+from ensue.data.meanings import MEANINGS, NONE, SESSIONS, Choice, choose_columns, present, usual_column
+from ensue.data.moments import TimeUnit, add_clock, to_microseconds
+from ensue.data.odd_times import in_another_unit, time_notes
+from ensue.data.readers import open_table
+from ensue.data.table import MALFORMED, Format, Reading, Source, Table, UnclearLogError, collect
 from ensue.data.vocabulary import canonical_ints
-from ensue.errors import DataError, nearest
+from ensue.data.where import parse_where
+from ensue.errors import DataError
 
-NONE = "-"
-
-# Column names that need no mention, in order of preference; compared without case, "_" and "-".
-_USUAL = {
-    "user": ("user", "userid", "reviewerid", "visitorid", "customerid", "uid", "sessionid", "session"),
-    "item": (
-        "item",
-        "itemid",
-        "movieid",
-        "productid",
-        "parentasin",
-        "asin",
-        "trackid",
-        "songid",
-        "bookid",
-        "iid",
-    ),
-    "time": ("time", "timestamp", "unixtimestamp", "unixreviewtime", "datetime", "eventtime", "ts", "date"),
-    "rating": ("rating", "score", "overall", "stars"),
-}
-USUAL_ITEM = _USUAL["item"]
-_NUMBER = r"^-?\d+(\.\d+)?([eE][+-]?\d+)?$"
+REPEATED_HEADER = "repeated header"
+_ROW = "\x01row"
+_PLACEHOLDERS = ("", "na", "n/a", "nan", "null", "none", "\\n", "-1", "0", "unknown", "undefined", "(not set)")
 
 
 class Columns(Config):
@@ -51,13 +38,23 @@ class Columns(Config):
             without a header the columns are called "1", "2", ...
         item: column of the item ids.
         time: column of the times; "-" for none, and then the order of rows is the order of events.
+        clock: column of the times of day, where the column `time` holds the dates alone.
         rating: column of the ratings; "-" for none.
         features: further columns kept for each event (event type, price, "split").
-        format: "csv", "tsv", "space" (user item [time]), "::" (user::item::rating::time), "jsonl" or
-            "parquet"; "auto" goes by suffix and first line.
+        where: rows to read, by value: column == 'text', column > 5, column in ('a', 'b'), joined by `and`.
+        format: "csv", "tsv", ";" and "|" (CSV with that separator), "space" (user item [time]), "::"
+            (user::item::rating::time), "jsonl", "parquet", "arrow" (Feather) or "avro"; "auto" goes by the first
+            bytes, the suffix and the first line.
+        encoding: how the characters of a text file are encoded, such as latin-1; by default UTF-8.
         header: whether a text file starts with column names; by default seen from the first line of CSV and TSV
             files, and not so in space- and `::`-separated ones (one that looks so is refused until it is said).
-        time_unit: unit of times that are numbers: "s", "ms", "us", "ns"; "auto" goes by their size.
+        time_unit: unit of times that are numbers: "s", "ms", "us", "ns", or "day" for the day numbers of spreadsheets;
+            "auto" goes by their size, and reads 20191230 and the like as dates.
+        time_format: how times are written, in the directives of strftime, such as "%d/%m/%Y %H:%M"; by default a
+            number, ISO 8601, or another form that published logs use.
+        time_zone: time zone of dates that do not state their own, such as Europe/Paris; by default UTC.
+        max_dropped: largest share of rows that may be unusable (malformed, or without a user, an item or a time) before
+            the log is refused.
         multiline: allow quoted CSV fields that run over several lines.
         quotes: double quotes enclose fields of CSV and TSV files; without, they are characters like others.
     """
@@ -65,11 +62,17 @@ class Columns(Config):
     user: str | None = None
     item: str | None = None
     time: str | None = None
+    clock: str | None = None
     rating: str | None = None
     features: tuple[str, ...] = ()
+    where: str | None = None
     format: Format = "auto"
+    encoding: str | None = None
     header: bool | None = None
     time_unit: TimeUnit = "auto"
+    time_format: str | None = None
+    time_zone: str | None = None
+    max_dropped: float = Field(default=0.5, ge=0, le=1)
     multiline: bool = False
     quotes: bool = True
 
@@ -77,7 +80,26 @@ class Columns(Config):
     def _check(self) -> Self:
         if self.multiline and not self.quotes:
             raise ValueError("multiline needs quotes, which enclose the fields that run over several lines")
+        if self.time_format is not None and self.time_unit != "auto":
+            raise ValueError("time_format and time_unit contradict each other: give one of them")
+        if self.where is not None:
+            parse_where(self.where)
+        try:
+            codecs.lookup(self.encoding or "utf-8")
+        except LookupError:
+            raise ValueError(f"unknown encoding {self.encoding!r}: such as utf-8, latin-1, cp1252, utf-16") from None
+        try:
+            ZoneInfo(self.time_zone or "UTC")
+        except (KeyError, ValueError, OSError):
+            raise ValueError(
+                f"unknown time_zone {self.time_zone!r}: such as UTC, Europe/Paris, Asia/Shanghai"
+            ) from None
         return self
+
+    @property
+    def reading(self) -> Reading:
+        """How the file is written."""
+        return Reading(self.format, self.header, self.multiline, self.quotes, self.encoding)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +117,9 @@ class Interactions:
         source: what was read.
         features: the features' names.
         examples: reason -> a value that it was given for, where that tells more than the reason.
+        why: meaning -> why its column was taken for it.
+        notes: what is odd about the log, in sentences.
+        settings: the settings that read another file of this form alike, as JSON values.
     """
 
     frame: pl.DataFrame
@@ -105,6 +130,9 @@ class Interactions:
     source: str
     features: tuple[str, ...] = ()
     examples: Mapping[str, str] = field(default_factory=dict)
+    why: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def in_words(dropped: Mapping[str, int], examples: Mapping[str, str]) -> str:
@@ -120,169 +148,208 @@ def read_interactions(source: Source, columns: Columns | None = None) -> Interac
 
     Ids never change. In text files they are integers only if every one of the column is written as an int64
     is ("7", not "007" or "1e5"), else all are strings; "NA" and "null" are ids. In typed sources (JSON,
-    Parquet, frames) they keep their type.
+    Parquet, frames) they keep their type. Rows that are left out decide nothing.
 
     Args:
         source: a CSV, TSV, space-separated, `::`-separated, JSON Lines or Parquet file, or a frame.
         columns: the columns' meaning.
 
     Raises:
-        DataError: the source cannot be read, a column is missing or meant twice, or ids are of a type that loses
-            digits.
+        DataError: the source cannot be read, a column is missing or has two meanings, ids are of a type that loses
+            digits, or more rows than `max_dropped` are unusable.
+        UnclearLogError: the log can be read in more than one way.
     """
     columns = columns or Columns()
-    table = open_table(source, columns.format, columns.header, columns.multiline, columns.quotes)
-    chosen = _resolve(table, columns)
-    raw = collect(table, list(dict.fromkeys([*chosen.values(), *columns.features])))
-    rows_in = raw.height
-    reasons: list[tuple[str, pl.Series]] = []
-    if table.malformed is not None:
-        reasons.append((MALFORMED, raw[MALFORMED]))
-    kept: dict[str, pl.Series] = {}
-    for meaning in ("user", "item"):
-        kept[meaning] = _ids(raw[chosen[meaning]], chosen[meaning], table)
-        reasons.append((f"missing {meaning}", _missing(kept[meaning])))
-    unit = None
-    examples: dict[str, str] = {}
-    if "time" in chosen:
-        values = raw[chosen["time"]]
-        kept["time"], unit = to_microseconds(values, columns.time_unit)
-        reasons.append(("missing time", _missing(values)))
-        unreadable = kept["time"].is_null()
-        reasons.append(("unreadable time", unreadable))
-        for value in values.filter(unreadable & ~_missing(values)).head(1):
-            examples["unreadable time"] = str(value)[:60]
-    if "rating" in chosen:
-        kept["rating"] = raw[chosen["rating"]].cast(pl.Float64, strict=False)
+    table = open_table(source, columns.reading)
+    chosen = choose_columns(table, {meaning: getattr(columns, meaning) for meaning in MEANINGS})
+    if columns.clock is not None:
+        chosen["clock"] = Choice(present(table, columns.clock, "clock"), "named")
+        if "time" not in chosen:
+            raise DataError(
+                f"{table.where}: a clock ({columns.clock!r}) needs the column of the dates: name it (--time)"
+            )
     for name in columns.features:
-        kept[name] = _feature(raw[name], table)
-    del raw
-    keep, dropped = _sift(rows_in, reasons)
-    kept["row"] = pl.int_range(rows_in, dtype=pl.Int64, eager=True)
-    frame = pl.DataFrame({name: values.alias(name) for name, values in kept.items()})
-    return Interactions(
-        frame=frame if keep.all() else frame.filter(keep),
-        rows_in=rows_in,
-        dropped=dropped,
-        time_unit=unit,
-        columns=chosen,
-        source=table.where,
-        features=columns.features,
-        examples=examples,
-    )
+        _check_feature(table, name)
+    return _Sifted(table, columns, chosen).log()
 
 
-def plain_name(name: str) -> str:
-    """A column name as the tables of usual names write it: without case, "_" and "-"."""
-    return name.lower().replace("_", "").replace("-", "")
+class _Sifted:
+    """The rows of a log while they are checked: what is left of them, and what was dropped."""
 
+    def __init__(self, table: Table, columns: Columns, chosen: Mapping[str, Choice]) -> None:
+        self.table, self.columns, self.chosen = table, columns, chosen
+        self.conditions = parse_where(columns.where) if columns.where is not None else ()
+        tested = [present(table, condition.column, "condition") for condition in self.conditions]
+        names = [*(choice.column for choice in chosen.values()), *columns.features, *tested]
+        raw = collect(table, list(dict.fromkeys(names)))
+        self.rows_in = raw.height
+        self.raw = raw.with_columns(pl.int_range(raw.height, dtype=pl.Int64, eager=True).alias(_ROW))
+        self.dropped: dict[str, int] = {}
+        self.examples: dict[str, str] = {}
+        self.first_bad = -1
 
-def _resolve(table: Table, columns: Columns) -> dict[str, str]:
-    """Meaning -> column, with every name checked."""
-    chosen: dict[str, str] = {}
-    places = _places(table, columns) if table.positional else {}
-    for meaning, usual in _USUAL.items():
-        named = getattr(columns, meaning)
-        if named == NONE and meaning in ("time", "rating"):
-            continue
-        if named is not None:
-            chosen[meaning] = _present(table, named, meaning)
-        elif meaning in places:
-            chosen[meaning] = places[meaning]
-        elif not table.positional:
-            plain = {plain_name(name): name for name in reversed(table.names)}
-            found = [plain[name] for name in usual if name in plain]
-            if found:
-                chosen[meaning] = found[0]
-            elif meaning in ("user", "item"):
-                unnamed = [each for each in ("user", "item") if getattr(columns, each) is None]
-                lacking = [each for each in unnamed if not set(_USUAL[each]) & set(plain)]
-                raise UnclearLogError(
-                    f"{table.where}: which column is the {meaning}? Columns: {', '.join(table.names)}",
-                    " ".join(f"--{each} ..." for each in lacking),
-                )
-    for one, other in combinations([meaning for meaning in ("user", "item", "time") if meaning in chosen], 2):
-        if chosen[one] == chosen[other]:
-            raise DataError(f"{table.where}: column {chosen[one]!r} cannot be both the {one} and the {other}")
-    taken = {"user", "item", "time", "rating", "row"}
-    for name in columns.features:
-        _present(table, name, "feature")
-        if not name.isidentifier() or name in taken:
-            raise DataError(f"feature {name!r}: a plain name other than {', '.join(sorted(taken))} is due")
-    return chosen
-
-
-def _places(table: Table, columns: Columns) -> dict[str, str]:
-    """What the columns of a file without a header mean when nobody says."""
-    count = len(table.names)
-    if count < 2:
-        raise DataError(f"{table.where}: one column only, a user and an item are due")
-    places = {"user": "1", "item": "2"}
-    if count == 3 and table.spaced:
-        places["time"] = "3"
-    elif count == 4:
-        places |= {"rating": "3", "time": "4"}
-    elif count >= 3 and columns.time is None and columns.rating is None:
-        raise UnclearLogError(
-            f"{table.where}: {count} columns without names; say which is the time ('-' for none)", "--time ..."
+    def log(self) -> Interactions:
+        """The checked log."""
+        chosen, table, columns = self.chosen, self.table, self.columns
+        for meaning in ("user", "item"):
+            check_json(self._values(meaning), chosen[meaning].column, table)
+        if MALFORMED in self.raw.columns:
+            self._drop(MALFORMED, self.raw[MALFORMED])
+        if table.text and not table.positional:
+            pair = (chosen[meaning].column for meaning in ("user", "item"))
+            self._drop(REPEATED_HEADER, reduce(and_, (self.raw[name] == name for name in pair)))
+        if self.conditions:
+            keep = [condition.applies(self.raw[present(table, condition.column, "")]) for condition in self.conditions]
+            self._drop(f"not {columns.where}", ~reduce(and_, keep), is_fault=False)
+        self._refuse_anonymous()
+        for meaning in ("user", "item"):
+            self._drop(f"missing {meaning}", _missing(self._values(meaning)))
+        kept: dict[str, pl.Series] = {}
+        unit = None
+        if "time" in chosen:
+            kept["time"], unit = self._times()
+        self._refuse_mostly_dropped()
+        for meaning in ("user", "item"):
+            refuse_lists(self._values(meaning), chosen[meaning].column, table)
+            kept[meaning] = read_ids(self._values(meaning), chosen[meaning].column, table)
+        if "rating" in chosen:
+            ratings = self._values("rating")
+            ratings = ratings.str.strip_chars() if ratings.dtype == pl.String else ratings
+            kept["rating"] = ratings.cast(pl.Float64, strict=False)
+        for name in columns.features:
+            kept[name] = _feature(self.raw[name], table)
+        order = [name for name in ("user", "item", "time", "rating", *columns.features) if name in kept]
+        frame = pl.DataFrame({name: kept[name].alias(name) for name in order} | {"row": self.raw[_ROW]})
+        notes = [*id_notes(frame), *self._odd_times(frame, unit), *_placeholder_notes(frame)]
+        return Interactions(
+            frame=frame,
+            rows_in=self.rows_in,
+            dropped=self.dropped,
+            time_unit=unit,
+            columns={meaning: choice.column for meaning, choice in chosen.items()},
+            source=table.where,
+            features=columns.features,
+            examples=self.examples,
+            why={meaning: choice.why for meaning, choice in chosen.items()},
+            notes=tuple(notes),
+            settings=self._settings(unit),
         )
-    said = {getattr(columns, meaning) for meaning in _USUAL}
-    return {meaning: place for meaning, place in places.items() if place not in said}
+
+    def _values(self, meaning: str) -> pl.Series:
+        return self.raw[self.chosen[meaning].column]
+
+    def _drop(self, reason: str, applies: pl.Series, is_fault: bool = True) -> None:
+        """Leave out the rows that a reason applies to."""
+        applies = applies.fill_null(False)
+        count = int(applies.sum())
+        if not count:
+            return
+        self.dropped[reason] = self.dropped.get(reason, 0) + count
+        if is_fault:
+            first = int(self.raw[_ROW].filter(applies)[0])
+            self.first_bad = first if self.first_bad < 0 else min(first, self.first_bad)
+        self.raw = self.raw.filter(~applies)
+
+    def _times(self) -> tuple[pl.Series, str]:
+        """Microseconds of the rows that are left, after those without a time are dropped."""
+        self._drop("missing time", _missing(self._values("time")))
+        columns, values = self.columns, self._values("time")
+        try:
+            if "clock" in self.chosen:
+                times, unit = add_clock(values, self._values("clock"), columns.time_format, columns.time_zone), "date"
+            else:
+                times, unit = to_microseconds(values, columns.time_unit, columns.time_format, columns.time_zone)
+        except UnclearLogError as error:
+            raise UnclearLogError(f"{self.table.where}: {error}", error.flags) from None
+        unreadable = times.is_null()
+        if unreadable.any():
+            bad = values.filter(unreadable).head(1)
+            shown = bad.to_physical() if bad.dtype.is_temporal() else bad  # Python holds no dates so far away
+            self.examples["unreadable time"] = str(shown.to_list()[0])[:60]
+            self._drop("unreadable time", unreadable)
+            times = times.filter(~unreadable)
+        return times, unit
+
+    def _refuse_anonymous(self) -> None:
+        """A column of users that is mostly empty, beside one of sessions that nobody named."""
+        if self.chosen["user"].why == "named" or self.table.positional or not self.raw.height:
+            return
+        sessions = usual_column(self.table.names, SESSIONS)
+        if sessions is None or sessions == self.chosen["user"].column:
+            return
+        values = self._values("user")
+        empty = values.is_null() | values.cast(pl.String).str.to_lowercase().is_in(_PLACEHOLDERS).fill_null(False)
+        share = int(empty.sum()) / len(empty)
+        if share > 0.5:
+            name = self.chosen["user"].column
+            raise UnclearLogError(
+                f"{self.table.where}: which column is the user? {name!r} names none in {share:.0%} of the rows, while "
+                f"{sessions!r} names sessions. Columns: {', '.join(self.table.names)}",
+                f"--user {sessions}",
+            )
+
+    def _refuse_mostly_dropped(self) -> None:
+        """More rows than allowed cannot be used: most often a wrong column or form."""
+        faults = {reason: count for reason, count in self.dropped.items() if not reason.startswith("not ")}
+        considered = self.rows_in - sum(self.dropped.values()) + sum(faults.values())
+        share = sum(faults.values()) / max(considered, 1)
+        if share <= self.columns.max_dropped:
+            return
+        where = f"the first is row {self.first_bad + 1:,}"
+        if self.table.file is not None and not self.table.multiline:
+            number, text = line_of_row(self.table.file, self.first_bad, self.table.text and not self.table.positional)
+            where = f"the first is line {number:,}: {text!r}"
+        raise DataError(
+            f"{self.table.where}: most of the log cannot be used: {share:.0%} of {considered:,} rows are dropped "
+            f"({in_words(faults, self.examples)}); {where}. Name the columns and the form (see ensue prepare --help), "
+            "or allow it (--max-dropped 1)"
+        )
+
+    def _odd_times(self, frame: pl.DataFrame, unit: str | None) -> list[str]:
+        if unit is None or not frame.height:
+            return []
+        times_us, rows = frame["time"].to_numpy(), frame["row"].to_numpy()
+        other = in_another_unit(times_us, unit) if self.columns.time_unit == "auto" else None
+        if other is not None:
+            place, name = other
+            value = self._values("time").to_list()[place]
+            raise DataError(
+                f"{self.table.where}: times in two units: {value} in row {rows[place] + 1:,} is in {name} by its size, "
+                f"most others are in {unit}; convert them to one, or name the unit of all (--time-unit {unit})"
+            )
+        return time_notes(times_us, unit, rows)
+
+    def _settings(self, unit: str | None) -> dict[str, Any]:
+        """What was said, and what was chosen where nothing was."""
+        said = self.columns.model_dump(mode="json", exclude_defaults=True)
+        said |= {meaning: choice.column for meaning, choice in self.chosen.items()}
+        if "time" not in self.chosen:
+            said["time"] = NONE
+        if unit in ("s", "ms", "us", "ns", "day") and self.columns.time_format is None:
+            said["time_unit"] = unit
+        return said
 
 
-def _present(table: Table, name: str, meaning: str) -> str:
-    if name not in table.names:
-        raise DataError(f"{table.where}: no column {name!r} for the {meaning}: {nearest(name, table.names)}")
-    return name
+def _check_feature(table: Table, name: str) -> None:
+    present(table, name, "feature")
+    taken = {"user", "item", "time", "rating", "row"}
+    if not name.isidentifier() or name in taken:
+        raise DataError(
+            f"feature {name!r}: must be a name of letters, digits and _ other than {', '.join(sorted(taken))}"
+        )
 
 
 def _missing(values: pl.Series) -> pl.Series:
-    """True where a value is absent: null, or an empty text."""
+    """True where a value is absent: null, or a text of nothing."""
     if values.dtype == pl.String:
         return values.is_null() | (values == "").fill_null(False)
     return values.is_null()
 
 
-def _ids(values: pl.Series, name: str, table: Table) -> pl.Series:
-    if table.text:
-        numbers = canonical_ints(values)
-        return numbers if numbers.null_count() == int(_missing(values).sum()) else values
-    if values.dtype in (pl.Categorical, pl.Enum):
-        values = values.cast(pl.String)
-    if values.dtype == pl.String:
-        _refuse_mixed_json(values, name, table)
-        return values
-    if values.dtype.is_integer():
-        exact = values.cast(pl.Int64, strict=False)
-        # Integers beyond int64 become their digits, as they would from a text file.
-        return exact if exact.null_count() == values.null_count() else values.cast(pl.String)
-    if values.dtype == pl.Null:
-        return values.cast(pl.String)
-    hint = ""
-    if values.dtype.is_float():
-        hint = (
-            ", which cannot hold large ids exactly (pandas makes integers with missing values floats: "
-            "read the column as 'Int64' or as text)"
-        )
-    raise DataError(f"{table.where}: column {name!r} holds {values.dtype}{hint}; ids are strings or integers")
-
-
-def _refuse_mixed_json(values: pl.Series, name: str, table: Table) -> None:
-    """JSON Lines with both 7 and "7" would merge two ids, and 1e5 would become another text: refuse numbers
-    among strings. Only the lines whose id looks like a number are parsed again."""
-    path = Path(table.where)
-    suspect = values.str.contains(_NUMBER).fill_null(False)
-    if not suspect.any() or not path.is_file() or path.read_bytes()[:4] == b"PAR1":
-        return
-    with open_binary(path) as handle:
-        filled = (line for line in enumerate(handle, start=1) if line[1].strip())
-        for number, line in compress(filled, suspect):
-            if not isinstance(json.loads(line)[name], str):
-                raise DataError(f"{path}: line {number}: {name!r} is a number, elsewhere it is a string")
-
-
 def _feature(values: pl.Series, table: Table) -> pl.Series:
     """A feature in its own type; of texts, integers if all are, else numbers if all are, else texts."""
+    if values.dtype.is_decimal():
+        return values.cast(pl.Float64)
     if not table.text:
         return values
     missing = int(_missing(values).sum())
@@ -292,13 +359,16 @@ def _feature(values: pl.Series, table: Table) -> pl.Series:
     return values
 
 
-def _sift(rows: int, reasons: list[tuple[str, pl.Series]]) -> tuple[pl.Series, dict[str, int]]:
-    """The rows to keep, and how many fall to each reason; a row counts under the first that fits."""
-    out = np.zeros(rows, dtype=bool)
-    dropped = {}
-    for reason, applies in reasons:
-        fresh = applies.to_numpy() & ~out
-        if count := int(fresh.sum()):
-            dropped[reason] = count
-            out |= fresh
-    return pl.Series(~out), dropped
+def _placeholder_notes(frame: pl.DataFrame) -> list[str]:
+    """A user that stands for unknown ones would be one very long history."""
+    users = frame["user"]
+    if not frame.height or users.dtype != pl.String:
+        return []
+    share = float(users.str.to_lowercase().is_in(_PLACEHOLDERS).mean() or 0)  # type: ignore[arg-type]
+    if share < 0.05:
+        return []
+    name = users.filter(users.str.to_lowercase().is_in(_PLACEHOLDERS))[0]
+    return [
+        f"user {name!r} has {share:.0%} of the events: if it stands for unknown users, leave it out "
+        f"(--where \"COLUMN != '{name}'\")"
+    ]

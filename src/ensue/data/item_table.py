@@ -7,9 +7,10 @@ import re
 import numpy as np
 import polars as pl
 
-from ensue.data.interactions import USUAL_ITEM, plain_name
-from ensue.data.readers import Source, Table, collect, open_table
+from ensue.data.meanings import USUAL_ITEM, plain_name
+from ensue.data.readers import open_table
 from ensue.data.store import as_text
+from ensue.data.table import Reading, Source, Table, collect
 from ensue.data.vocabulary import Vocabulary
 from ensue.errors import DataError
 
@@ -19,7 +20,9 @@ _CATEGORIES = ("category", "categories", "genres", "genre", "attributes")
 _TAKEN = ("id", "events")
 
 
-def read_item_table(source: Source, item_ids: Vocabulary, id_column: str | None = None) -> tuple[pl.DataFrame, int]:
+def read_item_table(
+    source: Source, item_ids: Vocabulary, id_column: str | None = None, encoding: str | None = None
+) -> tuple[pl.DataFrame, int]:
     """Read a description of items and lay it out by item number.
 
     Columns with a usual name become `title`, which is text, and `category`; the others keep their names, but that
@@ -30,6 +33,7 @@ def read_item_table(source: Source, item_ids: Vocabulary, id_column: str | None 
         source: a file with a header, or a frame.
         item_ids: the items, in order.
         id_column: the column of ids; by default one with a usual name ("item_id", "movieId", ...) or "id".
+        encoding: how the characters of a text file are encoded; by default UTF-8.
 
     Returns:
         N rows, column `id` first, and the number of items that were described.
@@ -38,7 +42,7 @@ def read_item_table(source: Source, item_ids: Vocabulary, id_column: str | None 
         DataError: no column of ids, none of its ids is an item of the log, titles that are no text, or an open quote
             swallows rows.
     """
-    table = open_table(source, header=True, multiline=True)
+    table = open_table(source, Reading(header=True, multiline=True, encoding=encoding))
     lacking = "; the first line is read as the header, which an item file must have" if table.text else ""
     plain = {plain_name(name): name for name in reversed(table.names)}
     if id_column is None:

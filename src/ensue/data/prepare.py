@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -15,12 +15,14 @@ from ensue.config import Config
 from ensue.data.interactions import Columns, Interactions, in_words, read_interactions
 from ensue.data.item_table import read_item_table
 from ensue.data.moments import written
-from ensue.data.readers import Source
 from ensue.data.replacing import check_target, recover, write_whole
 from ensue.data.store import SequenceStore
+from ensue.data.table import Source
 from ensue.data.vocabulary import Vocabulary
 from ensue.errors import ConfigError, DataError
 
+# A log whose users' events lie in reverse in at least this share of their steps runs backwards.
+BACKWARDS_SHARE = 0.9
 _SAME = ("bool", "int8", "int16", "int32", "int64", "float32", "float64")
 _WIDENED = {"uint8": "int16", "uint16": "int32", "uint32": "int64"}
 
@@ -70,6 +72,9 @@ class PrepareReport:
         last: the latest.
         columns: meaning -> the source's column.
         items_described: items found in the item file; None without one.
+        time_zone: the time zone of dates that did not state their own; None without times.
+        why: meaning -> why its column was taken for it.
+        notes: what is odd about the log, in sentences.
     """
 
     rows_in: int
@@ -83,6 +88,9 @@ class PrepareReport:
     last: str | None
     columns: dict[str, str]
     items_described: int | None
+    time_zone: str | None = None
+    why: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -104,7 +112,8 @@ def prepare(
     """Read a log, filter it, number users and items, sort stably by (user, time, row) and write the store.
 
     Times are sorted at the precision of the source (up to microseconds) and stored as whole seconds, rounded
-    down. Rows of one user and time, and all rows of a log without times, keep the source's order.
+    down. Rows of one user and time keep the source's order, or the reverse of it where the source runs from the
+    newest event to the oldest; rows of a log without times keep the source's order.
 
     Args:
         source: a file, a frame, or what `read_interactions` gave.
@@ -132,7 +141,8 @@ def prepare(
     say("read")
     log = source if isinstance(source, Interactions) else read_interactions(source, columns)
     say("filter")
-    store, report = _build(log, config, items)
+    encoding = None if columns is None else columns.encoding
+    store, report = _build(log, config, items, encoding)
     if out is None:
         return store, report
     say("write")
@@ -140,12 +150,14 @@ def prepare(
     return SequenceStore.open(out), report
 
 
-def _build(log: Interactions, config: PrepareConfig, items: Source | None) -> tuple[SequenceStore, PrepareReport]:
+def _build(
+    log: Interactions, config: PrepareConfig, items: Source | None, encoding: str | None
+) -> tuple[SequenceStore, PrepareReport]:
     _check_columns(log, config)
     dropped = dict(log.dropped)
     frame, all_users, all_items = _numbered(log.frame)
     frame = _drop_rated(frame, config, dropped)
-    frame = _sorted(frame)
+    frame, order_notes = _sorted(frame)
     frame = _drop_duplicates(frame, config, dropped)
     frame = _drop_rare(frame, config, dropped)
     if not frame.height:
@@ -155,7 +167,7 @@ def _build(log: Interactions, config: PrepareConfig, items: Source | None) -> tu
     item_ids, item_E = _used(all_items, frame["item"].to_numpy())
     item_table, described = item_ids.ids.to_frame(), None
     if items is not None:
-        item_table, described = read_item_table(items, item_ids)
+        item_table, described = read_item_table(items, item_ids, encoding=encoding)
     features, feature_values = _features(frame, log.features)
     times_us = frame["time"].to_numpy() if "time" in frame.columns else None
     times = None if times_us is None else times_us // 1_000_000
@@ -171,10 +183,14 @@ def _build(log: Interactions, config: PrepareConfig, items: Source | None) -> tu
         last=None if times is None else written(times.max()),
         columns=dict(log.columns),
         items_described=described,
+        time_zone=None if times is None else log.settings.get("time_zone") or "UTC",
+        why=dict(log.why),
+        notes=(*log.notes, *order_notes),
     )
     made = {
         "source": Path(log.source).name,
         "config": config.model_dump(mode="json"),
+        "columns": dict(log.settings),
         "report": report.as_dict(),
     }
     store = SequenceStore.from_arrays(
@@ -206,9 +222,27 @@ def _numbered(frame: pl.DataFrame) -> tuple[pl.DataFrame, Vocabulary, Vocabulary
     return frame.with_columns(numbers), users, items
 
 
-def _sorted(frame: pl.DataFrame) -> pl.DataFrame:
-    keys = ["user", "time"] if "time" in frame.columns else ["user"]
-    return frame.sort(keys, maintain_order=True)
+def _sorted(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+    """The events by user and time, and what to say about their order.
+
+    Events of one time keep the order of their rows, and the reverse of it in a log that runs backwards: where most
+    rows of a user lie before those of earlier events.
+    """
+    if "time" not in frame.columns:
+        return frame.sort("user", maintain_order=True), []
+    ordered = frame.sort("user", "time", maintain_order=True)
+    user_E, time_E, row_E = (ordered[name].to_numpy() for name in ("user", "time", "row"))
+    same_user = user_E[1:] == user_E[:-1]
+    same_time = time_E[1:] == time_E[:-1]
+    tied, stepped = same_user & same_time, same_user & ~same_time
+    backwards = float((row_E[1:] < row_E[:-1])[stepped].mean()) if stepped.any() else 0.0
+    if not tied.any() or backwards < BACKWARDS_SHARE:
+        return ordered, []
+    note = (
+        f"{backwards:.0%} of the steps from a user's event to the next go up in the source, which so runs from the "
+        "newest event to the oldest: events of one time are taken from its end"
+    )
+    return frame.reverse().sort("user", "time", maintain_order=True), [note]
 
 
 def _keep(frame: pl.DataFrame, keep: pl.Series | np.ndarray, reason: str, dropped: dict[str, int]) -> pl.DataFrame:

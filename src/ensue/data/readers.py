@@ -1,22 +1,29 @@
-"""Files and frames of many forms, opened as one kind of table. Ids stay the text they were written as."""
+"""Files and frames of many forms, opened as one kind of table. Ids stay the text that they were written as."""
 
 from __future__ import annotations
 
 import csv
 import glob
-import gzip
-import io
-import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
 
+import numpy as np
 import polars as pl
 
+from ensue.data.lines import count_bytes, first_lines, row_kinds, unbalanced, undecodable
+from ensue.data.table import (
+    SAY_QUOTES,
+    ArrowStream,
+    Format,
+    Reading,
+    Source,
+    Table,
+    UnclearLogError,
+    first_line,
+    why_unreadable,
+)
+from ensue.data.unpacking import DAMAGED, TextFile, first_bytes
 from ensue.errors import DataError
-
-Format = Literal["auto", "csv", "tsv", "space", "::", "jsonl", "parquet"]
 
 _SUFFIXES: dict[str, Format] = {
     ".csv": "csv",
@@ -25,91 +32,27 @@ _SUFFIXES: dict[str, Format] = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".feather": "arrow",
+    ".arrow": "arrow",
+    ".avro": "avro",
 }
-_SEPARATORS = {"csv": ",", "tsv": "\t"}
+_SEPARATORS = {"csv": ",", "tsv": "\t", ";": ";", "|": "|"}
+# First bytes of files that hold typed columns.
+_TYPED: tuple[tuple[bytes, Format], ...] = ((b"PAR1", "parquet"), (b"ARROW1", "arrow"), (b"Obj\x01", "avro"))
+_PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip", ".zz")
 # Splits no line: the byte is not allowed in text files, and one that holds it is refused.
 _NO_SEPARATOR = "\x01"
 # Lines after the first that are looked at to tell whether the first one holds names.
-_LOOKED_AT = 10
-MALFORMED = "malformed row"
-_SAY_QUOTES = (
-    ": of a log, --no-quotes (quotes=False) reads quotes as characters like others, and --multiline (multiline=True) "
-    "fields of several lines"
-)
+LOOKED_AT = 10
 _MORE = "\x01more"
-# What reading a damaged file raises, packed or not.
-DAMAGED = (OSError, EOFError, zlib.error)
 
 
-class UnclearLogError(DataError):
-    """A log that can be read once somebody says what its columns mean or how it is written.
-
-    Args:
-        message: what is unclear.
-        flags: the flags of `ensue prepare` that say it.
-    """
-
-    def __init__(self, message: str, flags: str) -> None:
-        super().__init__(message)
-        self.flags = flags
-
-
-@runtime_checkable
-class ArrowStream(Protocol):
-    """Any frame that exports itself as an Arrow stream: polars, pandas, pyarrow, DuckDB."""
-
-    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        """The Arrow C stream capsule."""
-
-
-Source = str | Path | pl.DataFrame | pl.LazyFrame | ArrowStream
-
-
-@dataclass(frozen=True)
-class Table:
-    """An opened source.
-
-    Attributes:
-        rows: the rows, not yet read.
-        names: its columns; "1", "2", ... in files without a header.
-        where: what to call it in messages.
-        text: every value is text as it was written (CSV and its like), so types are still to be found.
-        positional: the columns have no names of their own.
-        spaced: the fields were separated by blanks.
-        quoted: there are quotes, and they enclose fields.
-        separator: what ends a field in CSV and TSV files.
-        malformed: an expression that is true for rows with a wrong number of fields, if the format has such.
-        check: called with the number of rows read; raises when rows were swallowed.
-    """
-
-    rows: pl.LazyFrame
-    names: list[str]
-    where: str
-    text: bool = False
-    positional: bool = False
-    spaced: bool = False
-    quoted: bool = False
-    separator: str = ""
-    malformed: pl.Expr | None = None
-    check: Callable[[int], None] = lambda _: None
-
-
-def open_table(
-    source: Source,
-    form: Format = "auto",
-    header: bool | None = None,
-    multiline: bool = False,
-    quotes: bool = True,
-) -> Table:
+def open_table(source: Source, reading: Reading | None = None) -> Table:
     """Open a file or a frame.
 
     Args:
         source: a path, or a frame.
-        form: the file's format; "auto" goes by suffix and first line.
-        header: whether a text file starts with names. By default a CSV or TSV file does unless a field of the
-            first line is a number, and a space- or `::`-separated file does not, but one that looks so is refused.
-        multiline: allow quoted CSV fields that run over several lines.
-        quotes: quotes enclose fields of CSV and TSV files; False: they are characters like others.
+        reading: how a text file is to be read.
 
     Raises:
         DataError: there is no such file, it is empty, or it is not what it should be.
@@ -118,100 +61,173 @@ def open_table(
         rows = source.lazy()
         return Table(rows, rows.collect_schema().names(), "the frame")
     if isinstance(source, str | Path):
-        return _open_file(Path(source), form, header, multiline, quotes)
+        return _open_file(Path(source), reading or Reading())
     if isinstance(source, ArrowStream):
         try:
             frame = pl.DataFrame(source)
         except (ValueError, TypeError, pl.exceptions.PolarsError) as error:  # a column of mixed types
-            raise DataError(f"cannot read the {type(source).__name__} ({_first_line(error)})") from None
+            raise DataError(f"cannot read the {type(source).__name__} ({first_line(error)})") from None
         return Table(frame.lazy(), frame.columns, f"the {type(source).__name__}")
-    raise DataError(f"cannot read {type(source).__name__}: a path or a frame with an Arrow stream is due")
+    raise DataError(f"cannot read {type(source).__name__}: give a path or a frame with an Arrow stream")
 
 
-def _open_file(path: Path, form: Format, header: bool | None, multiline: bool, quotes: bool) -> Table:
+def _open_file(path: Path, reading: Reading) -> Table:
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder: name one file, or join its files first (polars.scan_parquet, cat)")
     if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    if form == "auto":
-        form = sniff(path)
+        raise DataError(
+            f"{path}: " + ("is not a plain file: save it as one first" if path.exists() else "no such file")
+        )
+    form: str = reading.form
     try:
-        if form == "parquet":
-            rows = pl.scan_parquet(path, glob=False)
+        if form == "auto":
+            form = _form_by_bytes_or_name(path)
+        if form in ("parquet", "arrow", "avro"):
+            rows = _scan_typed(path, form)
             return Table(rows, rows.collect_schema().names(), str(path))
+        file = TextFile.at(path, reading.encoding)
+        if form == "auto" or (form == "csv" and reading.form == "auto"):
+            form = sniff(file, named_csv=form == "csv")
         if form == "jsonl":
-            # It has no switch for patterns.
-            rows = pl.scan_ndjson(glob.escape(str(path)), infer_schema_length=None)
-            return Table(rows, rows.collect_schema().names(), str(path))
+            file = file.without_mark()
+            return _open_json(file)
         if form in _SEPARATORS:
-            return _open_separated(path, _SEPARATORS[form], header, multiline, quotes)
-        return _open_lines(path, "::" if form == "::" else None, header)
+            return _open_separated(file, _SEPARATORS[form], reading)
+        return _open_lines(file, "::" if form == "::" else None, reading.header)
     except (pl.exceptions.PolarsError, *DAMAGED) as error:
-        raise DataError(f"{path}: not readable as {form} ({_first_line(error)})") from None
+        raise DataError(f"{path}: not readable as {form} ({first_line(error)})") from None
 
 
-def sniff(path: Path) -> Format:
-    """The format of a file by its suffix (".gz" put aside), else by its first line.
+def _form_by_bytes_or_name(path: Path) -> Format:
+    head = first_bytes(path, 16)
+    for mark, form in _TYPED:
+        if head.startswith(mark):
+            return form
+    plain = Path(path.stem) if path.suffix.lower() in _PACKED_SUFFIXES else path
+    return _SUFFIXES.get(plain.suffix.lower(), "auto")
+
+
+def _scan_typed(path: Path, form: str) -> pl.LazyFrame:
+    if form == "parquet":
+        return pl.scan_parquet(path, glob=False)
+    if form == "arrow":
+        return pl.read_ipc(path).lazy()
+    return pl.read_avro(path).lazy()
+
+
+def _open_json(file: TextFile) -> Table:
+    # A path is taken for a pattern, without a switch for it.
+    content = glob.escape(str(file.path)) if file.content is None else file.content
+    rows = pl.scan_ndjson(content, infer_schema_length=None)
+    try:
+        return Table(rows, rows.collect_schema().names(), str(file.path), file)
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"{file.path}: {why_unreadable(file, True) or first_line(error)}") from None
+
+
+def sniff(file: TextFile, named_csv: bool = False) -> Format:
+    """The format of a text file by its first line.
+
+    Args:
+        file: the file.
+        named_csv: its name ends in `.csv`, so only the separator is in question.
 
     Raises:
         DataError: the file is empty.
         UnclearLogError: its first line is of no known form.
     """
-    known = _SUFFIXES.get(Path(path.name.removesuffix(".gz")).suffix.lower())
-    if known is not None:
-        return known
-    line = _head(path)
-    if line.startswith("PAR1"):
-        return "parquet"
+    line = first_lines(file, 1)[0]
+    if named_csv:
+        other = max((";", "|", "\t"), key=line.count)
+        forms: dict[str, Format] = {";": ";", "|": "|", "\t": "tsv"}
+        return forms[other] if line.count(other) > line.count(",") else "csv"
     if line.lstrip().startswith("{"):
         return "jsonl"
-    marks: tuple[tuple[str, Format], ...] = (("::", "::"), ("\t", "tsv"), (",", "csv"), (" ", "space"))
+    marks: tuple[tuple[str, Format], ...] = (
+        ("::", "::"),
+        ("\t", "tsv"),
+        (";", ";"),
+        ("|", "|"),
+        (",", "csv"),
+        (" ", "space"),
+    )
     for mark, form in marks:
         if mark in line:
             return form
     raise UnclearLogError(
-        f"{path}: cannot tell the format from {line[:60]!r}; name it (csv, tsv, space, ::, jsonl)", "--format ..."
+        f"{file.path}: cannot tell the format from {line[:60]!r}; name it (csv, tsv, ;, |, space, ::, jsonl)",
+        "--format ...",
     )
 
 
-def _open_separated(path: Path, separator: str, header: bool | None, multiline: bool, quotes: bool) -> Table:
-    head = _head(path)
+def _open_separated(file: TextFile, separator: str, reading: Reading) -> Table:
+    path, quotes, multiline = file.path, reading.quotes, reading.multiline
+    head = first_lines(file, 1)[0]
     _check_line_ends(path, head, quotes)
     first = next(csv.reader([head], delimiter=separator)) if quotes else head.split(separator)
-    named = header if header is not None else not any(_is_number(field) for field in first)
+    named = reading.header if reading.header is not None else not any(_is_number(field) for field in first)
     if named:
         # Columns without a name cannot be asked for, so they may be many.
-        _check_names(path, [name for name in first if name])
-    lines, quoted = _count_lines(path)
-    quoted = quoted and quotes
+        _check_names(path, [name.strip() for name in first if name.strip()])
+    counts = count_bytes(file, separator, quotes)
+    quoted = counts.quoted and quotes
     if quoted and not multiline and head.count('"') % 2:  # what are columns cannot be told
-        raise UnclearLogError(f"{path}: {_unbalanced(path)}{_SAY_QUOTES}", "--no-quotes")
+        raise UnclearLogError(f"{path}: {unbalanced(file)}{SAY_QUOTES}", "--no-quotes")
+    # Rows with too many fields end the reading; so where the sum is right, no row has too few.
+    even = counts.separators == counts.rows * (len(first) - 1)
     rows = pl.scan_csv(
-        path,
+        file.source,
         separator=separator,
         has_header=named,
         infer_schema=False,
         glob=False,
         quote_char='"' if quoted else None,
         new_columns=None if named else [str(i + 1) for i in range(len(first))],
+        truncate_ragged_lines=not even,
     )
     names = rows.collect_schema().names()
-    due = lines - 1 if named else lines
+    if named and any(name != name.strip() for name in first):
+        # Blanks follow the separators, so they belong to no field.
+        rows = rows.rename({name: name.strip() for name in names}).with_columns(pl.all().str.strip_chars())
+        names = [name.strip() for name in names]
+    due = counts.lines - 1 if named else counts.lines
 
     def check(count: int) -> None:
         # Blank lines before the header are no rows; a swallowed line needs an earlier one left open.
-        if quoted and not multiline and count != due and (found := _unbalanced(path)):
-            raise UnclearLogError(f"{path}: {count} rows read from {due} lines; {found}{_SAY_QUOTES}", "--no-quotes")
+        if quoted and not multiline and count != due and (where := unbalanced(file)):
+            raise UnclearLogError(f"{path}: {count} rows read from {due} lines; {where}{SAY_QUOTES}", "--no-quotes")
+
+    def kinds() -> np.ndarray:
+        try:
+            return row_kinds(file, separator, quoted, len(first), named)
+        except csv.Error as error:
+            where = unbalanced(file) or f"it holds quotes ({error})"
+            raise UnclearLogError(f"{path}: cannot be read; {where}{SAY_QUOTES}", "--no-quotes") from None
+        except UnicodeDecodeError:
+            raise DataError(f"{path}: {undecodable(file)}") from None
 
     return Table(
-        rows, names, str(path), text=True, positional=not named, quoted=quoted, separator=separator, check=check
+        rows,
+        names,
+        str(path),
+        file,
+        text=True,
+        positional=not named,
+        quoted=quoted,
+        multiline=multiline,
+        separator=separator,
+        kinds=None if even else kinds,
+        check=check,
     )
 
 
-def _open_lines(path: Path, separator: str | None, header: bool | None) -> Table:
+def _open_lines(file: TextFile, separator: str | None, header: bool | None) -> Table:
     """A file whose lines are split at the separator; at blanks if it is None. Blank lines are left out."""
-    head = [line.strip() for line in _first_lines(path, 1 + _LOOKED_AT)]
+    path = file.path
+    head = [line.strip() for line in first_lines(file, 1 + LOOKED_AT)]
     _check_line_ends(path, head[0], quotes=False)
     first, *following = [line.split(separator) for line in head]
-    if header is None and _looks_like_names(first, following):
+    if header is None and looks_like_names(first, following):
         raise UnclearLogError(
             f"{path}: does the first line hold names or an event? {head[0][:60]!r}: say so (--header or "
             "--no-header, header=True or False)",
@@ -220,7 +236,7 @@ def _open_lines(path: Path, separator: str | None, header: bool | None) -> Table
     if header:
         _check_names(path, first)
     lines = pl.scan_csv(
-        path,
+        file.source,
         separator=_NO_SEPARATOR,
         has_header=bool(header),
         quote_char=None,
@@ -237,7 +253,8 @@ def _open_lines(path: Path, separator: str | None, header: bool | None) -> Table
     fields = line.str.split_exact(separator or " ", len(first)).struct.rename_fields([*names, _MORE])
     rows = lines.select(fields.alias("fields")).unnest("fields")
     malformed = pl.col(_MORE).is_not_null() | pl.col(names[-1]).is_null()
-    return Table(rows, names, str(path), True, positional=not header, spaced=separator is None, malformed=malformed)
+    spaced = separator is None
+    return Table(rows, names, str(path), file, True, positional=not header, spaced=spaced, malformed=malformed)
 
 
 def _check_line_ends(path: Path, head: str, quotes: bool) -> None:
@@ -251,92 +268,17 @@ def _check_names(path: Path, names: list[str]) -> None:
         raise DataError(f"{path}: the first line names a column twice: {', '.join(names)}")
 
 
-def _looks_like_names(first: list[str], following: list[list[str]]) -> bool:
+def looks_like_names(first: Sequence[str | None], following: Sequence[Sequence[str | None]]) -> bool:
     """Whether no field of the first line is a number, and some column is one in all of the following lines."""
     if not following or any(_is_number(field) for field in first):
         return False
     return any(all(_is_number(field) for field in column) for column in zip(*following, strict=False))
 
 
-def collect(table: Table, columns: list[str]) -> pl.DataFrame:
-    """Read the named columns of every row.
-
-    Raises:
-        DataError: the file is broken.
-        UnclearLogError: it is one with quotes, and they may be why; or an unclosed one would swallow rows.
-    """
-    wanted = [pl.col(name) for name in columns]
-    if table.malformed is not None:
-        wanted.append(table.malformed.alias(MALFORMED))
+def _is_number(field: str | None) -> bool:
     try:
-        frame = table.rows.select(wanted).collect(engine="streaming")
-    except (pl.exceptions.PolarsError, *DAMAGED) as error:
-        told = f"{table.where}: cannot be read ({_first_line(error)})"
-        if not table.quoted:
-            raise DataError(told) from None
-        found = _unbalanced(Path(table.where)) or "it holds quotes"
-        raise UnclearLogError(f"{told}; {found}{_SAY_QUOTES}", "--no-quotes") from None
-    table.check(frame.height)
-    return frame
-
-
-def open_binary(path: Path) -> io.BufferedIOBase:
-    """Open a file for reading bytes, unpacking gzip."""
-    with path.open("rb") as handle:
-        packed = handle.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if packed else path.open("rb")
-
-
-def _head(path: Path) -> str:
-    """The first line that is not empty."""
-    return _first_lines(path, 1)[0]
-
-
-def _first_lines(path: Path, count: int) -> list[str]:
-    """Up to `count` lines that are not empty, at least one."""
-    found: list[str] = []
-    try:
-        with open_binary(path) as handle:
-            for raw in handle:
-                line = raw[:65536].removeprefix(b"\xef\xbb\xbf").decode(errors="replace").rstrip("\r\n")
-                if line.strip():
-                    found.append(line)
-                if len(found) == count:
-                    break
-    except DAMAGED as error:
-        raise DataError(f"{path}: cannot be read ({error})") from None
-    if not found:
-        raise DataError(f"{path}: the file is empty")
-    return found
-
-
-def _count_lines(path: Path) -> tuple[int, bool]:
-    """The number of lines, and whether there is any quote."""
-    lines, quoted, last = 0, False, b"\n"
-    with open_binary(path) as handle:
-        while chunk := handle.read(1 << 22):
-            lines += chunk.count(b"\n")
-            quoted = quoted or b'"' in chunk
-            last = chunk[-1:]
-    return lines + (last != b"\n"), quoted
-
-
-def _unbalanced(path: Path) -> str:
-    """Name the first line with a quote that is not closed on it; empty when there is none."""
-    with open_binary(path) as handle:
-        for number, line in enumerate(handle, start=1):
-            if line.count(b'"') % 2:
-                return f"line {number} opens a quote and does not close it"
-    return ""
-
-
-def _is_number(field: str) -> bool:
-    try:
-        float(field)
+        float(field or "")
     except ValueError:
         return False
+    assert field is not None
     return field.strip().lower() not in ("nan", "inf", "infinity", "-inf")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]

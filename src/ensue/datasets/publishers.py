@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from ensue.data.readers import DAMAGED, open_binary
+from ensue.data.unpacking import DAMAGED, open_binary
 from ensue.errors import DataError
 
 # The order of the flags in u.item (MovieLens 100K, file u.genre).

@@ -74,8 +74,9 @@ def check(source: SequenceStore | Interactions, split_config: SplitConfig | None
     findings: list[Finding] = []
     log = None
     if isinstance(source, Interactions):
-        findings += _of_rows(source)
-        log, store = source, prepare(source)[0]
+        log = source
+        store, report = prepare(source)
+        findings += [*_of_rows(source), _of_notes(report.notes)]
     else:
         store = source
     if not store.num_events:
@@ -115,6 +116,17 @@ def _of_rows(log: Interactions) -> Iterator[Finding]:
         "Nothing to do for prepared data, which is sorted; tools that trust the row order would be wrong."
         if share > 0
         else "",
+    )
+
+
+def _of_notes(notes: tuple[str, ...]) -> Finding:
+    """What reading and preparing the log noticed."""
+    return Finding(
+        "reading",
+        "warn" if notes else "ok",
+        len(notes),
+        "; ".join(notes) + "." if notes else "Nothing is odd about how the log was read.",
+        "Check these against the source." if notes else "",
     )
 
 

@@ -6,8 +6,6 @@ import os
 import resource
 from pathlib import Path, PurePosixPath
 
-import torch
-
 # Where Linux tells the control groups of a process, and where their limits lie; containers are such groups.
 OWN_CGROUPS, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
@@ -50,5 +48,7 @@ def _cgroup_limits(own: Path, root: Path) -> list[int]:
 
 def gpu_memory() -> int:
     """Bytes of the largest GPU; 0 without one."""
+    import torch  # here, so that readers of logs learn the limits without it
+
     devices = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
     return max((torch.cuda.get_device_properties(device).total_memory for device in devices), default=0)

@@ -1,0 +1,118 @@
+"""Columns of ids: read without a change, and refused where that cannot be."""
+
+from __future__ import annotations
+
+import json
+from itertools import compress
+
+import polars as pl
+
+from ensue.data.table import Table
+from ensue.data.vocabulary import canonical_ints
+from ensue.errors import DataError
+
+# Texts of JSON Lines files that can come from a value that is no text.
+_NO_TEXT = r"^(-?\d+(\.\d+)?([eE][+-]?\d+)?|true|false|\{.*|\[.*)$"
+# What polars reads half a pair of surrogates as.
+_HALF = r"[\x00\ufffd]"
+_LIST = r"^\s*(\[.*\]|\(.*\)|\{.*\})\s*$"
+_SAMPLE = 10_000
+
+
+def read_ids(values: pl.Series, name: str, table: Table) -> pl.Series:
+    """A column of ids as Int64 or String.
+
+    Args:
+        values: the column, without missing values.
+        name: its name.
+        table: where it comes from; of text files each id is a text as written, and all are integers if each is the
+            canonical form of one. Blanks around them are put aside first, unless there are quotes to keep them.
+
+    Raises:
+        DataError: the type loses digits, or holds no ids.
+    """
+    if table.text:
+        numbers = canonical_ints(values)
+        if numbers.null_count() and not table.quoted:
+            numbers = canonical_ints(values.str.strip_chars())
+        return values if numbers.null_count() else numbers
+    if values.dtype in (pl.Categorical, pl.Enum):
+        values = values.cast(pl.String)
+    if values.dtype == pl.String:
+        return values
+    if values.dtype.is_decimal():
+        whole = values.cast(pl.Int64, strict=False)
+        if bool((whole == values).fill_null(False).all()):
+            return whole
+    if values.dtype.is_integer():
+        exact = values.cast(pl.Int64, strict=False)
+        # Integers beyond int64 become their digits, as they would from a text file.
+        return exact if exact.null_count() == values.null_count() else values.cast(pl.String)
+    if values.dtype == pl.Null:
+        return values.cast(pl.String)
+    hint = ""
+    if values.dtype.is_float():
+        hint = (
+            ", which cannot hold large ids exactly (pandas makes integers with missing values floats: "
+            "read the column as 'Int64' or as text)"
+        )
+    if isinstance(values.dtype, pl.List | pl.Array):
+        hint = ": write one row per item (explode the lists)"
+    raise DataError(f"{table.where}: column {name!r} holds {values.dtype}{hint}; ids are strings or integers")
+
+
+def refuse_lists(values: pl.Series, name: str, table: Table) -> None:
+    """Refuse a column of ids whose texts are lists of them.
+
+    Raises:
+        DataError: most of its first values are in brackets.
+    """
+    if values.dtype != pl.String:
+        return
+    first = values.head(_SAMPLE)
+    lists = first.filter(first.str.contains(_LIST))
+    if len(lists) > len(first) / 2:
+        raise DataError(
+            f"{table.where}: column {name!r} holds lists, such as {lists[0][:60]!r}: write one row per item"
+        )
+
+
+def check_json(values: pl.Series, name: str, table: Table) -> None:
+    """Refuse ids of a JSON Lines file that became another text: of 7 beside "7", 1e5, true, or half a character.
+
+    Only the lines whose id may be such a one are parsed again.
+
+    Raises:
+        DataError: one is; its line is named.
+    """
+    if table.text or table.file is None or values.dtype != pl.String:
+        return
+    suspect = (values.str.contains(_NO_TEXT) | values.str.contains(_HALF)).fill_null(False)
+    if not suspect.any():
+        return
+    with table.file.open() as handle:
+        filled = (line for line in enumerate(handle, start=1) if line[1].strip())
+        for number, line in compress(filled, suspect):
+            value = json.loads(line)[name]
+            if not isinstance(value, str):
+                kind = "a number" if type(value) in (int, float) else f"no text ({json.dumps(value)[:40]})"
+                raise DataError(f"{table.where}: line {number}: {name!r} is {kind}, elsewhere it is a string")
+            if any("\ud800" <= letter <= "\udfff" for letter in value):
+                raise DataError(
+                    f"{table.where}: line {number}: {name!r} holds half a character ({json.dumps(value)[:60]}), which "
+                    "text cannot hold: write the id whole"
+                )
+
+
+def id_notes(frame: pl.DataFrame) -> list[str]:
+    """Ids of the users and the items that differ in nothing but blanks around them."""
+    notes = []
+    for meaning in ("user", "item"):
+        ids = frame[meaning]
+        if ids.dtype != pl.String or not bool(ids.str.contains(r"^\s|\s$").any()):
+            continue
+        distinct = ids.unique()
+        alike = len(distinct) - distinct.str.strip_chars().n_unique()
+        if alike:
+            notes.append(f"{alike:,} ids of {meaning}s differ from another one only in blanks around them: strip them")
+    return notes

@@ -1,0 +1,234 @@
+"""What each column of a log means: by what was said, by usual names, and by its values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import polars as pl
+
+from ensue.data.moments import to_microseconds, written
+from ensue.data.table import Table, UnclearLogError
+from ensue.errors import DataError, nearest
+
+NONE = "-"
+MEANINGS = ("user", "item", "time", "rating")
+
+# Column names that need no mention, in order of preference; as `plain_name` writes them.
+_USUAL = {
+    "user": ("user", "userid", "reviewerid", "visitorid", "customerid", "uid", "sessionid", "session"),
+    "item": ("item", "itemid", "movieid", "productid", "parentasin", "asin", "trackid", "songid", "bookid", "iid"),
+    "time": (
+        *("time", "timestamp", "unixtimestamp", "unixreviewtime", "datetime", "eventtime", "eventtimestamp", "ts"),
+        *("timestampms", "timems", "createdat", "dateadded", "reviewdate", "purchasedate", "orderdate"),
+        *("invoicedate", "eventdate", "tdat", "date"),
+    ),
+    "rating": ("rating", "score", "overall", "stars"),
+}
+USUAL_ITEM = _USUAL["item"]
+SESSIONS = ("sessionid", "session", "visitid")
+_TYPED_NAME = re.compile(r":(token|float|token_seq|float_seq)$")
+_SAMPLE_ROWS = 1_000
+_NUMBER_LIKE = (pl.String, pl.Int32, pl.Int64, pl.UInt32, pl.UInt64, pl.Float64)
+# Seconds of 2000-01-01 to 2040-01-01: numbers between them are hardly ids.
+_EPOCH_S = (946_684_800, 2_208_988_800)
+_PRODUCT = r"^(B0[0-9A-Z]{8}|\d{9}[\dX])$"
+_PERSON = r"^A[0-9A-Z]{9,20}$"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a column was taken for.
+
+    Attributes:
+        column: the column's name.
+        why: the reason, in words.
+    """
+
+    column: str
+    why: str
+
+
+def plain_name(name: str) -> str:
+    """A column name as the tables of usual names write it: without case, blanks, "_", "-" and RecBole's types."""
+    return re.sub(r"[\s_-]", "", _TYPED_NAME.sub("", name.lower()))
+
+
+def choose_columns(table: Table, said: Mapping[str, str | None]) -> dict[str, Choice]:
+    """Meaning -> column, for the user, the item, and the time and the rating if there are any.
+
+    Args:
+        table: the log.
+        said: meaning -> the column's name, "-" for none, None if nothing was said.
+
+    Raises:
+        DataError: a column does not exist, or has two meanings.
+        UnclearLogError: the user, the item or the time has to be named.
+    """
+    chosen = {
+        meaning: Choice(present(table, name, meaning), "named")
+        for meaning, name in said.items()
+        if name is not None and not (name == NONE and meaning in ("time", "rating"))
+    }
+    open_meanings = [meaning for meaning in MEANINGS if said[meaning] is None]
+    guessed = _by_place(table, chosen, open_meanings) if table.positional else _by_name(table, open_meanings)
+    chosen |= guessed
+    unknown = [meaning for meaning in ("user", "item") if meaning not in chosen]
+    if unknown:
+        flags = " ".join(f"--{meaning} ..." for meaning in unknown)
+        raise UnclearLogError(
+            f"{table.where}: which column is the {unknown[0]}? Columns: {', '.join(table.names)}", flags
+        )
+    if "time" not in chosen and said["time"] is None:
+        _refuse_unnamed_time(table, {choice.column for choice in chosen.values()})
+    for one, other in combinations([meaning for meaning in MEANINGS[:3] if meaning in chosen], 2):
+        if chosen[one].column == chosen[other].column:
+            raise DataError(f"{table.where}: column {chosen[one].column!r} cannot be both the {one} and the {other}")
+    return chosen
+
+
+def present(table: Table, name: str, meaning: str) -> str:
+    """The column of this name; RecBole's types (`:token`) may be left out.
+
+    Raises:
+        DataError: there is none.
+    """
+    if name in table.names:
+        return name
+    bare = [column for column in table.names if _TYPED_NAME.sub("", column) == name]
+    if len(bare) != 1:
+        raise DataError(f"{table.where}: no column {name!r} for the {meaning}: {nearest(name, table.names)}")
+    return bare[0]
+
+
+def usual_column(names: list[str], usual: tuple[str, ...]) -> str | None:
+    """The column with the first of some usual names that occurs."""
+    plain = {plain_name(name): name for name in reversed(names)}
+    return next((plain[name] for name in usual if name in plain), None)
+
+
+def sample(table: Table, columns: list[str]) -> pl.DataFrame:
+    """Some columns of the first rows."""
+    try:
+        return table.rows.select(columns).head(_SAMPLE_ROWS).collect()
+    except pl.exceptions.PolarsError:
+        return pl.DataFrame({name: [] for name in columns})  # reading the whole file says what is wrong
+
+
+def dates_in(values: pl.Series) -> bool:
+    """Whether a column holds dates, in typed form or as texts."""
+    if values.dtype == pl.Date or isinstance(values.dtype, pl.Datetime):
+        return True
+    if values.dtype != pl.String:
+        return False
+    texts = values.drop_nulls().str.strip_chars()
+    texts = texts.filter((texts != "") & texts.cast(pl.Float64, strict=False).is_null())
+    if not len(texts) or len(texts) < 0.9 * len(values):
+        return False
+    try:
+        return to_microseconds(texts)[0].null_count() <= 0.1 * len(texts)
+    except UnclearLogError:  # dates whose day and month can be either way round
+        return True
+
+
+def epochs_in(values: pl.Series) -> bool:
+    """Whether a column holds numbers that are times of 2000 to 2040, in seconds or finer units."""
+    numbers = values.cast(pl.Float64, strict=False).drop_nulls() if values.dtype in _NUMBER_LIKE else pl.Series([])
+    if len(numbers) < 0.9 * max(len(values), 1):
+        return False
+    low, high = _EPOCH_S
+    return any(bool(numbers.is_between(low * unit, high * unit).all()) for unit in (1, 1e3, 1e6, 1e9))
+
+
+def _example(values: pl.Series) -> str:
+    """A value in words; of a date its moment, since Python's own dates end in the year 9999."""
+    first = values.drop_nulls().head(1)
+    return written(int(to_microseconds(first)[0][0] or 0) // 1_000_000) if first.dtype.is_temporal() else repr(first[0])
+
+
+def _by_name(table: Table, meanings: list[str]) -> dict[str, Choice]:
+    chosen = {}
+    for meaning in meanings:
+        name = usual_column(table.names, _USUAL[meaning])
+        if name is not None:
+            chosen[meaning] = Choice(name, "a usual name")
+    return chosen
+
+
+def _by_place(table: Table, said: Mapping[str, Choice], meanings: list[str]) -> dict[str, Choice]:
+    """What the columns of a file without names mean, as far as nothing was said."""
+    count = len(table.names)
+    if count < 2:
+        raise DataError(f"{table.where}: has one column, and a log has a user and an item at least")
+    frame = sample(table, table.names)
+    dated = [name for name in table.names if dates_in(frame[name])]
+    timed = dated + [name for name in table.names if count > 2 and name not in dated and epochs_in(frame[name])]
+    places = {"user": "1", "item": "2"}
+    if count == 3 and table.spaced:
+        places["time"] = "3"
+    elif count == 4:
+        places |= {"rating": "3", "time": "4"}
+    if "time" in meanings:
+        places = _with_time_by_values(table, frame, places, dated, timed)
+    if frame.height and {"user", "item"} <= set(meanings) and _swapped(frame):
+        why = "its values are product codes; those of the other column are people's"
+        return _placed(places | {"user": "2", "item": "1"}, said, meanings, why)
+    return _placed(places, said, meanings, "its place, in a file without names")
+
+
+def _placed(places: Mapping[str, str], said: Mapping[str, Choice], meanings: list[str], why: str) -> dict[str, Choice]:
+    taken = {choice.column for choice in said.values()}
+    return {
+        meaning: Choice(place, why) for meaning, place in places.items() if meaning in meanings and place not in taken
+    }
+
+
+def _with_time_by_values(
+    table: Table, frame: pl.DataFrame, places: dict[str, str], dated: list[str], timed: list[str]
+) -> dict[str, str]:
+    """The places, with the time where the values are times; refused where that contradicts the others."""
+    usual = places.get("time")
+    wrong = [name for name in dated if name in (places["user"], places["item"])]
+    if usual in timed and not wrong:
+        return places
+    if len(timed) == 1 and timed[0] not in (places["user"], places["item"]):
+        rest = [name for name in table.names[2:] if name != timed[0]]
+        return {**places, "time": timed[0], **({"rating": rest[0]} if "rating" in places else {})}
+    if timed:
+        others = [name for name in table.names if name != timed[0]]
+        raise UnclearLogError(
+            f"{table.where}: column {timed[0]} holds times (such as {_example(frame[timed[0]])}), so the columns "
+            "are not user, item, ... in this order: say which is which",
+            f"--user {others[0]} --item {others[1] if len(others) > 1 else '...'} --time {timed[0]}",
+        )
+    if usual is None and len(table.names) > 2:
+        raise UnclearLogError(
+            f"{table.where}: {len(table.names)} columns without names; say which is the time ('-' for none)",
+            "--time ...",
+        )
+    return places
+
+
+def _swapped(frame: pl.DataFrame) -> bool:
+    """Whether the first column holds product codes and the second one people's, as Amazon's later files have them."""
+    first, second = (frame[name].drop_nulls() for name in frame.columns[:2])
+    if first.dtype != pl.String or second.dtype != pl.String or not len(first) or not len(second):
+        return False
+    return bool(first.str.contains(_PRODUCT).all()) and bool(second.str.contains(_PERSON).all())
+
+
+def _refuse_unnamed_time(table: Table, taken: set[str]) -> None:
+    """Without a usual name for a time, columns whose values are times have to be named or declined."""
+    others = [name for name in table.names if name not in taken]
+    if not others or table.positional:
+        return
+    frame = sample(table, others)
+    timed = [name for name in others if dates_in(frame[name]) or epochs_in(frame[name])]
+    if timed:
+        shown = ", ".join(f"{name} (such as {_example(frame[name])})" for name in timed[:5])
+        raise UnclearLogError(
+            f"{table.where}: which column is the time? These hold times: {shown}; or --time - for the order of rows",
+            f"--time {timed[0]}" if len(timed) == 1 else "--time ...",
+        )

@@ -1,0 +1,79 @@
+"""Times that do not fit the rest of a log: in another unit, or far away."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ensue.data.moments import UNIT_BOUNDS, UNIT_NAMES, written
+
+_MICROS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
+_UNITS = ("s", "ms", "us", "ns")
+_YEAR_US = 365.25 * 86_400e6
+# Times are far from the rest when they lie this many spans of its middle 98% away, and at least this many years.
+_FAR_SPANS, _FAR_YEARS = 10, 20
+
+
+def in_another_unit(times_us: np.ndarray, unit: str) -> tuple[int, str] | None:
+    """The first time that lies among the others once it is taken in another unit.
+
+    Args:
+        times_us: microseconds, all of them read in `unit`.
+        unit: "s", "ms", "us" or "ns".
+
+    Returns:
+        Its place, and the name of its unit; None without one.
+    """
+    if unit not in _UNITS or not len(times_us):
+        return None
+    bounds = [bound * _MICROS[unit] for bound, _ in UNIT_BOUNDS]
+    size = np.abs(times_us.astype(np.float64))
+    own = np.digitize([size.min(), size.max()], bounds)
+    if own[0] == own[1]:
+        return None
+    kinds = np.digitize(size, bounds)
+    main = kinds == _UNITS.index(unit)
+    if not main.any():
+        return None
+    low, high = float(times_us[main].min()), float(times_us[main].max())
+    slack = max(high - low, _YEAR_US)
+    factor = np.array([_MICROS[each] / _MICROS[unit] for each in _UNITS])
+    fits = ~main & (np.abs(times_us * factor[kinds] - (low + high) / 2) <= (high - low) / 2 + slack)
+    if not fits.any():
+        return None
+    place = int(np.flatnonzero(fits)[0])
+    return place, UNIT_NAMES[_UNITS[kinds[place]]]
+
+
+def far_away(times_us: np.ndarray) -> np.ndarray:
+    """The places of times far from the rest: 20 years and 10 times the span of the middle 98% of them."""
+    if len(times_us) < 3:
+        return np.zeros(0, dtype=np.int64)
+    low, high = (float(edge) for edge in np.quantile(times_us, (0.01, 0.99), method="nearest"))
+    slack = max(_FAR_SPANS * (high - low), _FAR_YEARS * _YEAR_US)
+    if times_us.min() >= low - slack and times_us.max() <= high + slack:
+        return np.zeros(0, dtype=np.int64)
+    return np.flatnonzero((times_us < low - slack) | (times_us > high + slack))
+
+
+def time_notes(times_us: np.ndarray, unit: str, rows: np.ndarray) -> list[str]:
+    """What is odd about the times of a log, in sentences.
+
+    Args:
+        times_us: microseconds.
+        unit: the unit that they were read in.
+        rows: the row of each in the source, from 0.
+    """
+    notes = []
+    far = far_away(times_us)
+    if len(far):
+        shown = written(int(times_us[far[0]]) // 1_000_000)
+        notes.append(
+            f"{len(far):,} times lie far from the rest, the first in row {rows[far[0]] + 1:,}: {shown}; look at these "
+            "rows in the source"
+        )
+    if unit == "s" and len(times_us) and times_us.min() > -_YEAR_US and times_us.max() < _YEAR_US:
+        notes.append(
+            "all times lie within a year of 1970: if they are not seconds since then, name their unit or form "
+            "(--time-unit, --time-format); if they only number the events, their order is right"
+        )
+    return notes

@@ -1,0 +1,152 @@
+"""A log or an item file as one kind of table: its rows, not yet read, and how its text was written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+import polars as pl
+
+from ensue.data.lines import EMPTY, SOUND, unbalanced, undecodable, unreadable_json
+from ensue.data.unpacking import DAMAGED, TextFile
+from ensue.errors import DataError
+
+Format = Literal["auto", "csv", "tsv", ";", "|", "space", "::", "jsonl", "parquet", "arrow", "avro"]
+
+MALFORMED = "malformed row"
+SAY_QUOTES = (
+    ": of a log, --no-quotes (quotes=False) reads quotes as characters like others, and --multiline (multiline=True) "
+    "fields of several lines"
+)
+
+
+class UnclearLogError(DataError):
+    """A log that can be read once somebody says what its columns mean or how it is written.
+
+    Args:
+        message: what is unclear.
+        flags: the flags of `ensue prepare` that say it.
+    """
+
+    def __init__(self, message: str, flags: str) -> None:
+        super().__init__(message)
+        self.flags = flags
+
+
+@runtime_checkable
+class ArrowStream(Protocol):
+    """Any frame that exports itself as an Arrow stream: polars, pandas, pyarrow, DuckDB."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """The Arrow C stream capsule."""
+
+
+Source = str | Path | pl.DataFrame | pl.LazyFrame | ArrowStream
+
+
+@dataclass(frozen=True)
+class Table:
+    """An opened source.
+
+    Attributes:
+        rows: the rows, not yet read.
+        names: its columns; "1", "2", ... in files without a header.
+        where: what to call it in messages.
+        file: the text file, if it is one.
+        text: every value is text as it was written (CSV and its like), so types are still to be found.
+        positional: the columns have no names of their own.
+        spaced: the fields were separated by blanks.
+        quoted: there are quotes, and they enclose fields.
+        multiline: fields may run over several lines.
+        separator: what ends a field in CSV and TSV files.
+        malformed: an expression that is true for rows with a wrong number of fields, in files split by lines.
+        kinds: gives the kind of each row (see `lines.row_kinds`), in CSV files whose rows differ in their fields.
+        check: called with the number of rows read; raises when rows were swallowed.
+    """
+
+    rows: pl.LazyFrame
+    names: list[str]
+    where: str
+    file: TextFile | None = None
+    text: bool = False
+    positional: bool = False
+    spaced: bool = False
+    quoted: bool = False
+    multiline: bool = False
+    separator: str = ""
+    malformed: pl.Expr | None = None
+    kinds: Callable[[], np.ndarray] | None = None
+    check: Callable[[int], None] = lambda _: None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a text file is to be read.
+
+    Attributes:
+        form: the file's format; "auto" goes by suffix and first line.
+        header: whether a text file starts with names. By default a CSV or TSV file does unless a field of the
+            first line is a number, and a space- or `::`-separated file does not, but one that looks so is refused.
+        multiline: allow quoted CSV fields that run over several lines.
+        quotes: quotes enclose fields of CSV and TSV files; False: they are characters like others.
+        encoding: how characters are encoded; by default UTF-8, and UTF-16 where the first bytes say so.
+    """
+
+    form: Format = "auto"
+    header: bool | None = None
+    multiline: bool = False
+    quotes: bool = True
+    encoding: str | None = None
+
+
+def collect(table: Table, columns: list[str]) -> pl.DataFrame:
+    """Read the named columns of every row; blank lines are no rows.
+
+    Returns:
+        The columns, and `MALFORMED` where some rows have a wrong number of fields.
+
+    Raises:
+        DataError: the file is broken.
+        UnclearLogError: it is one with quotes, and they may be why; or an unclosed one would swallow rows.
+    """
+    wanted = [pl.col(name) for name in columns]
+    if table.malformed is not None:
+        wanted.append(table.malformed.alias(MALFORMED))
+    try:
+        frame = table.rows.select(wanted).collect(engine="streaming")
+    except (pl.exceptions.PolarsError, *DAMAGED) as error:
+        why = None if table.file is None else why_unreadable(table.file, not table.text)
+        if why:
+            raise DataError(f"{table.where}: {why}") from None
+        message = f"{table.where}: cannot be read ({first_line(error)})"
+        if not table.quoted or table.file is None:
+            raise DataError(message) from None
+        where = unbalanced(table.file) or "it holds quotes"
+        raise UnclearLogError(f"{message}; {where}{SAY_QUOTES}", "--no-quotes") from None
+    table.check(frame.height)
+    if table.kinds is None:
+        return frame
+    kinds = table.kinds()
+    if len(kinds) != frame.height:
+        raise UnclearLogError(
+            f"{table.where}: where its rows end cannot be told: {frame.height:,} or {len(kinds):,} rows{SAY_QUOTES}",
+            "--no-quotes",
+        )
+    frame = frame.with_columns(pl.Series(MALFORMED, kinds != SOUND))
+    return frame if not (kinds == EMPTY).any() else frame.filter(pl.Series(kinds != EMPTY))
+
+
+def why_unreadable(file: TextFile, is_json: bool) -> str:
+    """Name the first line that a text file cannot be read for; empty if there is none."""
+    try:
+        return undecodable(file) or (unreadable_json(file) if is_json else "")
+    except DAMAGED as error:
+        return f"cannot be read ({error})"
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says."""
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,226 @@
+"""The bytes of a text file: unpacked within a bound, made UTF-8, and refused where another program wrote them."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import gzip
+import io
+import lzma
+import zipfile
+import zlib
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO
+
+from ensue.errors import DataError
+from ensue.runtime.limits import memory
+
+# What reading a damaged file raises, packed or not.
+DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+# The largest share of the memory that an unpacked file may take; its columns need about as much again.
+LARGEST_SHARE = 0.4
+_CHUNK = 1 << 22
+_BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_PACKED = (
+    (b"\x1f\x8b", "gzip"),
+    (b"BZh", "bz2"),
+    (b"\xfd7zXZ\x00", "xz"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"PK\x03\x04", "zip"),
+)
+# First bytes -> what to call the file, and what to do with it.
+_FOREIGN = (
+    (b"SQLite format 3\x00", "a SQLite database", "export the table as CSV or Parquet"),
+    (b"\x89HDF\r\n", "an HDF5 file", "export the table as CSV or Parquet"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel or other OLE file", "save the sheet as CSV"),
+    (b"%PDF", "a PDF file", "export the table as CSV or Parquet"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "unpack it first"),
+    (b"Rar!\x1a\x07", "a RAR archive", "unpack it first"),
+    (b"ORC", "an ORC file", "convert it to Parquet"),
+    (b"\x93NUMPY", "a numpy array", "write its columns as CSV or Parquet"),
+    (b"\x80\x02", "a pickle", "write the table as Parquet: a pickle can run code, so it is never opened"),
+    (b"\x80\x03", "a pickle", "write the table as Parquet: a pickle can run code, so it is never opened"),
+    (b"\x80\x04", "a pickle", "write the table as Parquet: a pickle can run code, so it is never opened"),
+    (b"\x80\x05", "a pickle", "write the table as Parquet: a pickle can run code, so it is never opened"),
+)
+
+
+def first_bytes(path: Path, count: int = 4096) -> bytes:
+    """The beginning of a file, as it lies on the disk."""
+    with path.open("rb") as handle:
+        return handle.read(count)
+
+
+def packing(path: Path) -> str | None:
+    """The compression of a file, by its first bytes; None for a plain file."""
+    head = first_bytes(path)
+    for mark, name in _PACKED:
+        if head.startswith(mark):
+            return name
+    return "zlib" if _is_zlib(head) else None
+
+
+def open_binary(path: Path) -> IO[bytes]:
+    """Open a file for reading bytes, unpacking it while it is read (gzip, zlib, bz2, xz, zstd, zip of one file).
+
+    Raises:
+        DataError: an archive has several files, or no program for this compression is installed.
+    """
+    kind = packing(path)
+    if kind is None:
+        return path.open("rb")
+    if kind == "gzip":
+        return io.BufferedReader(gzip.open(path, "rb"))
+    if kind == "bz2":
+        return bz2.open(path, "rb")
+    if kind == "xz":
+        return lzma.open(path, "rb")
+    if kind == "zip":
+        return _open_zip(path)
+    if kind == "zstd":
+        return _open_zstd(path)
+    return io.BufferedReader(_ZlibReader(path))
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A text file in UTF-8: on the disk, or in memory where it was packed or had another encoding.
+
+    Attributes:
+        path: where it lies, and what to call it in messages.
+        content: the unpacked and converted bytes; None for a file that is read as it lies.
+    """
+
+    path: Path
+    content: bytes | None = None
+
+    @classmethod
+    def at(cls, path: Path, encoding: str | None = None) -> TextFile:
+        """Open a text file.
+
+        Args:
+            path: the file.
+            encoding: how its characters are encoded; by default UTF-8, and UTF-16 where its first bytes say so.
+
+        Raises:
+            DataError: it unpacks to more than 40% of the memory that this process may use, it is a file of another
+                program, or it is not text in this encoding.
+        """
+        with open_binary(path) as handle:
+            head = handle.read(4096)
+        packed = packing(path)
+        if encoding is None:
+            _check_is_text(path, head, packed)
+        wanted = encoding or next((name for mark, name in _BOMS if head.startswith(mark)), "utf-8")
+        plain = codecs.lookup(wanted).name in ("utf-8", "ascii")
+        if plain and packed is None:
+            return cls(path)
+        content = _read_within(path)
+        if not plain:
+            try:
+                content = content.decode(wanted).encode()
+            except UnicodeError as error:
+                raise DataError(f"{path}: not text in {wanted} ({error}): name the encoding (--encoding)") from None
+        return cls(path, content)
+
+    @property
+    def source(self) -> Path | bytes:
+        """What polars reads."""
+        return self.path if self.content is None else self.content
+
+    def open(self) -> IO[bytes]:
+        """The bytes."""
+        return self.path.open("rb") if self.content is None else io.BytesIO(self.content)
+
+    def without_mark(self) -> TextFile:
+        """The same without a byte order mark, for readers that do not know it."""
+        with self.open() as handle:
+            if handle.read(3) != codecs.BOM_UTF8:
+                return self
+            return TextFile(self.path, handle.read())
+
+
+def _check_is_text(path: Path, head: bytes, packed: str | None) -> None:
+    """Refuse a file of another program, by its first bytes; the message names the kind and what to do."""
+    for mark, name, advice in _FOREIGN:
+        if head.startswith(mark):
+            where = f" in a {packed} file" if packed else ""
+            raise DataError(f"{path}: is {name}{where}, which cannot be read: {advice}")
+    if b"\x00" in head and not head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{path}: is a binary file of unknown kind, not text: export its table as CSV or Parquet")
+
+
+def _read_within(path: Path) -> bytes:
+    """The unpacked content, unless it is larger than the bound."""
+    limit = int(memory() * LARGEST_SHARE)
+    parts, size = [], 0
+    with open_binary(path) as handle:
+        while chunk := handle.read(_CHUNK):
+            size += len(chunk)
+            if size > limit:
+                raise DataError(
+                    f"{path}: unpacks to more than {limit / 1e9:.1f} GB, which is {LARGEST_SHARE:.0%} of the memory "
+                    "that this process may use: unpack it to a file first, or convert it to Parquet"
+                )
+            parts.append(chunk)
+    return b"".join(parts)
+
+
+def _is_zlib(head: bytes) -> bool:
+    """Whether the bytes begin a zlib stream; its two header bytes alone could also be text."""
+    if len(head) < 2 or head[0] != 0x78 or (head[0] * 256 + head[1]) % 31:
+        return False
+    try:
+        return bool(zlib.decompressobj().decompress(head, 1))
+    except zlib.error:
+        return False
+
+
+def _open_zip(path: Path) -> IO[bytes]:
+    archive = zipfile.ZipFile(path)
+    files = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+    if "[Content_Types].xml" in files:
+        raise DataError(f"{path}: is a document of an office program (xlsx or the like): save the sheet as CSV")
+    if len(files) != 1:
+        shown = ", ".join(files[:5]) + (", ..." if len(files) > 5 else "")
+        raise DataError(f"{path}: is a zip archive of {len(files)} files ({shown}): unpack it and name one file")
+    return archive.open(files[0])
+
+
+def _open_zstd(path: Path) -> IO[bytes]:
+    """The standard library reads zstd from Python 3.14 on; before, one of two packages does."""
+    if find_spec("zstandard") is not None:
+        opened: IO[bytes] = import_module("zstandard").open(path, "rb")
+        return opened
+    if find_spec("pyarrow") is not None:
+        return io.BufferedReader(import_module("pyarrow").CompressedInputStream(str(path), "zstd"))
+    raise DataError(f"{path}: is compressed with zstd: unpack it, or install zstandard (pip install zstandard)")
+
+
+class _ZlibReader(io.RawIOBase):
+    """Reads a zlib stream as a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._handle = path.open("rb")
+        self._unpacker = zlib.decompressobj()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        """Fill the buffer with unpacked bytes."""
+        data = b""
+        while not data and not self._unpacker.eof:
+            packed = self._unpacker.unconsumed_tail or self._handle.read(1 << 16)
+            if not packed:
+                raise EOFError("compressed file ended before the end of the stream")
+            data = self._unpacker.decompress(packed, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._handle.close()
+        super().close()
