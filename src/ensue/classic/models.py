@@ -132,7 +132,9 @@ class PaddedTiSASRecConfig(TrunkConfig, ModelConfig):
 
     name: Literal["tisasrec-padded"] = "tisasrec-padded"
     time_span: int = Field(256, ge=1, description="the largest interval; longer ones count as this one")
-    time_unit: int = Field(0, ge=0, description="seconds of an interval's unit; 0: the row's own smallest gap")
+    time_unit: int = Field(
+        0, ge=0, description="seconds per unit of the intervals; 0: the smallest gap among the events read"
+    )
 
     @property
     def reads_times(self) -> bool:

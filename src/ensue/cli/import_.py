@@ -42,7 +42,9 @@ def run(
     time_unit: Annotated[
         int,
         typer.Option(
-            "--time-unit", help="TiSASRec: seconds per unit of the intervals; 0: each history's smallest gap.", min=0
+            "--time-unit",
+            help="TiSASRec: seconds per unit of the intervals; 0: the smallest gap among the events read.",
+            min=0,
         ),
     ] = 0,
 ) -> dict[str, Any]:

@@ -27,7 +27,9 @@ class TiSASRecConfig(TrunkConfig, CausalConfig):
 
     name: Literal["tisasrec"] = "tisasrec"
     time_span: int = Field(256, ge=1, description="the largest interval bucket; longer intervals count as this one")
-    time_unit: int = Field(0, ge=0, description="seconds of an interval's unit; 0: the user's own smallest gap")
+    time_unit: int = Field(
+        0, ge=0, description="seconds per unit of the intervals; 0: the smallest gap among the events read"
+    )
     time: Literal["timestamps", "order"] = Field("timestamps", description="order: intervals count events, not seconds")
     relation: Relation = Field("embedding", description="embedding: the paper's vectors; bias: a scalar per bucket")
     buckets: Buckets = Field("linear", description="intervals to buckets: linear as the paper, or log")
