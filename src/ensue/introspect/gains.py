@@ -116,13 +116,7 @@ def gain_report(model: Model, *batches: SequenceBatch) -> GainReport:
 
     It may be called during training: gradients, random streams and the model's mode do not change.
 
-    Args:
-        model: a model with a `Trunk`.
-        batches: histories, at least one, on the model's device.
-
-    Raises:
-        ConfigError: the model has no trunk.
-        DataError: the batches lack the times that the model reads.
+    Takes and raises what `attention_report` does.
     """
     transformer = transformer_of(model)
     shared = _Shared(transformer.trunk.stream)

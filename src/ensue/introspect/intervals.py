@@ -58,13 +58,7 @@ class ReadsIntervals(Protocol):
 def time_report(model: Model, *batches: SequenceBatch) -> TimeReport | None:
     """Run a model on histories and measure its buckets of intervals; None for a model that reads no intervals.
 
-    Args:
-        model: a model with a `Trunk`.
-        batches: histories, at least one, on the model's device.
-
-    Raises:
-        ConfigError: the model has no trunk.
-        DataError: the batches lack the times that the model reads.
+    Takes and raises what `attention_report` does.
     """
     if not isinstance(model, ReadsIntervals):
         return None
