@@ -55,7 +55,7 @@ def _popular_unseen(
     cumulative = np.cumsum(counts_N, dtype=np.float64)
     chosen = np.zeros((len(keys_B), SAMPLED), dtype=np.int64)
     open_rows = np.arange(len(keys_B))
-    # Rows whose draws repeat too much are drawn anew, the same draws and more.
+    # Rows with too many repeated draws are drawn again, with the same first draws and more after them.
     for count in DRAWS:
         uniform = hashed_uniform(seed, "popularity-100", keys_B[open_rows], 0, count)
         drawn = np.searchsorted(cumulative, uniform * cumulative[-1], side="right") + 1

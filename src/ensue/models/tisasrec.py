@@ -23,7 +23,7 @@ IntervalUnit = Literal["seconds", "smallest gaps", "events"]
 
 
 class TiSASRecConfig(TrunkConfig, CausalConfig):
-    """Settings of TiSASRec; the defaults are the paper's intervals with SASRec's trunk."""
+    """Settings of TiSASRec; by default the paper's intervals with SASRec's trunk."""
 
     name: Literal["tisasrec"] = "tisasrec"
     time_span: int = Field(256, ge=1, description="the largest interval bucket; longer intervals count as this one")

@@ -181,7 +181,7 @@ class PopularityNegatives:
 
 
 class InBatchNegatives:
-    """Targets of other asked events of the batch, hence in proportion to popularity; seen ones are replaced."""
+    """Targets of other asked events of the batch, so in proportion to popularity; seen ones are replaced."""
 
     def __init__(self, seen: SeenItems, counts_N: np.ndarray) -> None:
         self.seen = seen

@@ -1,4 +1,4 @@
-"""What a request for recommendations must be: a list of ids, the times of its events, the moment it is made at."""
+"""Checks of a request for recommendations: its ids, the times of its events, and when it is made."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def ids_of(name: str, ids: Iterable[ExternalId]) -> list[ExternalId]:
     """A list of ids.
 
     Raises:
-        DataError: it is none; a string would fall into letters.
+        DataError: it is not a list of ids. A string is refused too, for its letters would be taken as ids.
     """
     if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
         raise DataError(f"{name} must be a list of ids (got {ids!r})")
@@ -40,7 +40,7 @@ def seconds(times: Sequence[int], count: int) -> np.ndarray:
     """The times of a history of `count` events, int64 [count].
 
     Raises:
-        DataError: they are not seconds, one for each event, or they fall.
+        DataError: they are not seconds, there is not one for each event, or one is earlier than the one before.
     """
     try:
         seconds_T = np.asarray(times)
