@@ -40,12 +40,7 @@ def run(
         int | None, typer.Option("--num-heads", help="Attention heads; by default `head=` of the file's name, else 1.")
     ] = None,
     time_unit: Annotated[
-        int,
-        typer.Option(
-            "--time-unit",
-            help="TiSASRec: seconds per unit of the intervals; 0: the smallest gap among the events read.",
-            min=0,
-        ),
+        int, typer.Option("--time-unit", help="TiSASRec: seconds per unit; 0: smallest gap of the events read.", min=0)
     ] = 0,
 ) -> dict[str, Any]:
     """Make a run folder from a .pth file of SASRec.pytorch or TiSASRec.pytorch, with the scores of its program.
