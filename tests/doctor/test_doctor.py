@@ -15,7 +15,9 @@ from ensue.data.prepare import PrepareConfig, prepare
 from ensue.data.split import SplitConfig, make_split
 from ensue.data.store import SequenceStore
 from ensue.datasets.simulate import SimulateConfig, ordered_sequences, shuffled, simulate
-from ensue.doctor.check import DoctorReport, check, compare_with_shuffled, maxlen_for
+from ensue.doctor.check import DoctorReport, check
+from ensue.doctor.events import maxlen_for
+from ensue.doctor.order import compare_with_shuffled
 from ensue.errors import DataError
 
 DAY = 86_400
@@ -197,6 +199,28 @@ def test_what_reading_a_log_notes_is_a_finding(frame: pl.DataFrame) -> None:
     finding = check(read_interactions(frame.with_columns(odd.alias("timestamp"))))["reading"]
     assert (finding.level, finding.value) == ("warn", 1)
     assert "1 times lie far from the rest, the first in row 4" in finding.text
+
+
+def test_near_equal_and_mixed_ids() -> None:
+    users = ["a", "A", "b ", "b", "c"] + [str(n) for n in range(5)]
+    items = [str(n) for n in range(10, 29)] + ["Title"]
+    rows = {"user": [user for user in users for _ in range(20)], "item": items * 10, "time": range(200)}
+    report = check(read_interactions(pl.DataFrame(rows)))
+    assert (report["near-equal-ids"].level, report["near-equal-ids"].value) == ("warn", pytest.approx(4 / 30))
+    assert "4 user ids (such as 'A' and 'a')" in report["near-equal-ids"].text
+    assert (report["mixed-ids"].level, report["mixed-ids"].value) == ("warn", pytest.approx(1 / 30))
+    assert "1 of 20 item ids are texts among numbers (such as 'Title')" in report["mixed-ids"].text
+    zeros = check(read_interactions(pl.DataFrame({"user": ["007", "7", "x"] * 3, "item": list("abc") * 3})))
+    assert "2 user ids (such as '007' and '7')" in zeros["near-equal-ids"].text
+    numbers = check(store_of([[1, 2, 3, 4], [4, 3, 2, 1]]))
+    assert numbers["near-equal-ids"].level == numbers["mixed-ids"].level == "ok"
+
+
+def test_events_in_the_future_are_said() -> None:
+    late = check(timed([*USUAL, 9_000_000_000]))["future-times"]
+    assert (late.level, late.value) == ("warn", 1 / 8)
+    assert "the last on 2255-03-" in late.text
+    assert check(timed(USUAL))["future-times"].level == "ok"
 
 
 def test_sorted_ids_are_a_problem() -> None:

@@ -33,7 +33,7 @@ def run(
     source: Annotated[Path, typer.Argument(help="A log file or a store folder.")],
     settings: dict[str, Any],
 ) -> dict[str, Any]:
-    """Look a log or a store over: duplicates, ties, cold items, leakage, lengths, and whether order matters."""
+    """Examine a log or a store: ids, duplicates, times, cold items, leakage, lengths, and whether order matters."""
     from ensue.data.interactions import Columns, read_interactions
     from ensue.data.replacing import recover
     from ensue.data.split import SplitConfig
@@ -60,7 +60,7 @@ def run(
         (Text(finding.level, style=STYLE[finding.level]), finding.name, _both(finding.text, finding.advice))
         for finding in report.findings
     ]
-    screen.show(table(("", "looked at", "found"), rows))
+    screen.show(table(("", "check", "result"), rows))
     bins = histogram(lengths)
     top = max(count for _, count in bins)
     screen.show(
@@ -72,9 +72,16 @@ def run(
         )
     )
     worst = report.level
-    screen.say(f"{'nothing stands out' if worst == 'ok' else 'worst level: ' + worst}", style=STYLE[worst])
+    for level in ("problem", "warn"):
+        names = [finding.name for finding in report.findings if finding.level == level]
+        if names:
+            screen.say(f"{level}: {', '.join(names)}", style=STYLE[level])
+    if worst == "ok":
+        screen.say("nothing stands out", style=STYLE[worst])
     if not source.is_dir():
         words = words_of(flags(), columns)
+        if "exact_duplicates" in report["duplicates"].advice:
+            words += ["--exact-duplicates", "drop"]
         screen.next("ensue prepare", source, *words, "--out", f"data/{source.name.split('.')[0]}")
     elif report["training"].level == "ok":
         screen.next("ensue train", source, *words_of(flags(), settings), "--out", "runs/sasrec")

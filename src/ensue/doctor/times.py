@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,6 +15,7 @@ from ensue.doctor.findings import Finding, graded
 # Times of 1995, and the first and last of the years that a calendar writes with four digits; seconds since 1970.
 EARLIEST = 788_918_400
 YEAR_1, YEAR_9999 = -62_135_596_800, 253_402_300_799
+DAY = 86_400
 FAR = 100  # times the median; units differ by 1,000
 
 
@@ -43,6 +45,7 @@ def of_times(store: SequenceStore) -> Iterator[Finding]:
         return
     yield _span(store.times)
     yield _units(store.times)
+    yield _future(store.times, int(time.time()))
     tied = same & (np.diff(store.times) == 0)
     share = float((np.append(tied, False) | np.append(False, tied)).mean())
     yield Finding(
@@ -65,9 +68,24 @@ def _span(times_E: NDArray[np.int64]) -> Finding:
     return Finding(
         "times",
         "problem" if odd else "ok",
-        (last - first) / 86_400,
+        (last - first) / DAY,
         text + (f"; outside the years 1 to 9999: {' and '.join(beyond)} seconds since 1970." if beyond else "."),
         "Check the unit of the times (seconds, milliseconds) and missing ones read as 0." if odd else "",
+    )
+
+
+def _future(times_E: NDArray[np.int64], now: int) -> Finding:
+    """Events later than a day from now."""
+    late_E = times_E[times_E > now + DAY]
+    return Finding(
+        "future-times",
+        "warn" if late_E.size else "ok",
+        late_E.size / times_E.size,
+        f"{late_E.size:,} of {times_E.size:,} events are in the future"
+        + (f", the last on {day(int(late_E.max()))}." if late_E.size else "."),
+        "Check the unit and the time zone of the times, and remove events that have not happened."
+        if late_E.size
+        else "",
     )
 
 

@@ -1,0 +1,92 @@
+"""The test of order: a Markov chain on the real sequences against one on the same sequences shuffled."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensue.data.arrays import packed_events
+from ensue.data.split import Cases, Sequences, Split
+from ensue.data.transitions import fit_transitions
+from ensue.doctor.findings import Finding
+from ensue.evaluation.metrics import ndcg
+from ensue.evaluation.significance import Comparison, compare
+from ensue.rng import stream
+
+MAX_CASES = 2_000  # cases in the test of order
+SCORES_AT_ONCE = 8_000_000
+
+
+def compare_with_shuffled(split: Split, seed: int = 0) -> Comparison | None:
+    """Does order matter? A first-order chain on the real sequences against one on them shuffled.
+
+    Both are fitted on the training part and evaluated on validation targets (NDCG@10 over all items not in the
+    history); the second sees the events of every sequence and of every history in a random order, so it still
+    learns what occurs together.
+
+    Returns:
+        The paired comparison (real - shuffled) over up to 2,000 cases; None with fewer than two cases.
+    """
+    rng = stream(seed, "compare_with_shuffled")
+    cases = split.validation
+    if len(cases) < 2 or not len(split.train):
+        return None
+    chosen = np.sort(rng.choice(len(cases), min(MAX_CASES, len(cases)), replace=False))
+    sample = cases.take(chosen)
+    mixed = _shuffle_rows(split.train, rng)
+    return compare(_chain_ndcg(split.train, sample, None), _chain_ndcg(mixed, sample, rng))
+
+
+def _shuffle_rows(sequences: Sequences, rng: np.random.Generator) -> Sequences:
+    """The same sequences, each in a random order."""
+    events = sequences.events_P
+    items = np.array(sequences.store.items)
+    items[events] = items[events][_mixed_within(sequences.lengths_R, rng)]
+    store = replace(sequences.store, items=items, folder=None, recorded=None)
+    return Sequences(store, sequences.users_R, sequences.start_R, sequences.stop_R)
+
+
+def _mixed_within(lengths_R: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """A permutation of packed rows that keeps every place in its row."""
+    row = np.repeat(np.arange(len(lengths_R)), lengths_R)
+    return np.asarray(np.lexsort((rng.random(row.size), row)))
+
+
+def _chain_ndcg(train: Sequences, cases: Cases, rng: np.random.Generator | None) -> NDArray[np.float64]:
+    """NDCG@10 of a first-order chain for each case, [B]; histories are shuffled if `rng` is given."""
+    chain = fit_transitions(train)
+    num_items = cases.store.num_items
+    step = max(1, SCORES_AT_ONCE // num_items)
+    values = []
+    for b in range(0, len(cases), step):
+        start, stop = cases.start_B[b : b + step], cases.stop_B[b : b + step]
+        events, place = packed_events(start, stop)
+        items = cases.store.items[events]
+        seen = items if rng is None else items[_mixed_within(stop - start, rng)]
+        scores = chain.score(seen, stop - start)
+        row = np.arange(len(start))
+        target = cases.target_items_B[b : b + step] - 1
+        own = scores[row, target][:, None]
+        scores[np.cumsum(place == 0) - 1, items - 1] = -1.0
+        scores[row, target] = own[:, 0]
+        better, equal = (scores > own).sum(axis=1), (scores == own).sum(axis=1) - 1
+        values.append(ndcg(better, equal, num_items, 10))
+    return np.concatenate(values)
+
+
+def of_order(comparison: Comparison | None) -> Finding:
+    """Whether order matters, by the test of order; None where there were too few cases for it."""
+    if comparison is None:
+        return Finding("order", "warn", None, "Too few validation cases to tell whether order matters.")
+    matters = comparison.effect.low > 0
+    return Finding(
+        "order",
+        "ok" if matters else "warn",
+        comparison.effect.estimate,
+        f"A first-order chain scores NDCG@10 {comparison.mean_a:.4f} on the real order and {comparison.mean_b:.4f} "
+        f"on a shuffled one: difference {comparison.effect} over {comparison.num_cases:,} validation cases, "
+        f"p = {comparison.p:.2g}.",
+        "" if matters else "Order shows no effect here: compare any sequential model with popularity first.",
+    )

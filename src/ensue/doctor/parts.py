@@ -1,0 +1,51 @@
+"""What a check-up finds in a split: what there is to train on, targets without training events, leakage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ensue.data.split import Split
+from ensue.data.store import SequenceStore
+from ensue.doctor.findings import Finding, graded
+
+
+def of_split(store: SequenceStore, split: Split) -> Iterator[Finding]:
+    """What there is to train on, cold targets and leakage."""
+    lengths = split.train.lengths_R
+    trainable = int((lengths >= 2).sum())
+    yield Finding(
+        "training",
+        "ok" if trainable else "problem",
+        trainable,
+        f"The split {split.name!r} leaves {lengths.sum():,} events for training; {trainable:,} of {store.num_users:,} "
+        "users have two of them or more.",
+        "" if trainable else "No model of sequences can be trained: use a longer log or another split.",
+    )
+    trained = np.zeros(store.num_items + 1, dtype=bool)
+    trained[split.train.items_P] = True
+    cold = float((~trained[split.test.target_items_B]).mean()) if len(split.test) else 0.0
+    yield Finding(
+        "cold-items",
+        graded(cold, 0.01, 0.1) if len(split.test) else "problem",
+        cold if len(split.test) else None,
+        f"{cold:.1%} of {len(split.test):,} test targets are items that never occur in training."
+        if len(split.test)
+        else f"The split {split.name!r} leaves no test case.",
+        "No model of ids can predict these: they bound the best score." if cold > 0.01 else "",
+    )
+    if store.times is None or not len(split.test):
+        lacking = "times" if store.times is None else "a test case"
+        yield Finding("leakage", "warn", None, f"{split.leakage} Without {lacking} it cannot be measured.")
+        return
+    train_times = np.sort(store.times[split.train.events_P])
+    before = np.searchsorted(train_times, store.times[split.test.target_B], side="right")
+    later = float(1 - (before / max(train_times.size, 1)).mean())
+    yield Finding(
+        "leakage",
+        graded(later, 0.01),
+        later,
+        f"Split {split.name!r}: a test event precedes {later:.1%} of the training events on average. {split.leakage}",
+        'Confirm the conclusions with split = "global-time".' if later > 0.01 else "",
+    )
