@@ -107,8 +107,8 @@ def test_lists_are_split_at_commas(text: str, entries: list[str]) -> None:
 
 
 @pytest.mark.parametrize("text", ["a\nb", 'a,"b', '"a"b', ' "a"b,c', "a\rb,c"])
-def test_texts_that_are_no_list_are_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="is no list"):
+def test_text_that_is_not_a_list_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="is not a list"):
         split_list(text)
 
 

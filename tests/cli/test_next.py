@@ -47,7 +47,7 @@ def test_a_log_without_any_order_goes_on_with_what_is_popular(
     monkeypatch.chdir(tmp_path)
     Path("log.csv").write_text("user,item,time\na,x,1\nb,x,2\n")
     done = ensue("prepare", "log.csv", "--user", "user", "--item", "item", "--time", "time", "--out", "data")
-    assert "nobody has two events" in done.out
+    assert "no user has two events" in done.out
     done = ensue(*next_words(done))
     assert next_words(done)[0] == "recommend"
     assert "x" in ensue(*next_words(done)).out

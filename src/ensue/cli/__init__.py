@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
-        # A title must not end a command where the terminal lacks its letters.
+        # A title with characters that the terminal cannot show must not end the command.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
     except OSError as error:
-        # Standard output takes no more (other files' errors end in `_run`): what is still buffered must not fail once
-        # more at exit. A reader that has gone wants to hear nothing.
+        # Standard output is closed (errors of other files are handled in `_run`). What is still buffered must not
+        # fail again at exit. When the reader has closed the pipe, nothing is reported.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1 if isinstance(error, BrokenPipeError) else _fail(f"standard output: {error.strerror}", 1)
     return status
@@ -59,7 +59,7 @@ def _run(words: list[str]) -> int:
 
     words = words or ["--help"]
     try:
-        with memory_told("a smaller model or less data is due, or more memory"):
+        with memory_told("use a smaller model or less data, or a machine with more memory"):
             import_named(words)
             status = build(words)(words, prog_name="ensue", standalone_mode=False)
     except EnsueError as error:
@@ -73,7 +73,7 @@ def _run(words: list[str]) -> int:
             raise
         return _fail(str(error), 1)
     except Exception as error:
-        # Typer's usage errors have no common public class; they know their own message.
+        # Typer's usage errors have no common public class; they format their own message.
         message = getattr(error, "format_message", None)
         if message is None or "--debug" in words:
             raise

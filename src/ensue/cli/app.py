@@ -1,4 +1,4 @@
-"""The commands and their flags, put together for one invocation."""
+"""The commands and their flags, assembled for one invocation."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def build(words: Sequence[str]) -> typer.Typer:
     """
     app = typer.Typer(
         name="ensue",
-        help="Sequential recommendation: from a person's ordered history, what comes next.",
+        help="Sequential recommendation: predict the next item from an ordered history.",
         epilog=_epilog(EXAMPLES),
         no_args_is_help=True,
         add_completion=False,
@@ -137,7 +137,7 @@ def _epilog(examples: Sequence[str]) -> str:
 
 
 def _root(
-    version: bool = typer.Option(False, "--version", help="Print the version and end."),
+    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
 ) -> None:
     # Handled before the application is built; declared here so that the help lists it.
     del version

@@ -16,12 +16,12 @@ def run(
     screen: Screen,
     name: Annotated[str | None, typer.Argument(help="A dataset to prepare; without it they are listed.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the store to write.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing store.")] = False,
 ) -> dict[str, Any]:
     """List the public datasets, or find, download and prepare one as the SASRec paper does."""
     if name is not None:
         if out is None:
-            raise ConfigError(f"--out is due: the folder to write {name!r} to")
+            raise ConfigError(f"missing --out: the folder to write {name!r} to")
         return prepare_dataset(screen, name, out, {}, overwrite)
     from ensue.datasets.catalog import DATASETS, data_folder, folder_of, local_names
 
@@ -43,7 +43,7 @@ def run(
         counts = entry["counts"]
         numbers = " / ".join(f"{count:,}" for count in counts.values()) if isinstance(counts, dict) else "not verified"
         rows.append((entry["name"], entry["title"], numbers, entry["found"] or "to download"))
-    screen.show(table(("name", "what", "users / items / events", "found"), rows))
+    screen.show(table(("name", "what", "users / items / events", "location"), rows))
     for entry in listed:
         screen.say(f"{entry['name']}: {entry['source']}\n  {entry['licence']}", "dim")
     screen.say()

@@ -1,4 +1,4 @@
-"""One flag per field of a configuration: its type, range, choices and description are read off the class."""
+"""One flag per field of a configuration: type, range, choices and description come from the class."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def split_list(text: str) -> list[str]:
     """`a,b,"c,d"` -> a, b and c,d; blanks around an entry go, those in quotes stay; an empty text is an empty list.
 
     Raises:
-        ConfigError: a quote is left open, or an entry without quotes holds a line's end.
+        ConfigError: a quote is not closed, or an entry without quotes contains a line break.
     """
     if not text.strip():
         return []
@@ -105,8 +105,8 @@ def split_list(text: str) -> list[str]:
         found = _ENTRY.match(text, place)
         if found is None:
             raise ConfigError(
-                f"{text!r} is no list: entries are separated by commas, and one that holds a comma or a line's end is "
-                'put in quotes ("" is a quote in quotes)'
+                f"{text!r} is not a list: separate entries by commas, and put an entry that contains a comma or a line "
+                'break in double quotes (write "" for a quote in it)'
             )
         quoted, plain = found.groups()
         entries.append((plain or "") if quoted is None else quoted.replace('""', '"'))
@@ -116,7 +116,7 @@ def split_list(text: str) -> list[str]:
 
 
 def join_list(entries: Iterable[str]) -> str:
-    """The text that `split_list` makes these entries of.
+    """The text that `split_list` splits into these entries.
 
     >>> join_list(["a", "b,c", " d"])
     'a,"b,c"," d"'
@@ -147,7 +147,7 @@ def flags_of(
 
 
 def descriptions(config: ConfigClass) -> dict[str, str]:
-    """Field -> what it does, from the field itself or from the class's `Attributes:` section; "" if neither tells."""
+    """Field -> what it does, from the field itself or from the class's `Attributes:` section; "" if neither has it."""
     told: dict[str, str] = {}
     _, _, section = (config.__doc__ or "").partition("Attributes:\n")
     for name, text in re.findall(r"^ {8}(\w+): (.*(?:\n {9,}.*)*)", section, flags=re.MULTILINE):

@@ -30,7 +30,7 @@ def run(
     out: Annotated[Path, typer.Option("--out", help="Folder of the store to write.")],
     settings: dict[str, Any],
     items: Annotated[Path | None, typer.Option("--items", help="File of items: id, title, category.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing store.")] = False,
 ) -> dict[str, Any]:
     """Read a log and write a sequence store."""
     from ensue.data.interactions import Columns
@@ -55,7 +55,7 @@ def run(
 
 
 def prepare_dataset(screen: Screen, name: str, out: Path, filters: dict[str, Any], overwrite: bool) -> dict[str, Any]:
-    """Find or download a dataset, prepare it, with some filters of its own changed, and show what came of it."""
+    """Find or download a dataset, prepare it, with some filters of its own changed, and show the result."""
     from ensue.datasets.catalog import load_dataset
 
     with Stages(screen) as stage:
@@ -70,7 +70,7 @@ def shown(screen: Screen, out: Path, store: SequenceStore, report: dict[str, Any
     if store.num_events > store.num_users:
         screen.next("ensue train", out, "--out", "runs/sasrec")
     else:
-        screen.say("nobody has two events: there is no order to learn from, only what is popular", "yellow")
+        screen.say("no user has two events, so there is no order to learn; only popularity can be counted", "yellow")
         screen.next("ensue train", out, "--model", "popularity", "--out", "runs/popularity")
     return {**report, "store": str(out), "fingerprint": store.fingerprint}
 
