@@ -72,7 +72,8 @@ def data_of_run(folder: Path, run: Run, data: Path | None, screen: Screen) -> Se
 
 def report_table(report: dict[str, Any]) -> Table:
     """What a preparation kept and dropped, as a table that adds up."""
-    rows: list[tuple[str, str]] = [("rows in", f"{report['rows_in']:,}")]
+    rows: list[tuple[str, str]] = [("read as", clean(report["shape"]))] if report.get("shape") else []
+    rows.append(("rows in", f"{report['rows_in']:,}"))
     rows += [(f"  dropped: {reason}", f"-{count:,}") for reason, count in report["dropped"].items()]
     rows += [("interactions kept", f"{report['interactions']:,}")]
     rows += [("users", f"{report['users']:,}"), ("items", f"{report['items']:,}")]

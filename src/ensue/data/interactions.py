@@ -16,10 +16,10 @@ from pydantic import Field, model_validator
 from ensue.config import Config
 from ensue.data.ids import check_json, id_notes, read_ids, refuse_lists
 from ensue.data.lines import line_of_row
+from ensue.data.logs import open_log
 from ensue.data.meanings import MEANINGS, NONE, SESSIONS, Choice, choose_columns, present, usual_column
 from ensue.data.moments import TimeUnit, add_clock, to_microseconds
 from ensue.data.odd_times import in_another_unit, time_notes
-from ensue.data.readers import open_table
 from ensue.data.table import MALFORMED, Format, Reading, Source, Table, UnclearLogError, collect
 from ensue.data.vocabulary import canonical_ints
 from ensue.data.where import parse_where
@@ -120,6 +120,7 @@ class Interactions:
         why: meaning -> why its column was taken for it.
         notes: what is odd about the log, in sentences.
         settings: the settings that read another file of this form alike, as JSON values.
+        shape: the published shape that the source was recognised as, and by what; "" for none.
     """
 
     frame: pl.DataFrame
@@ -133,6 +134,7 @@ class Interactions:
     why: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    shape: str = ""
 
 
 def in_words(dropped: Mapping[str, int], examples: Mapping[str, str]) -> str:
@@ -160,7 +162,7 @@ def read_interactions(source: Source, columns: Columns | None = None) -> Interac
         UnclearLogError: the log can be read in more than one way.
     """
     columns = columns or Columns()
-    table = open_table(source, columns.reading)
+    table = open_log(source, columns.reading)
     chosen = choose_columns(table, {meaning: getattr(columns, meaning) for meaning in MEANINGS})
     if columns.clock is not None:
         chosen["clock"] = Choice(present(table, columns.clock, "clock"), "named")
@@ -233,6 +235,7 @@ class _Sifted:
             why={meaning: choice.why for meaning, choice in chosen.items()},
             notes=tuple(notes),
             settings=self._settings(unit),
+            shape=f"{table.shape}: {table.evidence}" if table.shape else "",
         )
 
     def _values(self, meaning: str) -> pl.Series:

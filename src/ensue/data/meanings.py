@@ -72,16 +72,21 @@ def choose_columns(table: Table, said: Mapping[str, str | None]) -> dict[str, Ch
         for meaning, name in said.items()
         if name is not None and not (name == NONE and meaning in ("time", "rating"))
     }
-    open_meanings = [meaning for meaning in MEANINGS if said[meaning] is None]
+    open_meanings = [meaning for meaning in MEANINGS if said[meaning] is None and meaning not in table.meanings]
     guessed = _by_place(table, chosen, open_meanings) if table.positional else _by_name(table, open_meanings)
     chosen |= guessed
+    chosen |= {
+        meaning: Choice(column, f"the shape is {table.shape}")
+        for meaning, column in table.meanings.items()
+        if said[meaning] is None and column != NONE
+    }
     unknown = [meaning for meaning in ("user", "item") if meaning not in chosen]
     if unknown:
         flags = " ".join(f"--{meaning} ..." for meaning in unknown)
         raise UnclearLogError(
             f"{table.where}: which column is the {unknown[0]}? Columns: {', '.join(table.names)}", flags
         )
-    if "time" not in chosen and said["time"] is None:
+    if "time" not in chosen and said["time"] is None and "time" not in table.meanings:
         _refuse_unnamed_time(table, {choice.column for choice in chosen.values()})
     for one, other in combinations([meaning for meaning in MEANINGS[:3] if meaning in chosen], 2):
         if chosen[one].column == chosen[other].column:

@@ -75,6 +75,7 @@ class PrepareReport:
         time_zone: the time zone of dates that did not state their own; None without times.
         why: meaning -> why its column was taken for it.
         notes: what is odd about the log, in sentences.
+        shape: the published shape that the log was recognised as, and by what; "" for none.
     """
 
     rows_in: int
@@ -91,6 +92,7 @@ class PrepareReport:
     time_zone: str | None = None
     why: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    shape: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -186,6 +188,7 @@ def _build(
         time_zone=None if times is None else log.settings.get("time_zone") or "UTC",
         why=dict(log.why),
         notes=(*log.notes, *order_notes),
+        shape=log.shape,
     )
     made = {
         "source": Path(log.source).name,

@@ -92,7 +92,7 @@ def _open_file(path: Path, reading: Reading) -> Table:
             file = file.without_mark()
             return _open_json(file)
         if form in _SEPARATORS:
-            return _open_separated(file, _SEPARATORS[form], reading)
+            return open_separated(file, _SEPARATORS[form], reading)
         return _open_lines(file, "::" if form == "::" else None, reading.header)
     except (pl.exceptions.PolarsError, *DAMAGED) as error:
         raise DataError(f"{path}: not readable as {form} ({first_line(error)})") from None
@@ -160,7 +160,13 @@ def sniff(file: TextFile, named_csv: bool = False) -> Format:
     )
 
 
-def _open_separated(file: TextFile, separator: str, reading: Reading) -> Table:
+def open_separated(file: TextFile, separator: str, reading: Reading) -> Table:
+    """Open a CSV file or one of its kind.
+
+    Raises:
+        DataError: a line ends in CR alone, or a column is named twice.
+        UnclearLogError: the first line leaves a quote open, and fields of several lines are not allowed.
+    """
     path, quotes, multiline = file.path, reading.quotes, reading.multiline
     head = first_lines(file, 1)[0]
     _check_line_ends(path, head, quotes)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
@@ -65,6 +65,9 @@ class Table:
         malformed: an expression that is true for rows with a wrong number of fields, in files split by lines.
         kinds: gives the kind of each row (see `lines.row_kinds`), in CSV files whose rows differ in their fields.
         check: called with the number of rows read; raises when rows were swallowed.
+        meanings: meaning -> column, where the shape of the log defines it; "-" for none.
+        shape: the published shape that the log has; "" for none.
+        evidence: how the shape was recognised, and what of the log is not read.
     """
 
     rows: pl.LazyFrame
@@ -80,6 +83,9 @@ class Table:
     malformed: pl.Expr | None = None
     kinds: Callable[[], np.ndarray] | None = None
     check: Callable[[int], None] = lambda _: None
+    meanings: Mapping[str, str] = field(default_factory=dict)
+    shape: str = ""
+    evidence: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,216 @@
+"""What a shape of a log is: a name, the evidence for it, and a reader. Recognisers register here by name."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import polars as pl
+
+from ensue.data.readers import open_separated
+from ensue.data.table import Reading, Table
+from ensue.data.unpacking import TextFile
+from ensue.registry import Registry
+
+NO_COLUMN = "-"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The beginning of a log, which recognisers look at.
+
+    Attributes:
+        where: what to call it in messages.
+        file: the text file; None for typed files and frames.
+        lines: its first lines that are not blank; empty for typed files.
+        schema: the columns of a typed file or frame; empty for text.
+        rows: the rows of a typed file or frame.
+        reading: how the user says that the file is read.
+    """
+
+    where: str = "the frame"
+    file: TextFile | None = None
+    lines: Sequence[str] = ()
+    schema: Mapping[str, pl.DataType] = field(default_factory=dict)
+    rows: pl.LazyFrame | None = None
+    reading: Reading = field(default_factory=Reading)
+
+    @cached_property
+    def separator(self) -> str:
+        """The separator of the lines; empty where none is seen."""
+        if self.file is None or not self.lines or self.lines[0].lstrip().startswith(("{", "[")):
+            return ""
+        return guess_separator(self.lines)
+
+    @cached_property
+    def fields(self) -> list[list[str]]:
+        """The fields of the first lines, without blanks around them."""
+        if not self.separator:
+            return []
+        if self.separator == " ":
+            return [line.split() for line in self.lines[:50]]
+        return [[part.strip() for part in split_fields(line, self.separator)] for line in self.lines[:50]]
+
+    @cached_property
+    def header(self) -> list[str]:
+        """The names of the columns, if the first line may hold some; of typed files those of the schema."""
+        return list(self.schema) or (self.fields[0] if self.fields else [])
+
+    def open(self, separator: str, header: bool) -> Table:
+        """The file as a table of text, split at one character."""
+        assert self.file is not None
+        return open_separated(self.file, separator, replace(self.reading, header=header))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A recognised shape.
+
+    Attributes:
+        name: its name in the registry.
+        evidence: what it was recognised by, and what is not read, in words for the report.
+        meanings: meaning (user, item, time, rating) -> column of the table; "-" for none.
+        read: opens the file.
+    """
+
+    name: str
+    evidence: str
+    meanings: Mapping[str, str]
+    read: Callable[[], Table]
+
+
+Recogniser = Callable[[Sample], Shape | None]
+
+# From the most specific to the most general: the first one that recognises a sample decides.
+SHAPES: Registry[Recogniser] = Registry(
+    "shape",
+    {
+        name: f"ensue.data.shapes.{name}"
+        for name in (
+            *("recbole", "otto", "mind", "diginetica", "yoochoose", "retailrocket", "trivago", "tmall", "tianchi"),
+            *("taobao", "lastfm", "spotify", "checkins", "foursquare", "netflix", "hm", "steam", "goodreads"),
+            *("amazon", "yelp", "kuai", "movielens", "graph", "spreadsheet", "sequences"),
+        )
+    },
+)
+
+
+def recognise(sample: Sample) -> Shape | None:
+    """The shape of a log, or None if it is of no published shape."""
+    for name in SHAPES:
+        shape = SHAPES[name](sample)
+        if shape is not None:
+            return shape
+    return None
+
+
+def by_header(
+    sample: Sample, name: str, columns: str, change: Callable[[Table], Table] | None = None, **meanings: str
+) -> Shape | None:
+    """A table with a header that contains all of `columns` (separated by blanks), in any order.
+
+    Args:
+        sample: the beginning of the log.
+        name: the name of the shape.
+        columns: the columns that the shape is recognised by.
+        change: adds what the file itself lacks, such as a column of times.
+        meanings: meaning -> column; the time is "-" if not given.
+    """
+    if not set(columns.split()) <= set(sample.header):
+        return None
+
+    def read() -> Table:
+        if sample.rows is not None:
+            table = Table(sample.rows, list(sample.schema), sample.where)
+        else:
+            table = sample.open(sample.separator, header=True)
+        return table if change is None else change(table)
+
+    full = {"time": NO_COLUMN, "rating": NO_COLUMN, **meanings}
+    return Shape(name, f"columns {', '.join(columns.split())}", full, read)
+
+
+def by_place(
+    sample: Sample, name: str, evidence: str, change: Callable[[Table], Table] | None = None, **meanings: str
+) -> Shape:
+    """A text table without a header, whose columns are called "1", "2", ...
+
+    Args:
+        sample: the beginning of the log.
+        name: the name of the shape.
+        evidence: what it was recognised by.
+        change: adds what the file itself lacks, such as a column of times.
+        meanings: meaning -> column; the time is "-" if not given.
+    """
+
+    def read() -> Table:
+        table = sample.open(sample.separator, header=False)
+        return table if change is None else change(table)
+
+    return Shape(name, evidence, {"time": NO_COLUMN, "rating": NO_COLUMN, **meanings}, read)
+
+
+def all_match(sample: Sample, patterns: Mapping[int, str], count: int) -> bool:
+    """Whether the first lines all have `count` fields, and those at the given places match the patterns.
+
+    The last line looked at is left out, since it may be cut off.
+    """
+    rows = sample.fields[:-1] or sample.fields
+    return bool(rows) and all(
+        len(row) == count and all(re.fullmatch(pattern, row[place]) for place, pattern in patterns.items())
+        for row in rows
+    )
+
+
+def with_times(name: str, times: pl.Expr) -> Callable[[Table], Table]:
+    """A change for `by_header` and `by_place`: one more column, of times that the file writes in another way."""
+    return lambda table: with_rows(table, table.rows.with_columns(times.alias(name)))
+
+
+def with_rows(table: Table, rows: pl.LazyFrame) -> Table:
+    """The table with other rows."""
+    return replace(table, rows=rows, names=rows.collect_schema().names())
+
+
+def scan_lines(file: TextFile, comment: str | None = None) -> pl.LazyFrame:
+    """The lines of a text file as one column `line` of text; blank ones are null, and comments are left out."""
+    return pl.scan_csv(
+        file.source,
+        separator="\x01",  # not allowed in text files, so it splits no line
+        has_header=False,
+        quote_char=None,
+        infer_schema=False,
+        glob=False,
+        new_columns=["line"],
+        comment_prefix=comment,
+    )
+
+
+def split_lines(file: TextFile, separator: str, count: int, comment: str | None = None) -> Table:
+    """A file without a header, each line split at a text, or at any blanks if that is one blank."""
+    line = pl.col("line").str.strip_chars()
+    lines = scan_lines(file, comment).filter(line != "")
+    if separator == " ":
+        line = line.str.replace_all(r"\s+", " ")
+    names = [str(place + 1) for place in range(count)]
+    fields = line.str.split_exact(separator, count).struct.rename_fields([*names, "more"])
+    rows = lines.select(fields.alias("fields")).unnest("fields")
+    malformed = pl.col("more").is_not_null() | pl.col(names[-1]).is_null()
+    return Table(rows, names, str(file.path), file, text=True, positional=True, malformed=malformed)
+
+
+def guess_separator(lines: Sequence[str]) -> str:
+    """The separator that divides all lines into the same number of fields, else the first that occurs; "" for none."""
+    marks = [mark for mark in ("::", "\t", ";", "|", ",", " ") if mark in lines[0]]
+    even = (mark for mark in marks if len({len(split_fields(line, mark)) for line in lines[:20]}) == 1)
+    return next(even, marks[0] if marks else "")
+
+
+def split_fields(line: str, separator: str) -> list[str]:
+    """The fields of one line; quotes enclose fields."""
+    if len(separator) > 1 or '"' not in line:
+        return line.split(separator)
+    return next(csv.reader([line], delimiter=separator))

@@ -1,0 +1,1 @@
+"""Shapes of logs: one module per published form, with its recogniser and its reader."""

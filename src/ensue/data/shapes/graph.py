@@ -1,0 +1,31 @@
+"""KONECT (`% bip`, out.* files) and SNAP (`# FromNodeId ToNodeId`): comment lines, then an edge a line.
+
+KONECT's edges are user, item, weight and time, of which the last two may be missing. SNAP's are two nodes.
+"""
+
+from __future__ import annotations
+
+from ensue.data.shape import NO_COLUMN, SHAPES, Sample, Shape, split_lines
+
+
+@SHAPES.register("graph")
+def recognise(sample: Sample) -> Shape | None:
+    """Comment lines that start with % or #, then numbers in two to four columns."""
+    mark = sample.lines[0][:1] if sample.lines else ""
+    if mark not in ("%", "#") or sample.file is None:
+        return None
+    rows = [line.split() for line in sample.lines if not line.startswith(mark)][:50]
+    counts = {len(row) for row in rows[:-1] or rows}
+    if len(counts) != 1 or not counts <= {2, 3, 4} or not all(part[:1].isalnum() for row in rows[:-1] for part in row):
+        return None
+    count = counts.pop()
+    meanings = {"user": "1", "item": "2", "time": NO_COLUMN, "rating": NO_COLUMN}
+    if count == 4:
+        meanings |= {"rating": "3", "time": "4"}
+    elif count == 3:
+        meanings["rating"] = "3"
+    kind = "KONECT" if mark == "%" else "SNAP"
+    order = "" if count == 4 else "; no times: the order of lines counts"
+    evidence = f"comment lines that start with {mark} ({kind}), then {count} columns{order}"
+    file = sample.file
+    return Shape("graph", evidence, meanings, lambda: split_lines(file, " ", count, mark))

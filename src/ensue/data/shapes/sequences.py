@@ -1,0 +1,124 @@
+"""One line a user: `user item item ...`, lists in a cell (`[5, 6]`, `5 6 7`), JSON arrays, list columns of Parquet.
+
+There are no times: the order of the items counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import polars as pl
+
+from ensue.data.shape import NO_COLUMN, SHAPES, Sample, Shape, scan_lines, with_rows
+from ensue.data.table import Table
+
+_LIST = r"""[\[(]\s*(['"]?[^'",\[\](){}]+['"]?(\s*,\s*['"]?[^'",\[\](){}]+['"]?)*)?\s*,?\s*[\])]"""
+_USERS, _TIMES = r"user|session|uid|visitor|customer", r"time|ts|date"
+_ITEMS = r"item|product|movie|track|sequence|history|seq"
+_LISTED = r"items|(item|product|movie)_?(ids|list|seq)|sequence|history|products|tracks|movies"
+_WORDS = r"[\w-]+( [\w-]+)*"
+_MEANINGS = {"user": "user", "item": "item", "time": NO_COLUMN, "rating": NO_COLUMN}
+
+
+@SHAPES.register("sequences")
+def recognise(sample: Sample) -> Shape | None:
+    """A column of lists, cells in brackets, or lines of different lengths that each start with another user."""
+    return _typed(sample) or _cells(sample) or _arrays(sample) or _ragged(sample)
+
+
+def _typed(sample: Sample) -> Shape | None:
+    """A list column, with or without a list column of times beside it."""
+    lists = [name for name, kind in sample.schema.items() if isinstance(kind, pl.List) and not kind.inner.is_nested()]
+    items = next((name for name in lists if re.search(_ITEMS, name.lower())), lists[0] if len(lists) == 1 else None)
+    user = next((name for name in sample.schema if name not in lists and re.search(_USERS, name.lower())), None)
+    if items is None or user is None or sample.rows is None:
+        return None
+    times = next((name for name in lists if name != items and re.search(_TIMES, name.lower())), None)
+    rows = sample.rows
+    listed = [items] if times is None else [items, times]
+    order = "; no times: the order of the list counts" if times is None else f", times in {times}"
+
+    def read() -> Table:
+        exploded = rows.select(user, *listed).explode(listed)
+        return Table(exploded, [user, *listed], sample.where)
+
+    meanings = {"user": user, "item": items, "time": times or NO_COLUMN, "rating": NO_COLUMN}
+    return Shape("sequences", f"a list of items in {items}{order}", meanings, read)
+
+
+def _cells(sample: Sample) -> Shape | None:
+    """A text table whose item column holds lists in brackets, or names itself a list with items between blanks."""
+    header, rows = sample.header, sample.fields[1:]
+    if not rows or sample.schema or len(set(header)) < len(header):
+        return None
+    rows = [row for row in rows if len(row) == len(header)]
+    user = next((name for name in header if re.search(_USERS, name.lower())), None)
+    for place, name in enumerate(header):
+        cells = [row[place] for row in rows if row[place]]
+        if name == user or not cells or user is None:
+            continue
+        bracketed = all(re.fullmatch(_LIST, cell) for cell in cells)
+        named = bool(re.search(_LISTED, name.lower()))
+        spaced = named and any(" " in cell for cell in cells) and all(re.fullmatch(_WORDS, cell) for cell in cells)
+        if bracketed or spaced:
+            evidence = f"a list of items in each cell of {name}; no times: the order of the list counts"
+            return Shape("sequences", evidence, _MEANINGS, _reader_of_cells(sample, user, name, bracketed))
+    return None
+
+
+def _reader_of_cells(sample: Sample, user: str, items: str, bracketed: bool) -> Callable[[], Table]:
+    def read() -> Table:
+        table = sample.open(sample.separator, header=True)
+        text = pl.col(items).str.strip_chars().str.strip_chars("[]()") if bracketed else pl.col(items)
+        parts = text.str.extract_all(r"[^,]+" if bracketed else r"\S+")
+        item = pl.col("item").str.strip_chars().str.strip_chars("'\"")
+        rows = table.rows.select(pl.col(user).alias("user"), parts.alias("item")).explode("item")
+        return with_rows(table, rows.with_columns(item))
+
+    return read
+
+
+def _arrays(sample: Sample) -> Shape | None:
+    """One JSON array of items a line: the user is the number of the line."""
+    if not sample.lines or not all(re.fullmatch(_LIST, line.strip()) for line in sample.lines[:-1] or sample.lines):
+        return None
+    file = sample.file
+    assert file is not None
+
+    def read() -> Table:
+        parts = pl.col("line").str.strip_chars().str.strip_chars("[]").str.extract_all(r"[^,]+")
+        rows = scan_lines(file).with_row_index("user", offset=1).filter(pl.col("line").is_not_null())
+        rows = rows.select(pl.col("user").cast(pl.String), parts.alias("item")).explode("item")
+        rows = rows.with_columns(pl.col("item").str.strip_chars().str.strip_chars("'\""))
+        return Table(rows, ["user", "item"], sample.where, file, text=True)
+
+    evidence = "one JSON array a line; the user is the number of the line; no times: the order of the list counts"
+    return Shape("sequences", evidence, _MEANINGS, read)
+
+
+def _ragged(sample: Sample) -> Shape | None:
+    """Lines of different lengths, each with another first field: the user, then the items."""
+    rows = sample.fields[:-1] if len(sample.fields) > 3 else sample.fields
+    lengths = [len(row) for row in rows]
+    if len(rows) < 2 or sample.file is None or sample.separator not in (" ", "\t", ","):
+        return None
+    users = [row[0] for row in rows]
+    # One line with a field too many is not a user with another number of items.
+    usual = max(lengths.count(length) for length in set(lengths))
+    varied = max(lengths) > 3 and usual * 2 <= len(rows) and not re.search(_USERS, users[0].lower())
+    whole = all(re.fullmatch(r"[\w:.-]+", part) for row in rows for part in row if part)
+    if not varied or not whole or len(set(users)) < len(users) or not all(users):
+        return None
+    file, separator = sample.file, sample.separator
+
+    def read() -> Table:
+        pattern = r"\S+" if separator == " " else f"[^{separator}]+"
+        parts = pl.col("line").str.strip_chars().str.extract_all(pattern)
+        lines = scan_lines(file).filter(pl.col("line").is_not_null()).select(parts.alias("parts"))
+        rows = lines.select(user=pl.col("parts").list.first(), item=pl.col("parts").list.slice(1)).explode("item")
+        rows = rows.with_columns(pl.col("user", "item").str.strip_chars())
+        return Table(rows, ["user", "item"], sample.where, file, text=True)
+
+    evidence = "lines of different lengths, each starting with another user; no times: the order of the line counts"
+    return Shape("sequences", evidence, _MEANINGS, read)
