@@ -161,12 +161,7 @@ def sniff(file: TextFile, named_csv: bool = False) -> Format:
 
 
 def open_separated(file: TextFile, separator: str, reading: Reading) -> Table:
-    """Open a CSV file or one of its kind.
-
-    Raises:
-        DataError: a line ends in CR alone, or a column is named twice.
-        UnclearLogError: the first line leaves a quote open, and fields of several lines are not allowed.
-    """
+    """Open a CSV file or one of its kind; a DataError names a line end or a header that cannot be read."""
     path, quotes, multiline = file.path, reading.quotes, reading.multiline
     head = first_lines(file, 1)[0]
     _check_line_ends(path, head, quotes)

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import polars as pl
 import pytest
-from ensue.data.shape import SHAPES
 
 from ensue.data.prepare import prepare
+from ensue.data.shape import SHAPES
 
 B, C, U, V = "B00INVENT0", "B00INVENT1", "AINVENTEDUSER1", "AINVENTEDUSER2"
 SHA, OTHER_SHA = "0" * 39 + "1", "0" * 39 + "2"
