@@ -178,3 +178,16 @@ def test_only_allowed_items_are_returned(exhaustive: bool) -> None:
         best, items = ExactIndex(torch.eye(4) * scores).search(torch.ones(1, 4), 3, exclude, allow_N)
     assert items[0, :2].tolist() == [2, 4]
     assert best[0].tolist() == [4.0, 2.0, float("-inf")]
+
+
+@pytest.mark.parametrize("values", [2, 20, 10_000])
+@pytest.mark.parametrize("num_items", [1, 30, 1000])
+def test_ties_are_settled_by_the_items_number(num_items: int, values: int) -> None:
+    """The best are those of a sort by (-score, number), so the best of a smaller k are a prefix."""
+    generator = torch.Generator().manual_seed(num_items + values)
+    scores = torch.randint(0, values, (7, num_items), generator=generator).float()
+    expected = [sorted(range(1, num_items + 1), key=lambda item: (-row[item - 1], item)) for row in scores.tolist()]
+    for k in (1, 5, 20, 2000):
+        best, items = top_k(scores.clone(), k)
+        assert items.tolist() == [row[:k] for row in expected]
+        assert torch.equal(best, scores.gather(1, items - 1))

@@ -41,7 +41,9 @@ class ExactIndex:
 def top_k(
     scores_BN: Tensor, k: int, exclude: Pairs | None = None, allow_N: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The k highest-scored items of each row.
+    """The k highest-scored items of each row; of items with the same score those of lower numbers, in that order.
+
+    So the 5 best are the first of the 20 best. `torch.topk` breaks ties by an order that depends on k (2.13, on a CPU).
 
     Args:
         scores_BN: column j is item j + 1; the scores of items that are left out are overwritten.
@@ -57,5 +59,14 @@ def top_k(
         scores_BN[row_E, item_E - 1] = float("-inf")
     if allow_N is not None:
         scores_BN.masked_fill_(~allow_N, float("-inf"))
-    scores, places = torch.topk(scores_BN, min(k, scores_BN.shape[1]), dim=1)
-    return scores, places + 1
+    k = min(k, scores_BN.shape[1])
+    # One more than asked for shows whether the k-th score is tied with one that is left out.
+    best, places = torch.topk(scores_BN, min(k + 1, scores_BN.shape[1]), dim=1)
+    is_tied_B = (best[:, k - 1] == best[:, -1]) & best[:, -1].isfinite()
+    scores, places = best[:, :k], places[:, :k]
+    if best.shape[1] > k and bool(is_tied_B.any()):
+        every, order = torch.sort(scores_BN[is_tied_B], dim=1, descending=True, stable=True)
+        scores[is_tied_B], places[is_tied_B] = every[:, :k], order[:, :k]
+    places, by_number = places.sort(1)
+    scores, by_score = scores.gather(1, by_number).sort(dim=1, descending=True, stable=True)
+    return scores, places.gather(1, by_score) + 1
