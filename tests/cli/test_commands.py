@@ -550,7 +550,7 @@ def test_tensorboard_gets_every_epoch_or_is_asked_for(
 
 def test_help_has_sections_and_examples(ensue: Run) -> None:
     shown = ensue("train", "--help").out
-    for text in ("Every model", "Model sasrec", "Objective", "Training", "Split", "Evaluation", "Examples"):
+    for text in ("Every model", "Objective", "Training", "Split", "Evaluation", "Examples"):
         assert text in shown
     assert "--no-filter-seen" in shown
     for words in (("prepare",), ("evaluate",), ("recommend",), ("data", "check"), ("demo",)):
