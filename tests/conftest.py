@@ -49,7 +49,15 @@ def tiny() -> Callable[..., RunConfig]:
     """Settings of a run with everything on; keyword arguments change training settings."""
 
     def make(objective: dict[str, Any] | None = None, model: dict[str, Any] | None = None, **train: Any) -> RunConfig:
-        settings = {"num_epochs": 3, "batch_size": 8, "lr": 0.01, "checkpoint_minutes": 0, "device": "cpu", **train}
+        settings: dict[str, Any] = {
+            "num_epochs": 3,
+            "batch_size": 8,
+            "lr": 0.01,
+            "checkpoint_minutes": 0,
+            "patience_steps": 0,
+            "device": "cpu",
+            **train,
+        }
         return RunConfig(
             model=SASRecConfig(maxlen=6, hidden_units=8, num_blocks=1, dropout_rate=0.3).replace(**(model or {})),
             objective=ObjectiveConfig(**(objective or {})),

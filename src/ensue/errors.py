@@ -42,6 +42,22 @@ class TrainingError(EnsueError):
     """Training cannot continue: another training writes to the folder, or a rank is lost."""
 
 
+class LostRankError(TrainingError):
+    """Another rank of the training was killed, failed or does not answer."""
+
+
+class InterruptedTrainingError(TrainingError):
+    """A signal ended the training of a command.
+
+    Attributes:
+        status: the exit status.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class NotFiniteError(TrainingError):
     """The loss or the gradient is NaN or infinite."""
 

@@ -134,15 +134,17 @@ class Recommender:
         folder: str | Path | None = None,
         watchers: Iterable[Watcher] = (),
         budget: float | None = None,
+        finish: bool = False,
     ) -> Self:
         """Train on the training part of the split; the best state on validation is kept.
 
         Args:
             data: a store or its folder, or a log to prepare with the usual settings.
             folder: a run folder, new or empty at first; training there resumes where it stopped, and the run is saved
-                when done. A finished run in the folder is taken as it is.
+                when done. A finished run in the folder is taken as it is; with a larger `num_epochs` it goes on.
             watchers: objects that follow the training.
             budget: minutes that training may take; the number of epochs is lowered to fit.
+            finish: train no further, and write the run from the best state of the training in the folder.
 
         Raises:
             DataError: the log cannot be read, or there is nothing to train on.
@@ -153,7 +155,7 @@ class Recommender:
         store = _open(data)
         path = None if folder is None else Path(folder)
         self.config = planned(self.configure, store, path, budget)
-        fitted = fit(self.config, store, path, watchers)
+        fitted = fit(self.config, store, path, watchers, finish=finish)
         self.run, self.log = fitted.run, fitted.log
         return self
 

@@ -31,7 +31,7 @@ def test_a_folder_of_others_is_left_alone(
     small = SMALL if model == "sasrec" else ()
     done = ensue("train", store, "--model", model, *small, "--out", tmp_path / "mine", *overwrite)
     assert done.status == 1
-    assert f"ensue did not write {name.split('/')[0]}" in done.err
+    assert f"ensue did not create {name.split('/')[0]}" in done.err
     assert [path for path in (tmp_path / "mine").rglob("*") if path.is_file()] == [mine]
 
 
@@ -104,7 +104,7 @@ def test_another_time_between_checkpoints_is_the_same_command(ensue: Run, store:
 
 def test_a_second_training_in_a_folder_ends_with_one_line(ensue: Run, store: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from ensue.runs.folder import claimed\n"
+        "import sys; from pathlib import Path; from ensue.runs.swap import claimed\n"
         "with claimed(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

@@ -12,8 +12,8 @@ import pytest
 
 from ensue.datasets.simulate import ordered_sequences
 from ensue.files import read_json, write_json
-from ensue.runs.folder import claimed
 from ensue.runs.lock import locked
+from ensue.runs.swap import claimed
 
 from .conftest import Run
 
@@ -99,7 +99,7 @@ def test_where_nothing_can_be_evaluated_the_next_command_is_another(ensue: Run, 
 def test_a_run_that_was_begun_is_told_from_no_run(ensue: Run, tmp_path: Path) -> None:
     with claimed(tmp_path / "begun"):
         pass
-    assert "has not finished yet" in ensue("recommend", tmp_path / "begun", "--history", 3).err
+    assert "has not finished" in ensue("recommend", tmp_path / "begun", "--history", 3).err
     (tmp_path / "empty").mkdir()
     assert "manifest.json: missing" in ensue("recommend", tmp_path / "empty", "--history", 3).err
 

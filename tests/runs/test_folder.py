@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ensue.data.split import Split
 from ensue.datasets.simulate import ordered_sequences
 from ensue.errors import ArtefactError, TrainingError
-from ensue.files import MANIFEST, write_manifest
+from ensue.files import write_manifest
 from ensue.runs.config import RunConfig
-from ensue.runs.folder import CHECKPOINTS, check_writable, claimed, interrupted, remove_run
+from ensue.runs.folder import CHECKPOINTS, NEXT, check_writable, interrupted
 from ensue.runs.lock import LOCK, locked
+from ensue.runs.swap import check_replaceable, claimed, is_swap_pending, swap
 from ensue.train.loop import Trainer
 
 Tiny = Callable[..., RunConfig]
@@ -41,8 +46,8 @@ def test_a_folder_of_others_is_not_written_to(tiny: Tiny, split: Split, tmp_path
     mine.parent.mkdir(exist_ok=True)
     mine.write_text("years of work")
     before = contents(tmp_path)
-    for act in (Trainer(tiny(), split, tmp_path).run, lambda: remove_run(tmp_path)):
-        with pytest.raises(ArtefactError, match=f"ensue did not write {name.split('/')[0]}"):
+    for act in (Trainer(tiny(), split, tmp_path).run, lambda: check_replaceable(tmp_path)):
+        with pytest.raises(ArtefactError, match=f"ensue did not create {name.split('/')[0]}"):
             act()
     assert contents(tmp_path) == before
 
@@ -50,7 +55,7 @@ def test_a_folder_of_others_is_not_written_to(tiny: Tiny, split: Split, tmp_path
 def test_a_store_is_not_written_to(tiny: Tiny, split: Split, tmp_path: Path) -> None:
     ordered_sequences().save(tmp_path)
     before = contents(tmp_path)
-    for act in (Trainer(tiny(), split, tmp_path).run, lambda: remove_run(tmp_path)):
+    for act in (Trainer(tiny(), split, tmp_path).run, lambda: check_replaceable(tmp_path)):
         with pytest.raises(ArtefactError, match="expected an ensue run, found kind 'store'"):
             act()
     assert contents(tmp_path) == before
@@ -84,8 +89,8 @@ def test_a_run_with_something_else_in_it_is_not_removed(tiny: Tiny, split: Split
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("years of work")
     before = contents(tmp_path)
-    with pytest.raises(ArtefactError, match="ensue did not write this"):
-        remove_run(tmp_path)
+    with pytest.raises(ArtefactError, match="ensue did not create this file"):
+        check_replaceable(tmp_path)
     assert contents(tmp_path) == before
 
 
@@ -94,42 +99,84 @@ def test_a_link_is_not_followed(tiny: Tiny, split: Split, tmp_path: Path) -> Non
     (tmp_path / "run" / CHECKPOINTS).rename(tmp_path / "elsewhere")
     (tmp_path / "run" / CHECKPOINTS).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ArtefactError, match=CHECKPOINTS):
-        remove_run(tmp_path / "run")
+        check_replaceable(tmp_path / "run")
     assert len(list((tmp_path / "elsewhere").iterdir())) > 0
 
 
-def test_a_run_is_removed_and_a_store_in_it_stays(tiny: Tiny, split: Split, tmp_path: Path) -> None:
-    Trainer(tiny(num_epochs=1), split, tmp_path).run()
-    ordered_sequences().save(tmp_path / "store")
+def whole_run(folder: Path, model: str) -> None:
+    """Something with the form of a whole run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / LOCK).write_bytes(b"")
+    (folder / CHECKPOINTS / "0000000001").mkdir(parents=True)
+    for name in ("model.safetensors", f"checkpoints/0000000001/{model}"):
+        (folder / name).write_text(model)
+    write_manifest(folder, ["model.safetensors"], {"kind": "run", "schema_version": 1})
+
+
+def old_and_new(folder: Path) -> dict[str, bytes]:
+    """A run, all that may lie beside it, and a new one; what the folder is to hold after the swap."""
+    whole_run(folder, "old")
+    ordered_sequences().save(folder / "store")
     for name in ("card.md", "metrics.json", "per_user-test-full-with-seen+query-time.parquet", "learning_curve.svg"):
-        (tmp_path / name).write_text("")
-    (tmp_path / ".per_user-test-full.parquet.4711.tmp").write_text("half")
+        (folder / name).write_text("")
+    (folder / ".per_user-test-full.parquet.4711.tmp").write_text("half")
     for name in ("tensorboard/events.out.tfevents.17.host.4.0", "inspect/inspect.json", "inspect/attention_maps.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("")
-    write_manifest(tmp_path, [], {"kind": "run", "schema_version": 1})
-    store = contents(tmp_path / "store")
-    remove_run(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [LOCK, "store"]
-    assert contents(tmp_path / "store") == store
-    Trainer(tiny(num_epochs=1), split, tmp_path).run()
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("")
+    whole_run(folder / NEXT, "new")
+    return {
+        **contents(folder / "store"),
+        **{path.replace(f"/{NEXT}", ""): text for path, text in contents(folder / NEXT).items()},
+    }
 
 
-def test_the_manifest_goes_first(tiny: Tiny, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A removal that is cut short leaves no damaged run, and may be begun again."""
-    Trainer(tiny(num_epochs=1), split, tmp_path).run()
-    write_manifest(tmp_path, [], {"kind": "run", "schema_version": 1})
+def test_a_swap_replaces_a_run_and_a_store_in_it_stays(tmp_path: Path) -> None:
+    expected = old_and_new(tmp_path)
+    assert is_swap_pending(tmp_path)
+    swap(tmp_path)
+    assert contents(tmp_path) | {str(tmp_path / LOCK): b""} == expected
+    assert not is_swap_pending(tmp_path)
 
-    def cut(path: Path) -> None:
-        raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched:
-        patched.setattr("ensue.runs.folder.shutil.rmtree", cut)
-        with pytest.raises(KeyboardInterrupt):
-            remove_run(tmp_path)
-    assert not (tmp_path / MANIFEST).exists()
-    remove_run(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [LOCK]
+class CutError(BaseException):
+    """A kill."""
+
+
+def cut_at(patched: pytest.MonkeyPatch, number: int) -> None:
+    """Let the operation on files of this number, counted from 0, end in a kill."""
+    count = iter(range(10**6))
+    for owner, name in ((os, "replace"), (os, "rename"), (Path, "unlink"), (Path, "rmdir"), (shutil, "rmtree")):
+        real = getattr(owner, name)
+
+        def counted(*words: Any, real: Any = real, **more: Any) -> Any:
+            if next(count) == number:
+                raise CutError
+            return real(*words, **more)
+
+        patched.setattr(owner, name, counted)
+
+
+def test_a_swap_that_was_cut_short_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is killed before each of its operations, and again while it is completed."""
+    cuts = 0
+    while True:
+        folder = tmp_path / str(cuts)
+        expected = old_and_new(folder)
+        try:
+            with monkeypatch.context() as patched:
+                cut_at(patched, cuts)
+                swap(folder)
+            break
+        except CutError:
+            cuts += 1
+        assert is_swap_pending(folder)
+        with monkeypatch.context() as patched, suppress(CutError):
+            cut_at(patched, 2)
+            swap(folder)
+        if is_swap_pending(folder):
+            swap(folder)
+        assert contents(folder) | {str(folder / LOCK): b""} == expected
+    assert cuts > 10
 
 
 def test_checkpoints_remove_only_checkpoints(tiny: Tiny, split: Split, tmp_path: Path) -> None:
@@ -139,11 +186,11 @@ def test_checkpoints_remove_only_checkpoints(tiny: Tiny, split: Split, tmp_path:
     assert (tmp_path / CHECKPOINTS / "2024-backup").is_dir()
 
 
-def test_after_ctrl_c(tmp_path: Path) -> None:
+def test_after_a_signal(tmp_path: Path) -> None:
     (tmp_path / CHECKPOINTS / ".0000000001.tmp").mkdir(parents=True)
-    assert "starts anew (no checkpoint yet)" in interrupted(tmp_path)
-    (tmp_path / CHECKPOINTS / "0000000001").mkdir()
-    assert "goes on from its last checkpoint" in interrupted(tmp_path)
+    assert interrupted(tmp_path) == "the same command starts anew"
+    (tmp_path / NEXT / CHECKPOINTS / "0000000001").mkdir(parents=True)
+    assert interrupted(tmp_path) == "the same command goes on from its last checkpoint"
 
 
 def test_two_trainings_do_not_write_into_one_folder(tiny: Tiny, split: Split, tmp_path: Path) -> None:
@@ -154,7 +201,7 @@ def test_two_trainings_do_not_write_into_one_folder(tiny: Tiny, split: Split, tm
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
         before = contents(tmp_path)
-        for act in (Trainer(tiny(), split, tmp_path).run, lambda: remove_run(tmp_path)):
+        for act in (Trainer(tiny(), split, tmp_path).run, lambda: swap(tmp_path)):
             with pytest.raises(TrainingError, match="another training writes here"):
                 act()
         assert contents(tmp_path) == before

@@ -20,7 +20,7 @@ from ensue.datasets.simulate import ordered_sequences
 from ensue.errors import ArtefactError, ConfigError, TrainingError
 from ensue.runs.checkpoint import STATE, TENSORS, load_checkpoint
 from ensue.runs.config import RunConfig
-from ensue.runs.log import Records, read_log
+from ensue.runs.log import Records
 from ensue.train.loop import Trainer
 
 Tiny = Callable[..., RunConfig]
@@ -167,18 +167,6 @@ def test_a_finished_run_is_loaded_and_not_trained_on(tiny: Tiny, split: Split, t
     again = Trainer(tiny(), split, tmp_path, [StopAt(0)]).run()
     assert again.progress == first.progress
     assert same_weights(first.model, again.model)
-
-
-def test_starting_anew_is_not_outlived_by_the_old_run(tiny: Tiny, split: Split, tmp_path: Path) -> None:
-    """The old run's later checkpoints must not win over the new run's."""
-    Trainer(tiny(), split, tmp_path).run()
-    with pytest.raises(KeyboardInterrupt):
-        Trainer(tiny(lr=0.5), split, tmp_path, [StopAt(2)]).run(resume=False)
-    checkpoint = load_checkpoint(tmp_path / "checkpoints")
-    assert checkpoint is not None
-    assert checkpoint.state["progress"]["step"] == 2
-    assert checkpoint.state["config"]["train"]["lr"] == 0.5
-    assert read_log(tmp_path / "log.jsonl") == []
 
 
 def test_optimiser_state_is_kept_by_name(tiny: Tiny, split: Split, tmp_path: Path) -> None:

@@ -28,12 +28,14 @@ from ensue.plots import learning_curve
 from ensue.recommender import Recommender
 from ensue.runs.checkpoint import Checkpoint
 from ensue.runs.config import RunConfig
-from ensue.runs.folder import STORE, claimed, interrupted
+from ensue.runs.folder import STORE, interrupted
 from ensue.runs.log import Records, Watcher, best_of, epochs_of
+from ensue.runs.swap import claimed
 from ensue.terminal.memory import memory_told
 from ensue.terminal.output import Screen
 from ensue.train.distributed import World, join
 from ensue.train.fit import Fitted, fit
+from ensue.train.interrupt import Interrupted
 from ensue.train.loop import Trainer
 
 Say = Callable[[str], None]
@@ -58,9 +60,9 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         with memory_told("lower --batch_size, --maxlen or --hidden_units"):
             _run(arguments)
-    except KeyboardInterrupt:
-        told = "interrupted" if arguments.inference_only else interrupted(_folder(arguments))
-        return _fail(told, INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        after = "" if arguments.inference_only else f": {interrupted(_folder(arguments))}"
+        return _fail(f"interrupted{after}", stop.status if isinstance(stop, Interrupted) else INTERRUPTED)
     except ConfigError as error:
         return _fail(str(error), 2)
     except (EnsueError, OSError) as error:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ensue import __version__
-from ensue.errors import ConfigError, EnsueError
+from ensue.errors import ConfigError, EnsueError, InterruptedTrainingError
 
 INTERRUPTED = 130
 
@@ -20,7 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; those of the process by default.
 
     Returns:
-        The exit status: 0, 1 for an error, 2 for a wrong command line or setting, 130 after Ctrl-C.
+        The exit status: 0, 1 for an error, 2 for a wrong command line or setting, 130 after Ctrl-C; a training that
+        was ended by TERM or HUP gives 143 or 129.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
@@ -65,7 +66,7 @@ def _run(words: list[str]) -> int:
     except EnsueError as error:
         if "--debug" in words:
             raise
-        return _fail(str(error), 2 if isinstance(error, ConfigError) else 1)
+        return _fail(str(error), _status(error))
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -86,6 +87,12 @@ def _run(words: list[str]) -> int:
         return _fail(f"{message()}{hint}", status)
     # Typer turns Ctrl-C into a status.
     return _fail("interrupted", INTERRUPTED) if status == INTERRUPTED else status if isinstance(status, int) else 0
+
+
+def _status(error: EnsueError) -> int:
+    if isinstance(error, InterruptedTrainingError):
+        return error.status
+    return 2 if isinstance(error, ConfigError) else 1
 
 
 def _fail(message: str, status: int) -> int:

@@ -120,7 +120,7 @@ def trained(
     screen: Screen, name: str, preset: str | None, settings: dict[str, Any], store: SequenceStore, folder: Path
 ) -> Recommender:
     """The model, trained into the folder; a run of other data or settings that is there is replaced."""
-    from ensue.cli.training import fit_shown
+    from ensue.cli.training import FitOptions, fit_shown
     from ensue.recipes import run_config
     from ensue.recommender import Recommender
 
@@ -130,7 +130,7 @@ def trained(
         fitted = fit_shown(screen, config, store, folder)
     except OtherRunError:
         screen.say(f"{folder} was trained with other sizes: {name} starts anew")
-        fitted = fit_shown(screen, config, store, folder, overwrite=True)
+        fitted = fit_shown(screen, config, store, folder, FitOptions(overwrite=True))
     if not fitted.is_new:
         screen.say(f"{name}: already trained, in {folder}")
     return Recommender.from_run(fitted.run, fitted.log)

@@ -1,7 +1,7 @@
 """`ensue train --devices N`: N processes on this machine, under torchrun's agent, and one message when one fails.
 
-The command prepares and checks everything, starts the ranks (`python -m ensue.cli.launch`, below) and waits. Rank 0
-shows the training; what the others would print is caught. A rank leaves its error in a file of the agent's.
+The command checks the data and the settings, starts the ranks (`python -m ensue.cli.launch`, below) and waits. Rank 0
+shows the training; the output of the others goes to a file. A rank that fails writes its error to a file of the agent.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from typing import TYPE_CHECKING, Any
 
 from ensue import errors
 from ensue.cli import leave
-from ensue.errors import ConfigError, TrainingError
+from ensue.errors import ConfigError, EnsueError, TrainingError
 from ensue.modules import import_named
 from ensue.terminal.output import Screen
 
 if TYPE_CHECKING:
+    from ensue.cli.training import FitOptions
     from ensue.data.store import SequenceStore
     from ensue.runs.config import RunConfig
     from ensue.train.fit import Fitted
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-JSON, TENSORBOARD = "--json", "--tensorboard"
+JSON, TENSORBOARD, OVERWRITE = "--json", "--tensorboard", "--overwrite"
 PR_SET_PDEATHSIG = 1
 
 
@@ -41,8 +42,7 @@ def fit_in_ranks(
     data: Path,
     out: Path,
     devices: int,
-    tensorboard: bool = False,
-    overwrite: bool = False,
+    options: FitOptions,
 ) -> Fitted:
     """Train into a folder with several processes, or take the finished run of these settings that is there.
 
@@ -53,41 +53,39 @@ def fit_in_ranks(
         data: where the data is.
         out: the run folder.
         devices: how many processes.
-        tensorboard: write RUN/tensorboard.
-        overwrite: replace the run that is there.
+        options: what becomes of a run that is there.
 
     Raises:
         ConfigError: the model is fitted by counting or too large, or there are too few devices.
         TrainingError: a rank failed; the message names it.
+        Interrupted: a signal ended the training.
     """
-    from ensue.cli.training import fit_shown, make_way
+    from ensue.cli.training import fit_shown
     from ensue.models import Catalogue, check_fits, is_counted
-    from ensue.runs.load import is_finished
-    from ensue.train.distributed import device_type, join
+    from ensue.runs.work import find_work
+    from ensue.train.distributed import device_type
 
-    if not overwrite and is_finished(out, config, store.fingerprint):
-        return fit_shown(screen, config, store, out)
+    if options.finish or find_work(out, config, store.fingerprint, options.overwrite, finish=False) is None:
+        return fit_shown(screen, config, store, out, options)
     check_fits(config.model, Catalogue.of_store(store))
     if is_counted(config.model):
         raise ConfigError(f"model {config.model.name!r} is fitted by counting, in one process: leave --devices out")
     where = "GPUs" if device_type(config.train.device, devices) == "cuda" else "processes on the CPU"
-    if overwrite:
-        # The devices are the ranks'; what is tried here is the data and the settings.
-        make_way(config.replace(train=config.train.replace(device="cpu", amp="off")), store, out, join("cpu"))
     screen.say(f"training with {devices} {where}")
     with tempfile.TemporaryDirectory(prefix="ensue-") as folder:
         settings = Path(folder) / "config.toml"
         config.write_toml(settings)
         words = [str(data), str(out), str(settings)]
         words += [JSON] if screen.as_json else []
-        words += [TENSORBOARD] if tensorboard else []
+        words += [TENSORBOARD] if options.tensorboard else []
+        words += [OVERWRITE] if options.overwrite else []
         try:
             _launch(words, devices, Path(folder))
         except BaseException:
             screen.console.show_cursor(True)
             raise
-    if not is_finished(out, config, store.fingerprint):
-        raise TrainingError(f"the {devices} ranks ended well and left no run in {out}")
+    if find_work(out, config, store.fingerprint, overwrite=False, finish=False) is not None:
+        raise TrainingError(f"the {devices} ranks ended without an error, but {out} has no finished run")
     return replace(fit_shown(screen, config, store, out), is_new=True)
 
 
@@ -96,11 +94,13 @@ def _launch(words: list[str], devices: int, folder: Path) -> None:
 
     Raises:
         TrainingError: a rank failed.
-        KeyboardInterrupt: this process was told to stop, and the ranks have been stopped.
+        Interrupted: a signal ended the command, and the ranks have ended.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    from ensue.train.interrupt import Interrupted
 
     silent: dict[int, Std] = dict.fromkeys(range(1, devices), Std.ALL)
     config = LaunchConfig(
@@ -119,13 +119,13 @@ def _launch(words: list[str], devices: int, folder: Path) -> None:
             elastic_launch(config, sys.executable)("-m", "ensue.cli.launch", *words)
         except ChildFailedError as error:
             raise _first_cause(error.failures, devices) from None
-        except SignalException:
-            raise KeyboardInterrupt from None
+        except SignalException as stop:
+            raise Interrupted(int(stop.sigval)) from None
 
 
 @contextmanager
 def _quiet_agent() -> Iterator[None]:
-    """Keep the agent's own notes from the screen, and put back the signal handlers that it replaces."""
+    """Keep the agent's log from the screen, and restore the signal handlers that it replaces."""
     logger = logging.getLogger("torch.distributed.elastic")
     handler, propagate = logging.NullHandler(), logger.propagate
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
@@ -140,10 +140,13 @@ def _quiet_agent() -> Iterator[None]:
             signal.signal(number, previous)
 
 
-def _first_cause(failures: dict[int, Any], size: int) -> TrainingError:
-    """The failure that brought the others about, told by rank: the agent's `ProcessFailure`s of all ranks that failed.
+def _first_cause(failures: dict[int, Any], size: int) -> EnsueError:
+    """The failure that caused the others, with its rank, as the error that the rank raised.
 
-    The agent ends the other ranks with SIGTERM, and some of them may have noticed the loss before that.
+    Args:
+        failures: rank -> the agent's `ProcessFailure`, of all ranks that failed. The agent ends the other ranks with
+            SIGTERM, and some of them may have noticed the loss before that.
+        size: how many ranks there were.
     """
 
     def order(rank: int) -> tuple[bool, bool, bool, int]:
@@ -159,8 +162,9 @@ def _first_cause(failures: dict[int, Any], size: int) -> TrainingError:
     if not isinstance(failure.message, dict):
         return TrainingError(f"rank {rank} of {size} ended with status {failure.exitcode}. {resume}")
     kind, _, text = failure.message["message"].partition(": ")
-    if hasattr(errors, kind):
-        return TrainingError(text if text.startswith("rank ") else f"rank {rank} of {size}: {text}")
+    if kind in vars(errors):
+        error: EnsueError = vars(errors)[kind](text if text.startswith("rank ") else f"rank {rank} of {size}: {text}")
+        return error
     trace = failure.message["extraInfo"]["py_callstack"]
     return TrainingError(f"rank {rank} of {size} failed with {kind}: {text}. {resume}\n{trace}")
 
@@ -179,7 +183,7 @@ def main(words: list[str]) -> int:
     _end_with_parent()
     try:
         import_named(())
-        _train(Path(words[0]), Path(words[1]), Path(words[2]), JSON in words, TENSORBOARD in words)
+        _train(Path(words[0]), Path(words[1]), Path(words[2]), words[3:])
     except KeyboardInterrupt:
         return 130
     except Exception as error:
@@ -188,13 +192,14 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def _train(data: Path, out: Path, settings: Path, as_json: bool, tensorboard: bool) -> None:
+def _train(data: Path, out: Path, settings: Path, flags: list[str]) -> None:
     from ensue.cli.sources import open_data
-    from ensue.cli.training import fit_shown
+    from ensue.cli.training import FitOptions, fit_shown
     from ensue.runs.config import RunConfig
 
-    screen = Screen(as_json)
-    fit_shown(screen, RunConfig.read_toml(settings), open_data(data, screen), out, tensorboard)
+    screen = Screen(JSON in flags)
+    options = FitOptions(OVERWRITE in flags, tensorboard=TENSORBOARD in flags)
+    fit_shown(screen, RunConfig.read_toml(settings), open_data(data, screen), out, options)
 
 
 def _end_with_parent() -> None:

@@ -15,7 +15,7 @@ from ensue.cli.doctor import SPLIT_NAMES
 from ensue.cli.flags import Flag, flags_of
 from ensue.cli.hints import recommend_after_item
 from ensue.cli.sources import open_data
-from ensue.errors import ConfigError
+from ensue.errors import ConfigError, InterruptedTrainingError
 from ensue.terminal.memory import memory_told
 from ensue.terminal.output import Screen
 
@@ -76,14 +76,19 @@ def _model_of(words: Sequence[str]) -> str | None:
 def run(
     screen: Screen,
     data: Annotated[Path, typer.Argument(help="A store folder (see ensue prepare), or a log file.")],
-    out: Annotated[Path, typer.Option("--out", help="The run folder; an interrupted run there goes on.")],
+    out: Annotated[Path, typer.Option("--out", help="The run folder; an interrupted training there goes on.")],
     settings: dict[str, Any],
     model: Annotated[
         str | None, typer.Option("--model", help="The model's name; by default the settings are chosen by the data.")
     ] = None,
     preset: Annotated[str | None, typer.Option("--preset", help="Settings to start from; see ensue presets.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="A TOML file of settings to start from.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in the folder.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run in the folder, which stays until the new one is whole.")
+    ] = False,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Train no further: write the run from the best state so far.")
+    ] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write RUN/tensorboard (extra log).")] = False,
     devices: Annotated[
         int, typer.Option("--devices", min=1, help="Processes that train together; a GPU or a share of the cores each.")
@@ -92,14 +97,18 @@ def run(
         float | None, typer.Option("--budget", help="Minutes that training may take: fewer epochs, to fit.")
     ] = None,
 ) -> dict[str, Any]:
-    """Train a model and write a run folder. The same command resumes a run that was interrupted.
+    """Train a model and write a run folder. The same command resumes a training that was interrupted.
+
+    With a larger --num-epochs (or --patience) a finished run goes on.
 
     Without a preset, a file of settings or a model, the data decides what is trained; settings that are given win.
     """
     from ensue.cli.launch import fit_in_ranks
-    from ensue.cli.training import ADVICE, fit_shown, tensorboard_of
+    from ensue.cli.training import ADVICE, FitOptions, fit_shown, tensorboard_of
     from ensue.recipes import configure, plan
+    from ensue.runs.folder import NEXT, interrupted
     from ensue.train.distributed import join, ranks
+    from ensue.train.interrupt import Interrupted
 
     settled = configure(model, preset, settings, config)
     rank, size = ranks()
@@ -110,17 +119,21 @@ def run(
     if rank > 0:
         screen.as_json, screen.console = False, Console(quiet=True)
     store = open_data(data, screen)
-    planned = memory_told(ADVICE)(plan)(settled, store, None if overwrite else out, budget, devices == 1)
+    planned = memory_told(ADVICE)(plan)(settled, store, out / NEXT if overwrite else out, budget, devices == 1)
     for line in planned.lines:
         screen.say(line)
     chosen = planned.config
     world = join(chosen.train.device)
     if tensorboard:
         tensorboard_of(out)  # an error here comes before any work
-    if devices > size:
-        fitted = fit_in_ranks(screen, chosen, store, data, out, devices, tensorboard, overwrite)
-    else:
-        fitted = fit_shown(screen, chosen, store, out, tensorboard, overwrite)
+    options = FitOptions(overwrite, finish, tensorboard)
+    try:
+        if devices > size:
+            fitted = fit_in_ranks(screen, chosen, store, data, out, devices, options)
+        else:
+            fitted = fit_shown(screen, chosen, store, out, options)
+    except Interrupted as stop:
+        raise InterruptedTrainingError(f"interrupted: {interrupted(out)}", stop.status) from None
     return report(screen, fitted, store, data, out) if world.is_main else {}
 
 

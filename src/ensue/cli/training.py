@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ensue.cli.live import training_display
 from ensue.terminal.memory import memory_told
@@ -15,21 +16,32 @@ if TYPE_CHECKING:
     from ensue.data.store import SequenceStore
     from ensue.runs.config import RunConfig
     from ensue.runs.log import Records, Watcher
-    from ensue.train.distributed import World
     from ensue.train.fit import Fitted
     from ensue.train.loop import Trainer
 
+# From so many items on, a step of the full softmax takes seconds on a CPU.
+MANY_ITEMS = 200_000
 ADVICE = "work on a batch in parts (--batch-parts), or lower --batch-size or --maxlen"
+
+
+@dataclass(frozen=True, slots=True)
+class FitOptions:
+    """What becomes of a run that is in the folder, and what else is written; see `ensue train`.
+
+    Attributes:
+        overwrite: replace a run of other settings, or a finished one.
+        finish: train no further, and write the run from the best state so far.
+        tensorboard: write RUN/tensorboard.
+    """
+
+    overwrite: bool = False
+    finish: bool = False
+    tensorboard: bool = False
 
 
 @memory_told(ADVICE)
 def fit_shown(
-    screen: Screen,
-    config: RunConfig,
-    store: SequenceStore,
-    out: Path,
-    tensorboard: bool = False,
-    overwrite: bool = False,
+    screen: Screen, config: RunConfig, store: SequenceStore, out: Path, options: FitOptions = FitOptions()
 ) -> Fitted:
     """Train into a folder with a display, or take the finished run of these settings that is there.
 
@@ -40,62 +52,76 @@ def fit_shown(
         config: the settings.
         store: the data.
         out: the run folder.
-        tensorboard: write RUN/tensorboard.
-        overwrite: replace the run that is there.
+        options: what becomes of a run that is there.
 
     Raises:
         EnsueError: as `fit`, or memory ran out.
     """
     from ensue.models import is_counted
     from ensue.plots import learning_curve
-    from ensue.runs.folder import interrupted
-    from ensue.train.distributed import join
+    from ensue.train.distributed import ranks
     from ensue.train.fit import fit
     from ensue.train.loop import Trainer
 
     def begin(config: RunConfig, split: Split, folder: Path | None, watchers: Iterable[Watcher]) -> Trainer:
         trainer = Trainer(config, split, folder, watchers)
-        _announce(screen, trainer, out)
-        trainer.watch(training_display(trainer.targets, screen), *extra)
+        trainer.watch(Announcement(screen, trainer), training_display(trainer.targets, screen))
+        if options.tensorboard and folder is not None:
+            trainer.watch(tensorboard_of(folder))
         return trainer
 
-    world = join(config.train.device)
-    extra = tensorboard_of(out) if tensorboard and world.is_main else []
-    if overwrite:
-        make_way(config, store, out, world)
-    try:
-        fitted = fit(config, store, out, begin=begin)
-    except KeyboardInterrupt:
-        screen.say(interrupted(out), "yellow")
-        raise
-    if world.is_main and not is_counted(config.model):
+    fitted = fit(config, store, out, overwrite=options.overwrite, finish=options.finish, begin=begin)
+    if ranks()[0] == 0 and not is_counted(config.model):
         if fitted.is_new:
             _summary(screen, config, fitted.log)
         learning_curve(fitted.log, out, replace=fitted.is_new)
     return fitted
 
 
-def tensorboard_of(out: Path) -> list[Watcher]:
-    """The watcher that writes RUN/tensorboard."""
+def tensorboard_of(folder: Path) -> Watcher:
+    """The watcher that writes `tensorboard` in a run's folder.
+
+    Raises:
+        EnsueError: tensorboard is not installed.
+    """
     from ensue.runs.folder import TENSORBOARD
     from ensue.train.tensorboard import TensorBoardWatcher
 
-    return [TensorBoardWatcher(out / TENSORBOARD)]
+    return TensorBoardWatcher(folder / TENSORBOARD)
 
 
-def _announce(screen: Screen, trainer: Trainer, out: Path) -> None:
-    """Print what is trained on which data."""
-    from ensue.runs.checkpoint import numbered
-    from ensue.runs.folder import CHECKPOINTS
+class Announcement:
+    """A watcher that prints what is trained on which data, when training starts."""
 
-    store = trainer.split.train.store
-    resumes = f"; goes on from the checkpoint in {out}" if numbered(out / CHECKPOINTS) else ""
-    screen.say(
-        f"{trainer.config.model.name} on {store.num_users:,} users, {store.num_items:,} items, "
-        f"{store.num_events:,} events{resumes}"
-    )
-    if not len(trainer.split.validation):
-        screen.say("no validation cases: training does not stop early, and the last state is kept", "yellow")
+    def __init__(self, screen: Screen, trainer: Trainer) -> None:
+        self.screen, self.trainer = screen, trainer
+
+    def start(self, steps: int, epochs: int, epoch: int, step: int, records: Records) -> None:
+        """Print the line, and warnings."""
+        trainer, say = self.trainer, self.screen.say
+        store, config = trainer.split.train.store, trainer.config
+        counts = f"{store.num_users:,} users, {store.num_items:,} items, {store.num_events:,} events"
+        resumes = f"; goes on from the checkpoint after {epoch} epochs and {step} steps" if epoch or step else ""
+        say(f"{config.model.name} on {counts}{resumes}")
+        if trainer.is_stretched:
+            say(f"the cosine schedule is stretched to {epochs} epochs from here on", "yellow")
+        if not len(trainer.split.validation):
+            say("no validation cases: training does not stop early, and the last state is kept", "yellow")
+        if config.objective.loss == "ce" and store.num_items >= MANY_ITEMS:
+            say(
+                f"loss ce compares every position with all {store.num_items:,} items, which takes seconds a step: "
+                "--loss sampled-softmax is many times faster",
+                "yellow",
+            )
+
+    def step(self, epoch: int, step: int, loss: float) -> None:
+        """Nothing to print."""
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Nothing to print."""
+
+    def finish(self) -> None:
+        """Nothing to print."""
 
 
 def _summary(screen: Screen, config: RunConfig, records: Records) -> None:
@@ -109,26 +135,5 @@ def _summary(screen: Screen, config: RunConfig, records: Records) -> None:
     if best is not None:
         text += f"; best validation {name} {best[0]:.4f} at epoch {best[1]}, and that state is kept"
     if len(log) < config.train.num_epochs:
-        text += f"; stopped after {config.train.patience} evaluations without a better one"
+        text += f"; stopped before epoch {config.train.num_epochs}: --num-epochs or --patience can be raised to go on"
     screen.say(text)
-
-
-def make_way(config: RunConfig, store: SequenceStore, out: Path, world: World) -> None:
-    """Remove the run in a folder for another, once all that the other needs was made and its first loss computed.
-
-    Raises:
-        EnsueError: the settings or the data do not do; the run is still there.
-        ArtefactError: the folder holds something that ensue did not write; nothing is removed.
-        TrainingError: a training writes into the folder.
-    """
-    from ensue.data.split import make_split
-    from ensue.models import Catalogue, fit_counted, is_counted
-    from ensue.runs.folder import remove_run
-    from ensue.train.loop import Trainer
-
-    split = make_split(store, config.split)
-    if is_counted(config.model):
-        fit_counted(config.model, Catalogue.of_store(store), split.train)
-    else:
-        Trainer(config, split).rehearse()
-    world.on_main(lambda: remove_run(out))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,11 +82,26 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
     return None
 
 
-def clear_checkpoints(folder: Path) -> None:
-    """Remove every checkpoint under `folder`: a new run must not be outlived by those of an older, longer one."""
-    if folder.is_dir():
-        shutil.rmtree(folder)
-        sync_folder(folder.parent)
+def read_state(folder: Path) -> dict[str, Any] | None:
+    """The state of the newest checkpoint under `folder` whose state is whole, without its tensors; None without one."""
+    for path in reversed(numbered(folder)):
+        with suppress(ArtefactError):
+            check_files(path, read_manifest(path, KIND, VERSION), [STATE])
+            return dict(read_json(path / STATE))
+    return None
+
+
+def copy_newest(folder: Path, target: Path) -> None:
+    """Copy the newest checkpoint under `folder` to `target`, whole or not at all."""
+    newest = numbered(folder)[-1]
+    temporary = target / f".{newest.name}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.copytree(newest, temporary)
+    for path in temporary.iterdir():
+        _sync_file(path)
+    sync_folder(temporary)
+    os.rename(temporary, target / newest.name)
+    sync_folder(target)
 
 
 def numbered(folder: Path) -> list[Path]:

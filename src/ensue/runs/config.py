@@ -47,6 +47,9 @@ class TrainConfig(Config):
     )
     validation_users: int = Field(0, ge=0, description="evaluate on this many validation cases; 0 is all")
     patience: int = Field(20, ge=0, description="evaluations without a better value before stopping; 0: never")
+    patience_steps: int = Field(
+        1000, ge=0, description="optimiser steps without a better value that patience needs as well"
+    )
     checkpoint_minutes: float = Field(1.0, ge=0, description="minutes between checkpoints; 0 is every step")
     amp: Literal["off", "bf16", "fp16"] = Field("off", description="mixed precision; bf16 also on new CPUs")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")

@@ -13,12 +13,13 @@ from ensue.evaluation.protocol import EvaluateConfig
 from ensue.evaluation.standings import Standings
 from ensue.files import check_files, check_place, read_manifest, write_json
 from ensue.runs.config import RunConfig
-from ensue.runs.folder import ARTEFACT, CONFIG, KIND, LOG, METRICS, MODEL, SCHEMA_VERSION, claimed
+from ensue.runs.folder import ARTEFACT, CONFIG, KIND, LOG, METRICS, MODEL, SCHEMA_VERSION
 from ensue.runs.load import load_run
 from ensue.runs.log import read_log
 from ensue.runs.results import kept_metrics, read_metrics, write_table
 from ensue.runs.run import Run
 from ensue.runs.save import seal, write_card
+from ensue.runs.swap import claimed
 from ensue.runs.tensors import digest
 
 # Seconds to wait for another evaluation that is being added.
@@ -82,8 +83,8 @@ def save_evaluation(
         ArtefactError: as `check_evaluated`.
         TrainingError: a training writes into the folder.
     """
-    check_evaluated(folder, run, f"{part}/{config.key}")
     with claimed(folder, PATIENCE):
+        check_evaluated(folder, run, f"{part}/{config.key}")
         return _add_evaluation(folder, run, store, part, config, standings)
 
 

@@ -1,26 +1,28 @@
-"""The folder of a run: what is in it, who may write there, and how a run is removed from it."""
+"""The folder of a run: what is in it, and whether what it holds is the run that is asked for."""
 
 from __future__ import annotations
 
+import math
 import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from ensue.errors import ArtefactError, OtherRunError
 from ensue.files import MANIFEST, check_files, read_manifest
 from ensue.runs import checkpoint
-from ensue.runs.config import RunConfig, differences
-from ensue.runs.lock import LOCK, is_marked, locked
+from ensue.runs.config import RunConfig, TrainConfig, differences
+from ensue.runs.lock import LOCK, is_marked
 
 KIND, SCHEMA_VERSION = "run", 1
 CONFIG, MODEL, VOCABULARY, ITEMS = "config.toml", "model.safetensors", "vocabulary.parquet", "items.parquet"
 METRICS, LOG, CARD = "metrics.json", "log.jsonl", "card.md"
 ARTEFACT = (CONFIG, MODEL, VOCABULARY, ITEMS)
 CHECKPOINTS, TENSORBOARD, INSPECT, STORE = "checkpoints", "tensorboard", "inspect", "store"
+# A run in the making that will take the place of the folder's own, and a whole one that is taking it.
+NEXT, READY = "next", "ready"
 # Settings that do not change the course of a run, so the same command may have others.
 FREE_TO_CHANGE = ("checkpoint_minutes",)
+# Limits of a training: with larger ones it goes on. 0 evaluations of patience are no limit.
+LIMITS = ("num_epochs", "patience", "patience_steps")
 
 _PICTURE = r"[a-z_]+\.(svg|png)"
 _FILES = rf"{'|'.join(map(re.escape, (*ARTEFACT, METRICS, LOG, CARD, MANIFEST)))}|per_user-[a-z0-9+-]+\.parquet"
@@ -33,10 +35,10 @@ _INSIDE = {
 
 
 def check_writable(folder: Path) -> None:
-    """Make sure that a run may be written into a folder: it is a run's, begun or finished, or empty, or not there.
+    """Make sure that a run may be written into a folder: it holds a run, begun or finished, or is empty or missing.
 
     Raises:
-        ArtefactError: it is a file, or holds something that is no run's; that is named.
+        ArtefactError: it is a file, or contains files that ensue did not create; the message names one.
     """
     if not folder.is_dir():
         if folder.exists() or folder.is_symlink():
@@ -46,105 +48,90 @@ def check_writable(folder: Path) -> None:
         try:
             read_manifest(folder, KIND, SCHEMA_VERSION)
         except ArtefactError as error:
-            raise ArtefactError(f"{error}; nothing was written there, choose another folder") from None
+            raise ArtefactError(f"{error}; nothing was written there: choose another folder") from None
     elif not is_begun(folder):
-        foreign = sorted(folder.iterdir())
-        if foreign:
+        others = sorted(folder.iterdir())
+        if others:
             raise ArtefactError(
-                f"{folder} is not a run folder: ensue did not write {foreign[0].name}; choose a new or an empty one"
+                f"{folder} is not a run folder: ensue did not create {others[0].name}; choose a new or an empty one"
             )
-
-
-@contextmanager
-def claimed(folder: Path, seconds: float = 0.0) -> Iterator[None]:
-    """Make a folder a run's, and hold it against other writers, after waiting for them some seconds.
-
-    Raises:
-        ArtefactError: it holds something that is no run's.
-        TrainingError: another training writes there.
-    """
-    check_writable(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder, seconds):
-        yield
 
 
 def check_same(
     folder: Path | None, config: RunConfig, fingerprint: str, then: RunConfig, then_fingerprint: str
 ) -> None:
-    """Make sure that what a folder holds is of this data and these settings.
+    """Make sure that what a folder holds has this data and these settings, or smaller limits.
 
     Args:
         folder: the folder, for the message; rank 0 alone may have one.
         config: the settings now.
         fingerprint: of the data now.
-        then: the settings in the folder; what an earlier version did not know yet has its default there.
+        then: the settings in the folder; a setting that is newer than the folder has its default there.
         then_fingerprint: of the data in the folder.
 
     Raises:
-        OtherRunError: they differ; the differences are named.
+        OtherRunError: they differ; the message names the differences.
     """
-    free = {name: getattr(config.train, name) for name in FREE_TO_CHANGE}
-    then = then.replace(train=then.train.replace(**free))
+    same = [*FREE_TO_CHANGE, *(name for name in LIMITS if _limit(config.train, name) >= _limit(then.train, name))]
+    then = then.replace(train=then.train.replace(**{name: getattr(config.train, name) for name in same}))
     changed = differences(config.model_dump(mode="json"), then.model_dump(mode="json"))
     if then_fingerprint != fingerprint:
         changed.insert(0, f"data: fingerprint {fingerprint} now, {then_fingerprint} then")
     if changed:
         raise OtherRunError(
             f"{folder} holds a run with other data or settings: {'; '.join(changed)}. "
-            "Go on with the same ones, choose another folder, or remove it (ensue train: --overwrite)."
+            "Use the same ones, choose another folder, or replace the run (ensue train: --overwrite)."
         )
+
+
+def is_longer(config: TrainConfig, then: TrainConfig) -> bool:
+    """Whether a limit of the training is larger now."""
+    return any(_limit(config, name) > _limit(then, name) for name in LIMITS)
+
+
+def _limit(config: TrainConfig, name: str) -> float:
+    value = float(getattr(config, name))
+    return math.inf if name == "patience" and value == 0 else value
 
 
 def check_same_run(folder: Path, config: RunConfig, fingerprint: str) -> None:
     """`check_same` for the finished run in a folder, if there is one.
 
     Raises:
-        OtherRunError: it is of other data or settings.
-        ArtefactError: it is damaged, or something else.
+        OtherRunError: it has other data or settings.
+        ArtefactError: it is damaged, or the folder is not a run's.
     """
     if (folder / MANIFEST).exists():
-        about = read_manifest(folder, KIND, SCHEMA_VERSION)
-        check_files(folder, about, [CONFIG])
-        check_same(folder, config, fingerprint, RunConfig.read_toml(folder / CONFIG), str(about.get("fingerprint")))
+        then, then_fingerprint = finished_settings(folder)
+        check_same(folder, config, fingerprint, then, then_fingerprint)
 
 
-def remove_run(folder: Path) -> None:
-    """Remove a run from its folder: what ensue wrote and nothing else. A store in it is data, and stays.
+def finished_settings(folder: Path) -> tuple[RunConfig, str]:
+    """The settings of the finished run in a folder, and the fingerprint of its data.
 
     Raises:
-        ArtefactError: the folder is not a run's, or holds something else too; nothing is removed.
-        TrainingError: a training writes there.
+        ArtefactError: it is damaged, or the folder is not a run's.
     """
-    check_writable(folder)
-    if not folder.is_dir():
-        return
-    with locked(folder):
-        paths = [path for path in sorted(folder.iterdir()) if path.name not in (LOCK, STORE)]
-        for path in paths:
-            if (foreign := _foreign(path)) is not None:
-                raise ArtefactError(f"{foreign}: ensue did not write this; nothing in {folder} was removed")
-        # What is left of a removal cut short must not look like a run.
-        for path in sorted(paths, key=lambda path: path.name != MANIFEST):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+    about = read_manifest(folder, KIND, SCHEMA_VERSION)
+    check_files(folder, about, [CONFIG])
+    return RunConfig.read_toml(folder / CONFIG), str(about.get("fingerprint"))
 
 
 def interrupted(folder: Path) -> str:
-    """What happens after Ctrl-C."""
-    found = checkpoint.numbered(folder / CHECKPOINTS)
-    kept = "goes on from its last checkpoint" if found else "starts anew (no checkpoint yet)"
-    return f"interrupted; the same command {kept}"
+    """What the same command does after a signal ended a training in a folder."""
+    saved = checkpoint.numbered(folder / CHECKPOINTS) or checkpoint.numbered(folder / NEXT / CHECKPOINTS)
+    return "the same command goes on from its last checkpoint" if saved else "the same command starts anew"
 
 
-def _foreign(path: Path) -> Path | None:
-    """The first thing at or in a path of a run folder that ensue did not write."""
+def foreign(path: Path) -> Path | None:
+    """The first thing at or in a path of a run folder that ensue did not create; None if there is none."""
     if path.is_symlink():
         return path
     if not path.is_dir():
         return None if _FILE.fullmatch(path.name) else path
+    if path.name in (NEXT, READY):
+        inside = (foreign(inner) for inner in sorted(path.iterdir()) if inner.name != LOCK)
+        return next((inner for inner in inside if inner is not None), None)
     if (known := _INSIDE.get(path.name)) is None:
         return path
     return next((inner for inner in sorted(path.iterdir()) if not known.fullmatch(inner.name)), None)

@@ -22,12 +22,14 @@ from ensue.runs.folder import (
     MODEL,
     SCHEMA_VERSION,
     VOCABULARY,
-    check_same_run,
-    check_writable,
     is_begun,
 )
 from ensue.runs.run import Run
+from ensue.runs.swap import claimed, is_swap_pending, swap
 from ensue.runs.tensors import ENTRY_BYTES, read_tensors
+
+# Seconds to wait for a run that is being replaced.
+PATIENCE = 30.0
 
 
 def load_run(folder: str | Path) -> Run:
@@ -38,8 +40,15 @@ def load_run(folder: str | Path) -> Run:
         ConfigError: the model needs more memory than this machine has, or has too many tensors.
     """
     folder = Path(folder)
+    if is_swap_pending(folder) and not (folder / MANIFEST).exists():
+        with claimed(folder, PATIENCE):
+            if is_swap_pending(folder):
+                swap(folder)
     if not (folder / MANIFEST).exists() and is_begun(folder):
-        raise ArtefactError(f"{folder}: a training there has not finished yet; the same command goes on with it")
+        raise ArtefactError(
+            f"{folder}: a training there has not finished: the same command goes on with it, and with --finish "
+            "(finish=True) writes the run as it stands"
+        )
     about = read_manifest(folder, KIND, SCHEMA_VERSION)
     check_files(folder, about, [*ARTEFACT, LOG])
     config = RunConfig.read_toml(folder / CONFIG)
@@ -50,18 +59,6 @@ def load_run(folder: str | Path) -> Run:
     model = _read_model(folder / MODEL, config, Catalogue(len(item_ids), items))
     store = about.get("store")
     return Run(config, model, item_ids, items, str(about.get("fingerprint")), Path(store) if store else None)
-
-
-def is_finished(folder: Path, config: RunConfig, fingerprint: str) -> bool:
-    """Whether a folder holds a finished run of this data and these settings.
-
-    Raises:
-        OtherRunError: it holds one of other data or settings; the message names the differences.
-        ArtefactError: the folder is damaged, or may not be written to by a run.
-    """
-    check_writable(folder)
-    check_same_run(folder, config, fingerprint)
-    return (folder / MANIFEST).exists()
 
 
 def _read_model(path: Path, config: RunConfig, catalogue: Catalogue) -> Model:

@@ -23,11 +23,11 @@ from ensue.runs.folder import (
     SCHEMA_VERSION,
     VOCABULARY,
     check_same_run,
-    claimed,
 )
 from ensue.runs.log import Records
 from ensue.runs.results import kept_metrics
 from ensue.runs.run import Run
+from ensue.runs.swap import claimed
 from ensue.runs.tensors import write_tensors
 
 

@@ -31,10 +31,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ensue.data.split import Cases
-from ensue.errors import ConfigError, EnsueError, TrainingError
+from ensue.errors import ConfigError, EnsueError, LostRankError, TrainingError
 from ensue.evaluation.standings import Standings
 from ensue.runs.checkpoint import Checkpoint
-from ensue.runs.folder import claimed
+from ensue.runs.swap import claimed
 from ensue.runtime.devices import choose_device
 
 T = TypeVar("T")
@@ -66,7 +66,7 @@ class World:
         """Add up a tensor over all ranks, in place; every rank gets the same bits.
 
         Raises:
-            TrainingError: another rank has gone.
+            LostRankError: another rank is gone.
         """
         return self._exchange(dist.all_reduce, tensor)
 
@@ -74,7 +74,7 @@ class World:
         """Make a tensor what it is on rank 0, in place.
 
         Raises:
-            TrainingError: another rank has gone.
+            LostRankError: another rank is gone.
         """
         return self._exchange(partial(dist.broadcast, src=0), tensor)
 
@@ -82,7 +82,7 @@ class World:
         """Make a model's tensors what they are on rank 0, in place.
 
         Raises:
-            TrainingError: another rank has gone.
+            LostRankError: another rank is gone.
         """
         for tensor in model.state_dict().values():
             self.broadcast(tensor)
@@ -91,7 +91,7 @@ class World:
         """Rank 0's value (what JSON can hold), on every rank.
 
         Raises:
-            TrainingError: another rank has gone.
+            LostRankError: another rank is gone.
         """
         if self.size == 1:
             return value
@@ -136,7 +136,7 @@ class World:
         atexit.unregister(_leave)
         # The first sentence of torch's message, without the place in its sources.
         reason = re.sub(r"^\[\S+\] ", "", str(error).strip()).split(". ")[0].split("\n")[0] or type(error).__name__
-        raise TrainingError(
+        raise LostRankError(
             f"rank {self.rank} of {self.size} lost touch with another rank, which was killed, failed or did not answer "
             f"in time ({reason}). Its own message, if it left one, tells why; the same command resumes from the last "
             "checkpoint"
@@ -253,7 +253,7 @@ def sum_gradients(world: World, parameters: Sequence[nn.Parameter], loss_sum: Te
         The loss of all ranks' positions.
 
     Raises:
-        TrainingError: another rank has gone.
+        LostRankError: another rank is gone.
     """
     if world.size == 1:
         return float(loss_sum.detach())
@@ -282,7 +282,7 @@ def evaluate_together(world: World, cases: Cases, evaluate: Callable[[Cases], St
         evaluate: evaluates some cases.
 
     Raises:
-        TrainingError: another rank has gone.
+        LostRankError: another rank is gone.
     """
     if world.size == 1:
         return evaluate(cases)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,17 @@ from ensue.data.split import Split, make_split
 from ensue.data.store import SequenceStore
 from ensue.data.transitions import fit_popularity
 from ensue.models import Catalogue, Model, build_model, fit_counted, is_counted
+from ensue.runs.checkpoint import numbered
 from ensue.runs.config import RunConfig
-from ensue.runs.folder import LOG
-from ensue.runs.load import is_finished, load_run
+from ensue.runs.folder import CHECKPOINTS, LOG, NEXT
+from ensue.runs.load import load_run
 from ensue.runs.log import Records, Watcher, read_log
 from ensue.runs.run import Run, item_table
 from ensue.runs.save import save_run
+from ensue.runs.swap import swap
+from ensue.runs.work import find_work, prepare_work
 from ensue.train.distributed import World, join, writing
+from ensue.train.interrupt import uninterrupted
 from ensue.train.loop import Trainer
 
 # Makes the trainer of some settings and data that writes into a folder.
@@ -30,7 +35,7 @@ class Fitted:
     Attributes:
         run: the run.
         log: the records of its training.
-        is_new: whether it was fitted now; False for a finished run that was in the folder.
+        is_new: whether it was written now; False for a finished run that was in the folder.
     """
 
     run: Run
@@ -43,43 +48,78 @@ def fit(
     store: SequenceStore,
     folder: Path | None = None,
     watchers: Iterable[Watcher] = (),
+    *,
+    overwrite: bool = False,
+    finish: bool = False,
     begin: Begin = Trainer,
 ) -> Fitted:
     """Fit the model on the training part of the split; the best state on validation is kept.
 
-    A finished run of the same data and settings in the folder is returned as it is. An interrupted training there
-    resumes. Under torchrun every rank calls this, and rank 0 alone reads and writes the folder.
+    A finished run of the same data and settings in the folder is returned as it is, and an interrupted training there
+    resumes. With a larger `num_epochs` (or patience) both go on. A run that is continued or replaced stays in the
+    folder, and answers, until the new one is whole. Under torchrun every rank calls this, and rank 0 alone reads and
+    writes the folder.
 
     Args:
         config: the run's settings.
         store: the data.
         folder: the run folder, new or empty at first; the run is saved there. None keeps nothing on disk.
         watchers: objects that follow the training.
+        overwrite: replace a run of other settings, or a finished one.
+        finish: train no further, and write the run from the best state of the training in the folder.
         begin: makes the trainer, for programs that extend it.
 
     Raises:
         ConfigError: the model needs more memory than there is, or the device does not exist.
         DataError: there is nothing to train on.
         OtherRunError: the folder holds a run of other data or settings.
-        TrainingError: another training writes there, a rank is lost, or the loss is not finite.
+        TrainingError: another training writes there, a rank is lost, the loss is not finite, or there is no checkpoint
+            to finish.
         ArtefactError: the folder contains files that ensue did not create.
+        Interrupted: a signal ended the training; a checkpoint was written.
     """
     split, counted = make_split(store, config.split), is_counted(config.model)
     world = join("cpu" if counted else config.train.device)
-    is_done = folder is not None and world.on_main(lambda: is_finished(folder, config, store.fingerprint))
-    if folder is not None and world.broadcast_json(is_done):
+    if folder is None:
+        model, log = _model_of(config, split, None if counted else begin(config, split, None, watchers), finish)
+        return Fitted(_run_of(config, model, split), log, is_new=True)
+
+    def look() -> str | None:
+        return find_work(folder, config, store.fingerprint, overwrite, finish)
+
+    place = world.broadcast_json(world.on_main(look))
+    if place is None:
         return _finished(world, config, split, folder)
-    log: Records = []
-    if counted:
-        run = _run_of(config, _counted(config, split), split)
-        _save(world, folder, run, log)
-    else:
-        trainer = begin(config, split, folder, watchers)
-        with writing(world, folder):
-            result = trainer.run()
-            run, log = _run_of(config, result.model, split), result.progress.records
-            _save(world, folder, run, log)
+    work = folder / place
+    trainer = None if counted else begin(config, split, work, watchers)
+    with writing(world, folder):
+        try:
+            world.on_main(lambda: prepare_work(folder, work, config, store.fingerprint, overwrite))
+            model, log = _model_of(config, split, trainer, finish)
+            run = _run_of(config, model, split)
+            world.on_main(lambda: uninterrupted(lambda: _save(folder, work, run, log)))
+        finally:
+            if world.is_main and place == NEXT and not numbered(work / CHECKPOINTS):
+                shutil.rmtree(work, ignore_errors=True)
     return Fitted(run, log, is_new=True)
+
+
+def _model_of(config: RunConfig, split: Split, trainer: Trainer | None, finish: bool) -> tuple[Model, Records]:
+    """The trained or, without a trainer, counted model, and the log of its training."""
+    if trainer is None:
+        return _counted(config, split), []
+    result = trainer.run(finish)
+    return result.model, result.progress.records
+
+
+def _counted(config: RunConfig, split: Split) -> Model:
+    return fit_counted(config.model, Catalogue.of_store(split.train.store), split.train)
+
+
+def _save(folder: Path, work: Path, run: Run, log: Records) -> None:
+    save_run(work, run, log)
+    if work != folder:
+        swap(folder)
 
 
 def _finished(world: World, config: RunConfig, split: Split, folder: Path) -> Fitted:
@@ -91,15 +131,6 @@ def _finished(world: World, config: RunConfig, split: Split, folder: Path) -> Fi
         run = run or _run_of(config, build_model(config.model, Catalogue.of_store(split.train.store)), split)
         world.broadcast_state(run.model.to(world.device))
     return Fitted(run, world.broadcast_json(read_log(folder / LOG) if world.is_main else []), is_new=False)
-
-
-def _save(world: World, folder: Path | None, run: Run, log: Records) -> None:
-    if folder is not None:
-        world.on_main(lambda: save_run(folder, run, log))
-
-
-def _counted(config: RunConfig, split: Split) -> Model:
-    return fit_counted(config.model, Catalogue.of_store(split.train.store), split.train)
 
 
 def _run_of(config: RunConfig, model: Model, split: Split) -> Run:

@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ensue.batches.batch import SequenceBatch
 from ensue.batches.loader import Loader, take_share
 from ensue.batches.tasks import make_windows
 from ensue.data.split import Cases, Split
-from ensue.errors import NotFiniteError, TrainingError
+from ensue.errors import LostRankError, NotFiniteError, TrainingError
 from ensue.evaluation.evaluate import evaluate
 from ensue.evaluation.standings import Standings
 from ensue.models import Catalogue, Encoder, Model, build_model
@@ -32,39 +32,20 @@ from ensue.objectives.objective import Objective
 from ensue.rng import stream, torch_seed
 from ensue.runs.checkpoint import (
     Checkpoint,
-    clear_checkpoints,
     load_checkpoint,
     optimizer_tensors,
     restore_optimizer,
     save_checkpoint,
 )
 from ensue.runs.config import RunConfig, differences
-from ensue.runs.folder import CHECKPOINTS, LOG, check_same
+from ensue.runs.folder import CHECKPOINTS, LOG, check_same, is_longer
 from ensue.runs.log import RunLog, Watcher
 from ensue.runtime.devices import autocast, cpu_threads
 from ensue.runtime.memory import keep_freed_memory
 from ensue.train.distributed import broadcast_checkpoint, evaluate_together, join, sum_gradients, writing
+from ensue.train.interrupt import Interrupted, Signals
 from ensue.train.optim import learning_rate, make_optimizer
-
-
-@dataclass
-class Progress:
-    """Where training stands; all of it goes into a checkpoint."""
-
-    epoch: int = 0
-    step: int = 0
-    loss_sum: float = 0.0
-    targets: int = 0
-    norm_sum: float = 0.0
-    norm_steps: int = 0
-    norm_max: float = 0.0
-    best: float | None = None
-    best_epoch: int = 0
-    evaluations_without_better: int = 0
-    finished: bool = False
-    stopped_by: str = ""
-    seconds: float = 0.0
-    records: list[dict[str, Any]] = field(default_factory=list)
+from ensue.train.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +78,7 @@ class Trainer:
         config: the run's settings.
         split: the data; only `train` and `validation` are looked at.
         folder: where checkpoints and the log go; None keeps nothing on disk.
-        watchers: who follows; with several ranks, that of rank 0.
+        watchers: objects that follow the training; with several ranks, those of rank 0.
     """
 
     def __init__(
@@ -126,6 +107,9 @@ class Trainer:
         self.watchers: tuple[Watcher, ...] = ()
         self.watch(*watchers)
         self.last_saved = time.monotonic()
+        self.signals = Signals()
+        # Whether a cosine schedule was stretched by a larger number of epochs.
+        self.is_stretched = False
 
     @property
     def targets(self) -> int:
@@ -138,25 +122,22 @@ class Trainer:
         if self.world.is_main:
             self.watchers += watchers
 
-    def run(self, resume: bool = True) -> TrainResult:
-        """Train until the last epoch or until patience ends; go on from the folder's checkpoint if there is one.
+    def run(self, finish: bool = False) -> TrainResult:
+        """Train until the last epoch or until patience ends, from the folder's checkpoint if there is one.
+
+        On INT, TERM or HUP, and when another rank is lost, a checkpoint is written first.
 
         Args:
-            resume: False removes the folder's checkpoints and starts anew.
+            finish: train no further; the result is the best state of the folder's checkpoint.
 
         Raises:
-            TrainingError: the checkpoint is of other data or settings, the loss is not finite, a rank is lost, or
-                another training writes into the folder.
-            ArtefactError: the folder holds something that is no run's.
+            TrainingError: the checkpoint is of other data or settings, the loss is not finite, a rank is lost,
+                another training writes into the folder, or there is no checkpoint to finish.
+            ArtefactError: the folder contains files that ensue did not create.
+            Interrupted: a signal ended the training.
         """
-        with writing(self.world, self.folder), cpu_threads(self.config.train.threads):
-            return self._run(resume)
-
-    def rehearse(self) -> None:
-        """Compute the first batch's loss and forget it: what the data or the settings lack shows before a start."""
-        with torch.no_grad():
-            for part in next(self.work(0)).parts:
-                self._loss_sum(part)
+        with writing(self.world, self.folder), cpu_threads(self.config.train.threads), self.signals:
+            return self._run(finish)
 
     def work(self, epoch: int, first_step: int = 0) -> Iterator[Work]:
         """The steps of an epoch from `first_step` on, for this rank: batches and negatives, on the CPU."""
@@ -167,71 +148,79 @@ class Trainer:
             parts = [take_share(batch, number, size) for number in range(world.rank, size, world.size)]
             yield Work(step, len(batch.asked_Q), parts)
 
-    def _run(self, resume: bool) -> TrainResult:
+    def _run(self, finish: bool) -> TrainResult:
         world = self.world
         self._compare_ranks()
-        checkpoint = broadcast_checkpoint(world, world.on_main(lambda: self._load(resume)))
+        checkpoint = broadcast_checkpoint(world, world.on_main(self._load))
         if checkpoint is not None:
             self._restore(checkpoint)
+        elif finish:
+            raise TrainingError(f"{self.folder}: no checkpoint to finish: train without --finish (finish=True) first")
         world.broadcast_state(self.model)
         path = self.folder / LOG if self.folder is not None and world.is_main else None
         self.log = RunLog(path, self.progress.records, self.watchers)
+        if not finish:
+            self._train()
+        if self.best:
+            self.model.load_state_dict(self.best)
+        self.model.eval()
+        return TrainResult(self.model, self.progress)
+
+    def _train(self) -> None:
         progress, train = self.progress, self.config.train
         for watcher in self.watchers:
             watcher.start(self.loader.steps, train.num_epochs, progress.epoch, progress.step, self.log.records)
         try:
             while not progress.finished and progress.epoch < train.num_epochs:
                 self._epoch()
+            if not progress.finished:
+                with self.signals.whole():
+                    progress.finished, progress.stopped_by = True, "num_epochs"
+                    self.world.on_main(self._save)
+        except (Interrupted, LostRankError):
+            with self.signals.whole():
+                self._save()
+            raise
         finally:
             for watcher in self.watchers:
                 watcher.finish()
-        if not progress.finished:
-            progress.finished, progress.stopped_by = True, "num_epochs"
-            world.on_main(self._save)
-        if self.best:
-            self.model.load_state_dict(self.best)
-        self.model.eval()
-        return TrainResult(self.model, progress)
 
     def _epoch(self) -> None:
-        progress, train = self.progress, self.config.train
+        progress, train, steps = self.progress, self.config.train, self.loader.steps
         started = time.monotonic() - progress.seconds
         self.model.train()
         for work in self.work(progress.epoch, progress.step):
-            loss_sum, norm = self._step(progress.epoch, work)
-            progress.loss_sum += loss_sum
-            progress.targets += work.targets
-            # A step whose gradient overflows float16 is not taken.
-            if math.isfinite(norm):
-                progress.norm_sum += norm
-                progress.norm_steps += 1
-                progress.norm_max = max(progress.norm_max, norm)
-            progress.step = work.step + 1
+            self._step(progress.epoch, work)
             progress.seconds = time.monotonic() - started
             for watcher in self.watchers:
                 watcher.step(progress.epoch, work.step, progress.loss_sum / progress.targets)
-            if progress.step < self.loader.steps and self._is_time_to_save():
+            if progress.step < steps and self._is_time_to_save():
                 self._save()
-        record: dict[str, Any] = {
-            "epoch": progress.epoch + 1,
-            "loss": progress.loss_sum / progress.targets,
-            "lr": self.optimizer.param_groups[0]["lr"],
-            "gradient norm": progress.norm_sum / max(1, progress.norm_steps),
-            "largest gradient norm": progress.norm_max,
-            "seconds": round(progress.seconds, 3),
-        }
-        progress.epoch, progress.step = progress.epoch + 1, 0
-        progress.loss_sum, progress.targets, progress.seconds = 0.0, 0, 0.0
-        progress.norm_sum, progress.norm_steps, progress.norm_max = 0.0, 0, 0.0
-        if progress.epoch % train.eval_epochs == 0 or progress.epoch == train.num_epochs:
-            self._validate(record)
-        self.log.add(record)
-        progress.records = self.log.records
-        if progress.finished or self._is_time_to_save():
-            self._save()
+        epoch = progress.epoch + 1
+        record = progress.record(learning_rate(train, epoch * steps - 1, steps))
+        standings = None
+        if epoch % train.eval_epochs == 0 or epoch == train.num_epochs:
+            standings = self._validate(record)
+        # All that an evaluation changes is changed with the epoch's number: a checkpoint has both or neither.
+        with self.signals.whole():
+            if standings is not None:
+                self._judge(float(standings.metric(train.validation_metric).mean()), epoch)
+            progress.next_epoch()
+            self.log.add(record)
+            progress.records = self.log.records
+            if progress.finished or self._is_time_to_save():
+                self._save()
 
-    def _step(self, epoch: int, work: Work) -> tuple[float, float]:
-        """One optimiser step; returns the loss summed over the batch's targets, and the gradient's norm."""
+    def _step(self, epoch: int, work: Work) -> None:
+        """Compute the gradients, take one optimiser step and count it."""
+        loss_sum, norm = self._gradients(epoch, work)
+        with self.signals.whole():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.progress.add_step(work.step, loss_sum, work.targets, norm)
+
+    def _gradients(self, epoch: int, work: Work) -> tuple[float, float]:
+        """Set the gradients of one step; returns the loss summed over the batch's targets, and the gradient's norm."""
         config, world, step = self.config.train, self.world, work.step
         purpose = "dropout" if world.is_main else f"dropout {world.rank}"
         for group in self.optimizer.param_groups:
@@ -261,8 +250,6 @@ class Trainer:
             raise self._not_finite("gradient norm", float(norm), epoch, step)
         if config.clip_norm:
             nn.utils.clip_grads_with_norm_(self.trainable, config.clip_norm, norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
         return value, float(norm)
 
     def _item_norms(self) -> Tensor:
@@ -293,23 +280,23 @@ class Trainer:
         return evaluate_together(self.world, cases, lambda own: evaluate(self.model, own, settings, self.split.train))
 
     def _validate(self, record: dict[str, Any]) -> Standings | None:
-        """Evaluate on validation, keep the best state, and decide whether patience has ended; None without cases."""
-        progress, train = self.progress, self.config.train
+        """Evaluate on validation and add the value to the epoch's record; None without cases."""
+        train = self.config.train
         if len(self.validation) == 0:
             return None
         started = time.monotonic()
         standings = self._standings(self.validation)
-        value = float(standings.metric(train.validation_metric).mean())
-        record[f"validation {self.config.validation_label}"] = value
+        record[f"validation {self.config.validation_label}"] = float(standings.metric(train.validation_metric).mean())
         record["validation seconds"] = round(time.monotonic() - started, 3)
-        if progress.best is None or value > progress.best:
-            progress.best, progress.best_epoch, progress.evaluations_without_better = value, progress.epoch, 0
-            self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-        else:
-            progress.evaluations_without_better += 1
-        if train.patience and progress.evaluations_without_better >= train.patience:
-            progress.finished, progress.stopped_by = True, "patience"
         return standings
+
+    def _judge(self, value: float, epoch: int) -> None:
+        """Keep the state if it is the best by validation, and end training if patience has run out."""
+        progress = self.progress
+        if progress.judge(value, epoch):
+            self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        elif progress.is_out_of_patience(self.config.train, self.loader.steps):
+            progress.finished, progress.stopped_by = True, "patience"
 
     def _is_time_to_save(self) -> bool:
         return time.monotonic() - self.last_saved >= 60 * self.config.train.checkpoint_minutes
@@ -331,7 +318,8 @@ class Trainer:
             "progress": vars(progress),
         }
         number = 2 * (progress.epoch * (self.loader.steps + 1) + progress.step) + progress.finished
-        save_checkpoint(self.folder / CHECKPOINTS, Checkpoint(tensors, state), number)
+        with self.signals.whole():
+            save_checkpoint(self.folder / CHECKPOINTS, Checkpoint(tensors, state), number)
         self.last_saved = time.monotonic()
 
     def _compare_ranks(self) -> None:
@@ -349,12 +337,8 @@ class Trainer:
                 f"rank {self.world.rank} has other data or settings (now) than rank 0 (then): {'; '.join(changed)}"
             )
 
-    def _load(self, resume: bool) -> Checkpoint | None:
-        if self.folder is None:
-            return None
-        if not resume:
-            clear_checkpoints(self.folder / CHECKPOINTS)
-        return load_checkpoint(self.folder / CHECKPOINTS)
+    def _load(self) -> Checkpoint | None:
+        return None if self.folder is None else load_checkpoint(self.folder / CHECKPOINTS)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         state = checkpoint.state
@@ -365,10 +349,10 @@ class Trainer:
         self.best = checkpoint.part("best")
         restore_optimizer(self.optimizer, self.model, checkpoint.part("optimizer"))
         self.scaler.load_state_dict(state["scaler"])
-        saved = dict(state["progress"])
-        if "positions" in saved:  # as checkpoints of version 0.1 call it
-            saved["targets"] = saved.pop("positions")
-        self.progress = Progress(**saved)
+        self.progress = Progress.of_checkpoint(state)
+        if is_longer(self.config.train, then.train):
+            self.progress.continue_beyond(self.config.train, self.loader.steps)
+            self.is_stretched = self.config.train.schedule == "cosine" and bool(self.progress.epoch)
         # The last bits of sums depend on the number of threads; but more threads than cores would wait for each other.
         if not self.config.train.threads and state["threads"] <= (os.cpu_count() or 1):
             torch.set_num_threads(state["threads"])

@@ -1,0 +1,96 @@
+"""Where a training stands."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from ensue.runs.config import TrainConfig
+
+
+@dataclass
+class Progress:
+    """Where training stands; all of it goes into a checkpoint.
+
+    Attributes:
+        epoch: epochs done.
+        step: steps done in the current epoch.
+        loss_sum: sum of the loss over the targets of the epoch so far; `targets` is their number.
+        norm_sum: sum of the gradient norms of the epoch so far, of `norm_steps` steps; `norm_max` is the largest.
+        best: the best value of the validation metric, after `best_epoch` epochs.
+        evaluations_without_better: evaluations since then.
+        finished: whether training ended; `stopped_by` says by which setting.
+        seconds: of the epoch so far.
+        records: the log so far.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    targets: int = 0
+    norm_sum: float = 0.0
+    norm_steps: int = 0
+    norm_max: float = 0.0
+    best: float | None = None
+    best_epoch: int = 0
+    evaluations_without_better: int = 0
+    finished: bool = False
+    stopped_by: str = ""
+    seconds: float = 0.0
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def of_checkpoint(cls, state: dict[str, Any]) -> Self:
+        """The progress in a checkpoint's state."""
+        saved = dict(state["progress"])
+        if "positions" in saved:  # as checkpoints of version 0.1 call it
+            saved["targets"] = saved.pop("positions")
+        return cls(**saved)
+
+    def add_step(self, step: int, loss_sum: float, targets: int, norm: float) -> None:
+        """Count a step that was taken."""
+        self.step = step + 1
+        self.loss_sum += loss_sum
+        self.targets += targets
+        # A step whose gradient overflows float16 is skipped.
+        if math.isfinite(norm):
+            self.norm_sum += norm
+            self.norm_steps += 1
+            self.norm_max = max(self.norm_max, norm)
+
+    def record(self, lr: float) -> dict[str, Any]:
+        """The epoch's record for the log; `lr` is the learning rate of its last step."""
+        return {
+            "epoch": self.epoch + 1,
+            "loss": self.loss_sum / self.targets,
+            "lr": lr,
+            "gradient norm": self.norm_sum / max(1, self.norm_steps),
+            "largest gradient norm": self.norm_max,
+            "seconds": round(self.seconds, 3),
+        }
+
+    def next_epoch(self) -> None:
+        """The epoch is done."""
+        self.epoch, self.step = self.epoch + 1, 0
+        self.loss_sum, self.targets, self.seconds = 0.0, 0, 0.0
+        self.norm_sum, self.norm_steps, self.norm_max = 0.0, 0, 0.0
+
+    def judge(self, value: float, epoch: int) -> bool:
+        """Count an evaluation after `epoch` epochs; whether its value is the best so far."""
+        if self.best is None or value > self.best:
+            self.best, self.best_epoch, self.evaluations_without_better = value, epoch, 0
+            return True
+        self.evaluations_without_better += 1
+        return False
+
+    def is_out_of_patience(self, config: TrainConfig, steps: int) -> bool:
+        """Whether enough evaluations and enough steps, `steps` in an epoch, passed without a better value."""
+        count = self.evaluations_without_better
+        return 0 < config.patience <= count and count * config.eval_epochs * steps >= config.patience_steps
+
+    def continue_beyond(self, config: TrainConfig, steps: int) -> None:
+        """Go on, with larger limits, where training had finished; patience that has run out counts anew."""
+        self.finished, self.stopped_by = False, ""
+        if self.is_out_of_patience(config, steps):
+            self.evaluations_without_better = 0
