@@ -194,3 +194,25 @@ def test_newcomers_get_what_is_popular_by_the_models_own_window() -> None:
     assert recent.recommend([], k=1).ids != [1]
     overall = Recommender("markov", **everyone).fit(data)
     assert overall.recommend([], k=1).ids == [1]
+
+
+def test_arguments_of_another_type_are_named(fitted: Recommender, store: SequenceStore) -> None:
+    for call, name in (
+        (lambda: fitted.recommend({9, 1}), "history"),  # type: ignore[arg-type]
+        (lambda: fitted.recommend({9: 1}), "history"),
+        (lambda: fitted.recommend([9], exclude_seen="no"), "exclude_seen"),  # type: ignore[arg-type]
+        (lambda: fitted.recommend_all(store, exclude_seen=1), "exclude_seen"),  # type: ignore[arg-type]
+        (lambda: fitted.evaluate(store, config="full"), "config"),  # type: ignore[arg-type]
+        (lambda: fitted.evaluate(store, folder=5), "folder"),  # type: ignore[arg-type]
+        (lambda: fitted.save(5), "folder"),  # type: ignore[arg-type]
+        (lambda: Recommender.load(None), "folder"),  # type: ignore[arg-type]
+        (lambda: Recommender("markov").fit(store, folder=5), "folder"),  # type: ignore[arg-type]
+        (lambda: Recommender("markov").fit(store, watchers=5), "watchers"),  # type: ignore[arg-type]
+        (lambda: Recommender("markov").fit(store, budget="1"), "budget"),  # type: ignore[arg-type]
+        (lambda: Recommender(5), "model 5"),  # type: ignore[arg-type]
+        (lambda: Recommender(""), "model ''"),
+        (lambda: Recommender(preset=5), "preset 5"),  # type: ignore[arg-type]
+        (lambda: Recommender(preset=""), "preset ''"),
+    ):
+        with pytest.raises(EnsueError, match=name):
+            call()

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and manifests that tell when one was altered."""
+"""Files written whole or not at all, and manifests that show when a file was altered."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ensue.errors import ArtefactError
 
 MANIFEST = "manifest.json"
+# How the writers in Rust (polars, safetensors) give an error of the system.
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 def sync_folder(folder: Path) -> None:
@@ -29,19 +32,18 @@ def sync_folder(folder: Path) -> None:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; when the block ends well, sync it and rename it into place.
 
-    If the block raises, the temporary file is removed and `path` stays as it was. A system's error that names no
-    file, as that of a full disk, is raised with the name of `path`.
+    If the block raises, the temporary file is removed and `path` stays as it was. An error of the system that does not
+    name the file, as that of a full disk, is raised with the name of `path`, also where a library gives it in words
+    alone. Temporary files of the same path that a killed process left are removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent, re.compile(re.escape(f".{path.name}.") + r"\d+\.tmp"))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        handle = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        os.replace(temporary, path)
+        with _held_file(temporary):
+            yield temporary
+            _sync_file(temporary)
+            os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
         if error.filename is not None or str(path) in str(error):
@@ -49,28 +51,66 @@ def atomic_path(path: Path) -> Iterator[Path]:
         if error.errno is None:
             raise OSError(f"{path}: {error}") from error
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+    except Exception as error:
+        if (number := _OS_ERROR.search(str(error))) is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def _held_file(path: Path) -> Iterator[None]:
+    """Make a file and lock it, as a sign that a process is at work on it."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        take_lock(handle)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _sync_file(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_leftovers(folder: Path, name: re.Pattern[str]) -> None:
+    """Remove the temporary files of a form of name that no process holds: those of killed ones."""
+    with os.scandir(folder) as entries:
+        left = [Path(entry) for entry in entries if name.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)]
+    for path in left:
+        # Another process may remove it first, or hold it.
+        with suppress(OSError):
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                if take_lock(handle):
+                    path.unlink()
+            finally:
+                os.close(handle)
+
+
 def check_place(path: Path) -> None:
-    """Find out early that nothing can be written at a path: before the work, not after it.
+    """Check before the work that a file or folder can be written at a path.
 
     Raises:
-        ArtefactError: what is above it is no folder, or nothing may be written there.
+        ArtefactError: it is not below a folder, or that folder is not writable.
     """
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir():
-        raise ArtefactError(f"{path}: cannot be made, {above} is not a folder")
+        raise ArtefactError(f"{path}: cannot be created: {above} is not a folder")
     if not os.access(above, os.W_OK):
-        raise ArtefactError(f"{path}: cannot be made, {above} may not be written to")
+        raise ArtefactError(f"{path}: cannot be created: {above} is not writable")
 
 
 def take_lock(handle: int) -> bool | None:
-    """Lock an open file or folder until it is closed or the process ends, however it does.
+    """Lock an open file or folder until it is closed or the process ends.
 
     Returns:
-        False if another process has it; None where there are no locks.
+        True if it is locked now, False if another process holds it, None if the file system has no locks.
     """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -131,9 +171,9 @@ def read_manifest(folder: Path, kind: str, version: int) -> dict[str, Any]:
     if not folder.is_dir():
         raise ArtefactError(f"{folder}: no such folder (expected an ensue {kind})")
     about = read_json(folder / MANIFEST)
-    found = about.get("kind") if isinstance(about, dict) else None
-    if found != kind:
-        raise ArtefactError(f"{folder / MANIFEST}: expected an ensue {kind}, found kind {found!r}")
+    own = about.get("kind") if isinstance(about, dict) else None
+    if own != kind:
+        raise ArtefactError(f"{folder / MANIFEST}: expected an ensue {kind}, found kind {own!r}")
     if about.get("schema_version") != version:
         raise ArtefactError(
             f"{folder / MANIFEST}: schema version {about.get('schema_version')!r}, this release reads {version}"

@@ -55,7 +55,7 @@ def _places(store: SequenceStore, users: Iterable[ExternalId]) -> np.ndarray:
     Raises:
         DataError: the store does not know one, or one comes twice.
     """
-    ids = ids_of("users", users)
+    ids = ids_of("users", users, ordered=False)
     numbers = store.users.encode(ids)
     if (numbers == 0).any():
         missing = ids[int(np.flatnonzero(numbers == 0)[0])]

@@ -26,7 +26,7 @@ from ensue.recipes import configure, fixed, planned, run_config
 from ensue.recommend_all import retrieve_all
 from ensue.recommendations import Recommendation, Recommendations
 from ensue.retrieval.index import ExactIndex, top_k
-from ensue.retrieval.request import ids_of, moment, seconds, whole
+from ensue.retrieval.request import ids_of, moment, path_of, seconds, switch, whole
 from ensue.retrieval.retriever import Exhaustive, Retriever
 from ensue.retrieval.scores import CountProgress
 from ensue.runs.config import RunConfig
@@ -37,6 +37,7 @@ from ensue.runs.log import Records, Watcher, read_log
 from ensue.runs.run import Run
 from ensue.runs.save import save_run
 from ensue.runtime.devices import cpu_threads
+from ensue.runtime.forks import check_process
 from ensue.train.fit import fit
 
 PARTS = ("test", "validation")
@@ -65,8 +66,9 @@ def read(
         DataError: the log cannot be read, or nothing of it is left.
         ConfigError: an unknown setting, or a value that breaks its rule.
     """
-    told = {name: settings.pop(name) for name in list(settings) if name in Columns.model_fields}
-    columns = Columns.parse({"user": user, "item": item, "time": time, **told})
+    check_process()
+    more = {name: settings.pop(name) for name in list(settings) if name in Columns.model_fields}
+    columns = Columns.parse({"user": user, "item": item, "time": time, **more})
     unknown = sorted(settings.keys() - PrepareConfig.model_fields.keys())
     if unknown:
         known = [*Columns.model_fields, *PrepareConfig.model_fields]
@@ -119,7 +121,8 @@ class Recommender:
         Raises:
             ArtefactError: a file is missing, altered or foreign.
         """
-        return cls.from_run(load_run(Path(folder)), read_log(Path(folder) / LOG))
+        path = path_of("folder", folder)
+        return cls.from_run(load_run(path), read_log(path / LOG))
 
     @classmethod
     def from_run(cls, run: Run, log: Records) -> Self:
@@ -153,7 +156,9 @@ class Recommender:
             ArtefactError: the folder contains files that ensue did not create.
         """
         store = _open(data)
-        path = None if folder is None else Path(folder)
+        path = None if folder is None else path_of("folder", folder)
+        if not isinstance(watchers, Iterable):
+            raise ConfigError(f"watchers must be a list of watchers (got {watchers!r})")
         self.config = planned(self.configure, store, path, budget)
         fitted = fit(self.config, store, path, watchers, finish=finish)
         self.run, self.log = fitted.run, fitted.log
@@ -166,7 +171,7 @@ class Recommender:
             ArtefactError: the folder contains files that ensue did not create.
             TrainingError: the folder holds a run of other data or settings, or a training writes there.
         """
-        save_run(Path(folder), self._run(), self.log)
+        save_run(path_of("folder", folder), self._run(), self.log)
 
     def recommend(
         self,
@@ -176,7 +181,7 @@ class Recommender:
         times: Sequence[int] | None = None,
         at: int | None = None,
     ) -> Recommendations:
-        """What comes next after a history.
+        """Recommend the next items after a history.
 
         Args:
             history: external ids, oldest first. Unknown ones are reported and skipped; if none is left, the items
@@ -203,7 +208,7 @@ class Recommender:
         known = numbers > 0
         seen = torch.from_numpy(np.unique(numbers[known]).astype(np.int64))
         note = None
-        exclude = (torch.zeros_like(seen), seen) if exclude_seen else None
+        exclude = (torch.zeros_like(seen), seen) if switch("exclude_seen", exclude_seen) else None
         if known.any():
             batch = self._batch(numbers[known], None if times_T is None else times_T[known], at)
             with torch.inference_mode():
@@ -222,7 +227,7 @@ class Recommender:
         at: int | None = None,
         progress: CountProgress | None = None,
     ) -> pl.DataFrame:
-        """What comes next for every user of some data, after all of their events; many times faster than one by one.
+        """Recommend the next items of every user in some data, after all of their events; faster than one by one.
 
         Args:
             data: a store, its folder, or a log; of any users, and not only the data that the model was trained on.
@@ -244,6 +249,7 @@ class Recommender:
         """
         run = self._run()
         with cpu_threads(run.config.train.threads):
+            exclude_seen = switch("exclude_seen", exclude_seen)
             return retrieve_all(run, self.retriever, _open(data), whole("k", k), users, exclude_seen, at, progress)
 
     def similar(self, item: ExternalId, k: int = 10) -> Recommendations:
@@ -295,17 +301,20 @@ class Recommender:
         run = self._run()
         if part not in PARTS:
             raise ConfigError(f"unknown part {part!r}: {nearest(str(part), PARTS)}")
+        if config is not None and not isinstance(config, EvaluateConfig):
+            raise ConfigError(f"config must be an EvaluateConfig (got {config!r})")
+        path = None if folder is None else path_of("folder", folder)
         store = _open(data)
         run.check_data(store)
         config = (config or run.config.evaluate).replace(query_time=run.config.evaluate.query_time)
-        if folder is not None:
-            check_evaluated(Path(folder), run, f"{part}/{config.key}")
+        if path is not None:
+            check_evaluated(path, run, f"{part}/{config.key}")
         split = make_split(store, run.config.split)
         cases: Cases = split.test if part == "test" else split.validation
         with cpu_threads(run.config.train.threads):
             standings = evaluate(run.model, cases, config, split.train, progress)
-        if folder is not None:
-            save_evaluation(Path(folder), run, store, part, config, standings)
+        if path is not None:
+            save_evaluation(path, run, store, part, config, standings)
         return standings.means(config), standings
 
     @property
@@ -340,6 +349,7 @@ class Recommender:
         )
 
     def _run(self) -> Run:
+        check_process()
         if self.run is None:
             raise EnsueError("this recommender has no model yet: call fit, or Recommender.load(folder)")
         return self.run
@@ -347,6 +357,7 @@ class Recommender:
 
 def _open(data: SequenceStore | Source) -> SequenceStore:
     """A store as it is, from its folder, or of a log; its files are checked before it is read whole."""
+    check_process()
     if isinstance(data, str | Path) and Path(data).is_dir():
         data = SequenceStore.open(Path(data))
     store = data if isinstance(data, SequenceStore) else read(data)

@@ -61,8 +61,8 @@ class Registry(Generic[T]):
         Raises:
             ConfigError: it is not; the nearest name is suggested and all are listed.
         """
-        if name not in self:
-            raise ConfigError(f"unknown {self.kind} {name!r}: {nearest(name, self)}{self.hint}")
+        if not isinstance(name, str) or name not in self:
+            raise ConfigError(f"unknown {self.kind} {name!r}: {nearest(str(name), self)}{self.hint}")
         return name
 
     def __getitem__(self, name: str) -> T:

@@ -110,9 +110,7 @@ def test_a_finished_run_is_not_trained_again_and_another_is_refused(
     assert "model.dropout_rate: 0.5 now, 0.2 then" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("after", "words"), [(0, "starts anew (no checkpoint yet)"), (1, "goes on from its last checkpoint")]
-)
+@pytest.mark.parametrize(("after", "words"), [(0, "starts anew"), (1, "goes on from its last checkpoint")])
 def test_ctrl_c_says_whether_there_is_a_checkpoint(
     at: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, after: int, words: str
 ) -> None:
@@ -127,7 +125,7 @@ def test_ctrl_c_says_whether_there_is_a_checkpoint(
 
     monkeypatch.setattr(Trainer, "_epoch", interrupt)
     assert main(line) == 130
-    assert capsys.readouterr().err == f"main.py: interrupted; the same command {words}\n"
+    assert capsys.readouterr().err == f"main.py: interrupted: the same command {words}\n"
 
 
 def test_folders_of_others_are_not_written_to(at: Path, capsys: pytest.CaptureFixture[str]) -> None:

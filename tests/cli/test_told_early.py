@@ -56,7 +56,7 @@ def test_an_evaluation_that_cannot_be_written_is_refused_before_it(
     assert (done.status, "another training writes here" in done.err) == (1, True)
     monkeypatch.setattr("os.access", lambda _, mode: mode != os.W_OK)
     done = ensue("evaluate", counted)
-    assert (done.status, "may not be written to" in done.err) == (1, True)
+    assert (done.status, "is not writable" in done.err) == (1, True)
     monkeypatch.undo()
     assert ensue("evaluate", counted).status == 0
 

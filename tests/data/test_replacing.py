@@ -201,7 +201,6 @@ def test_a_new_folder_with_anything_else_in_it_is_left_alone(tmp_path):
     (tmp_path / names[1] / "items.npy").mkdir()
     (tmp_path / names[2] / "users.parquet").unlink()
     (tmp_path / names[2] / "users.parquet").symlink_to(tmp_path / names[0] / "thesis.txt")
-    (tmp_path / ".store.4.new").mkdir()  # another may be about to hold it
     (tmp_path / ".store.5.new").write_text("x")
     (tmp_path / ".store.6.new").symlink_to(tmp_path / names[4])
     before = sorted(path.name for path in tmp_path.rglob("*"))

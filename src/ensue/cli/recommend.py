@@ -33,7 +33,7 @@ def recommend(
     history: Annotated[
         str | None, typer.Option("--history", metavar="A,B,...", help='Item ids, oldest first; "" for a newcomer.')
     ] = None,
-    user: Annotated[str | None, typer.Option("--user", metavar="ID", help="Someone of the data, by id.")] = None,
+    user: Annotated[str | None, typer.Option("--user", metavar="ID", help="A user in the data, by id.")] = None,
     everybody: Annotated[bool, typer.Option("--all", help="Every user of the data, into the file --out.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="File of --all: .parquet, .csv or .jsonl.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file --out.")] = False,
@@ -48,6 +48,8 @@ def recommend(
     """What comes next after a history, or after those of all users."""
     if (history is not None) + (user is not None) + everybody != 1:
         raise ConfigError('give a history (--history A,B or --history ""), a user (--user ID) or --all, one of these')
+    if history is not None and data is not None:
+        raise ConfigError("--data is for --user and --all; --history names its items itself: leave out --data")
     if history is None and times is not None:
         raise ConfigError("--times are those of --history; a user's are in the data: leave out --times")
     if not everybody and (out is not None or overwrite):
@@ -64,7 +66,9 @@ def recommend(
         ids: list[Any] = list(split_list(history or ""))
         stamps = None if times is None else times_of(times)
     else:
-        ids, stamps = history_of(data_of_run(folder, recommender.run, data, screen), user)
+        store = data_of_run(folder, recommender.run, data, screen)
+        store.verify_once()
+        ids, stamps = history_of(store, user)
     found = recommender.recommend(ids, k=k, exclude_seen=not keep_seen, times=stamps, at=at)
     known = _named(recommender.run, ids)
     _show(screen, known, found, k)

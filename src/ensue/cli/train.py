@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from ensue.cli import INTERRUPTED
 from ensue.cli.doctor import SPLIT_NAMES
 from ensue.cli.flags import Flag, flags_of
 from ensue.cli.hints import recommend_after_item
@@ -132,8 +133,9 @@ def run(
             fitted = fit_in_ranks(screen, chosen, store, data, out, devices, options)
         else:
             fitted = fit_shown(screen, chosen, store, out, options)
-    except Interrupted as stop:
-        raise InterruptedTrainingError(f"interrupted: {interrupted(out)}", stop.status) from None
+    except KeyboardInterrupt as stop:
+        status = stop.status if isinstance(stop, Interrupted) else INTERRUPTED
+        raise InterruptedTrainingError(f"interrupted: {interrupted(out)}", status) from None
     return report(screen, fitted, store, data, out) if world.is_main else {}
 
 

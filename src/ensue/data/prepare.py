@@ -148,8 +148,7 @@ def prepare(
     if out is None:
         return store, report
     say("write")
-    write_whole(store, out)
-    return SequenceStore.open(out), report
+    return write_whole(store, out), report
 
 
 def _build(

@@ -6,8 +6,10 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from ensue.data.store import KIND, SCHEMA_VERSION, SequenceStore
@@ -23,11 +25,13 @@ def check_target(out: Path, overwrite: bool) -> None:
     """Refuse a folder that is not to be written.
 
     Raises:
-        ArtefactError: it is the current folder, or holds something other than a store, or a store and `overwrite` is
-            not given.
+        ArtefactError: it is the current folder or a mount point, or holds something other than a store, or a store and
+            `overwrite` is not given.
     """
     if out.exists() and out.samefile("."):
         raise ArtefactError(f"{out}: is the current folder, which cannot be replaced; name another, or a new one in it")
+    if os.path.ismount(out):
+        raise ArtefactError(f"{out}: is a mount point, which cannot be replaced; name a folder in it")
     if _is_free(out):
         return
     try:
@@ -40,30 +44,64 @@ def check_target(out: Path, overwrite: bool) -> None:
         raise ArtefactError(f"{out}: holds {foreign[0]!r} beside the store's own files; it is not replaced")
 
 
-def write_whole(store: SequenceStore, out: Path) -> None:
+def write_whole(store: SequenceStore, out: Path) -> SequenceStore:
     """Write beside `out` and rename, so that `out` is the old store or the whole new one; see also `recover`.
 
     Where `out` is a link, what it leads to is replaced, and the link stays.
+
+    Returns:
+        The store, mapped from `out`.
     """
     out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
-    # Not the process's number: containers that share a folder have the same ones.
-    mark = secrets.token_hex(8)
-    fresh, old = out.with_name(f".{out.name}.{mark}.new"), out.with_name(f".{out.name}.{mark}.old")
+    fresh, handle = _begin(out)
+    old = fresh.with_suffix(".old")
     try:
-        fresh.mkdir()
-        with _held(fresh):
-            store.save(fresh)
-            if out.exists():
-                out.replace(old)
-            fresh.replace(out)
-            sync_folder(out.parent)
+        store.save(fresh)
+        # Opened before it is in place, where another process may replace it.
+        opened = replace(SequenceStore.open(fresh), folder=out)
+        with _turn(out.parent):
+            try:
+                if out.exists():
+                    out.replace(old)
+                fresh.replace(out)
+                sync_folder(out.parent)
+            finally:
+                if out.exists():
+                    shutil.rmtree(old, ignore_errors=True)
+                elif old.exists():
+                    old.replace(out)
     finally:
+        os.close(handle)
         shutil.rmtree(fresh, ignore_errors=True)
-        if out.exists():
-            shutil.rmtree(old, ignore_errors=True)
-        elif old.exists():
-            old.replace(out)
+    return opened
+
+
+def _begin(out: Path) -> tuple[Path, int]:
+    """Make a new folder beside `out` and lock it; the folder, and the handle that holds the lock."""
+    while True:
+        # Not the process's number: containers that share a folder have the same ones.
+        fresh = out.with_name(f".{out.name}.{secrets.token_hex(8)}.new")
+        fresh.mkdir()
+        # `recover` of another process may remove it before it is locked.
+        with suppress(FileNotFoundError):
+            handle = os.open(fresh, os.O_RDONLY | os.O_DIRECTORY)
+            take_lock(handle)
+            if fresh.is_dir():
+                return fresh, handle
+            os.close(handle)
+
+
+@contextmanager
+def _turn(parent: Path) -> Iterator[None]:
+    """Wait until no other process renames stores in this folder."""
+    handle = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        while take_lock(handle) is False:
+            time.sleep(0.02)
+        yield
+    finally:
+        os.close(handle)
 
 
 def recover(out: Path) -> None:
@@ -74,14 +112,14 @@ def recover(out: Path) -> None:
     Folders with anything else in them are left alone.
     """
     out = out.resolve()
-    left = _set_aside(out)
-    if left and _is_free(out):
-        # Of several processes that come here at once, one is first.
-        with suppress(FileNotFoundError):
-            left[-1].replace(out)
-            sync_folder(out.parent)
-    for folder in left:
-        shutil.rmtree(folder, ignore_errors=True)
+    if _set_aside(out):
+        with _turn(out.parent):
+            left = _set_aside(out)
+            if left and _is_free(out):
+                left[-1].replace(out)
+                sync_folder(out.parent)
+            for folder in left:
+                shutil.rmtree(folder, ignore_errors=True)
     for folder in _beside(out, "new"):
         with suppress(OSError), _held(folder) as is_held:
             if is_held and _is_unfinished(folder):
@@ -105,10 +143,9 @@ def _beside(out: Path, suffix: str) -> list[Path]:
 
 
 def _is_unfinished(folder: Path) -> bool:
-    """Whether a folder holds files of a store and nothing else. An empty one may be about to be held."""
-    files = list(folder.iterdir())
-    return bool(files) and all(
-        _STORE_FILE.fullmatch(path.name) and path.is_file() and not path.is_symlink() for path in files
+    """Whether a folder is empty or holds files of a store and nothing else."""
+    return all(
+        _STORE_FILE.fullmatch(path.name) and path.is_file() and not path.is_symlink() for path in folder.iterdir()
     )
 
 

@@ -94,8 +94,8 @@ def plan(
         DataError: there is nothing to train on.
         ArtefactError: the folder contains files that ensue did not create.
     """
-    if budget is not None and not budget > 0:
-        raise ConfigError(f"budget must be above 0 minutes (got {budget:g})")
+    if budget is not None and not (isinstance(budget, int | float) and budget > 0):
+        raise ConfigError(f"budget must be above 0 minutes (got {budget})")
     choice = configure(store, None)
     if is_counted(choice.config.model) or not (choice.what or budget):
         return _told(choice, "")

@@ -88,7 +88,7 @@ def run_config(model: str | None, preset: str | None, settings: dict[str, Any], 
     chosen = values.setdefault("model", {})
     if model is not None and (preset or file) and chosen.get("name", "sasrec") != model:
         raise ConfigError(f"{start} is of model {chosen.get('name')!r}, not {model!r}")
-    name = model or chosen.get("name", "sasrec")
+    name = chosen.get("name", "sasrec") if model is None else model
     chosen["name"] = name
     known = {flat: (section, field) for section, fields in sections(name).items() for flat, field in fields.items()}
     for flat, value in settings.items():

@@ -1,8 +1,9 @@
-"""Checks of a request for recommendations: its ids, the times of its events, and when it is made."""
+"""The checks of what is given to a recommender: ids, times, the time of the request, switches, paths."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from pathlib import Path
 
 import numpy as np
 
@@ -25,15 +26,38 @@ def whole(name: str, value: int) -> int:
     return int(value)
 
 
-def ids_of(name: str, ids: Iterable[ExternalId]) -> list[ExternalId]:
-    """A list of ids.
+def ids_of(name: str, ids: Iterable[ExternalId], ordered: bool = True) -> list[ExternalId]:
+    """A list of ids; where their order means nothing, a set will do.
 
     Raises:
-        DataError: it is not a list of ids. A string is refused too, for its letters would be taken as ids.
+        DataError: it is not a list of ids. A string is refused, since its letters would be taken as ids, and so is a
+            set or a dictionary where order matters.
     """
-    if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+    if isinstance(ids, str | bytes | Mapping) or (ordered and isinstance(ids, Set)) or not isinstance(ids, Iterable):
         raise DataError(f"{name} must be a list of ids (got {ids!r})")
     return list(ids)
+
+
+def switch(name: str, value: bool) -> bool:
+    """True or False.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise ConfigError(f"{name} must be True or False (got {value!r})")
+    return bool(value)
+
+
+def path_of(name: str, value: str | Path) -> Path:
+    """The path of a file or folder.
+
+    Raises:
+        ConfigError: it is not a path.
+    """
+    if not isinstance(value, str | Path):
+        raise ConfigError(f"{name} must be a path (got {value!r})")
+    return Path(value)
 
 
 def seconds(times: Sequence[int], count: int) -> np.ndarray:

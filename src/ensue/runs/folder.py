@@ -26,7 +26,9 @@ LIMITS = ("num_epochs", "patience", "patience_steps")
 
 _PICTURE = r"[a-z_]+\.(svg|png)"
 _FILES = rf"{'|'.join(map(re.escape, (*ARTEFACT, METRICS, LOG, CARD, MANIFEST)))}|per_user-[a-z0-9+-]+\.parquet"
-_FILE = re.compile(rf"({_FILES}|learning_curve\.(svg|png))|\.({_FILES}|{_PICTURE})\.\d+\.tmp")
+# Of `atomic_path`, and of safetensors.
+TEMPORARY = re.compile(rf"\.({_FILES}|{_PICTURE})\.\d+\.tmp|\.tmp[A-Za-z0-9]{{6}}")
+_FILE = re.compile(rf"{_FILES}|learning_curve\.(svg|png)|{TEMPORARY.pattern}")
 _INSIDE = {
     CHECKPOINTS: re.compile(r"\d{10}|\.\d{10}\.tmp"),
     TENSORBOARD: re.compile(r"events\.out\.tfevents\..+"),

@@ -14,14 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ensue.errors import ArtefactError
-from ensue.files import MANIFEST, sync_folder
-from ensue.runs.folder import NEXT, READY, STORE, check_writable, foreign
+from ensue.files import MANIFEST, remove_leftovers, sync_folder
+from ensue.runs.folder import NEXT, READY, STORE, TEMPORARY, check_writable, foreign
 from ensue.runs.lock import LOCK, locked
 
 
 @contextmanager
 def claimed(folder: Path, seconds: float = 0.0) -> Iterator[None]:
     """Make a folder a run's, and hold it against other writers, after waiting for them some seconds.
+
+    Temporary files that a killed process left are removed.
 
     Raises:
         ArtefactError: it contains files that ensue did not create.
@@ -30,6 +32,7 @@ def claimed(folder: Path, seconds: float = 0.0) -> Iterator[None]:
     check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, seconds):
+        remove_leftovers(folder, TEMPORARY)
         yield
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,8 +31,12 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     Raises:
         OSError: the disk is full, or the file cannot be written; the message names it.
     """
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
     try:
         save_file(_on_cpu(tensors), path)
+        # The library writes a file of its own, which others may not read whatever the umask, and renames it.
+        path.chmod(mode)
     except SafetensorError as error:
         # The library gives the system's error in words alone.
         number = re.search(r"\(os error (\d+)\)", str(error))

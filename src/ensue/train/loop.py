@@ -22,7 +22,7 @@ from ensue.batches.batch import SequenceBatch
 from ensue.batches.loader import Loader, take_share
 from ensue.batches.tasks import make_windows
 from ensue.data.split import Cases, Split
-from ensue.errors import LostRankError, NotFiniteError, TrainingError
+from ensue.errors import ConfigError, LostRankError, NotFiniteError, TrainingError
 from ensue.evaluation.evaluate import evaluate
 from ensue.evaluation.standings import Standings
 from ensue.models import Catalogue, Encoder, Model, build_model
@@ -88,6 +88,8 @@ class Trainer:
         train = config.train
         self.world = join(train.device)
         self.device = self.world.device
+        if train.batch_parts > train.batch_size:
+            raise ConfigError(f"batch_parts {train.batch_parts} must not exceed batch_size {train.batch_size}")
         keep_freed_memory()
         store = split.train.store
         model = build_model(config.model, Catalogue.of_store(store))
