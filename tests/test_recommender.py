@@ -90,7 +90,7 @@ def test_a_file_or_a_store_is_not_overwritten(fitted: Recommender, store: Sequen
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "config.toml").write_text("years of work")
     before = contents(tmp_path)
-    for name, words in (("ratings.csv", "is a file"), ("store", "found kind 'store'"), ("mine", "did not write")):
+    for name, words in (("ratings.csv", "is a file"), ("store", "found kind 'store'"), ("mine", "did not create")):
         for model in ("markov", "sasrec"):
             settings = SMALL if model == "sasrec" else {}
             with pytest.raises(ArtefactError, match=words):

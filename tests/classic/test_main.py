@@ -132,7 +132,7 @@ def test_folders_of_others_are_not_written_to(at: Path, capsys: pytest.CaptureFi
     (at / "plain_x").mkdir()
     (at / "plain_x" / "config.toml").write_text("years of work")
     assert main(["--dataset=plain", "--train_dir=x", "--device=cpu", *SMALL]) == 1
-    assert "ensue did not write config.toml" in capsys.readouterr().err
+    assert "ensue did not create config.toml" in capsys.readouterr().err
     assert [path.name for path in (at / "plain_x").iterdir()] == ["config.toml"]
 
 

@@ -612,6 +612,6 @@ def test_ctrl_c_ends_without_a_traceback(store: Path, tmp_path: Path) -> None:
             if line.startswith("epoch 1/"):
                 process.send_signal(signal.SIGINT)
                 break
-        rest, errors = process.communicate()
+        _, errors = process.communicate()
     assert process.returncode == 130
     assert errors == "ensue: interrupted: the same command goes on from its last checkpoint\n"

@@ -1,4 +1,4 @@
-"""Who may write into a run's folder, and what is removed from it: nothing that ensue did not write."""
+"""Who may write into a run's folder, and what is removed from it: nothing that ensue did not create."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def test_an_overflow_on_one_rank_skips_the_step_on_all(report: dict[str, Any]) -
 def test_a_lost_rank_is_an_error_that_says_what_to_do(report: dict[str, Any]) -> None:
     survivor, gone = report["lost"]
     assert gone is None
-    assert survivor["kind"] == "TrainingError"
+    assert survivor["kind"] == "LostRankError"
     assert "rank 0 of 2 lost touch with another rank" in survivor["message"]
     assert "the same command resumes" in survivor["message"]
     assert survivor["step"] == 2
@@ -119,7 +119,7 @@ def test_a_lost_rank_is_an_error_that_says_what_to_do(report: dict[str, Any]) ->
 
 def test_ranks_with_other_settings_are_refused(report: dict[str, Any]) -> None:
     assert "train.lr: 0.02 now, 0.01 then" in report["other_settings"][1]["message"]
-    assert report["other_settings"][0]["kind"] == "TrainingError"
+    assert report["other_settings"][0]["kind"] == "LostRankError"
 
 
 # One process.

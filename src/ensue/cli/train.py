@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from ensue.cli import INTERRUPTED
 from ensue.cli.doctor import SPLIT_NAMES
 from ensue.cli.flags import Flag, flags_of
 from ensue.cli.hints import recommend_after_item
 from ensue.cli.sources import open_data
-from ensue.errors import ConfigError, InterruptedTrainingError
+from ensue.errors import ConfigError
 from ensue.terminal.memory import memory_told
 from ensue.terminal.output import Screen
 
@@ -105,11 +104,10 @@ def run(
     Without a preset, a file of settings or a model, the data decides what is trained; settings that are given win.
     """
     from ensue.cli.launch import fit_in_ranks
-    from ensue.cli.training import ADVICE, FitOptions, fit_shown, tensorboard_of
+    from ensue.cli.training import ADVICE, FitOptions, fit_shown, interruption_reported, tensorboard_of
     from ensue.recipes import configure, plan
-    from ensue.runs.folder import NEXT, interrupted
+    from ensue.runs.folder import NEXT
     from ensue.train.distributed import join, ranks
-    from ensue.train.interrupt import Interrupted
 
     settled = configure(model, preset, settings, config)
     rank, size = ranks()
@@ -128,14 +126,11 @@ def run(
     if tensorboard:
         tensorboard_of(out)  # an error here comes before any work
     options = FitOptions(overwrite, finish, tensorboard)
-    try:
+    with interruption_reported(out):
         if devices > size:
             fitted = fit_in_ranks(screen, chosen, store, data, out, devices, options)
         else:
             fitted = fit_shown(screen, chosen, store, out, options)
-    except KeyboardInterrupt as stop:
-        status = stop.status if isinstance(stop, Interrupted) else INTERRUPTED
-        raise InterruptedTrainingError(f"interrupted: {interrupted(out)}", status) from None
     return report(screen, fitted, store, data, out) if world.is_main else {}
 
 

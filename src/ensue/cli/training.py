@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ensue.cli import INTERRUPTED
 from ensue.cli.live import training_display
+from ensue.errors import InterruptedTrainingError
 from ensue.terminal.memory import memory_told
 from ensue.terminal.output import Screen, duration
 
@@ -37,6 +40,23 @@ class FitOptions:
     overwrite: bool = False
     finish: bool = False
     tensorboard: bool = False
+
+
+@contextmanager
+def interruption_reported(out: Path) -> Iterator[None]:
+    """Let a signal that ends the training in a folder end as an error that says how to go on.
+
+    Raises:
+        InterruptedTrainingError: a signal ended it.
+    """
+    from ensue.runs.folder import interrupted
+    from ensue.train.interrupt import Interrupted
+
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        status = stop.status if isinstance(stop, Interrupted) else INTERRUPTED
+        raise InterruptedTrainingError(f"interrupted: {interrupted(out)}", status) from None
 
 
 @memory_told(ADVICE)
