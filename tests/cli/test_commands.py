@@ -434,7 +434,7 @@ def query_time_run(store: Path) -> Path:
         (("--history", "3,5", "--times", "5,9", "--at", "8"), 1, "at 8 is earlier than the newest event"),
         (("--user", "7", "--at", "8"), 1, "at 8 is earlier than the newest event"),
         (("--history", "3", "--times", "99999999999999999999", "--at", "9"), 1, "times must be seconds since"),
-        (("--history", "3", "--times", "9", "--at", "99999999999999999999"), 1, "at: seconds since 1970"),
+        (("--history", "3", "--times", "9", "--at", "99999999999999999999"), 1, "at must be seconds since 1970"),
         (("--history", "3\n5", "--times", "5,9", "--at", "9"), 2, "is not a list"),
     ],
 )

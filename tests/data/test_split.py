@@ -275,7 +275,7 @@ TAKEN = {
     "leave-one-out": set(),
     "global-time": SHARES | MOMENTS,
     "user-holdout": SHARES,
-    "session": SHARES | MOMENTS | {"split_feature", "order_feature"},
+    "session": SHARES | MOMENTS | {"split_feature", "order_feature", "session_time", "unseen_items"},
 }
 GIVEN = {
     "validation_fraction": 0.2,
@@ -284,6 +284,8 @@ GIVEN = {
     "test_from": 6,
     "split_feature": "part",
     "order_feature": "day",
+    "session_time": "last",
+    "unseen_items": "drop",
 }
 
 
@@ -323,3 +325,25 @@ def test_picked_cases_are_those_at_their_places(store, data):
     assert taken.store is cases.store
     for name in ("users_B", "start_B", "stop_B", "target_B", "target_items_B"):
         assert getattr(taken, name).tolist() == [getattr(cases, name)[row] for row in rows]
+
+
+def test_the_session_protocol_of_gru4rec():
+    rows = "s1,a,1000 s1,b,1060 s2,b,2000 s2,c,2060 s3,c,60000 s3,a,100000 s4,a,150000 s4,new,150060 s4,b,150120"
+    frame = pl.DataFrame(
+        [(session, item, int(time)) for session, item, time in (row.split(",") for row in rows.split())],
+        schema=["session", "item", "time"],
+        orient="row",
+    )
+    store = prepare(frame)[0]
+    config = SplitConfig(split="session", test_from=63_720, session_time="last", unseen_items="drop")
+    split = make_split(store, config)
+    test = split.test
+    histories = zip(test.start_B, test.stop_B, test.target_B, strict=True)
+    asked = [list(store.item_ids.decode(test.store.items[[*range(a, b), t]])) for a, b, t in histories]
+    assert (list(store.users.decode(split.train.users_R + 1)), asked) == (["s1", "s2"], [["c", "a"], ["a", "b"]])
+
+
+def test_boundaries_are_seconds_or_dates():
+    assert SplitConfig(split="global-time", test_from="2020-09-13T12:26:40Z").test_from == 1_600_000_000
+    with pytest.raises(ConfigError, match=r"test_from must be seconds since 1970 .* in milliseconds"):
+        SplitConfig(split="global-time", test_from=1_600_000_000_000)

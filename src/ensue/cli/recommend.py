@@ -39,9 +39,12 @@ def recommend(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file --out.")] = False,
     data: Annotated[Path | None, typer.Option("--data", help="Data of --user and --all; else the run's.")] = None,
     times: Annotated[
-        str | None, typer.Option("--times", metavar="T,T,...", help="Times of --history, in seconds since 1970.")
+        str | None, typer.Option("--times", metavar="T,T,...", help="Times of --history: seconds since 1970, or dates.")
     ] = None,
-    at: Annotated[int | None, typer.Option("--at", help="Time of the request, for models with query_time.")] = None,
+    moment: Annotated[
+        str | None,
+        typer.Option("--at", metavar="T", help="Time of the request, for models with query_time."),
+    ] = None,
     k: Count = 10,
     keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Allow items of the history.")] = False,
 ) -> dict[str, Any]:
@@ -54,8 +57,11 @@ def recommend(
         raise ConfigError("--times are those of --history; a user's are in the data: leave out --times")
     if not everybody and (out is not None or overwrite):
         raise ConfigError("--out and --overwrite are for --all; a single answer is shown, or printed with --json")
+    from ensue.data.moments import parse_seconds
     from ensue.models import Encoder
     from ensue.recommender import Recommender, history_of
+
+    at = None if moment is None else parse_seconds(moment, "at")
 
     recommender = Recommender.load(folder)
     assert recommender.run is not None
@@ -126,15 +132,14 @@ def similar(
 
 
 def times_of(text: str) -> list[int]:
-    """The times of `--times`.
+    """The times of `--times`: seconds since 1970, or dates.
 
     Raises:
-        ConfigError: one is not a whole number.
+        DataError: one is neither.
     """
-    try:
-        return [int(part) for part in split_list(text)]
-    except ValueError:
-        raise ConfigError(f"--times must be whole seconds since 1970, separated by commas (got {text!r})") from None
+    from ensue.data.moments import parse_seconds
+
+    return [parse_seconds(part, "times") for part in split_list(text)]
 
 
 def items_table(items: Sequence[Recommendation], score: str = "score") -> Table:

@@ -142,8 +142,8 @@ def parse_seconds(text: str, name: str) -> int:
     1600000000
     """
     text = text.strip()
-    if text.removeprefix("-").isdigit() and len(text) < 20:
-        return check_seconds(int(text), name)
+    if text.isascii() and text.removeprefix("-").isdigit():
+        return check_seconds(int(text[:40]), name)
     moment = _iso(pl.Series([text]), None)[0]
     if moment is None:
         raise DataError(

@@ -1,6 +1,8 @@
-"""What orders the sessions of a store: their numbers, their times, or a feature of their first events."""
+"""What orders the sessions of a store, and which of their events can be predicted."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -8,13 +10,14 @@ from ensue.data.store import SequenceStore
 from ensue.errors import DataError, nearest
 
 
-def session_order(store: SequenceStore, feature: str | None, numbers: bool = False) -> np.ndarray:
+def session_order(store: SequenceStore, feature: str | None, numbers: bool = False, last: bool = False) -> np.ndarray:
     """The values that order the sessions that have events, [S].
 
     Args:
         store: its rows are sessions.
         feature: the event feature whose value in a session's first event counts; without one it is that event's time,
             or in a store without times the session's number.
+        last: the session's last event counts instead of its first.
         numbers: the values are to be compared with a number, so that texts will not do.
 
     Returns:
@@ -25,15 +28,16 @@ def session_order(store: SequenceStore, feature: str | None, numbers: bool = Fal
         DataError: there is no such feature, a session's first event has no value of it, or they are texts.
     """
     filled = np.flatnonzero(store.lengths)
-    first_S = store.offsets[filled]
+    first_S = store.offsets[filled + 1] - 1 if last else store.offsets[filled]
     if feature is None:
         return filled + 1 if store.times is None else np.asarray(store.times[first_S])
     value_S, values = event_feature(store, feature)[first_S], store.feature_values.get(feature)
     missing = np.flatnonzero(~np.isfinite(value_S) if values is None else value_S == 0)
     if len(missing):
         session = store.users.decode([int(filled[missing[0]]) + 1])[0]
+        which = "last" if last else "first"
         raise DataError(
-            f"feature {feature!r} is missing in the first event of {len(missing)} sessions, such as {session!r}"
+            f"feature {feature!r} is missing in the {which} event of {len(missing)} sessions, such as {session!r}"
         )
     if values is None:
         return np.asarray(value_S, dtype=np.float64 if value_S.dtype.kind == "f" else np.int64)
@@ -56,3 +60,25 @@ def event_feature(store: SequenceStore, name: str) -> np.ndarray:
     if name not in store.features:
         raise DataError(f"the store has no event feature {name!r}: {nearest(name, store.features)}")
     return store.features[name]
+
+
+def without_unseen(store: SequenceStore, trains_U: np.ndarray, known: np.ndarray) -> SequenceStore:
+    """A copy of the store without the held-out sessions' events of items that training never had.
+
+    Args:
+        store: its rows are sessions.
+        trains_U: [U] whether a session trains.
+        known: the item numbers of training.
+    """
+    known_N = np.zeros(store.num_items + 1, dtype=bool)
+    known_N[known] = True
+    kept = known_N[store.items] | np.repeat(trains_U, store.lengths)
+    return replace(
+        store,
+        offsets=np.concatenate(([0], np.cumsum(kept)))[store.offsets],
+        items=store.items[kept],
+        times=None if store.times is None else store.times[kept],
+        features={name: array[kept] for name, array in store.features.items()},
+        folder=None,
+        recorded=None,
+    )

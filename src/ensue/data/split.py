@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ensue.config import Config
 from ensue.data.arrays import gather_events
-from ensue.data.session_order import event_feature, session_order
+from ensue.data.moments import check_seconds, parse_seconds
+from ensue.data.session_order import event_feature, session_order, without_unseen
 from ensue.data.store import SequenceStore
 from ensue.errors import DataError
 from ensue.registry import Registry
@@ -102,11 +103,15 @@ class SplitConfig(Config):
         validation_fraction: share of events (global-time), users (user-holdout) or sessions (session).
         test_fraction: the same for the test part.
         validation_from: global-time and session: the validation part starts at this time (seconds since the
-            epoch, or a value of `order_feature`); needs `test_from`, and replaces the fractions.
+            epoch, a date such as 2020-09-13T12:00, or a value of `order_feature`); needs `test_from`, and replaces
+            the fractions.
         test_from: the test part starts at this time.
         split_feature: session: the event feature that says "train", "validation" (or "valid", "val") or
             "test". Without validation sessions, the last `validation_fraction` of training ones are taken.
         order_feature: session: the event feature that orders sessions (a day number); else time; else number.
+        session_time: session: whether a session's "first" or "last" event places it; GRU4Rec takes the last.
+        unseen_items: session: "keep" events of items that training never had in the held-out sessions, or "drop"
+            them, as GRU4Rec and SR-GNN do; sessions of one event are then not asked about.
         seed: user-holdout: the draw of users.
     """
 
@@ -118,11 +123,22 @@ class SplitConfig(Config):
     test_from: int | None = None
     split_feature: str | None = None
     order_feature: str | None = None
+    session_time: Literal["first", "last"] = "first"
+    unseen_items: Literal["keep", "drop"] = "keep"
     seed: int = Field(default=0, ge=0)
+
+    @field_validator("validation_from", "test_from", mode="before")
+    @classmethod
+    def _read_date(cls, value: object, info: ValidationInfo) -> object:
+        is_date = isinstance(value, str) and not value.removeprefix("-").isdigit()
+        return parse_seconds(str(value), str(info.field_name)) if is_date else value
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         self._check_read()
+        if self.order_feature is None and self.test_from is not None:
+            check_seconds(self.test_from, "test_from")
+            check_seconds(self.validation_from or 0, "validation_from")
         if self.validation_fraction + self.test_fraction >= 1:
             raise ValueError("validation_fraction + test_fraction must stay below 1")
         if self.validation_from is not None and self.test_from is None:
@@ -257,25 +273,34 @@ def _user_holdout(store: SequenceStore, config: SplitConfig) -> Split:
     )
 
 
-@_split("session", *_SHARES, *_MOMENTS, "split_feature", "order_feature", targets=("all", "last", "first"))
+@_split(
+    "session",
+    *(*_SHARES, *_MOMENTS, "split_feature", "order_feature", "session_time", "unseen_items"),
+    targets=("all", "last", "first"),
+)
 def _session(store: SequenceStore, config: SplitConfig) -> Split:
     """The store's rows are sessions: whole sessions train or are tested, in their order."""
     part = _marked_parts(store, config) if config.split_feature is not None else _ordered_parts(store, config)
-    start, stop = store.offsets[:-1], store.offsets[1:]
+    train = _sequences(store, np.where(part == 0, store.offsets[1:], store.offsets[:-1]))
+    asked = store if config.unseen_items == "keep" else without_unseen(store, part == 0, train.items_P)
+    start, stop = asked.offsets[:-1], asked.offsets[1:]
     targets = _targets(config)
     return Split(
         name="session",
-        train=_sequences(store, np.where(part == 0, stop, start)),
-        validation=_cases(store, start, np.where(part == 1, stop, start), targets),
-        test=_cases(store, start, np.where(part == 2, stop, start), targets),
+        train=train,
+        validation=_cases(asked, start, np.where(part == 1, stop, start), targets),
+        test=_cases(asked, start, np.where(part == 2, stop, start), targets),
         leakage="Sessions are whole and ordered by their first event, so a training session that runs over "
-        "the boundary trains on events later than the first test events.",
+        "the boundary trains on events later than the first test events."
+        if config.session_time == "first"
+        else "Sessions are whole and ordered by their last event, so nothing after the boundary trains; a test session "
+        "may begin before it.",
     )
 
 
 def _ordered_parts(store: SequenceStore, config: SplitConfig) -> np.ndarray:
     """[U] 0 train, 1 validation, 2 test, in the sessions' order."""
-    order_S = session_order(store, config.order_feature, numbers=config.test_from is not None)
+    order_S = session_order(store, config.order_feature, config.test_from is not None, config.session_time == "last")
     first, second = _boundaries(np.sort(order_S), config)
     part = np.zeros(store.num_users, dtype=np.int8)
     part[store.lengths > 0] = (order_S >= first).astype(np.int8) + (order_S >= second)
@@ -309,7 +334,8 @@ def _marked_parts(store: SequenceStore, config: SplitConfig) -> np.ndarray:
 
 def _take_last_for_validation(store: SequenceStore, part: np.ndarray, config: SplitConfig) -> None:
     filled = np.flatnonzero(store.lengths)
-    train = filled[np.argsort(session_order(store, config.order_feature), kind="stable")]
+    order_S = session_order(store, config.order_feature, last=config.session_time == "last")
+    train = filled[np.argsort(order_S, kind="stable")]
     train = train[part[train] == 0]
     part[train[len(train) - round(config.validation_fraction * len(train)) :]] = 1
 

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ensue.data.moments import check_seconds
 from ensue.data.vocabulary import ExternalId
 from ensue.errors import ConfigError, DataError, EnsueError
 from ensue.models import ModelConfig
-
-# The range of a log's times, which are read in microseconds.
-FARTHEST = 2**63 // 10**6
 
 
 def whole(name: str, value: int) -> int:
@@ -75,7 +73,8 @@ def seconds(times: Sequence[int], count: int) -> np.ndarray:
         raise DataError(f"times must be seconds since the epoch (got {times!r})")
     if seconds_T.shape != (count,):
         raise DataError(f"times must be as many as the history's items, {count} (got {seconds_T.size})")
-    _check_range("times", seconds_T)
+    if len(seconds_T):
+        check_seconds(int(seconds_T[np.abs(seconds_T.astype(np.float64)).argmax()]), "times")
     seconds_T = seconds_T.astype(np.int64)
     falls = np.flatnonzero(np.diff(seconds_T) < 0)
     if len(falls):
@@ -102,14 +101,7 @@ def moment(at: int | None, newest: int | None, model: ModelConfig) -> int | None
         raise ConfigError(f"at is for models trained with query_time, and this {model.name} was not: leave it out")
     if isinstance(at, bool) or not isinstance(at, int | np.integer):
         raise DataError(f"at must be seconds since the epoch (got {at!r})")
-    if abs(int(at)) > FARTHEST:
-        raise DataError(f"at: seconds since 1970 must be within {FARTHEST:,} of it")
+    check_seconds(int(at), "at")
     if newest is not None and at < newest:
         raise DataError(f"at {at} is earlier than the newest event of the history, at {newest}")
     return int(at)
-
-
-def _check_range(name: str, values: np.ndarray) -> None:
-    wrong = values[np.abs(values.astype(np.float64)) > FARTHEST]
-    if len(wrong):
-        raise DataError(f"{name}: seconds since 1970 must be within {FARTHEST:,} of it (got {wrong[0]:.0f})")
