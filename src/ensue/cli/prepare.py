@@ -66,6 +66,8 @@ def prepare_dataset(screen: Screen, name: str, out: Path, filters: dict[str, Any
 def shown(screen: Screen, out: Path, store: SequenceStore, report: dict[str, Any]) -> dict[str, Any]:
     """Print the report and the next command; the object that --json prints."""
     screen.show(report_table(report))
+    for note in report["notes"]:
+        screen.say(f"note: {note}", "yellow")
     screen.say(f"written to {out}, fingerprint {store.fingerprint[:12]}")
     if store.num_events > store.num_users:
         screen.next("ensue train", out, "--out", "runs/sasrec")

@@ -82,7 +82,7 @@ def report_table(report: dict[str, Any]) -> Table:
     tied = report["tie_share"]
     rows.append(("share of ties in time", "no times" if tied is None else f"{tied:.1%}"))
     if report["time_unit"] is not None:
-        rows.append(("unit of times", report["time_unit"]))
+        rows.append(("times", f"{report['time_unit']}, {report['time_zone']}; events of one user oldest first"))
         rows += [("first event", report["first"]), ("last event", report["last"])]
     columns = ", ".join(f"{meaning} = {clean(column)}" for meaning, column in report["columns"].items())
     rows.append(("columns", columns))

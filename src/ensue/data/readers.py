@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import glob
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -174,23 +175,7 @@ def open_separated(file: TextFile, separator: str, reading: Reading) -> Table:
     quoted = counts.quoted and quotes
     if quoted and not multiline and head.count('"') % 2:  # what are columns cannot be told
         raise UnclearLogError(f"{path}: {unbalanced(file)}{SAY_QUOTES}", "--no-quotes")
-    # Rows with too many fields end the reading; so where the sum is right, no row has too few.
-    even = counts.separators == counts.rows * (len(first) - 1)
-    rows = pl.scan_csv(
-        file.source,
-        separator=separator,
-        has_header=named,
-        infer_schema=False,
-        glob=False,
-        quote_char='"' if quoted else None,
-        new_columns=None if named else [str(i + 1) for i in range(len(first))],
-        truncate_ragged_lines=not even,
-    )
-    names = rows.collect_schema().names()
-    if named and any(name != name.strip() for name in first):
-        # Blanks follow the separators, so they belong to no field.
-        rows = rows.rename({name: name.strip() for name in names}).with_columns(pl.all().str.strip_chars())
-        names = [name.strip() for name in names]
+
     due = counts.lines - 1 if named else counts.lines
 
     def check(count: int) -> None:
@@ -207,7 +192,8 @@ def open_separated(file: TextFile, separator: str, reading: Reading) -> Table:
         except UnicodeDecodeError:
             raise DataError(f"{path}: {undecodable(file)}") from None
 
-    return Table(
+    rows, names = _scan(file, separator, named, quoted, first, ragged=True)
+    ragged = Table(
         rows,
         names,
         str(path),
@@ -217,9 +203,37 @@ def open_separated(file: TextFile, separator: str, reading: Reading) -> Table:
         quoted=quoted,
         multiline=multiline,
         separator=separator,
-        kinds=None if even else kinds,
+        kinds=kinds,
         check=check,
     )
+    # Rows with too many fields end the other way of reading; so where the sum is right, no row has too few.
+    is_even = counts.separators == counts.rows * (len(first) - 1)
+    if not is_even:
+        return ragged
+    rows, _ = _scan(file, separator, named, quoted, first, ragged=False)
+    return replace(ragged, rows=rows, kinds=None, uneven=ragged)
+
+
+def _scan(
+    file: TextFile, separator: str, named: bool, quoted: bool, first: list[str], ragged: bool
+) -> tuple[pl.LazyFrame, list[str]]:
+    """The rows of a CSV file as texts, and the names of their columns; `ragged` rows may have too many fields."""
+    rows = pl.scan_csv(
+        file.source,
+        separator=separator,
+        has_header=named,
+        infer_schema=False,
+        glob=False,
+        quote_char='"' if quoted else None,
+        new_columns=None if named else [str(i + 1) for i in range(len(first))],
+        truncate_ragged_lines=ragged,
+    )
+    names = rows.collect_schema().names()
+    if not named or all(name == name.strip() for name in first):
+        return rows, names
+    # Blanks follow the separators, so they belong to no field.
+    rows = rows.rename({name: name.strip() for name in names}).with_columns(pl.all().str.strip_chars())
+    return rows, [name.strip() for name in names]
 
 
 def _open_lines(file: TextFile, separator: str | None, header: bool | None) -> Table:

@@ -63,6 +63,7 @@ class Table:
         multiline: fields may run over several lines.
         separator: what ends a field in CSV and TSV files.
         malformed: an expression that is true for rows with a wrong number of fields, in files split by lines.
+        uneven: the same table with rows that may differ in their fields, where too long and too short ones even out.
         kinds: gives the kind of each row (see `lines.row_kinds`), in CSV files whose rows differ in their fields.
         check: called with the number of rows read; raises when rows were swallowed.
         meanings: meaning -> column, where the shape of the log defines it; "-" for none.
@@ -81,6 +82,7 @@ class Table:
     multiline: bool = False
     separator: str = ""
     malformed: pl.Expr | None = None
+    uneven: Table | None = None
     kinds: Callable[[], np.ndarray] | None = None
     check: Callable[[int], None] = lambda _: None
     meanings: Mapping[str, str] = field(default_factory=dict)
@@ -124,6 +126,8 @@ def collect(table: Table, columns: list[str]) -> pl.DataFrame:
     try:
         frame = table.rows.select(wanted).collect(engine="streaming")
     except (pl.exceptions.PolarsError, *DAMAGED) as error:
+        if table.uneven is not None and "more fields" in str(error):
+            return collect(table.uneven, columns)
         why = None if table.file is None else why_unreadable(table.file, not table.text)
         if why:
             raise DataError(f"{table.where}: {why}") from None

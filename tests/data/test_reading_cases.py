@@ -1,0 +1,153 @@
+"""Logs as people have them: each was once read wrongly without a word."""
+
+import bz2
+import lzma
+import zlib
+from decimal import Decimal
+
+import polars as pl
+import pytest
+
+from ensue.data.interactions import Columns, read_interactions
+from ensue.data.moments import to_microseconds, written
+from ensue.data.prepare import prepare
+from ensue.data.table import UnclearLogError
+from ensue.data.where import parse_where
+from ensue.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def write(tmp_path):
+    def put(text, name="log.csv"):
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return put
+
+
+def items(path, **columns):
+    return read_interactions(path, Columns(**columns)).frame["item"].to_list()
+
+
+@pytest.mark.parametrize(
+    ("value", "moment"),
+    [
+        ("20191230", "2019-12-30T00:00:00Z"),
+        ("2019123023", "2019-12-30T23:00:00Z"),
+        ("201912302359", "2019-12-30T23:59:00Z"),
+        ("20191230235958", "2019-12-30T23:59:58Z"),
+        ("43770.5", "2019-11-01T12:00:00Z"),
+        ("11/13/2019 9:05:58 AM", "2019-11-13T09:05:58Z"),
+        ("13.11.2019 9:05", "2019-11-13T09:05:00Z"),
+        ("Tue Apr 03 18:00:09 +0000 2012", "2012-04-03T18:00:09Z"),
+        ("04 May 2009, 23:08", "2009-05-04T23:08:00Z"),
+        ("Nov 5, 2011", "2011-11-05T00:00:00Z"),
+        ("03/Apr/2012:18:00:09 +0200", "2012-04-03T16:00:09Z"),
+        (" 1570015111", "2019-10-02T11:18:31Z"),
+        (Decimal("1570015111.9"), "2019-10-02T11:18:31Z"),
+    ],
+)
+def test_times_of_many_forms(value, moment):
+    assert written(to_microseconds(pl.Series("t", [value]))[0][0] // 1_000_000) == moment
+
+
+@pytest.mark.parametrize("values", [["0831", "0901"], ["01/02/2019", "02/03/2019"], [43770, 43771]])
+def test_times_that_can_be_read_two_ways_are_refused(values):
+    with pytest.raises(UnclearLogError):
+        to_microseconds(pl.Series("t", values))
+
+
+def test_dates_beyond_the_range_are_unreadable():
+    for values in (["99999-01-01"], ["+200000-12-31"]):
+        assert to_microseconds(pl.Series("t", values))[0].to_list() == [None]
+
+
+def test_a_form_a_zone_and_a_clock_can_be_named(write):
+    path = write("user,item,date,hour\n1,5,31/12/2019,10:00\n1,6,31/12/2019,09:30\n")
+    store = prepare(path, columns=Columns(time="date", clock="hour", time_format="%d/%m/%Y", time_zone="Europe/Paris"))[
+        0
+    ]
+    assert [written(time) for time in store.times] == ["2019-12-31T08:30:00Z", "2019-12-31T09:00:00Z"]
+    with pytest.raises(ConfigError, match="unknown time_zone 'Mars'"):
+        Columns(time_zone="Mars")
+
+
+def test_rows_are_chosen_by_value(write):
+    path = write("user,item,event,price\n1,5,buy,3\n1,6,view,9\n1,7,buy,12\n1,8,buy,\n")
+    assert items(path, where="event == 'buy' and price > 5") == [7]
+    assert items(path, where="event in ('view', 'cart')") == [6]
+    assert read_interactions(path, Columns(where="price <= 9")).dropped == {"not price <= 9": 2}
+    with pytest.raises(ConfigError, match="where: cannot read"):
+        parse_where("event buy")
+
+
+def test_columns_are_told_by_their_values(write):
+    rows = "".join(f"{n // 3},2014-04-07T10:51:0{n}.277Z,21{n % 3},0\n" for n in range(1, 7))
+    with pytest.raises(UnclearLogError, match="column 2 holds times") as caught:
+        read_interactions(write(rows))
+    assert caught.value.flags == "--user 1 --item 3 --time 2"
+    amazon = write("B00YQ6X8EO,A2SUAM1J3GNN3B,5,1570015111\n0001713353,A3BUAM1J3GNN3C,4,1570015112\n")
+    assert read_interactions(amazon).columns["item"] == "1"
+    with pytest.raises(UnclearLogError, match="which column is the time") as caught:
+        read_interactions(write("user,item,seen\n1,5,2019-10-03\n"))
+    assert caught.value.flags == "--time seen"
+    assert read_interactions(write("user_id:token\titem_id:token\ttimestamp:float\n7,2,1\n".replace(",", "\t"))).columns
+    with pytest.raises(UnclearLogError) as caught:
+        read_interactions(write("sessionId,userId,itemId\n1,NA,5\n2,NA,6\n3,7,8\n"))
+    assert caught.value.flags == "--user sessionId"
+
+
+def test_repeated_headers_and_dropped_rows_decide_nothing(write):
+    log = read_interactions(write("user,item,time\n1,5,10\nuser,item,time\n2,6,11\nTotal,2,\n"))
+    assert log.frame["user"].to_list() == [1, 2]
+    assert log.dropped == {"repeated header": 1, "missing time": 1}
+
+
+def test_lists_blanks_and_other_units_are_told(write):
+    with pytest.raises(DataError, match="holds lists"):
+        read_interactions(write('user,item\n1,"[5, 6]"\n2,"[7]"\n'))
+    assert items(write("user, item, time\n1, 5, 10\n")) == [5]
+    assert "differ from another one only in blanks" in read_interactions(write("user,item\n1,a\n1, a\n")).notes[0]
+    with pytest.raises(DataError, match="times in two units: 1600000001000 in row 2 is in milliseconds"):
+        read_interactions(write("user,item,time\n1,1,1600000000\n1,2,1600000001000\n1,3,1600000002\n"))
+
+
+def test_ties_of_a_log_that_runs_backwards_are_turned():
+    log = pl.DataFrame({"user": [1] * 6, "item": list("abcdef"), "time": [1, 1, 1, 2, 2, 3]})
+    forwards, backwards = prepare(log), prepare(log.reverse())
+    assert forwards[0].fingerprint == backwards[0].fingerprint
+    assert "from the newest event to the oldest" in backwards[1].notes[-1].replace("the source, which so runs ", "")
+
+
+@pytest.mark.parametrize("pack", [zlib.compress, bz2.compress, lzma.compress])
+def test_packed_files_are_read_within_a_bound(write, monkeypatch, pack):
+    path = write(pack(b'user,item\n"1",5\n"2",6\n'))
+    assert items(path) == [5, 6]
+    monkeypatch.setattr("ensue.data.unpacking.memory", lambda: 20)
+    with pytest.raises(DataError, match="unpacks to more than"):
+        read_interactions(path)
+
+
+def test_encodings_and_files_of_other_programs(write):
+    latin = write(b"user,item\n1,Caf\xe9\n")
+    assert items(latin, encoding="latin-1") == ["Café"]
+    assert items(write("user,item\n1,5\n".encode("utf-16"))) == [5]
+    assert items(write(b'\xef\xbb\xbf{"user":1,"item":5}\n', "log.jsonl")) == [5]
+    with pytest.raises(DataError, match="SQLite database"):
+        read_interactions(write(b"SQLite format 3\x00..."))
+    with pytest.raises(DataError, match=r"\\x1b\[31mred"):
+        read_interactions(write("\x1b[31mred,x\na,2\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"user":"true","item":1}\n{"user":true,"item":2}\n', "line 2: 'user' is no text"),
+        ('{"user":"\\ud83d","item":1}\n', "half a character"),
+        ('{"user":1,"item":1}\n{"user":NaN,"item":2}\n', "line 2 is not JSON"),
+    ],
+)
+def test_ids_of_json_lines_that_would_change_are_refused(write, text, message):
+    with pytest.raises(DataError, match=message):
+        read_interactions(write(text, "log.jsonl"))
