@@ -47,14 +47,26 @@ key of its section in a [file of settings](configuration.md#a-file-of-settings).
 none. The last two tables are flags of `ensue prepare` and keywords of `ensue.read`."""
 
 
+def shared(config: type[ModelConfig]) -> set[str]:
+    """The settings of a model that are those of every model, or of every transformer, with the same default."""
+    tables = [ModelConfig, TrunkConfig] if issubclass(config, TrunkConfig) else [ModelConfig]
+    return {
+        name
+        for each in tables
+        for name, field in each.model_fields.items()
+        if (config.model_fields[name].default, config.model_fields[name].description)
+        == (field.default, field.description)
+    }
+
+
 def main() -> None:
     """Print the page."""
     print(HEAD)
     table("Section `model`: every model", ModelConfig)
-    table("Section `model`: sasrec and tisasrec", TrunkConfig)
-    for name in ("sasrec", "tisasrec", "markov", "popularity"):
-        shared = {"name", *ModelConfig.model_fields, *TrunkConfig.model_fields}
-        table(f"Section `model`: {name}", MODELS[name].config, shared)
+    table("Section `model`: sasrec, tisasrec and bert4rec", TrunkConfig)
+    for name in MODELS:
+        if not name.endswith("-padded"):
+            table(f"Section `model`: {name}", MODELS[name].config, {"name", "query_time", *shared(MODELS[name].config)})
     table("Section `objective`", ObjectiveConfig)
     table("Section `train`", TrainConfig)
     table("Section `split`", SplitConfig, rename=SPLIT_NAMES)

@@ -65,6 +65,7 @@ MODELS: Registry[ModelEntry] = Registry(
     {
         "sasrec": "ensue.models.sasrec",
         "tisasrec": "ensue.models.tisasrec",
+        "bert4rec": "ensue.models.bert4rec",
         "markov": "ensue.models.markov",
         "popularity": "ensue.models.popularity",
         "sasrec-padded": "ensue.classic.models",

@@ -41,7 +41,7 @@ class Recipe:
 RECIPES: Registry[Recipe] = Registry("preset")
 
 
-def _recipe(name: str) -> Callable[[Callable[[], Values]], Callable[[], Values]]:
+def recipe(name: str) -> Callable[[Callable[[], Values]], Callable[[], Values]]:
     """Register a recipe whose docstring ends with `Expect: ...` and `Command: ...`."""
 
     def put(make: Callable[[], Values]) -> Callable[[], Values]:
@@ -101,7 +101,7 @@ def run_config(model: str | None, preset: str | None, settings: dict[str, Any], 
     return RunConfig.parse({**values, "model": model_config(chosen)})
 
 
-@_recipe("sasrec-paper")
+@recipe("sasrec-paper")
 def sasrec_paper() -> Values:
     """SASRec as published for MovieLens-1M (Kang & McAuley 2018): BCE, one negative, width 50, post-norm.
 
@@ -126,7 +126,7 @@ def sasrec_paper() -> Values:
     }
 
 
-@_recipe("sasrec-paper-sparse")
+@recipe("sasrec-paper-sparse")
 def sasrec_paper_sparse() -> Values:
     """SASRec as published for Amazon and Steam: BCE, width 50, maxlen 50, pre-norm.
 
@@ -145,7 +145,7 @@ def sasrec_paper_sparse() -> Values:
     }
 
 
-@_recipe("sasrec-ce")
+@recipe("sasrec-ce")
 def sasrec_ce() -> Values:
     """SASRec with the full softmax over whole histories: for catalogues up to some hundred thousand items.
 
@@ -167,7 +167,7 @@ def sasrec_ce() -> Values:
     }
 
 
-@_recipe("sasrec-ce-small")
+@recipe("sasrec-ce-small")
 def sasrec_ce_small() -> Values:
     """SASRec with the full softmax over whole histories, for few users with long histories.
 
@@ -183,7 +183,7 @@ def sasrec_ce_small() -> Values:
     }
 
 
-@_recipe("sasrec-ce-sparse")
+@recipe("sasrec-ce-sparse")
 def sasrec_ce_sparse() -> Values:
     """SASRec with the full softmax for sparse logs (Amazon, most shops): maxlen 50 and dropout 0.5.
 
@@ -197,7 +197,7 @@ def sasrec_ce_sparse() -> Values:
     }
 
 
-@_recipe("sasrec-sampled")
+@recipe("sasrec-sampled")
 def sasrec_sampled() -> Values:
     """SASRec with sampled softmax for sparse logs of large catalogues: 4,096 shared negatives, logQ-corrected.
 
@@ -211,7 +211,7 @@ def sasrec_sampled() -> Values:
     }
 
 
-@_recipe("sasrec-sessions")
+@recipe("sasrec-sessions")
 def sasrec_sessions() -> Values:
     """SASRec with sampled softmax for many short sessions over a large catalogue, where items come again.
 
@@ -234,7 +234,7 @@ def sasrec_sessions() -> Values:
     }
 
 
-@_recipe("gsasrec")
+@recipe("gsasrec")
 def gsasrec() -> Values:
     """gSASRec (Petrov & Macdonald, RecSys 2023): generalised BCE, t = 0.75, 256 negatives for each position.
 
@@ -258,7 +258,7 @@ def gsasrec() -> Values:
     }
 
 
-@_recipe("tisasrec-paper")
+@recipe("tisasrec-paper")
 def tisasrec_paper() -> Values:
     """TiSASRec as published for MovieLens-1M (Li et al. 2020): BCE, one negative, maxlen 50, the authors' norm.
 
@@ -284,7 +284,7 @@ def tisasrec_paper() -> Values:
     }
 
 
-@_recipe("tisasrec-ce")
+@recipe("tisasrec-ce")
 def tisasrec_ce() -> Values:
     """TiSASRec with the full softmax and all of every history: what time adds to sasrec-ce.
 
@@ -295,7 +295,7 @@ def tisasrec_ce() -> Values:
     return {**values, "model": {**values["model"], "name": "tisasrec"}}
 
 
-@_recipe("tisasrec-query-time")
+@recipe("tisasrec-query-time")
 def tisasrec_query_time() -> Values:
     """Log-interval bias and the request's time, full softmax: where the time of the request is known.
 
@@ -307,7 +307,7 @@ def tisasrec_query_time() -> Values:
     return {**values, "model": {**values["model"], **time}}
 
 
-@_recipe("demo")
+@recipe("demo")
 def demo() -> Values:
     """A small SASRec that learns the simulated book club of `ensue demo` within a minute.
 
