@@ -66,6 +66,7 @@ MODELS: Registry[ModelEntry] = Registry(
         "sasrec": "ensue.models.sasrec",
         "tisasrec": "ensue.models.tisasrec",
         "bert4rec": "ensue.models.bert4rec",
+        "gru4rec": "ensue.models.gru4rec",
         "markov": "ensue.models.markov",
         "popularity": "ensue.models.popularity",
         "sasrec-padded": "ensue.classic.models",

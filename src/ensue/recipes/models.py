@@ -25,3 +25,18 @@ def bert4rec_ce() -> Values:
             "warmup_steps": 200,
         },
     }
+
+
+@recipe("gru4rec-ce")
+def gru4rec_ce() -> Values:
+    """GRU4Rec with the full softmax over whole histories, tied item vectors.
+
+    Expect: not run yet on ML-1M, full; 30 epochs
+    Command: ensue train data/ml-1m --preset gru4rec-ce --out runs/gru4rec-ce
+    """
+    values = bert4rec_ce()
+    return {
+        **values,
+        "model": {"name": "gru4rec", "hidden_units": 128, "dropout_rate": 0.2, "hidden_dropout_rate": 0.2},
+        "train": {**values["train"], "num_epochs": 30},
+    }

@@ -1,0 +1,85 @@
+"""GRU4Rec: recurrent networks for sessions (Hidasi et al., ICLR 2016; Hidasi & Karatzoglou, CIKM 2018)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ensue.batches.batch import SequenceBatch
+from ensue.models.base import MODELS, CausalConfig, ModelEntry
+from ensue.models.biased import BiasedEncoder, with_one
+from ensue.models.catalogue import Catalogue
+from ensue.nn.dropout import Dropout
+from ensue.nn.embedding import ItemEmbedding
+
+Input = Literal["tied", "separate", "none"]
+
+
+class GRU4RecConfig(CausalConfig):
+    """Settings of GRU4Rec; `input` is the authors' constrained embedding, embedding and one-hot input."""
+
+    name: Literal["gru4rec"] = "gru4rec"
+    hidden_units: int = Field(100, ge=1, description="width of item vectors and states")
+    num_layers: int = Field(1, ge=1, description="stacked GRU layers")
+    input: Input = Field(
+        "tied", description="item vectors that enter: those that score, separate ones, or none (one-hot)"
+    )
+    dropout_rate: float = Field(0.2, ge=0, lt=1, description="dropout on the item vectors that enter")
+    hidden_dropout_rate: float = Field(0.0, ge=0, lt=1, description="dropout on the states of every layer")
+
+
+class OneHotGRU(nn.Module):
+    """A GRU layer that reads one-hot items: the product with its input weights is a row of them, [3 D].
+
+    The gates read W x, here the rows themselves, so torch's recurrence is given the identity for W.
+    """
+
+    def __init__(self, hidden_units: int) -> None:
+        super().__init__()
+        self.weight_hh = nn.Parameter(torch.empty(3 * hidden_units, hidden_units))
+        self.bias_ih, self.bias_hh = (nn.Parameter(torch.empty(3 * hidden_units)) for _ in range(2))
+
+    def forward(self, gates_GTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of input weights, [G, T, 3 D], to states, [G, T, D]; the second is the newest state."""
+        like = self.weight_hh.new_zeros(1, len(gates_GTD), self.weight_hh.shape[1])
+        identity = torch.eye(gates_GTD.shape[2], dtype=gates_GTD.dtype, device=gates_GTD.device)
+        weights = [identity, self.weight_hh, self.bias_ih, self.bias_hh]
+        return torch.gru(gates_GTD, like, weights, True, 1, 0.0, self.training, False, True)
+
+
+class GRU4Rec(BiasedEncoder):
+    """h = dropout(GRU(dropout(E[items]))), score(h, i) = h . W[i] + b_i, with W = E for tied input.
+
+    Where we differ from the authors' code: whole histories (windows of `maxlen` events) are unrolled, where theirs go
+    through lanes of parallel sessions one event at a time, with gradients of one step; Adam instead of Adagrad, and
+    Xavier-normal weights. Their negatives, other targets of the batch and draws by popularity, are settings of the
+    objective.
+    """
+
+    def __init__(self, config: GRU4RecConfig, catalogue: Catalogue) -> None:
+        width, num_items = config.hidden_units, catalogue.num_items
+        super().__init__(num_items, config.maxlen, width)
+        is_one_hot = config.input == "none"
+        self.inputs = None
+        if config.input != "tied":
+            self.inputs = ItemEmbedding(num_items, 3 * width if is_one_hot else width)
+        self.dropout = Dropout(config.dropout_rate)
+        self.hidden_dropout = Dropout(config.hidden_dropout_rate)
+        self.layers = nn.ModuleList(
+            OneHotGRU(width) if is_one_hot and not number else nn.GRU(width, width, batch_first=True)
+            for number in range(config.num_layers)
+        )
+
+    def encode(self, batch: SequenceBatch) -> Tensor:
+        """States at the asked events, [Q, D + 1]."""
+        table = self.items if self.inputs is None else self.inputs
+        rectangles = batch.layout.pad(self.dropout(table(batch.items_P)))
+        for layer in self.layers:
+            rectangles = [self.hidden_dropout(layer(x_GTD)[0]) for x_GTD in rectangles]
+        return with_one(batch.layout.choose(batch.layout.unpad(rectangles)))
+
+
+MODELS.register("gru4rec")(ModelEntry(GRU4RecConfig, GRU4Rec))

@@ -1,0 +1,81 @@
+"""GRU4Rec keeps the contract with every input, and is its equations written out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ensue.batches.batch import SequenceBatch
+from ensue.models import Catalogue, build_model
+from ensue.models.gru4rec import GRU4Rec, GRU4RecConfig, Input
+from ensue.nn.embedding import initialise
+from ensue.objectives.objective import ObjectiveConfig
+from ensue.testing import ModelContract
+
+SMALL = GRU4RecConfig(maxlen=16, hidden_units=16, dropout_rate=0.1)
+NUM_ITEMS = 30
+
+
+class TestGRU4Rec(ModelContract):
+    config = SMALL
+
+
+class TestSeparateWithTwoLayersAndBPRMax(ModelContract):
+    config = SMALL.replace(input="separate", num_layers=2, hidden_dropout_rate=0.1)
+    objective = ObjectiveConfig(loss="bpr-max", num_negatives=30, share_negatives=True, bpr_max_regularisation=0.1)
+
+
+class TestWithoutEmbedding(ModelContract):
+    config = SMALL.replace(input="none")
+
+
+def model_of(**changes: object) -> GRU4Rec:
+    model = build_model(SMALL.replace(**changes), Catalogue(NUM_ITEMS))
+    assert isinstance(model, GRU4Rec)
+    initialise(model, 0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "bias" in name:
+                parameter.uniform_(-1, 1, generator=torch.Generator().manual_seed(0))
+    return model.double().eval()
+
+
+def naive_scores(model: GRU4Rec, history: list[int]) -> Tensor:
+    """The recurrence of Cho et al. (2014), one event at a time; the input of the first layer is W x or a row of W."""
+    size = model.items.weight.shape[1]
+    states = [torch.zeros(size, dtype=torch.float64) for _ in model.layers]
+    for item in history:
+        x = (model.items if model.inputs is None else model.inputs).weight[item]
+        for number, layer in enumerate(model.layers):
+            if isinstance(layer, nn.GRU):
+                seen = layer.weight_ih_l0 @ x + layer.bias_ih_l0
+                kept = layer.weight_hh_l0 @ states[number] + layer.bias_hh_l0
+            else:
+                seen, kept = x + layer.bias_ih, layer.weight_hh @ states[number] + layer.bias_hh  # type: ignore[operator]
+            reset = torch.sigmoid(seen[:size] + kept[:size])
+            update = torch.sigmoid(seen[size : 2 * size] + kept[size : 2 * size])
+            new = torch.tanh(seen[2 * size :] + reset * kept[2 * size :])
+            states[number] = x = update * states[number] + (1 - update) * new
+    return model.items.catalogue() @ x + model.item_bias
+
+
+@pytest.mark.parametrize("kind", ["tied", "separate", "none"])
+@pytest.mark.parametrize("num_layers", [1, 2])
+@torch.no_grad()
+def test_it_is_its_equations(kind: Input, num_layers: int) -> None:
+    model = model_of(input=kind, num_layers=num_layers)
+    histories = [[5], [1, 2, 3, 30], [7, 7], [9, 8, 7, 6, 5, 4, 3, 2]]
+    expected = torch.stack([naive_scores(model, history) for history in histories])
+    torch.testing.assert_close(model.logits(SequenceBatch.from_lists(histories)), expected)
+
+
+def test_tied_input_has_one_table_and_one_hot_input_no_product() -> None:
+    sizes = {
+        name: {key: list(value.shape) for key, value in model_of(input=name).named_parameters()}
+        for name in ("tied", "separate", "none")
+    }
+    assert "inputs.weight" not in sizes["tied"]
+    assert sizes["separate"]["inputs.weight"] == [NUM_ITEMS + 1, 16]
+    assert sizes["none"]["inputs.weight"] == [NUM_ITEMS + 1, 48]
+    assert "layers.0.weight_ih_l0" not in sizes["none"]
