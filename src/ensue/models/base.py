@@ -67,6 +67,8 @@ MODELS: Registry[ModelEntry] = Registry(
         "tisasrec": "ensue.models.tisasrec",
         "bert4rec": "ensue.models.bert4rec",
         "gru4rec": "ensue.models.gru4rec",
+        "bsarec": "ensue.models.bsarec",
+        "fmlprec": "ensue.models.fmlprec",
         "markov": "ensue.models.markov",
         "popularity": "ensue.models.popularity",
         "sasrec-padded": "ensue.classic.models",

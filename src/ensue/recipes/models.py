@@ -40,3 +40,27 @@ def gru4rec_ce() -> Values:
         "model": {"name": "gru4rec", "hidden_units": 128, "dropout_rate": 0.2, "hidden_dropout_rate": 0.2},
         "train": {**values["train"], "num_epochs": 30},
     }
+
+
+@recipe("bsarec-sparse")
+def bsarec_sparse() -> Values:
+    """BSARec as published for Amazon Beauty (Shin et al. 2024): every prefix an example, full softmax.
+
+    Expect: not run yet on Beauty, full; at most 200 epochs
+    Command: ensue train data/beauty --preset bsarec-sparse --out runs/bsarec-sparse
+    """
+    return {
+        "model": {"name": "bsarec", "alpha": 0.7, "frequencies": 5},
+        "objective": {"loss": "ce"},
+        "train": {"num_epochs": 200, "batch_size": 256, "eval_epochs": 2, "patience": 5},
+    }
+
+
+@recipe("fmlprec-sparse")
+def fmlprec_sparse() -> Values:
+    """FMLP-Rec for sparse logs (Zhou et al. 2022), trained as bsarec-sparse.
+
+    Expect: not run yet on Beauty, full; at most 200 epochs
+    Command: ensue train data/beauty --preset fmlprec-sparse --out runs/fmlprec-sparse
+    """
+    return {**bsarec_sparse(), "model": {"name": "fmlprec"}}

@@ -1,0 +1,143 @@
+"""BSARec: attention beside a filter of frequencies (Shin et al., AAAI 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from ensue.batches.batch import SequenceBatch
+from ensue.batches.layout import Layout
+from ensue.batches.tasks import TASKS, Task
+from ensue.models.base import MODELS, ModelConfig, ModelEntry
+from ensue.models.catalogue import Catalogue
+from ensue.models.tied import TiedEncoder
+from ensue.nn.block import LAYER_NORM_EPS, FeedForward
+from ensue.nn.dropout import Dropout
+from ensue.nn.embedding import PositionEmbedding
+from ensue.nn.frequency import FrequencyRescaler
+from ensue.nn.model import check_newest
+from ensue.nn.self_attention import SelfAttention
+
+
+class FrequencyConfig(ModelConfig):
+    """Settings of a model that mixes events by frequency; the defaults are the authors' for Amazon Beauty."""
+
+    maxlen: int = Field(50, ge=1, description="newest events of a history that the model reads; the window of the FFT")
+    hidden_units: int = Field(64, ge=1, description="width of item vectors and states")
+    num_blocks: int = Field(2, ge=1, description="blocks: a mixing layer and a feed-forward each")
+    dropout_rate: float = Field(0.5, ge=0, lt=1, description="dropout on embeddings, mixing and feed-forward")
+    task: Literal["prefixes", "last"] = Field(
+        "prefixes", description="asked in training: the newest event of every prefix, or of a window"
+    )
+
+    def make_task(self) -> Task:
+        """The task that `task` names."""
+        return TASKS[self.task]
+
+
+class BSARecConfig(FrequencyConfig):
+    """Settings of BSARec."""
+
+    name: Literal["bsarec"] = "bsarec"
+    num_heads: int = Field(1, ge=1, description="attention heads; divides hidden_units")
+    alpha: float = Field(0.7, ge=0, le=1, description="share of the frequency layer; the rest is attention")
+    frequencies: int = Field(5, ge=1, description="frequencies that count as low; at most maxlen / 2 + 1")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.hidden_units % self.num_heads:
+            raise ValueError(f"num_heads {self.num_heads} must divide hidden_units {self.hidden_units}")
+        if self.frequencies > self.maxlen // 2 + 1:
+            raise ValueError(
+                f"frequencies must be at most {self.maxlen // 2 + 1}, those of maxlen {self.maxlen} "
+                f"(got {self.frequencies})"
+            )
+        return self
+
+
+class FrequencyBlock(nn.Module):
+    """x = norm(x + dropout(mixer(x))); x = norm(x + feed_forward(x))."""
+
+    def __init__(self, mixer: nn.Module, hidden_units: int, dropout_rate: float) -> None:
+        super().__init__()
+        self.mixer = mixer
+        self.feed_forward = FeedForward(hidden_units, dropout_rate, "gelu")
+        self.mixer_norm = nn.LayerNorm(hidden_units, eps=LAYER_NORM_EPS)
+        self.feed_forward_norm = nn.LayerNorm(hidden_units, eps=LAYER_NORM_EPS)
+        self.dropout = Dropout(dropout_rate)
+
+    def forward(self, x_PD: Tensor, layout: Layout) -> Tensor:
+        """The asked events, [Q, D], from all events, [P, D]."""
+        x_QD = layout.choose(x_PD)
+        x_QD = self.mixer_norm(x_QD + self.dropout(self.mixer(x_PD, layout)))
+        out_QD: Tensor = self.feed_forward_norm(x_QD + self.feed_forward(x_QD))
+        return out_QD
+
+
+class FrequencyEncoder(TiedEncoder):
+    """h = blocks(dropout(norm(E[items] + P[age]))), score(h, i) = h . E[i], at the newest event of a row alone.
+
+    Args:
+        config: the settings.
+        catalogue: the items.
+        mixer: makes the mixing layer of a block: (events [P, D], layout) -> asked events [Q, D].
+    """
+
+    answers_everywhere = False
+
+    def __init__(self, config: FrequencyConfig, catalogue: Catalogue, mixer: Callable[[], nn.Module]) -> None:
+        super().__init__(catalogue.num_items, config.maxlen, config.hidden_units)
+        self.positions = PositionEmbedding(config.maxlen, config.hidden_units, "learned")
+        self.norm = nn.LayerNorm(config.hidden_units, eps=LAYER_NORM_EPS)
+        self.dropout = Dropout(config.dropout_rate)
+        self.blocks = nn.ModuleList(
+            FrequencyBlock(mixer(), config.hidden_units, config.dropout_rate) for _ in range(config.num_blocks)
+        )
+
+    def encode(self, batch: SequenceBatch) -> Tensor:
+        """States at the newest events, [Q, D].
+
+        Raises:
+            EnsueError: the batch asks another event, whose state would have seen what comes after it.
+        """
+        check_newest(batch)
+        layout = batch.layout
+        x_PD = self.dropout(self.norm(self.positions(self.items(batch.items_P), layout.age_P)))
+        for block in self.blocks[:-1]:
+            x_PD = block(x_PD, layout.everything)
+        h_QD: Tensor = self.blocks[-1](x_PD, layout)
+        return h_QD
+
+
+class AttentionAndFrequency(nn.Module):
+    """alpha F(x) + (1 - alpha) attention(x)."""
+
+    def __init__(self, config: BSARecConfig) -> None:
+        super().__init__()
+        self.alpha = config.alpha
+        self.filter = FrequencyRescaler(config.maxlen, config.hidden_units, config.frequencies)
+        self.attention = SelfAttention(config.hidden_units, config.num_heads, config.dropout_rate)
+
+    def forward(self, x_PD: Tensor, layout: Layout) -> Tensor:
+        """The asked events, [Q, D], from all events, [P, D]."""
+        filtered_QD = layout.choose(self.filter(x_PD, layout))
+        attended_QD: Tensor = self.attention(layout.choose(x_PD), x_PD, layout)
+        return self.alpha * filtered_QD + (1 - self.alpha) * attended_QD
+
+
+class BSARec(FrequencyEncoder):
+    """Blocks whose mixing layer is alpha F(x) + (1 - alpha) attention(x), F(x) = LFC(x) + beta^2 HFC(x).
+
+    Where we differ from the authors' code: the two layers are mixed, then dropped out, added and normalised once, where
+    theirs do so for each before mixing; the feed-forward has width D, not 4 D; zeros of a short row are no events of
+    attention.
+    """
+
+    def __init__(self, config: BSARecConfig, catalogue: Catalogue) -> None:
+        super().__init__(config, catalogue, lambda: AttentionAndFrequency(config))
+
+
+MODELS.register("bsarec")(ModelEntry(BSARecConfig, BSARec))

@@ -1,0 +1,45 @@
+"""FMLP-Rec: learned filters of frequencies in the place of attention (Zhou et al., WWW 2022)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from ensue.batches.layout import Layout
+from ensue.models.base import MODELS, ModelEntry
+from ensue.models.bsarec import FrequencyConfig, FrequencyEncoder
+from ensue.models.catalogue import Catalogue
+from ensue.nn.frequency import LearnedFilter
+
+
+class FMLPRecConfig(FrequencyConfig):
+    """Settings of FMLP-Rec."""
+
+    name: Literal["fmlprec"] = "fmlprec"
+
+
+class Filter(nn.Module):
+    """The learned filter, at the asked events."""
+
+    def __init__(self, config: FMLPRecConfig) -> None:
+        super().__init__()
+        self.filter = LearnedFilter(config.maxlen, config.hidden_units)
+
+    def forward(self, x_PD: Tensor, layout: Layout) -> Tensor:
+        """The asked events, [Q, D], from all events, [P, D]."""
+        return layout.choose(self.filter(x_PD, layout))
+
+
+class FMLPRec(FrequencyEncoder):
+    """Blocks whose mixing layer multiplies every frequency of every channel by a learned complex number.
+
+    Where we differ from the authors' code: full softmax or any other objective, where theirs ranks one negative; the
+    feed-forward has width D, not 4 D.
+    """
+
+    def __init__(self, config: FMLPRecConfig, catalogue: Catalogue) -> None:
+        super().__init__(config, catalogue, lambda: Filter(config))
+
+
+MODELS.register("fmlprec")(ModelEntry(FMLPRecConfig, FMLPRec))

@@ -1,0 +1,108 @@
+"""Layers that mix the events of a row by frequency instead of by attention.
+
+A row is a signal over time: its events at the places 0..T - 1 of a window of `maxlen` places, zeros after them.
+Shifting a signal around its window only shifts what these layers make of it, so the zeros may as well stand before the
+events, as in implementations with left padding. Every output depends on every event of the row, later ones too.
+
+Suffixes: `P` events of all rows, `G` rows of a group, `T` events of its longest row, `F` frequencies, `D` width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ensue.batches.layout import Layout
+
+
+class LowPass(nn.Module):
+    """The lowest frequencies of each channel: the inverse of a Fourier transform of which the others are cut off.
+
+    That is a circular convolution with one fixed signal, so a row of T events is a product with a T x T matrix whatever
+    `maxlen` is. `naive_low_pass` is the plain form.
+
+    Args:
+        maxlen: places of the window.
+        frequencies: how many of the lowest frequencies pass, the mean of the window first.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, maxlen: int, frequencies: int) -> None:
+        super().__init__()
+        lag = torch.arange(maxlen, dtype=torch.float64)
+        kernel = torch.full((maxlen,), 1 / maxlen, dtype=torch.float64)
+        for number in range(1, min(frequencies, maxlen // 2 + 1)):
+            # A frequency stands for its mirror too, but for the highest of an even window.
+            twice = 1 if 2 * number == maxlen else 2
+            kernel += twice / maxlen * torch.cos(2 * math.pi * number * lag / maxlen)
+        self.register_buffer("kernel", kernel.float(), persistent=False)
+
+    def forward(self, x_PD: Tensor, layout: Layout) -> Tensor:
+        """[P, D] to [P, D]."""
+        return layout.unpad([self._matrix(x_GTD) @ x_GTD for x_GTD in layout.pad(x_PD)])
+
+    def _matrix(self, x_GTD: Tensor) -> Tensor:
+        t = torch.arange(x_GTD.shape[1], device=x_GTD.device)
+        return self.kernel[(t[:, None] - t).abs()].to(x_GTD.dtype)
+
+
+def naive_low_pass(x_TD: Tensor, maxlen: int, frequencies: int) -> Tensor:
+    """The plain form of `LowPass` for one row."""
+    spectrum_FD = torch.fft.rfft(x_TD, n=maxlen, dim=0)
+    spectrum_FD[frequencies:] = 0
+    low_TD: Tensor = torch.fft.irfft(spectrum_FD, n=maxlen, dim=0)[: len(x_TD)]
+    return low_TD
+
+
+class FrequencyRescaler(nn.Module):
+    """F(x) = LFC(x) + beta^2 HFC(x): low frequencies as they are, the rest times a learned factor of each channel.
+
+    Source: BSARec (Shin et al., AAAI 2024), eq. 9.
+    """
+
+    def __init__(self, maxlen: int, hidden_units: int, frequencies: int) -> None:
+        super().__init__()
+        self.low_pass = LowPass(maxlen, frequencies)
+        self.beta = nn.Parameter(torch.empty(hidden_units))
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw beta from the standard normal distribution, as the authors do."""
+        self.beta.normal_(generator=generator)
+
+    def forward(self, x_PD: Tensor, layout: Layout) -> Tensor:
+        """[P, D] to [P, D]."""
+        low_PD: Tensor = self.low_pass(x_PD, layout)
+        return low_PD + self.beta.square() * (x_PD - low_PD)
+
+
+class LearnedFilter(nn.Module):
+    """Every frequency of every channel times a learned complex number.
+
+    Source: FMLP-Rec (Zhou et al., WWW 2022), eq. 4 to 6.
+    """
+
+    def __init__(self, maxlen: int, hidden_units: int) -> None:
+        super().__init__()
+        self.maxlen = maxlen
+        # Real and imaginary part: a checkpoint holds real numbers.
+        self.weight_FD2 = nn.Parameter(torch.empty(maxlen // 2 + 1, hidden_units, 2))
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the weights from a normal distribution of deviation 0.02, as the authors do."""
+        self.weight_FD2.normal_(0, 0.02, generator=generator)
+
+    def forward(self, x_PD: Tensor, layout: Layout) -> Tensor:
+        """[P, D] to [P, D]. Fourier transforms take no bfloat16, so mixed precision leaves them in float32."""
+        weight_FD = torch.view_as_complex(self.weight_FD2)
+        wide_PD = x_PD.to(torch.promote_types(x_PD.dtype, torch.float32))
+        rectangles = []
+        for x_GTD in layout.pad(wide_PD):
+            spectrum_GFD = torch.fft.rfft(x_GTD, n=self.maxlen, dim=1, norm="ortho")
+            y_GTD = torch.fft.irfft(spectrum_GFD * weight_FD, n=self.maxlen, dim=1, norm="ortho")
+            rectangles.append(y_GTD[:, : x_GTD.shape[1]])
+        return layout.unpad(rectangles).to(x_PD.dtype)
