@@ -1,4 +1,4 @@
-"""Sequential recommendation: from a person's ordered history, what comes next."""
+"""Sequential recommendation: predicts what comes next in a person's history."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from ensue.data.split import Split
 from ensue.runs.checkpoint import TENSORS, Checkpoint, load_checkpoint, numbered, save_checkpoint
 from ensue.runs.config import RunConfig
-from ensue.runs.tensors import write_tensors
+from ensue.runs.tensors import read_tensors, write_tensors
 from ensue.train.loop import Trainer
 
 
@@ -131,3 +131,10 @@ def test_the_folder_of_the_first_checkpoint_is_synced_too(tmp_path: Path, monkey
         disk = Disk(patched, tmp_path, lambda path: path == tmp_path)
         save_checkpoint(tmp_path / "checkpoints", checkpoint(1), 1)
     assert None in after_cuts(disk, tmp_path / "after")[1]
+
+
+def test_a_transposed_tensor_is_read_back_as_it_was(tmp_path: Path) -> None:
+    """safetensors 0.8 writes memory order under the logical shape of a numpy array; tensors must be made contiguous."""
+    transposed = torch.arange(6.0).view(3, 2).T
+    write_tensors({"weight": transposed}, tmp_path / "t.safetensors")
+    assert torch.equal(read_tensors(tmp_path / "t.safetensors", {"weight": transposed})["weight"], transposed)
