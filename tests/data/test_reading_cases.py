@@ -83,7 +83,7 @@ def test_rows_are_chosen_by_value(write):
 
 
 def test_columns_are_told_by_their_values(write):
-    rows = "".join(f"{n // 3},2014-04-07T10:51:0{n}.277Z,21{n % 3},0\n" for n in range(1, 7))
+    rows = "".join(f"{n // 3},2014-04-07T10:51:0{n}.277Z,21{n % 3}\n" for n in range(1, 7))
     with pytest.raises(UnclearLogError, match="column 2 holds times") as caught:
         read_interactions(write(rows))
     assert caught.value.flags == "--user 1 --item 3 --time 2"
@@ -105,8 +105,10 @@ def test_repeated_headers_and_dropped_rows_decide_nothing(write):
 
 
 def test_lists_blanks_and_other_units_are_told(write):
+    lists = write('user,item\n1,"[5, 6]"\n2,"[7]"\n')
+    assert items(lists) == [5, 6, 7]
     with pytest.raises(DataError, match="holds lists"):
-        read_interactions(write('user,item\n1,"[5, 6]"\n2,"[7]"\n'))
+        items(lists, format="csv")
     assert items(write("user, item, time\n1, 5, 10\n")) == [5]
     assert "differ from another one only in blanks" in read_interactions(write("user,item\n1,a\n1, a\n")).notes[0]
     with pytest.raises(DataError, match="times in two units: 1600000001000 in row 2 is in milliseconds"):
