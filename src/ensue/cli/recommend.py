@@ -49,20 +49,12 @@ def recommend(
     keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Allow items of the history.")] = False,
 ) -> dict[str, Any]:
     """What comes next after a history, or after those of all users."""
-    if (history is not None) + (user is not None) + everybody != 1:
-        raise ConfigError('give a history (--history A,B or --history ""), a user (--user ID) or --all, one of these')
-    if history is not None and data is not None:
-        raise ConfigError("--data is for --user and --all; --history names its items itself: leave out --data")
-    if history is None and times is not None:
-        raise ConfigError("--times are those of --history; a user's are in the data: leave out --times")
-    if not everybody and (out is not None or overwrite):
-        raise ConfigError("--out and --overwrite are for --all; a single answer is shown, or printed with --json")
+    _check_flags(history, user, everybody, times, data, out, overwrite)
     from ensue.data.moments import parse_seconds
     from ensue.models import Encoder
     from ensue.recommender import Recommender, history_of
 
     at = None if moment is None else parse_seconds(moment, "at")
-
     recommender = Recommender.load(folder)
     assert recommender.run is not None
     if everybody:
@@ -89,6 +81,26 @@ def recommend(
         "note": found.note,
         "items": [{"rank": rank, **asdict(entry)} for rank, entry in enumerate(found.items, start=1)],
     }
+
+
+def _check_flags(
+    history: str | None,
+    user: str | None,
+    everybody: bool,
+    times: str | None,
+    data: Path | None,
+    out: Path | None,
+    overwrite: bool,
+) -> None:
+    """Refuse flags that contradict each other."""
+    if (history is not None) + (user is not None) + everybody != 1:
+        raise ConfigError('give a history (--history A,B or --history ""), a user (--user ID) or --all, one of these')
+    if history is not None and data is not None:
+        raise ConfigError("--data is for --user and --all; --history names its items itself: leave out --data")
+    if history is None and times is not None:
+        raise ConfigError("--times are those of --history; a user's are in the data: leave out --times")
+    if not everybody and (out is not None or overwrite):
+        raise ConfigError("--out and --overwrite are for --all; a single answer is shown, or printed with --json")
 
 
 def _show(screen: Screen, known: list[tuple[Any, str | None]], found: Recommendations, k: int) -> None:
