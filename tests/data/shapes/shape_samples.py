@@ -1,0 +1,264 @@
+"""Small invented logs in the published form of each shape; tests, benchmarks/shapes.py and the fuzzer read them."""
+
+# ruff: noqa: E501  (lines of the samples)
+
+from __future__ import annotations
+
+B, C, U, V = "B00INVENT0", "B00INVENT1", "AINVENTEDUSER1", "AINVENTEDUSER2"
+SHA, OTHER_SHA = "0" * 39 + "1", "0" * 39 + "2"
+MBID = "00000000-0000-0000-0000-000000000001"
+PLACE, SHOP, KIND = "4" + "0" * 23, "5" + "0" * 23, "6" + "0" * 23
+REVIEW_2018 = '{"overall": 5.0, "reviewerID": "%s", "asin": "%s", "unixReviewTime": %d}\n'
+STEAM = "{u'username': u'%s', u'product_id': u'%s', u'date': u'%s', u'text': u'it\\'s', u'early_access': False}\n"
+GOODREADS = '{"user_id": "a", "book_id": "%s", "rating": 4, "is_read": true, "date_added": "%s"}\n'
+MPD = """{
+  "info": {"slice": "0-1"},
+  "playlists": [
+    {"name": "p", "pid": 7, "tracks": [
+      {"pos": 1, "track_uri": "spotify:track:b"},
+      {"pos": 0, "track_uri": "spotify:track:a"}
+    ]}
+  ]
+}"""
+DIGINETICA = (
+    "sessionId;userId;itemId;timeframe;eventdate\n"
+    "1;NA;11;90000;2016-05-09\n1;NA;10;500;2016-05-09\n2;NA;13;70000;2016-05-09\n2;7;12;600;2016-05-09\n"
+)
+TRIVAGO = (
+    "user_id,session_id,timestamp,step,action_type,reference,platform,city,device,current_filters,impressions,prices\n"
+    "U,s1,1541037460,1,search for poi,Inventedpark,AU,Town,mobile,,,\n"
+    'U,s1,1541037461,2,clickout item,109038,AU,"Town, Land",mobile,,109038|6832,10|20\n'
+    "U,s1,1541037462,3,interaction item image,6832,AU,Town,mobile,,,\n"
+)
+MIND = (
+    "1\tU1\t11/11/2019 9:05:58 PM\tN1 N2\tN3-0 N4-1\n2\tU1\t11/11/2019 8:05:58 AM\tN1 N2\tN5-1\n"
+    "3\tU2\t11/12/2019 12:05:58 AM\t\tN1-1 N2-0\n"
+)
+KUAIRAND = "user_id,video_id,date,hourmin,time_ms,is_click,is_like\n0,12,20220411,1900,1649675512999,1,0\n0,11,20220411,1900,1649675512388,0,0\n"
+
+# name of the file, its text, the shape, and per user the items in order.
+SAMPLES: list[tuple[str, str, str, dict[object, list[object]]]] = [
+    (
+        "a.inter",
+        "user_id:token\titem_id:token\trating:float\ttimestamp:float\n7\t12\t4\t300\n7\t10\t5\t100\n8\t10\t3\t50\n",
+        "recbole",
+        {7: [10, 12], 8: [10]},
+    ),
+    (
+        "a.train.inter",
+        "user_id:token\titem_id_list:token_seq\titem_id:token\n1\t5\t6\n1\t5 6\t7\n2\t6\t5\n",
+        "recbole",
+        {1: [5, 6, 7], 2: [6, 5]},
+    ),
+    (
+        "sessions.jsonl",
+        '{"session":3,"events":[{"aid":5,"ts":1661200010000,"type":"clicks"},{"aid":4,"ts":1661200020000,"type":"carts"}]}\n'
+        '{"session":4,"events":[{"aid":4,"ts":1661200010000,"type":"clicks"}]}\n',
+        "otto",
+        {3: [5, 4], 4: [4]},
+    ),
+    ("behaviors.tsv", MIND, "mind", {"U1": ["N1", "N2", "N5", "N4"], "U2": ["N1"]}),
+    ("train-item-views.csv", DIGINETICA, "diginetica", {1: [10, 11], 2: [12, 13]}),
+    ("views.csv", DIGINETICA.replace(";", ","), "diginetica", {1: [10, 11], 2: [12, 13]}),
+    (
+        "yoochoose-clicks.dat",
+        "1,2014-04-07T10:51:09.277Z,21,0\n1,2014-04-07T10:50:09.277Z,22,S\n2,2014-04-07T10:50:09.868Z,21,0\n",
+        "yoochoose",
+        {1: [22, 21], 2: [21]},
+    ),
+    (
+        "yoochoose-buys.dat",
+        "1,2014-04-06T18:44:58.314Z,21,12462,1\n1,2014-04-06T18:44:58.325Z,22,10471,1\n1,2014-04-06T18:44:59.325Z,21,0,0\n",
+        "yoochoose",
+        {1: [21, 22, 21]},
+    ),
+    (
+        "events.csv",
+        "timestamp,visitorid,event,itemid,transactionid\n1433221332117,5,view,31,\n1433221332000,5,transaction,30,9\n",
+        "retailrocket",
+        {5: [30, 31]},
+    ),
+    ("train.csv", TRIVAGO, "trivago", {"s1": [109038, 6832]}),
+    (
+        "user_log_format1.csv",
+        "user_id,item_id,cat_id,seller_id,brand_id,time_stamp,action_type\n1,10,3,4,5,0901,0\n1,11,3,4,5,831,2\n",
+        "tmall",
+        {1: [11, 10]},
+    ),
+    (
+        "ijcai2016_taobao.csv",
+        "use_ID,sel_ID,ite_ID,cat_ID,act_ID,time\n1,9,10,3,0,20151101\n1,9,11,3,1,20151031\n",
+        "tmall",
+        {1: [11, 10]},
+    ),
+    (
+        "tianchi_2014002_rec_tmall_log.csv",
+        "item_id,user_id,action,vtime\n10,u1,click,2014-01-02 10:00:00\n11,u1,cart,2014-01-02 09:00:00\n",
+        "tmall",
+        {"u1": [11, 10]},
+    ),
+    (
+        "tianchi_mobile_recommend_train_user.csv",
+        "user_id,item_id,behavior_type,user_geohash,item_category,time\n1,10,1,,3,2014-12-06 10\n1,11,1,9g,3,2014-12-06 02\n",
+        "tianchi",
+        {1: [11, 10]},
+    ),
+    (
+        "UserBehavior.csv",
+        "1,10,3,pv,1511544070\n1,11,3,buy,1511544000\n2,10,3,fav,1511544071\n",
+        "taobao",
+        {1: [11, 10], 2: [10]},
+    ),
+    (
+        "userid-timestamp-artid-artname-traid-traname.tsv",
+        f'user_000001\t2009-05-04T23:08:57Z\t{MBID}\tThe "Band\t{MBID}\tOne\nuser_000001\t2009-05-04T23:00:57Z\t\tThe Band\t\tTwo\n',
+        "lastfm",
+        {"user_000001": ["The Band - Two", 'The "Band - One']},
+    ),
+    (
+        "usersha1-artmbid-artname-plays.tsv",
+        f"{SHA}\t{MBID}\tBand, A\t2137\n{SHA}\t\tOther\t12\n{OTHER_SHA}\t{MBID}\tBand, A\t1\n",
+        "lastfm",
+        {SHA: ["Band, A", "Other"], OTHER_SHA: ["Band, A"]},
+    ),
+    ("user_artists.dat", "userID\tartistID\tweight\n2\t51\t13883\n2\t52\t11690\n", "lastfm", {2: [51, 52]}),
+    ("mpd.slice.0-999.json", MPD, "spotify", {7: ["spotify:track:a", "spotify:track:b"]}),
+    (
+        "loc-gowalla_totalCheckins.txt",
+        "0\t2010-10-19T23:55:27Z\t30.23\t-97.79\t22\n0\t2010-10-18T22:17:43Z\t30.26\t-97.76\t42\n1\t2010-10-17T23:42:03Z\t30.2\t-97.7\t22\n",
+        "checkins",
+        {0: [42, 22], 1: [22]},
+    ),
+    (
+        "loc-brightkite_totalCheckins.txt",
+        "0\t2010-10-17T01:48:53Z\t39.747652\t-104.99251\t88c4\n0\t2010-10-16T06:02:04Z\t39.8\t-105.0\t7a0f\n0\t2010-10-15T06:02:04Z\t0\t0\tee78\n",
+        "checkins",
+        {0: ["ee78", "7a0f", "88c4"]},
+    ),
+    (
+        "dataset_TSMC2014_NYC.txt",
+        f"1\t{PLACE}\t{KIND}\tCafe\t40.7\t-74.0\t-240\tTue Apr 03 19:00:09 +0000 2012\n"
+        f"1\t{SHOP}\t{KIND}\tBar\t40.7\t-74.0\t-240\tTue Apr 03 18:00:09 +0000 2012\n",
+        "foursquare",
+        {1: [SHOP, PLACE]},
+    ),
+    (
+        "dataset_TSMC2014_TKY.csv",
+        "userId,venueId,venueCategoryId,venueCategory,latitude,longitude,timezoneOffset,utcTimestamp\n"
+        f"1,{PLACE},{KIND},Cafe,35.7,139.6,540,Tue Apr 03 19:00:09 +0000 2012\n"
+        f"1,{SHOP},{KIND},Bar,35.7,139.6,540,Tue Apr 03 18:00:09 +0000 2012\n",
+        "foursquare",
+        {1: [SHOP, PLACE]},
+    ),
+    (
+        "combined_data_1.txt",
+        "1:\n14,3,2005-09-06\n15,5,2005-05-13\n2:\n14,4,2005-09-05\n",
+        "netflix",
+        {14: [2, 1], 15: [1]},
+    ),
+    (
+        "transactions_train.csv",
+        "t_dat,customer_id,article_id,price,sales_channel_id\n2018-09-21,00a,0663713001,0.05,2\n2018-09-20,00a,0541518023,0.03,2\n",
+        "hm",
+        {"00a": ["0541518023", "0663713001"]},
+    ),
+    (
+        "steam_reviews.json",
+        STEAM % ("a", "10", "2017-12-17") + STEAM % ("a", "20", "2016-01-01"),
+        "steam",
+        {"a": [20, 10]},
+    ),
+    (
+        "australian_user_reviews.json",
+        "{'user_id': 'a', 'user_url': 'x', 'reviews': [{'posted': 'Posted November 5, 2011.', 'item_id': '10'}, "
+        "{'posted': 'Posted July 15, 2011.', 'item_id': '20'}]}\n",
+        "steam",
+        {"a": [20, 10]},
+    ),
+    (
+        "australian_users_items.json",
+        "{'user_id': 'a', 'items_count': 2, 'items': [{'item_id': '10'}, {'item_id': '20'}]}\n",
+        "steam",
+        {"a": [10, 20]},
+    ),
+    (
+        "goodreads_interactions.csv",
+        "user_id,book_id,is_read,rating,is_reviewed\n0,948,1,5,0\n0,947,1,5,1\n",
+        "goodreads",
+        {0: [948, 947]},
+    ),
+    (
+        "goodreads_interactions_poetry.json",
+        GOODREADS % ("1", "Sun Jul 30 07:44:10 -0700 2017") + GOODREADS % ("2", "Sat Jul 29 23:00:00 -0700 2017"),
+        "goodreads",
+        {"a": ["2", "1"]},
+    ),
+    (
+        "ratings_Beauty.csv",
+        f"{U},{B},5.0,1369699200\n{V},{B},3.0,1355443200\n{U},{C},4.0,1369699100\n",
+        "amazon",
+        {U: [C, B], V: [B]},
+    ),
+    (
+        "All_Beauty.csv",
+        f"{B},{U},5.0,1369699200\n{B},{V},3.0,1355443200\n{C},{U},4.0,1369699100\n",
+        "amazon",
+        {U: [C, B], V: [B]},
+    ),
+    ("Beauty_5.json", REVIEW_2018 % (U, B, 1369699200) + REVIEW_2018 % (U, C, 1369699100), "amazon", {U: [C, B]}),
+    (
+        "Beauty.csv",
+        "user_id,parent_asin,rating,timestamp\nAF1,B1,5.0,1609459200000\nAF1,B2,3.0,1577836800000\n",
+        "amazon",
+        {"AF1": ["B2", "B1"]},
+    ),
+    (
+        "Beauty.jsonl",
+        '{"rating": 5.0, "title": "x", "asin": "B9", "parent_asin": "B1", "user_id": "AF1", "timestamp": 1588687728923}\n',
+        "amazon",
+        {"AF1": ["B1"]},
+    ),
+    (
+        "yelp_academic_dataset_review.json",
+        '{"review_id":"r","user_id":"u","business_id":"b","stars":3.0,"useful":0,"text":"x","date":"2018-07-07 22:09:11"}\n'
+        '{"review_id":"s","user_id":"u","business_id":"c","stars":3.0,"useful":0,"text":"x","date":"2018-07-07 20:09:11"}\n',
+        "yelp",
+        {"u": ["c", "b"]},
+    ),
+    (
+        "big_matrix.csv",
+        "user_id,video_id,play_duration,video_duration,time,date,timestamp,watch_ratio\n"
+        "0,36,138,10867,2020-07-05 00:08:23.438,20200705,1593878903.438,0.01\n"
+        "0,35,138,10867,2020-07-05 00:08:22.438,20200705,1593878902.438,0.01\n",
+        "kuai",
+        {0: [35, 36]},
+    ),
+    ("log_standard_4_22_to_5_08_pure.csv", KUAIRAND, "kuai", {0: [11, 12]}),
+    (
+        "ratings.csv",
+        "userId,movieId,rating,timestamp\n1,31,2.5,1260759144\n1,30,3.0,1260759100\n",
+        "movielens",
+        {1: [30, 31]},
+    ),
+    ("ratings.dat", "1::31::5::978300760\n1::30::3::978300100\n", "movielens", {1: [30, 31]}),
+    ("u.data", "196\t242\t3\t881250949\n196\t302\t3\t881250900\n", "movielens", {196: [302, 242]}),
+    ("out.invented", "% bip weighted posweighted\n% 2 1 2\n1 1 4 1262304001\n1 2 3 1262304000\n", "graph", {1: [2, 1]}),
+    ("edges.txt", "# Directed graph\n# FromNodeId\tToNodeId\n0\t1\n0\t2\n3\t1\n", "graph", {0: [1, 2], 3: [1]}),
+    ("export.csv", "sep=;\nuser;item;time\na;x;10\na;y;5\n", "spreadsheet", {"a": ["y", "x"]}),
+    ("sequences.txt", "1 5 6 7\n2 5 8\n3 6\n", "sequences", {1: [5, 6, 7], 2: [5, 8], 3: [6]}),
+    (
+        "lists.csv",
+        'user_id,item_id\n1,"[5, 6, 7]"\n2,"[5, 8]"\n3,"[6]"\n',
+        "sequences",
+        {1: [5, 6, 7], 2: [5, 8], 3: [6]},
+    ),
+    ("cells.tsv", "user_id\titem_ids\n1\t5 6 7\n2\t8\n", "sequences", {1: [5, 6, 7], 2: [8]}),
+    ("quoted.csv", "user,items\n1,\"['a', 'b']\"\n2,\"['b']\"\n", "sequences", {1: ["a", "b"], 2: ["b"]}),
+    ("arrays.jsonl", "[5, 6]\n[6, 7, 8]\n", "sequences", {1: [5, 6], 2: [6, 7, 8]}),
+    (
+        "objects.jsonl",
+        '{"user": "a", "items": [5, 6]}\n{"user": "b", "items": [6]}\n',
+        "sequences",
+        {"a": [5, 6], "b": [6]},
+    ),
+]
