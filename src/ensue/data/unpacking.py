@@ -10,11 +10,10 @@ import lzma
 import zipfile
 import zlib
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
+from ensue.data.zstd import open_zstd
 from ensue.errors import DataError
 from ensue.runtime.limits import memory
 
@@ -81,7 +80,7 @@ def open_binary(path: Path) -> IO[bytes]:
     if kind == "zip":
         return _open_zip(path)
     if kind == "zstd":
-        return _open_zstd(path)
+        return open_zstd(path)
     return io.BufferedReader(_ZlibReader(path))
 
 
@@ -188,16 +187,6 @@ def _open_zip(path: Path) -> IO[bytes]:
         shown = ", ".join(files[:5]) + (", ..." if len(files) > 5 else "")
         raise DataError(f"{path}: is a zip archive of {len(files)} files ({shown}): unpack it and name one file")
     return archive.open(files[0])
-
-
-def _open_zstd(path: Path) -> IO[bytes]:
-    """The standard library reads zstd from Python 3.14 on; before, one of two packages does."""
-    if find_spec("zstandard") is not None:
-        opened: IO[bytes] = import_module("zstandard").open(path, "rb")
-        return opened
-    if find_spec("pyarrow") is not None:
-        return io.BufferedReader(import_module("pyarrow").CompressedInputStream(str(path), "zstd"))
-    raise DataError(f"{path}: is compressed with zstd: unpack it, or install zstandard (pip install zstandard)")
 
 
 class _ZlibReader(io.RawIOBase):
