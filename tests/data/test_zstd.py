@@ -42,7 +42,7 @@ def test_a_damaged_file_is_one_line(tmp_path):
     content = bytearray(packed(b"user,item,time\n" + b"".join(b"%d,%d,%d\n" % (n % 9, n, n) for n in range(5000))))
     path = tmp_path / "log.csv.zst"
     path.write_bytes(content[:-50])
-    with pytest.raises(DataError, match="log.csv.zst.*cut off"):
+    with pytest.raises(DataError, match=r"log\.csv\.zst.*cut off"):
         prepare(path)
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(content + b"no frame")
