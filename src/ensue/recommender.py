@@ -11,21 +11,21 @@ import polars as pl
 import torch
 
 from ensue.batches.batch import SequenceBatch, query_times
-from ensue.data.interactions import Columns
-from ensue.data.prepare import PrepareConfig, prepare
-from ensue.data.split import Cases, make_split
+from ensue.data.nested import is_lists
+from ensue.data.split import Cases, SplitConfig, make_split
 from ensue.data.store import SequenceStore
-from ensue.data.table import Source
 from ensue.data.vocabulary import ExternalId
 from ensue.errors import ConfigError, DataError, EnsueError, nearest
 from ensue.evaluation.evaluate import evaluate
 from ensue.evaluation.protocol import EvaluateConfig
 from ensue.evaluation.standings import Standings
 from ensue.models import Encoder
+from ensue.reading import Data, open_data, read
 from ensue.recipes import configure, fixed, planned, run_config
 from ensue.recommend_all import retrieve_all
 from ensue.recommendations import Recommendation, Recommendations
 from ensue.retrieval.index import ExactIndex, top_k
+from ensue.retrieval.probabilities import Probabilities, most_probable, shares
 from ensue.retrieval.request import ids_of, moment, path_of, seconds, switch, whole
 from ensue.retrieval.retriever import Exhaustive, Retriever
 from ensue.retrieval.scores import CountProgress
@@ -41,39 +41,6 @@ from ensue.runtime.forks import check_process
 from ensue.train.fit import fit
 
 PARTS = ("test", "validation")
-
-
-def read(
-    source: Source,
-    user: str | None = None,
-    item: str | None = None,
-    time: str | None = None,
-    items: Source | None = None,
-    **settings: Any,
-) -> SequenceStore:
-    """Read and prepare a log in memory.
-
-    Args:
-        source: a file (CSV, TSV, `::`, JSON Lines, Parquet), or a frame (polars, pandas, pyarrow, DuckDB).
-        user: column of user ids; by default a usual name.
-        item: column of item ids; by default a usual name.
-        time: column of times; by default a usual name, or the order of rows.
-        items: a file or frame with the items' titles and categories.
-        settings: further fields of `Columns`, such as `rating="stars"` or `header=False`, and of `PrepareConfig`, such
-            as `min_user_events=5`.
-
-    Raises:
-        DataError: the log cannot be read, or nothing of it is left.
-        ConfigError: an unknown setting, or a value that breaks its rule.
-    """
-    check_process()
-    more = {name: settings.pop(name) for name in list(settings) if name in Columns.model_fields}
-    columns = Columns.parse({"user": user, "item": item, "time": time, **more})
-    unknown = sorted(settings.keys() - PrepareConfig.model_fields.keys())
-    if unknown:
-        known = [*Columns.model_fields, *PrepareConfig.model_fields]
-        raise ConfigError(f"unknown setting {unknown[0]!r}: {nearest(unknown[0], known)}")
-    return prepare(source, None, columns, PrepareConfig.parse(settings), items)[0]
 
 
 class Recommender:
@@ -98,6 +65,9 @@ class Recommender:
     def __init__(self, model: str | None = None, preset: str | None = None, **settings: Any) -> None:
         self.config = run_config(model, preset, settings)
         self.configure = configure(model, preset, settings)
+        self._configure_lists = self.configure
+        if SplitConfig.model_fields.keys().isdisjoint(settings):
+            self._configure_lists = configure(model, preset, {**settings, "split": "none"})
         self.run, self.log = None, []
         self._retriever: Retriever | None = None
 
@@ -110,7 +80,7 @@ class Recommender:
         """A recommender of a complete configuration."""
         self = cls.__new__(cls)
         self.config, self.run, self.log = config, None, []
-        self.configure = fixed(config)
+        self.configure = self._configure_lists = fixed(config)
         self._retriever = None
         return self
 
@@ -133,7 +103,7 @@ class Recommender:
 
     def fit(
         self,
-        data: SequenceStore | Source,
+        data: Data,
         folder: str | Path | None = None,
         watchers: Iterable[Watcher] = (),
         budget: float | None = None,
@@ -142,7 +112,8 @@ class Recommender:
         """Train on the training part of the split; the best state on validation is kept.
 
         Args:
-            data: a store or its folder, or a log to prepare with the usual settings.
+            data: a store or its folder, or a log to prepare with the usual settings; or sequences as lists of item
+                ids, oldest first, which train whole unless a `split` was given: `[[1, 2, 3, 4], [1, 2, 5]]`.
             folder: a run folder, new or empty at first; training there resumes where it stopped, and the run is saved
                 when done. A finished run in the folder is taken as it is; with a larger `num_epochs` it goes on.
             watchers: objects that follow the training.
@@ -155,11 +126,11 @@ class Recommender:
                 loss is not finite.
             ArtefactError: the folder contains files that ensue did not create.
         """
-        store = _open(data)
+        store = open_data(data)
         path = None if folder is None else path_of("folder", folder)
         if not isinstance(watchers, Iterable):
             raise ConfigError(f"watchers must be a list of watchers (got {watchers!r})")
-        self.config = planned(self.configure, store, path, budget)
+        self.config = planned(self._configure_lists if is_lists(data) else self.configure, store, path, budget)
         fitted = fit(self.config, store, path, watchers, finish=finish)
         self.run, self.log = fitted.run, fitted.log
         return self
@@ -180,6 +151,7 @@ class Recommender:
         exclude_seen: bool = True,
         times: Sequence[int] | None = None,
         at: int | None = None,
+        probabilities: bool = False,
     ) -> Recommendations:
         """Recommend the next items after a history.
 
@@ -190,9 +162,11 @@ class Recommender:
             exclude_seen: leave out the items of the history.
             times: seconds since the epoch of each event, for models that read times.
             at: seconds since the epoch of the request, for models trained with `query_time`.
+            probabilities: give scores as probabilities, which sum to 1 over all items that may be recommended.
 
         Raises:
-            EnsueError: `k` is not a whole number of 1 or more, or the model was not fitted.
+            EnsueError: `k` is not a whole number of 1 or more, the model was not fitted, or its scores are no
+                probabilities.
             ConfigError: `at` is given to a model that was not trained with `query_time`.
             DataError: the history is not a list of ids (a string is none), the times are not seconds, one for each,
                 or fall, the request comes before them, or the model reads times, and they are not given.
@@ -208,19 +182,22 @@ class Recommender:
         known = numbers > 0
         seen = torch.from_numpy(np.unique(numbers[known]).astype(np.int64))
         note = None
+        normalised = Probabilities(run.model, run.config.objective) if switch("probabilities", probabilities) else None
         exclude = (torch.zeros_like(seen), seen) if switch("exclude_seen", exclude_seen) else None
         if known.any():
             batch = self._batch(numbers[known], None if times_T is None else times_T[known], at)
             with torch.inference_mode():
-                scores, items = self.retriever(batch, k, exclude)
+                scores, items = (normalised or self.retriever)(batch, k, exclude)
         else:
-            scores, items = top_k(run.popularity_N.clone()[None], k, exclude)
+            popular_1N = run.popularity_N.clone()[None]
+            best = most_probable(shares, popular_1N, k, exclude) if normalised else top_k(popular_1N, k, exclude)
+            scores, items = best
             note = "no known item in the history: these are the most popular items"
         return Recommendations(self._named(items[0], scores[0]), unknown, note)
 
     def recommend_all(
         self,
-        data: SequenceStore | Source,
+        data: Data,
         k: int = 10,
         users: Iterable[ExternalId] | None = None,
         exclude_seen: bool = True,
@@ -250,7 +227,7 @@ class Recommender:
         run = self._run()
         with cpu_threads(run.config.train.threads):
             exclude_seen = switch("exclude_seen", exclude_seen)
-            return retrieve_all(run, self.retriever, _open(data), whole("k", k), users, exclude_seen, at, progress)
+            return retrieve_all(run, self.retriever, open_data(data), whole("k", k), users, exclude_seen, at, progress)
 
     def similar(self, item: ExternalId, k: int = 10) -> Recommendations:
         """Items whose vectors have the largest cosine with this item's.
@@ -275,7 +252,7 @@ class Recommender:
 
     def evaluate(
         self,
-        data: SequenceStore | Source,
+        data: Data,
         part: str = "test",
         config: EvaluateConfig | None = None,
         folder: str | Path | None = None,
@@ -304,7 +281,7 @@ class Recommender:
         if config is not None and not isinstance(config, EvaluateConfig):
             raise ConfigError(f"config must be an EvaluateConfig (got {config!r})")
         path = None if folder is None else path_of("folder", folder)
-        store = _open(data)
+        store = open_data(data)
         run.check_data(store)
         config = (config or run.config.evaluate).replace(query_time=run.config.evaluate.query_time)
         if path is not None:
@@ -353,16 +330,6 @@ class Recommender:
         if self.run is None:
             raise EnsueError("this recommender has no model yet: call fit, or Recommender.load(folder)")
         return self.run
-
-
-def _open(data: SequenceStore | Source) -> SequenceStore:
-    """A store as it is, from its folder, or of a log; its files are checked before it is read whole."""
-    check_process()
-    if isinstance(data, str | Path) and Path(data).is_dir():
-        data = SequenceStore.open(Path(data))
-    store = data if isinstance(data, SequenceStore) else read(data)
-    store.verify_once()
-    return store
 
 
 def history_of(store: SequenceStore, user: ExternalId) -> tuple[list[ExternalId], list[int] | None]:

@@ -42,7 +42,16 @@ def split_of(store, name, targets="auto"):
 
 
 def test_the_splits_are_registered():
-    assert list(SPLITS) == NAMES
+    assert sorted(SPLITS) == sorted([*NAMES, "none"])
+
+
+@given(stores())
+def test_none_holds_nothing_out(store):
+    split = make_split(store, SplitConfig(split="none"))
+    assert split.train.events_P.tolist() == list(range(store.num_events))
+    assert len(split.validation) == len(split.test) == 0
+    with pytest.raises(ConfigError, match="does not take test_fraction"):
+        SplitConfig.parse({"split": "none", "test_fraction": 0.2})
 
 
 @given(stores(), st.sampled_from(NAMES), st.sampled_from(["auto", "last", "first", "all"]))

@@ -222,6 +222,14 @@ def _leave_one_out(store: SequenceStore, config: SplitConfig) -> Split:
     )
 
 
+@_split("none", targets=("last",))
+def _none(store: SequenceStore, config: SplitConfig) -> Split:
+    """Every event trains and none is held out, so nothing chooses a state, and nothing can be evaluated."""
+    nothing = Cases(store, *np.zeros((4, 0), dtype=np.int64))
+    leakage = "Nothing is held out, so the model cannot be evaluated."
+    return Split("none", _sequences(store, store.offsets[1:]), nothing, nothing, leakage)
+
+
 @_split("global-time", *_SHARES, *_MOMENTS)
 def _global_time(store: SequenceStore, config: SplitConfig) -> Split:
     """Two moments divide all events: training before the first, test from the second on.

@@ -47,7 +47,7 @@ def evaluate(
     if len(cases) == 0:
         raise EnsueError(
             "nothing to evaluate: the split holds no cases out (leave-one-out holds out the last of three events or "
-            "more, user-holdout of two)"
+            "more, user-holdout of two, and none nothing)"
         )
     if config.query_time and cases.store.times is None:
         raise DataError("query_time: the data has no times, so the time of a request is not known")

@@ -31,6 +31,8 @@ class MarkovConfig(ModelConfig):
 class Markov(CountedModel):
     """p(i | last k items), interpolated with shorter contexts and popularity; see `Transitions.score`."""
 
+    counts_events = True
+
     def __init__(self, config: MarkovConfig, catalogue: Catalogue) -> None:
         super().__init__(catalogue.num_items, config.maxlen)
         self.config = config

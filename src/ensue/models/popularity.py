@@ -33,6 +33,8 @@ class PopularityConfig(ModelConfig):
 class Popularity(CountedModel):
     """score(i) = training events of item i, whatever the history."""
 
+    counts_events = True
+
     def __init__(self, config: PopularityConfig, catalogue: Catalogue) -> None:
         super().__init__(catalogue.num_items, config.maxlen)
         self.config = config

@@ -93,7 +93,13 @@ class Encoder(Model):
 
 
 class CountedModel(Model):
-    """A model that is fitted by counting, in one pass and without gradients; it scores the whole catalogue."""
+    """A model that is fitted by counting, in one pass and without gradients; it scores the whole catalogue.
+
+    Attributes:
+        counts_events: whether a score is a probability or a number of events, so that its share is a probability.
+    """
+
+    counts_events = False
 
     @abstractmethod
     def fit(self, train: Sequences) -> None:

@@ -33,10 +33,12 @@ class SampledLoss:
     Attributes:
         function: (pos_Q, neg_QK) -> loss_Q.
         logq: whether the log rate of each negative is subtracted from its logit first.
+        is_softmax: whether it makes the softmax of a model's scores the probabilities of the next item.
     """
 
     function: Loss
     logq: bool = False
+    is_softmax: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,11 @@ class CatalogueLoss:
 
     Attributes:
         function: (states h_QD, targets from 0, item vectors_ND) -> loss_Q.
+        is_softmax: as of `SampledLoss`.
     """
 
     function: Callable[[Tensor, Tensor, Tensor], Tensor]
+    is_softmax: bool = False
 
 
 # Name -> (settings, number of items) -> the loss.
@@ -108,7 +112,7 @@ def _gbce(config: ObjectiveConfig, num_items: int) -> SampledLoss:
 
 @LOSSES.register("ce")
 def _ce(config: ObjectiveConfig, num_items: int) -> CatalogueLoss:
-    return CatalogueLoss(cross_entropy)
+    return CatalogueLoss(cross_entropy, is_softmax=True)
 
 
 def sampled_softmax(pos_Q: Tensor, neg_QK: Tensor) -> Tensor:
@@ -123,7 +127,8 @@ def sampled_softmax(pos_Q: Tensor, neg_QK: Tensor) -> Tensor:
 
 @LOSSES.register("sampled-softmax")
 def _sampled_softmax(config: ObjectiveConfig, num_items: int) -> SampledLoss:
-    return SampledLoss(sampled_softmax, config.logq)
+    # Uncorrected, the scores are those of the full softmax only up to the rate of the negatives.
+    return SampledLoss(sampled_softmax, config.logq, is_softmax=config.logq or config.negatives == "uniform")
 
 
 @register_loss("bpr")

@@ -1,0 +1,66 @@
+"""From whatever a caller has to a store: a log in a file or frame, lists of sequences, a folder, a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ensue.data.interactions import Columns
+from ensue.data.nested import Lists, frame_of_lists, is_lists
+from ensue.data.prepare import PrepareConfig, prepare
+from ensue.data.store import SequenceStore
+from ensue.data.table import Source
+from ensue.errors import ConfigError, nearest
+from ensue.runtime.forks import check_process
+
+Data = SequenceStore | Source | Lists
+# The columns of `frame_of_lists`.
+_OF_LISTS = Columns(user="user", item="item", time="-")
+
+
+def read(
+    source: Source | Lists,
+    user: str | None = None,
+    item: str | None = None,
+    time: str | None = None,
+    items: Source | None = None,
+    **settings: Any,
+) -> SequenceStore:
+    """Read and prepare a log in memory.
+
+    Args:
+        source: a file (CSV, TSV, `::`, JSON Lines, Parquet), a frame (polars, pandas, pyarrow, DuckDB), or sequences
+            as lists of item ids, oldest first: `[[1, 2, 3, 4], [1, 2, 5]]`. The user of a list is its place, from 0.
+        user: column of user ids; by default a usual name.
+        item: column of item ids; by default a usual name.
+        time: column of times; by default a usual name, or the order of rows.
+        items: a file or frame with the items' titles and categories.
+        settings: further fields of `Columns`, such as `rating="stars"` or `header=False`, and of `PrepareConfig`, such
+            as `min_user_events=5`.
+
+    Raises:
+        DataError: the log cannot be read, or nothing of it is left.
+        ConfigError: an unknown setting, or a value that breaks its rule.
+    """
+    check_process()
+    more = {name: settings.pop(name) for name in list(settings) if name in Columns.model_fields}
+    columns = Columns.parse({"user": user, "item": item, "time": time, **more})
+    unknown = sorted(settings.keys() - PrepareConfig.model_fields.keys())
+    if unknown:
+        known = [*Columns.model_fields, *PrepareConfig.model_fields]
+        raise ConfigError(f"unknown setting {unknown[0]!r}: {nearest(unknown[0], known)}")
+    if is_lists(source):
+        if given := sorted(columns.model_dump(exclude_defaults=True)):
+            raise ConfigError(f"lists of sequences have no columns: leave out {given[0]}")
+        return prepare(frame_of_lists(source), None, _OF_LISTS, PrepareConfig.parse(settings), items)[0]
+    return prepare(source, None, columns, PrepareConfig.parse(settings), items)[0]
+
+
+def open_data(data: Data) -> SequenceStore:
+    """A store as it is, from its folder, or of a log or lists; its files are checked before it is read whole."""
+    check_process()
+    if isinstance(data, str | Path) and Path(data).is_dir():
+        data = SequenceStore.open(Path(data))
+    store = data if isinstance(data, SequenceStore) else read(data)
+    store.verify_once()
+    return store
