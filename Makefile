@@ -11,7 +11,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test oldest lint docs bench clean
+.PHONY: help setup demo test fuzz oldest lint docs bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -44,6 +44,9 @@ demo: setup  ## the embedded data end to end: prepare, train, evaluate, recommen
 
 test: $(STAMP)-test  ## all tests
 	$(PYTEST) -n $(WORKERS)
+
+fuzz: $(STAMP)-test  ## damaged logs of every form are read or refused in one line, for 15 minutes; ARGS="--minutes 60" for more
+	$(BIN)/python tests/fuzz/fuzz_reading.py $(ARGS)
 
 oldest:  ## all tests with the oldest versions that pyproject.toml allows (but torch), in .venv-oldest, on Python 3.11
 	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt

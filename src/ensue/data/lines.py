@@ -60,6 +60,16 @@ def first_lines(file: TextFile, count: int) -> list[str]:
     return lines
 
 
+def split_fields(line: str, separator: str) -> list[str]:
+    """The fields of one line; quotes enclose fields, unless the line has what CSV forbids (a CR outside quotes)."""
+    if len(separator) > 1 or '"' not in line:
+        return line.split(separator)
+    try:
+        return next(csv.reader([line], delimiter=separator))
+    except csv.Error:
+        return line.split(separator)
+
+
 def count_bytes(file: TextFile, separator: str, quotes: bool) -> Counts:
     """Count lines and separators; where `quotes` enclose fields, those outside quotes are also counted apart."""
     mark = separator.encode()

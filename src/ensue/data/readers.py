@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ensue.data.lines import count_bytes, first_lines, row_kinds, unbalanced, undecodable
+from ensue.data.lines import count_bytes, first_lines, row_kinds, split_fields, unbalanced, undecodable
 from ensue.data.table import (
     SAY_QUOTES,
     ArrowStream,
@@ -166,7 +166,7 @@ def open_separated(file: TextFile, separator: str, reading: Reading) -> Table:
     path, quotes, multiline = file.path, reading.quotes, reading.multiline
     head = first_lines(file, 1)[0]
     _check_line_ends(path, head, quotes)
-    first = next(csv.reader([head], delimiter=separator)) if quotes else head.split(separator)
+    first = split_fields(head, separator) if quotes else head.split(separator)
     named = reading.header if reading.header is not None else not any(_is_number(field) for field in first)
     if named:
         # Columns without a name cannot be asked for, so they may be many.

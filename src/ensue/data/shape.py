@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,6 +9,7 @@ from functools import cached_property
 
 import polars as pl
 
+from ensue.data.lines import split_fields
 from ensue.data.readers import open_separated
 from ensue.data.table import Reading, Table
 from ensue.data.unpacking import TextFile
@@ -207,10 +207,3 @@ def guess_separator(lines: Sequence[str]) -> str:
     marks = [mark for mark in ("::", "\t", ";", "|", ",", " ") if mark in lines[0]]
     even = (mark for mark in marks if len({len(split_fields(line, mark)) for line in lines[:20]}) == 1)
     return next(even, marks[0] if marks else "")
-
-
-def split_fields(line: str, separator: str) -> list[str]:
-    """The fields of one line; quotes enclose fields."""
-    if len(separator) > 1 or '"' not in line:
-        return line.split(separator)
-    return next(csv.reader([line], delimiter=separator))
