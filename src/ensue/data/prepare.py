@@ -15,6 +15,7 @@ from ensue.config import Config
 from ensue.data.interactions import Columns, Interactions, in_words, read_interactions
 from ensue.data.item_table import read_item_table
 from ensue.data.moments import written
+from ensue.data.order import stable_order
 from ensue.data.replacing import check_target, recover, write_whole
 from ensue.data.store import SequenceStore
 from ensue.data.table import Source
@@ -230,21 +231,25 @@ def _sorted(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     Events of one time keep the order of their rows, and the reverse of it in a log that runs backwards: where most
     rows of a user lie before those of earlier events.
     """
+    frame = frame.drop("row")
+    user_E = frame["user"].to_numpy()
     if "time" not in frame.columns:
-        return frame.sort("user", maintain_order=True), []
-    ordered = frame.sort("user", "time", maintain_order=True)
-    user_E, time_E, row_E = (ordered[name].to_numpy() for name in ("user", "time", "row"))
-    same_user = user_E[1:] == user_E[:-1]
-    same_time = time_E[1:] == time_E[:-1]
+        return frame[stable_order(user_E)], []
+    time_E = frame["time"].to_numpy()
+    order = stable_order(user_E, time_E)
+    user_S, time_S = user_E[order], time_E[order]
+    same_user = user_S[1:] == user_S[:-1]
+    same_time = time_S[1:] == time_S[:-1]
     tied, stepped = same_user & same_time, same_user & ~same_time
-    backwards = float((row_E[1:] < row_E[:-1])[stepped].mean()) if stepped.any() else 0.0
+    del user_S, time_S, same_user, same_time
+    backwards = float((order[1:] < order[:-1])[stepped].mean()) if stepped.any() else 0.0
     if not tied.any() or backwards < BACKWARDS_SHARE:
-        return ordered, []
+        return frame[order], []
     note = (
         f"{backwards:.0%} of the steps from a user's event to the next go up in the source, which so runs from the "
         "newest event to the oldest: events of one time are taken from its end"
     )
-    return frame.reverse().sort("user", "time", maintain_order=True), [note]
+    return frame[len(order) - 1 - stable_order(user_E[::-1], time_E[::-1])], [note]
 
 
 def _keep(frame: pl.DataFrame, keep: pl.Series | np.ndarray, reason: str, dropped: dict[str, int]) -> pl.DataFrame:
