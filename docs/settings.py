@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from ensue.cli.doctor import SPLIT_NAMES
-from ensue.cli.flags import descriptions, flags_of
+from ensue.cli.flags import flags_of
 from ensue.config import Config
 from ensue.data.interactions import Columns
 from ensue.data.prepare import PrepareConfig
@@ -28,16 +28,12 @@ def table(
 ) -> None:
     """A section: a row for each setting, with its default, its range and its meaning."""
     print(f"\n## {title}\n\n| setting | default | values | meaning |\n|---|---|---|---|")
-    for (_, text), flag in zip(
-        [pair for pair in descriptions(config).items() if pair[0] not in skip],
-        flags_of(config, "", skip, rename),
-        strict=True,
-    ):
-        limits = flag.help.removeprefix(text).strip(" ()").removeprefix(f"default {flag.default}").strip(", ")
+    for flag in flags_of(config, "", skip, rename):
         kind = "yes, no" if flag.switch else "list" if flag.many else KINDS.get(flag.metavar, flag.metavar)
-        values = ", ".join(f"`{choice}`" for choice in flag.choices) or ", ".join(filter(None, (kind, limits)))
+        values = ", ".join(f"`{choice}`" for choice in flag.choices) or ", ".join(filter(None, (kind, flag.limits)))
         default = f"`{flag.default.replace(',', ', ')}`" if flag.default else ""
-        print(f"| `{flag.name}` | {default} | {values} | {text if text.endswith('...') else text.removesuffix('.')} |")
+        text = flag.help if flag.help.endswith("...") else flag.help.removesuffix(".")
+        print(f"| `{flag.name}` | {default} | {values} | {text} |")
 
 
 HEAD = """# All settings

@@ -126,7 +126,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dataset = frame.select(user_id="userId", item_id="movieId", timestamp="timestamp", rating="rating")
     (folder / "logs" / "ml-1m").mkdir(parents=True)
     dataset.write_parquet(folder / "logs" / "ml-1m" / "interactions.parquet")
-    shutil.copy(ROOT / "examples" / "custom_model.py", folder)
+    # Not a copy: a name can be imported from one file only, and another test may have imported this one.
+    (folder / "custom_model.py").symlink_to(ROOT / "examples" / "custom_model.py")
     store = str(folder / "data" / "ml")
     assert main(["prepare", str(folder / "ratings.csv"), "--out", store]) == 0
     shutil.copytree(store, folder / "data" / "beauty")

@@ -173,7 +173,7 @@ def test_datasets_tell_source_and_licence(ensue: Run) -> None:
     assert listed["ml-1m"]["counts"] == {"users": 6040, "items": 3416, "interactions": 999611}
     assert all(entry["source"].startswith("http") and entry["licence"] for entry in listed.values())
     assert "GroupLens" in ensue("datasets").out
-    assert "--out is due" in ensue("datasets", "ml-1m").err
+    assert "missing --out" in ensue("datasets", "ml-1m").err
 
 
 def test_a_known_dataset_is_listed_once(ensue: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,8 +29,9 @@ class Flag:
         name: the setting's flat name; the flag is `--` and the name with dashes.
         panel: the section of the help it is listed in.
         help: what it does.
-        metavar: how its value is written.
+        metavar: the kind of its value.
         default: the default, as it is written; "" for none.
+        limits: the range of its values, such as `>= 0, < 1`; "" without one.
         choices: the allowed values, where they are a list or the names of a registry.
         switch: a yes-or-no flag, `--x` and `--no-x`.
         many: several values, separated by commas.
@@ -42,6 +43,7 @@ class Flag:
     help: str
     metavar: str
     default: str
+    limits: str = ""
     choices: tuple[str, ...] | Registry[Any] = ()
     switch: bool = False
     many: bool = False
@@ -52,13 +54,21 @@ class Flag:
         """As written on the command line."""
         return "--" + self.name.replace("_", "-")
 
+    @property
+    def description(self) -> str:
+        """What the command's help says: Typer shows choices in a column too narrow for them, and no range at all."""
+        choices = f"one of {', '.join(self.choices)}" if self.choices else ""
+        numbers = ", ".join(part for part in (f"default {self.default}" if self.default else "", self.limits) if part)
+        facts = "; ".join(part for part in (choices, numbers) if part)
+        return f"{self.help} ({facts})" if facts else self.help
+
     def parameter(self) -> Parameter:
         """The flag as a keyword parameter that Typer understands; None when it is not given."""
         names = f"{self.option}/--no-{self.option[2:]}" if self.switch else self.option
         info = typer.Option(
             None,
             names,
-            help=escape(self.help),
+            help=escape(self.description),
             metavar=None if self.switch else self.metavar,
             show_default=False,
             rich_help_panel=self.panel,
@@ -161,11 +171,9 @@ def _flag(name: str, field: FieldInfo, panel: str, text: str) -> Flag:
     choices = tuple(str(kind) for kind in kinds if not isinstance(kind, type)) if registry is None else registry
     many = tuple in kinds
     switch = bool in kinds
-    metavar = "|".join(choices) if choices else "A,B,..." if many else _number_or_text(kinds)
+    metavar = "NAME" if choices else "A,B,..." if many else _number_or_text(kinds)
     default = "" if switch and field.default is None else _written(field.default)
-    # Typer would print the default apart and the range not at all.
-    facts = ", ".join(part for part in (f"default {default}" if default else "", _limits(field)) if part)
-    return Flag(name, panel, f"{text} ({facts})" if facts else text, metavar, default, choices, switch, many)
+    return Flag(name, panel, text, metavar, default, _limits(field), choices, switch, many)
 
 
 def _kinds(annotation: Any) -> list[Any]:

@@ -44,17 +44,12 @@ class BSARecConfig(FrequencyConfig):
     name: Literal["bsarec"] = "bsarec"
     num_heads: int = Field(1, ge=1, description="attention heads; divides hidden_units")
     alpha: float = Field(0.7, ge=0, le=1, description="share of the frequency layer; the rest is attention")
-    frequencies: int = Field(5, ge=1, description="frequencies that count as low; at most maxlen / 2 + 1")
+    frequencies: int = Field(5, ge=1, description="frequencies that count as low; from maxlen / 2 + 1 on, all")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.hidden_units % self.num_heads:
             raise ValueError(f"num_heads {self.num_heads} must divide hidden_units {self.hidden_units}")
-        if self.frequencies > self.maxlen // 2 + 1:
-            raise ValueError(
-                f"frequencies must be at most {self.maxlen // 2 + 1}, those of maxlen {self.maxlen} "
-                f"(got {self.frequencies})"
-            )
         return self
 
 

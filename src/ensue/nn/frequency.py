@@ -9,8 +9,7 @@ Suffixes: `P` events of all rows, `G` rows of a group, `T` events of its longest
 
 from __future__ import annotations
 
-import math
-
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,13 +31,14 @@ class LowPass(nn.Module):
 
     def __init__(self, maxlen: int, frequencies: int) -> None:
         super().__init__()
-        lag = torch.arange(maxlen, dtype=torch.float64)
-        kernel = torch.full((maxlen,), 1 / maxlen, dtype=torch.float64)
+        # In numpy: on the meta device, where models are measured, a cosine would load torch's compiler.
+        lag = np.arange(maxlen)
+        kernel = np.full(maxlen, 1 / maxlen)
         for number in range(1, min(frequencies, maxlen // 2 + 1)):
             # A frequency stands for its mirror too, but for the highest of an even window.
             twice = 1 if 2 * number == maxlen else 2
-            kernel += twice / maxlen * torch.cos(2 * math.pi * number * lag / maxlen)
-        self.register_buffer("kernel", kernel.float(), persistent=False)
+            kernel += twice / maxlen * np.cos(2 * np.pi * number * lag / maxlen)
+        self.register_buffer("kernel", torch.tensor(kernel, dtype=torch.float32), persistent=False)
 
     def forward(self, x_PD: Tensor, layout: Layout) -> Tensor:
         """[P, D] to [P, D]."""

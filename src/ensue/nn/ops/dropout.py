@@ -33,26 +33,53 @@ class _Draws(threading.local):
 _draws = _Draws()
 
 
+class _GlobalState:
+    """The state of torch's global generator before the first of the trainings that now draw from it."""
+
+    def __init__(self) -> None:
+        self.lock, self.users, self.state = threading.Lock(), 0, torch.empty(0)
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.users == 0:
+                self.state = torch.get_rng_state()
+            self.users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.users -= 1
+            if self.users == 0:
+                torch.set_rng_state(self.state)
+
+
+_global_state = _GlobalState()
+
+
 @contextmanager
 def draws_from(seed: int, device: torch.device) -> Iterator[None]:
     """Make all random draws of a model within it a function of `seed`.
 
     On a CPU `Dropout` and attention draw from a generator of their thread. Torch's global generator, which all threads
     share, is seeded too, for layers such as `nn.Dropout` and `nn.GRU(dropout=...)`, and gets its state back afterwards.
-    Other devices have only a global generator, which stays seeded.
+    Two threads that train models with such layers at the same time disturb each other. Other devices have only a global
+    generator, which stays seeded.
     """
-    before, global_state = _draws.generator, torch.get_rng_state()
+    before = _draws.generator
+    with _global_state:
+        _seed(seed, device)
+        try:
+            yield
+        finally:
+            _draws.generator = before
+
+
+def _seed(seed: int, device: torch.device) -> None:
     if device.type == "cpu":
         _draws.generator = np.random.SFC64(seed)
         # Not torch.manual_seed: it also prepares the seeding of devices, which formats a stack trace each time.
         torch.default_generator.manual_seed(seed)
     else:
         torch.manual_seed(seed)
-    try:
-        yield
-    finally:
-        _draws.generator = before
-        torch.set_rng_state(global_state)
 
 
 def random_bytes(shape: torch.Size | tuple[int, ...], device: torch.device | None = None) -> Tensor:
