@@ -174,6 +174,7 @@ def test_a_budget_lowers_the_number_of_epochs_to_fit(budget: float) -> None:
     planned = plan(configure(None, None, {}), SHORT, None, budget)
     epochs, minutes = configured(planned.config)
     assert minutes <= budget
+    assert planned.config.train.max_minutes == budget
     assert 1 <= epochs <= unlimited.config.train.num_epochs
     assert f"{epochs} epochs" in planned.lines[0]
     assert f"for {epochs} epochs" in planned.lines[1]
@@ -196,8 +197,18 @@ def test_a_budget_of_given_settings_lowers_only_the_epochs() -> None:
     config = run_config(None, "sasrec-paper", {})
     planned = plan(fixed(config), SHORT, None, 30)
     assert planned.config.train.num_epochs < config.train.num_epochs
-    assert planned.config == config.replace(train=config.train.replace(num_epochs=planned.config.train.num_epochs))
+    epochs = planned.config.train.num_epochs
+    assert planned.config == config.replace(train=config.train.replace(num_epochs=epochs, max_minutes=30))
     assert plan(fixed(config), SHORT, None).lines == ()
+
+
+@pytest.mark.usefixtures("minutes_per_epoch")
+def test_the_time_that_is_stated_is_a_limit() -> None:
+    planned = plan(configure(None, None, {"num_epochs": 7}), SHORT, None)
+    assert "at most 21 minutes for 7 epochs" in planned.lines[1]
+    assert planned.config.train.max_minutes == 21
+    unlimited = plan(configure(None, None, {"num_epochs": 7, "max_minutes": 0}), SHORT, None)
+    assert unlimited.config.train.max_minutes == 0
 
 
 @pytest.mark.usefixtures("minutes_per_epoch")

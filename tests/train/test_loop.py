@@ -26,6 +26,7 @@ from ensue.runs.log import RunLog, read_log
 from ensue.runtime.devices import choose_device
 from ensue.train.loop import Trainer
 from ensue.train.optim import learning_rate, make_optimizer
+from ensue.train.progress import Progress
 
 Tiny = Callable[..., RunConfig]
 
@@ -209,6 +210,22 @@ def test_without_patience_all_epochs_run(monkeypatch: pytest.MonkeyPatch, tiny: 
     result = Trainer(tiny(num_epochs=5, patience=0, eval_epochs=2), split).run()
     assert (result.progress.stopped_by, result.progress.epoch, result.progress.best_epoch) == ("num_epochs", 5, 2)
     assert len(asked) == 3  # after epochs 2, 4 and the last
+
+
+def test_training_ends_before_an_epoch_that_would_end_too_late(tiny: Tiny, split: Split, tmp_path: Path) -> None:
+    config = tiny(num_epochs=3, eval_epochs=3, max_minutes=1e-9)
+    result = Trainer(config, split, tmp_path).run()
+    assert (result.progress.stopped_by, result.progress.epoch, result.progress.best_epoch) == ("max_minutes", 1, 1)
+    longer = config.replace(train=config.train.replace(max_minutes=0))
+    result = Trainer(longer, split, tmp_path).run()
+    assert (result.progress.stopped_by, result.progress.epoch) == ("num_epochs", 3)
+
+
+@pytest.mark.parametrize(("minutes", "is_late"), [(None, False), (0, False), (1.39, True), (1.41, False)])
+def test_the_time_left_is_that_of_an_epoch_and_its_evaluation(minutes: float | None, is_late: bool) -> None:
+    progress = Progress(records=[{"seconds": 30.0}, {"seconds": 20.0, "validation seconds": 2.0}])
+    # 52 s so far, and then: this epoch, its evaluation, another epoch, its evaluation.
+    assert progress.is_out_of_time(TrainConfig(max_minutes=minutes), {"seconds": 14.0}) is is_late
 
 
 def test_validation_on_some_users_is_one_draw(monkeypatch: pytest.MonkeyPatch, tiny: Tiny, split: Split) -> None:

@@ -155,5 +155,6 @@ def _summary(screen: Screen, config: RunConfig, records: Records) -> None:
     if best is not None:
         text += f"; best validation {name} {best[0]:.4f} at epoch {best[1]}, and that state is kept"
     if len(log) < config.train.num_epochs:
-        text += f"; stopped before epoch {config.train.num_epochs}: --num-epochs or --patience can be raised to go on"
+        limits = "a larger --num-epochs, --patience or --max-minutes goes on"
+        text += f"; stopped before epoch {config.train.num_epochs}: {limits}"
     screen.say(text)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,8 @@ def plan(
         configure: gives the settings.
         store: the data.
         folder: the run folder; None for a run that starts anew in any case.
-        budget: minutes that training and its evaluations on validation may take; fewer epochs are trained to fit.
+        budget: minutes that training and its evaluations on validation may take; fewer epochs are trained to fit. The
+            time that is stated, or the budget, is the `max_minutes` of the settings.
         measured: False takes no measurement.
 
     Raises:
@@ -106,7 +108,8 @@ def plan(
         return _told(choice, "")
     earlier = None if folder is None else _settings_in(folder)
     if earlier is not None:
-        return _told(choice if budget is None else configure(store, earlier.train.num_epochs), "")
+        choice = choice if budget is None else configure(store, earlier.train.num_epochs)
+        return _told(_limited(choice, earlier.train.max_minutes), "")
     cost = estimate(choice.config, make_split(store, choice.config.split))
     while budget is not None and (total := cost.total(choice.config.train)) > 60 * budget:
         epochs = choice.config.train.num_epochs
@@ -116,7 +119,8 @@ def plan(
                 f"{budget:g}: raise it, or use a smaller model or less data"
             )
         choice = configure(store, max(1, min(epochs - 1, int(epochs * 60 * budget / total))))
-    return _told(choice, _time(cost, choice.config))
+    stated = max(1, math.ceil(cost.total(choice.config.train) / 60)) if budget is None else budget
+    return _told(_limited(choice, stated), _time(cost, choice.config))
 
 
 def planned(configure: Configure, store: SequenceStore, folder: Path | None, budget: float | None = None) -> RunConfig:
@@ -134,6 +138,14 @@ def _settings_in(folder: Path) -> RunConfig | None:
         return RunConfig.read_toml(folder / CONFIG)
     checkpoint = load_checkpoint(folder / CHECKPOINTS)
     return None if checkpoint is None else RunConfig.parse(checkpoint.state["config"], f"checkpoint in {folder}")
+
+
+def _limited(choice: Choice, max_minutes: float | None) -> Choice:
+    """The choice with a limit of its time, where the settings give none, so that it takes no longer than was said."""
+    train = choice.config.train
+    if train.max_minutes is not None:
+        return choice
+    return replace(choice, config=choice.config.replace(train=train.replace(max_minutes=max_minutes)))
 
 
 def _told(choice: Choice, time: str) -> Plan:

@@ -50,6 +50,9 @@ class TrainConfig(Config):
     patience_steps: int = Field(
         1000, ge=0, description="optimiser steps without a better value that patience needs as well"
     )
+    max_minutes: float | None = Field(
+        None, ge=0, description="training ends before an epoch that would end later than this; 0 is no limit"
+    )
     checkpoint_minutes: float = Field(1.0, ge=0, description="minutes between checkpoints; 0 is every step")
     amp: Literal["off", "bf16", "fp16"] = Field("off", description="mixed precision; bf16 also on new CPUs")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")

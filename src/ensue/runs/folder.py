@@ -21,8 +21,8 @@ CHECKPOINTS, TENSORBOARD, INSPECT, STORE = "checkpoints", "tensorboard", "inspec
 NEXT, READY = "next", "ready"
 # Settings that do not change the course of a run, so the same command may have others.
 FREE_TO_CHANGE = ("checkpoint_minutes",)
-# Limits of a training: with larger ones it goes on. 0 evaluations of patience are no limit.
-LIMITS = ("num_epochs", "patience", "patience_steps")
+# Limits of a training: with larger ones it goes on. No patience and no minutes are no limit.
+LIMITS = ("num_epochs", "patience", "patience_steps", "max_minutes")
 
 _PICTURE = r"[a-z_]+\.(svg|png)"
 _FILES = rf"{'|'.join(map(re.escape, (*ARTEFACT, METRICS, LOG, CARD, MANIFEST)))}|per_user-[a-z0-9+-]+\.parquet"
@@ -92,8 +92,8 @@ def is_longer(config: TrainConfig, then: TrainConfig) -> bool:
 
 
 def _limit(config: TrainConfig, name: str) -> float:
-    value = float(getattr(config, name))
-    return math.inf if name == "patience" and value == 0 else value
+    value = float(getattr(config, name) or 0)
+    return math.inf if name in ("patience", "max_minutes") and value == 0 else value
 
 
 def check_same_run(folder: Path, config: RunConfig, fingerprint: str) -> None:

@@ -200,13 +200,15 @@ class Trainer:
                 self._save()
         epoch = progress.epoch + 1
         record = progress.record(learning_rate(train, epoch * steps - 1, steps))
-        standings = None
-        if epoch % train.eval_epochs == 0 or epoch == train.num_epochs:
+        standings, is_late = None, bool(self.world.broadcast_json(progress.is_out_of_time(train, record)))
+        if epoch % train.eval_epochs == 0 or epoch == train.num_epochs or is_late:
             standings = self._validate(record)
         # All that an evaluation changes is changed with the epoch's number: a checkpoint has both or neither.
         with self.signals.whole():
             if standings is not None:
                 self._judge(float(standings.metric(train.validation_metric).mean()), epoch)
+            if is_late and not progress.finished and epoch < train.num_epochs:
+                progress.finished, progress.stopped_by = True, "max_minutes"
             progress.next_epoch()
             self.log.add(record)
             progress.records = self.log.records

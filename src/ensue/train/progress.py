@@ -89,6 +89,16 @@ class Progress:
         count = self.evaluations_without_better
         return 0 < config.patience <= count and count * config.eval_epochs * steps >= config.patience_steps
 
+    def is_out_of_time(self, config: TrainConfig, record: dict[str, Any]) -> bool:
+        """Whether one more epoch like the one of `record`, and an evaluation, would end after `max_minutes`."""
+        if not config.max_minutes:
+            return False
+        records = [*self.records, record]
+        evaluation = max(each.get("validation seconds", 0.0) for each in records)
+        spent = sum(each["seconds"] + each.get("validation seconds", 0.0) for each in records)
+        # The epoch of `record` is evaluated if it is the last one.
+        return bool(spent + record["seconds"] + 2 * evaluation > 60 * config.max_minutes)
+
     def continue_beyond(self, config: TrainConfig, steps: int) -> None:
         """Go on, with larger limits, where training had finished; patience that has run out counts anew."""
         self.finished, self.stopped_by = False, ""
