@@ -8,9 +8,10 @@ from typing import Any
 from ensue.data.interactions import Columns
 from ensue.data.nested import Lists, frame_of_lists, is_lists
 from ensue.data.prepare import PrepareConfig, prepare
+from ensue.data.sources import Source
 from ensue.data.store import SequenceStore
-from ensue.data.table import Source
 from ensue.errors import ConfigError, nearest
+from ensue.files import MANIFEST
 from ensue.runtime.forks import check_process
 
 Data = SequenceStore | Source | Lists
@@ -29,8 +30,9 @@ def read(
     """Read and prepare a log in memory.
 
     Args:
-        source: a file (CSV, TSV, `::`, JSON Lines, Parquet), a frame (polars, pandas, pyarrow, DuckDB), or sequences
-            as lists of item ids, oldest first: `[[1, 2, 3, 4], [1, 2, 5]]`. The user of a list is its place, from 0.
+        source: a file (CSV, TSV, `::`, JSON Lines, Parquet), a folder of files, a pattern such as "log/*.csv", a frame
+            (polars, pandas, pyarrow, DuckDB), a list of these, train, validation and test to these, or sequences as
+            lists of item ids, oldest first: `[[1, 2, 3, 4], [1, 2, 5]]`. The user of a list is its place, from 0.
         user: column of user ids; by default a usual name.
         item: column of item ids; by default a usual name.
         time: column of times; by default a usual name, or the order of rows.
@@ -59,7 +61,7 @@ def read(
 def open_data(data: Data) -> SequenceStore:
     """A store as it is, from its folder, or of a log or lists; its files are checked before it is read whole."""
     check_process()
-    if isinstance(data, str | Path) and Path(data).is_dir():
+    if isinstance(data, str | Path) and (Path(data) / MANIFEST).is_file():
         data = SequenceStore.open(Path(data))
     store = data if isinstance(data, SequenceStore) else read(data)
     store.verify_once()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -150,7 +151,36 @@ def test_a_log_whose_columns_are_unclear_is_to_be_prepared(ensue: Run, tmp_path:
     names = ("--user", "person", "--item", "thing", "--time", "when")
     assert ensue("prepare", log, *names, "--out", tmp_path / "store").status == 0
     assert ensue("train", tmp_path / "store", "--model", "markov", "--out", run).status == 0
-    assert "prepare it first" in ensue("evaluate", run, "--data", log).err
+    evaluated = ensue("evaluate", run, "--data", log)
+    assert "prepared in memory with the settings of my log.csv (10 of 10 rows kept" in evaluated.out
+
+
+def test_a_log_in_parts_is_prepared_trained_on_and_read_alike(ensue: Run, tmp_path: Path) -> None:
+    log, store, run = tmp_path / "log", tmp_path / "store", tmp_path / "run"
+    for date in (1, 2, 3):
+        (log / f"day=2024-01-0{date}").mkdir(parents=True)
+        rows = "".join(f"{user},{(user + date) % 4},{date}\n" for user in range(1, 9))
+        (log / f"day=2024-01-0{date}" / "part.csv").write_text(f"who,what,stars\n{rows}")
+    columns = ("--user", "who", "--item", "what", "--time", "day", "--rating", "stars", "--min-rating", "1.5")
+    assert "drop" in ensue("prepare", log, *columns, "--out", store).out
+    assert ensue("train", store, "--model", "markov", "--out", run).status == 0
+    for place in (log, log / "*", log / "day=2024-01-0*" / "part.csv"):
+        assert "(16 of 24 rows kept, 8 dropped" in ensue("recommend", run, "--user", "5", "--data", place).out
+    parts = [log / f"day=2024-01-0{date}" / "part.csv" for date in (1, 2)]
+    words = [word for part in parts for word in ("--data", part)]
+    assert "(8 of 16 rows kept, 8 dropped" in ensue("recommend", run, "--user", "5", *words).out
+    assert ensue("data", "check", *parts, *columns[:6]).status == 0
+    renamed = tmp_path / "renamed.csv"
+    renamed.write_text("user,item\n5,1\n5,2\n")
+    assert "as it differs from log" in ensue("recommend", run, "--user", "5", "--data", renamed).out
+
+
+def test_a_log_on_standard_input_is_read(ensue: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "user,item\n" + "".join(f"{n % 3},{n}\n" for n in range(12))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    assert ensue("prepare", "-", "--out", tmp_path / "store").status == 0
+    made = json.loads((tmp_path / "store" / "manifest.json").read_text())["made"]
+    assert made["parts"] == [{"name": "standard input", "rows": 12}]
 
 
 def test_a_store_left_by_a_killed_replacement_is_found_again(ensue: Run, csv_log: Path, tmp_path: Path) -> None:

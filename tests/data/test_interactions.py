@@ -403,7 +403,7 @@ def test_missing_and_cut_files_and_other_things_are_named(write, tmp_path):
         read_interactions(write(gzip.compress(b"user,item\n1,2\n" * 50)[:-9], "cut.csv.gz"))
     with pytest.raises(DataError, match=r"log\.parquet"):
         read_interactions(write("no parquet", "log.parquet"))
-    with pytest.raises(DataError, match="list"):
+    with pytest.raises(DataError, match="cannot read int"):
         read_interactions([1])
 
 

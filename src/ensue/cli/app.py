@@ -44,6 +44,7 @@ ENTRIES = (
         prepare.run,
         (
             "ensue prepare ratings.csv --user userId --item movieId --time timestamp --out data/ml",
+            'ensue prepare "clicks/day=2024-*/" --time day --out data/clicks',
             "ensue prepare log.parquet --min-user-events 5 --min-item-events 5 --filter core --out data/log",
             "ensue prepare ml-1m --out data/ml-1m",
         ),

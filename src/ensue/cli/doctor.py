@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,7 @@ import typer
 from rich.text import Text
 
 from ensue.cli.flags import Flag, flags_of, words_of
+from ensue.cli.sources import store_folder
 from ensue.errors import ConfigError, DataError
 from ensue.terminal.output import Screen, bar, clean, table
 
@@ -30,12 +32,14 @@ def flags() -> list[Flag]:
 
 def run(
     screen: Screen,
-    source: Annotated[Path, typer.Argument(help="A log file or a store folder.")],
+    source: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="A store folder, or a log: files, a folder or a pattern.")
+    ],
     settings: dict[str, Any],
 ) -> dict[str, Any]:
     """Examine a log or a store: ids, duplicates, times, cold items, leakage, lengths, and whether order matters."""
     from ensue.data.interactions import Columns, read_interactions
-    from ensue.data.replacing import recover
+    from ensue.data.sources import is_log, parts_of
     from ensue.data.split import SplitConfig
     from ensue.data.store import SequenceStore
     from ensue.doctor.check import check
@@ -43,19 +47,18 @@ def run(
     fields = {SPLIT_NAMES.get(name, name): name for name in SplitConfig.model_fields}
     split = SplitConfig.parse({fields[name]: value for name, value in settings.items() if name in fields})
     columns = {name: value for name, value in settings.items() if name in Columns.model_fields}
-    if not source.exists():
-        recover(source)
-    if source.is_dir():
+    folder = store_folder(source)
+    if folder is not None:
         if columns:
-            raise ConfigError(f"{source}: a store has no columns to name: leave out {', '.join(columns)}")
-        store = SequenceStore.open(source)
+            raise ConfigError(f"{folder}: a store has no columns to name: leave out {', '.join(columns)}")
+        store = SequenceStore.open(folder)
         store.verify_once()
         report, lengths = check(store, split), store.lengths
-    elif source.is_file():
-        log = read_interactions(source, Columns.parse(columns))
+    elif len(source) > 1 or is_log(source[0]):
+        log = read_interactions(parts_of(source), Columns.parse(columns))
         report, lengths = check(log, split), log.frame.group_by("user").len()["len"].to_numpy()
     else:
-        raise DataError(f"{source}: no such file or folder")
+        raise DataError(f"{source[0]}: no such file or folder")
     rows = [
         (Text(finding.level, style=STYLE[finding.level]), finding.name, _both(finding.text, finding.advice))
         for finding in report.findings
@@ -78,14 +81,19 @@ def run(
             screen.say(f"{level}: {', '.join(names)}", style=STYLE[level])
     if worst == "ok":
         screen.say("nothing stands out", style=STYLE[worst])
-    if not source.is_dir():
+    if folder is None:
         words = words_of(flags(), columns)
         if "exact_duplicates" in report["duplicates"].advice:
             words += ["--exact-duplicates", "drop"]
-        screen.next("ensue prepare", source, *words, "--out", f"data/{source.name.split('.')[0]}")
+        screen.next("ensue prepare", *source, *words, "--out", f"data/{_name_of(source[0])}")
     elif report["training"].level == "ok":
-        screen.next("ensue train", source, *words_of(flags(), settings), "--out", "runs/sasrec")
+        screen.next("ensue train", folder, *words_of(flags(), settings), "--out", "runs/sasrec")
     return {**report.as_dict(), "lengths": [{"events": label, "users": count} for label, count in bins]}
+
+
+def _name_of(source: str) -> str:
+    """A name for the store of a log: that of the file or the folder, up to the first dot or mark of a pattern."""
+    return re.split(r"[.*?\[]", Path(source).name)[0] or "log"
 
 
 def _both(text: str, advice: str) -> Text:

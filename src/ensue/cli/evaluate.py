@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -26,7 +25,7 @@ def run(
     screen: Screen,
     folder: RunFolder,
     settings: dict[str, Any],
-    data: Annotated[Path | None, typer.Option("--data", help="Store or log; by default the run's.")] = None,
+    data: Annotated[list[str] | None, typer.Option("--data", help="Store or log; by default the run's.")] = None,
     part: Annotated[Literal["test", "validation"], typer.Option("--part", help="Which held-out events.")] = "test",
 ) -> dict[str, Any]:
     """Rank the held-out items; write metrics.json and the table of every user's rank."""

@@ -31,7 +31,7 @@ def recommend_all(
     recommender: Recommender,
     folder: Path,
     out: Path | None,
-    data: Path | None,
+    data: list[str] | None,
     k: int,
     keep_seen: bool,
     at: int | None,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ensue.cli.flags import join_list
+from ensue.cli.sources import data_words
 
 if TYPE_CHECKING:
     from ensue.data.store import SequenceStore
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def recommend_to_user(
-    folder: Path, model: ModelConfig, store: SequenceStore, data: Path | None, user: ExternalId | None = None
+    folder: Path, model: ModelConfig, store: SequenceStore, data: list[str] | None, user: ExternalId | None = None
 ) -> list[Any]:
     """`ensue recommend` for a user in the data; for a model that reads the request's time, at the user's last event.
 
@@ -22,11 +23,11 @@ def recommend_to_user(
         folder: the run folder.
         model: the settings of its model.
         store: the data.
-        data: the path of the data, if the run does not name it.
+        data: the places of the data, if the run does not name it.
         user: the user's id; by default the first user.
     """
     chosen = store.users.decode([1])[0] if user is None else user
-    words: list[Any] = ["ensue recommend", folder, "--user", chosen, *(["--data", data] if data is not None else [])]
+    words: list[Any] = ["ensue recommend", folder, "--user", chosen, *data_words(data)]
     if model.reads_query_time and store.times is not None:
         number = int(store.users.encode([chosen])[0])
         words += ["--at", int(store.times[store.offsets[number] - 1])]

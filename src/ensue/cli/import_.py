@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ensue.cli.hints import recommend_after_item
-from ensue.cli.sources import open_data
+from ensue.cli.sources import data_words, open_data
 from ensue.errors import ArtefactError, ConfigError
 from ensue.terminal.output import Screen
 
@@ -22,7 +22,7 @@ def run(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The .pth file.")],
     out: Annotated[Path, typer.Option("--out", help="The run folder to write; a new or empty folder.")],
     data: Annotated[
-        Path | None, typer.Option("--data", help="Store or log it was trained on; without it, items are 1..N.")
+        list[str] | None, typer.Option("--data", help="Store or log it was trained on; without it, items are 1..N.")
     ] = None,
     norm: Annotated[
         Literal["original", "post", "pre"] | None,
@@ -55,7 +55,7 @@ def run(
         raise ConfigError(f"--norm-first is --norm pre (got --norm {norm})")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ArtefactError(f"{out}: exists already; --out must be a new or empty folder")
-    store: SequenceStore | None = None if data is None else open_data(data, screen)
+    store: SequenceStore | None = None if not data else open_data(data, screen)
     options = PthOptions("pre" if norm_first else norm, activation, num_heads, None, time_unit)
     imported = read_pth(file, options, None if store is None else store.item_ids)
     save_import(out, imported, file, store)
@@ -65,7 +65,7 @@ def run(
     if store is None:
         screen.next(*recommend_after_item(out, imported.config, 1))
     else:
-        screen.next("ensue evaluate", out, *([] if store.folder else ["--data", data]))
+        screen.next("ensue evaluate", out, *([] if store.folder else data_words(data)))
     return {
         "run": str(out),
         "origin": imported.origin,

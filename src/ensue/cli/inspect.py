@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,7 +26,7 @@ SECONDS = ((31_536_000, "yr"), (2_592_000, "mo"), (86_400, "d"), (3_600, "h"), (
 def run(
     screen: Screen,
     folder: RunFolder,
-    data: Annotated[Path | None, typer.Option("--data", help="A store or a log; by default the run's own.")] = None,
+    data: Annotated[list[str] | None, typer.Option("--data", help="Store or log; by default the run's own.")] = None,
     users: Annotated[int, typer.Option("--users", help="How many users' histories to measure.", min=1)] = 256,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the sample of users.", min=0)] = 0,
 ) -> dict[str, Any]:

@@ -7,12 +7,13 @@ shows the training; the output of the others goes to a file. A rank that fails w
 from __future__ import annotations
 
 import ctypes
+import json
 import logging
 import signal
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +40,7 @@ def fit_in_ranks(
     screen: Screen,
     config: RunConfig,
     store: SequenceStore,
-    data: Path,
+    data: Sequence[str],
     out: Path,
     devices: int,
     options: FitOptions,
@@ -75,7 +76,7 @@ def fit_in_ranks(
     with tempfile.TemporaryDirectory(prefix="ensue-") as folder:
         settings = Path(folder) / "config.toml"
         config.write_toml(settings)
-        words = [str(data), str(out), str(settings)]
+        words = [json.dumps(list(data)), str(out), str(settings)]
         words += [JSON] if screen.as_json else []
         words += [TENSORBOARD] if options.tensorboard else []
         words += [OVERWRITE] if options.overwrite else []
@@ -173,7 +174,7 @@ def main(words: list[str]) -> int:
     """One rank: what the agent starts.
 
     Args:
-        words: the data, the run folder, a TOML file of all settings, and flags.
+        words: the data as a JSON list, the run folder, a TOML file of all settings, and flags.
 
     Returns:
         The exit status; an error's message goes into the agent's file, for the command that waits.
@@ -183,7 +184,7 @@ def main(words: list[str]) -> int:
     _end_with_parent()
     try:
         import_named(())
-        _train(Path(words[0]), Path(words[1]), Path(words[2]), words[3:])
+        _train(json.loads(words[0]), Path(words[1]), Path(words[2]), words[3:])
     except KeyboardInterrupt:
         return 130
     except Exception as error:
@@ -192,7 +193,7 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def _train(data: Path, out: Path, settings: Path, flags: list[str]) -> None:
+def _train(data: list[str], out: Path, settings: Path, flags: list[str]) -> None:
     from ensue.cli.sources import open_data
     from ensue.cli.training import FitOptions, fit_shown
     from ensue.runs.config import RunConfig

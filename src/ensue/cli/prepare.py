@@ -26,32 +26,49 @@ def flags() -> list[Flag]:
 
 def run(
     screen: Screen,
-    source: Annotated[str, typer.Argument(help="A log file, or the name of a dataset (see ensue datasets).")],
+    source: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="A log: files, a folder, a quoted pattern, - for standard input; or the name of a dataset (see "
+            "ensue datasets).",
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the store to write.")],
     settings: dict[str, Any],
+    validation: Annotated[
+        str | None, typer.Option("--validation", metavar="SOURCE", help="Events to validate on; SOURCE then trains.")
+    ] = None,
+    test: Annotated[
+        str | None, typer.Option("--test", metavar="SOURCE", help="Events to test on; SOURCE then trains.")
+    ] = None,
     items: Annotated[Path | None, typer.Option("--items", help="File of items: id, title, category.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing store.")] = False,
 ) -> dict[str, Any]:
     """Read a log and write a sequence store."""
     from ensue.data.interactions import Columns
     from ensue.data.prepare import PrepareConfig, prepare
+    from ensue.data.sources import Source, is_log, parts_of
     from ensue.datasets import catalog
 
     filters = {name: value for name, value in settings.items() if name in PrepareConfig.model_fields}
     columns = {name: value for name, value in settings.items() if name in Columns.model_fields}
-    if Path(source).exists() and not (Path(source).is_dir() and source in (*catalog.DATASETS, *catalog.local_names())):
+    known = [*catalog.DATASETS, *catalog.local_names()]
+    held_out = {name: given for name, given in (("validation", validation), ("test", test)) if given is not None}
+    is_dataset = source[0] in known and not Path(source[0]).is_file()
+    if len(source) > 1 or held_out or (is_log(source[0]) and not is_dataset):
+        log: Source = {"train": source, **held_out} if held_out else source
         with Stages(screen) as stage:
             store, report = prepare(
-                source, out, Columns.parse(columns), PrepareConfig.parse(filters), items, overwrite, stage
+                parts_of(log), out, Columns.parse(columns), PrepareConfig.parse(filters), items, overwrite, stage
             )
         return shown(screen, out, store, report.as_dict())
-    known = [*catalog.DATASETS, *catalog.local_names()]
-    if source not in known:
-        raise DataError(f"{source}: no such file, and no dataset of this name: {nearest(source, known)}")
+    if not is_dataset:
+        raise DataError(f"{source[0]}: no such file, and no dataset of this name: {nearest(source[0], known)}")
     if columns or items:
         wrong = ", ".join(f"--{name.replace('_', '-')}" for name in (*columns, *(["items"] if items else [])))
-        raise ConfigError(f"dataset {source!r} knows its own columns and items; leave out {wrong}")
-    return prepare_dataset(screen, source, out, filters, overwrite)
+        raise ConfigError(f"dataset {source[0]!r} knows its own columns and items; leave out {wrong}")
+    return prepare_dataset(screen, source[0], out, filters, overwrite)
 
 
 def prepare_dataset(screen: Screen, name: str, out: Path, filters: dict[str, Any], overwrite: bool) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def recommend(
     everybody: Annotated[bool, typer.Option("--all", help="Every user of the data, into the file --out.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="File of --all: .parquet, .csv or .jsonl.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file --out.")] = False,
-    data: Annotated[Path | None, typer.Option("--data", help="Data of --user and --all; else the run's.")] = None,
+    data: Annotated[list[str] | None, typer.Option("--data", help="Data of --user and --all; else the run's.")] = None,
     times: Annotated[
         str | None, typer.Option("--times", metavar="T,T,...", help="Times of --history: seconds since 1970, or dates.")
     ] = None,
@@ -88,14 +88,14 @@ def _check_flags(
     user: str | None,
     everybody: bool,
     times: str | None,
-    data: Path | None,
+    data: list[str] | None,
     out: Path | None,
     overwrite: bool,
 ) -> None:
     """Refuse flags that contradict each other."""
     if (history is not None) + (user is not None) + everybody != 1:
         raise ConfigError('give a history (--history A,B or --history ""), a user (--user ID) or --all, one of these')
-    if history is not None and data is not None:
+    if history is not None and data:
         raise ConfigError("--data is for --user and --all; --history names its items itself: leave out --data")
     if history is None and times is not None:
         raise ConfigError("--times are those of --history; a user's are in the data: leave out --times")

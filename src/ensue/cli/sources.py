@@ -3,71 +3,136 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ensue.errors import DataError
+from ensue.errors import ConfigError, DataError
+from ensue.files import MANIFEST
 from ensue.terminal.output import Screen, clean, table
+
+# Settings of a preparation that say what an event is, so that newer logs need them too.
+_EVENTS = ("min_rating", "duplicates", "exact_duplicates")
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ensue.data.prepare import PrepareReport
+    from ensue.data.sources import Parts
     from ensue.data.store import SequenceStore
     from ensue.runs.run import Run
 
 
-def open_data(path: Path, screen: Screen) -> SequenceStore:
-    """A store folder, or a log file prepared in memory with the usual settings (and that is said).
+def store_folder(sources: Sequence[str | Path]) -> Path | None:
+    """The folder of a store (or of something else that ensue wrote); None for a log."""
+    from ensue.data.replacing import recover
+
+    path = Path(sources[0])
+    if len(sources) > 1:
+        return None
+    if not path.exists():
+        recover(path)
+    return path if (path / MANIFEST).is_file() else None
+
+
+def open_data(data: str | Path | Sequence[str], screen: Screen, like: SequenceStore | None = None) -> SequenceStore:
+    """A store folder, or a log prepared in memory (and that is said).
+
+    Args:
+        data: a folder, a file, or several of a log.
+        screen: where to say it.
+        like: a store whose log was of the same form: the log is read and its events are chosen as there; by default
+            with the usual settings.
 
     Raises:
-        DataError: there is nothing at `path`, or the log cannot be read.
+        DataError: there is no such data, or the log cannot be read.
         ArtefactError: the folder is not a store.
     """
     from ensue.data.moments import day
     from ensue.data.prepare import prepare
-    from ensue.data.replacing import recover
+    from ensue.data.sources import is_log, parts_of
     from ensue.data.store import SequenceStore
-    from ensue.data.table import UnclearLogError
+    from ensue.data.table import MissingColumnError, UnclearLogError
 
-    if not path.exists():
-        recover(path)
-    if path.is_dir():
-        return SequenceStore.open(path)
-    if not path.exists():
-        raise DataError(f"{path}: no such file or folder; a store (see ensue prepare) or a log is due")
+    sources = [data] if isinstance(data, str | Path) else list(data)
+    folder = store_folder(sources)
+    if folder is not None:
+        return SequenceStore.open(folder)
+    if len(sources) == 1 and not is_log(str(sources[0])):
+        raise DataError(f"{sources[0]}: no such file or folder; give a store (see ensue prepare) or a log")
+    log = parts_of(sources)
+    how = "the usual settings"
     try:
-        store, report = prepare(path)
+        if like is None:
+            store, report = prepare(log)
+        else:
+            try:
+                store, report = _prepared_like(log, like)
+                how = f"the settings of {like.made['source']}"
+            except MissingColumnError as error:
+                store, report = prepare(log)
+                how += f", as it differs from {like.made['source']} ({error})"
     except UnclearLogError as error:
         # The command at hand has no flags for columns.
-        command = f"ensue prepare {shlex.quote(str(path))} {error.flags} --out STORE"
+        command = f"ensue prepare {shlex.join(map(str, sources))} {error.flags} --out STORE"
         raise DataError(f"{error}; prepare it first: {command}") from None
     dropped = sum(report.dropped.values())
     span = "" if store.times is None else f"; {day(store.times.min())} to {day(store.times.max())}"
     screen.say(
-        f"{path} is a log: prepared in memory with the usual settings ({report.interactions:,} of {report.rows_in:,} "
+        f"{log.name} is a log: prepared in memory with {how} ({report.interactions:,} of {report.rows_in:,} "
         f"rows kept, {dropped:,} dropped; {report.users:,} users, {report.items:,} items{span})",
         style="dim",
     )
     return store
 
 
-def data_of_run(folder: Path, run: Run, data: Path | None, screen: Screen) -> SequenceStore:
+def _prepared_like(log: Parts, like: SequenceStore) -> tuple[SequenceStore, PrepareReport]:
+    """A log, with its columns read and its events chosen as those of a store."""
+    from ensue.data.interactions import Columns
+    from ensue.data.prepare import PrepareConfig, prepare
+
+    events = {name: value for name, value in like.made["config"].items() if name in _EVENTS}
+    return prepare(log, None, Columns.parse(like.made["columns"]), PrepareConfig.parse(events))
+
+
+def data_words(data: Sequence[str] | None) -> list[str]:
+    """The data as flags of a further command."""
+    return [word for each in data or () for word in ("--data", each)]
+
+
+def data_of_run(folder: Path, run: Run, data: list[str] | None, screen: Screen) -> SequenceStore:
     """The data named on the command line, else the store that the run was trained on.
+
+    A log is read as the one that this store was prepared from.
 
     Raises:
         DataError: the run names no store, or it is gone.
     """
     from ensue.data.replacing import recover
+    from ensue.data.store import SequenceStore
 
-    if data is not None:
-        return open_data(data, screen)
+    if run.store is not None and not run.store.is_dir():
+        recover(run.store)
+    own = run.store if run.store is not None and run.store.is_dir() else None
+    if data:
+        like = None if own is None else SequenceStore.open(own)
+        return open_data(data, screen, like if like is not None and "columns" in like.made else None)
     if run.store is None:
         raise DataError(f"{folder}: was trained on data in memory, so it names no store; give it with --data")
-    if not run.store.is_dir():
-        recover(run.store)
-    if not run.store.is_dir():
+    if own is None:
         raise DataError(f"{folder}: was trained on the store {run.store}, which is gone; give it with --data")
-    return open_data(run.store, screen)
+    return open_data(own, screen)
+
+
+def check_outside(data: Sequence[str], out: Path) -> None:
+    """Refuse to replace a folder that the data is in.
+
+    Raises:
+        ConfigError: it is.
+    """
+    for each in data:
+        if Path(each).resolve().is_relative_to(out.resolve()):
+            raise ConfigError(f"--overwrite of {out} with the data {each} in it: choose another folder for the run")
 
 
 def report_table(report: dict[str, Any]) -> Table:

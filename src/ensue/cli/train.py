@@ -14,7 +14,7 @@ from rich.console import Console
 from ensue.cli.doctor import SPLIT_NAMES
 from ensue.cli.flags import Flag, flags_of
 from ensue.cli.hints import recommend_after_item
-from ensue.cli.sources import open_data
+from ensue.cli.sources import check_outside, data_words, open_data
 from ensue.errors import ConfigError
 from ensue.terminal.memory import memory_told
 from ensue.terminal.output import Screen
@@ -22,6 +22,11 @@ from ensue.terminal.output import Screen
 if TYPE_CHECKING:
     from ensue.data.store import SequenceStore
     from ensue.train.fit import Fitted
+
+
+Data = Annotated[
+    list[str], typer.Argument(metavar="DATA...", help="A store folder, or a log: files, a folder, a pattern.")
+]
 
 
 def flags(words: Sequence[str] = ()) -> list[Flag]:
@@ -75,7 +80,7 @@ def _model_of(words: Sequence[str]) -> str | None:
 
 def run(
     screen: Screen,
-    data: Annotated[Path, typer.Argument(help="A store folder (see ensue prepare), or a log file.")],
+    data: Data,
     out: Annotated[Path, typer.Option("--out", help="The run folder; an interrupted training there goes on.")],
     settings: dict[str, Any],
     model: Annotated[
@@ -113,8 +118,8 @@ def run(
     rank, size = ranks()
     if size > 1 and devices not in (1, size):
         raise ConfigError(f"--devices {devices} in a group of {size} processes: leave it out under torchrun")
-    if overwrite and data.resolve().is_relative_to(out.resolve()):
-        raise ConfigError(f"--overwrite of {out} with the data {data} in it: choose another folder for the run")
+    if overwrite:
+        check_outside(data, out)
     if rank > 0:
         screen.as_json, screen.console = False, Console(quiet=True)
     store = open_data(data, screen)
@@ -134,7 +139,7 @@ def run(
     return report(screen, fitted, store, data, out) if world.is_main else {}
 
 
-def report(screen: Screen, fitted: Fitted, store: SequenceStore, data: Path, out: Path) -> dict[str, Any]:
+def report(screen: Screen, fitted: Fitted, store: SequenceStore, data: Sequence[str], out: Path) -> dict[str, Any]:
     """Say where the run is and what to do next; the object that --json prints."""
     from ensue.data.split import make_split
     from ensue.runs.lock import LOCK
@@ -144,7 +149,7 @@ def report(screen: Screen, fitted: Fitted, store: SequenceStore, data: Path, out
     files = sorted(path.name for path in out.iterdir() if path.is_file() and path.name != LOCK)
     screen.say(f"{'written' if fitted.is_new else 'already trained'}: {out} ({', '.join(files)})")
     if len(make_split(store, config.split).test):
-        screen.next("ensue evaluate", out, *([] if fitted.run.store is not None else ["--data", data]))
+        screen.next("ensue evaluate", out, *([] if fitted.run.store is not None else data_words(data)))
     else:
         screen.next(*recommend_after_item(out, config.model, store.item_ids.decode([1])[0]))
     best = best_of(log, config.validation_label)

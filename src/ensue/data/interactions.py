@@ -15,12 +15,12 @@ from pydantic import Field, model_validator
 
 from ensue.config import Config
 from ensue.data.ids import check_json, id_notes, read_ids, refuse_lists
-from ensue.data.lines import line_of_row
 from ensue.data.logs import open_log
 from ensue.data.meanings import MEANINGS, NONE, SESSIONS, Choice, choose_columns, present, usual_column
 from ensue.data.moments import TimeUnit, add_clock, to_microseconds
 from ensue.data.odd_times import in_another_unit, time_notes
-from ensue.data.table import MALFORMED, Format, Reading, Source, Table, UnclearLogError, collect
+from ensue.data.sources import Source
+from ensue.data.table import MALFORMED, Format, Reading, Table, UnclearLogError, collect, place_of_row, rows_of_parts
 from ensue.data.vocabulary import canonical_ints
 from ensue.data.where import parse_where
 from ensue.errors import DataError
@@ -120,6 +120,7 @@ class Interactions:
         why: meaning -> why its column was taken for it.
         notes: what is odd about the log, in sentences.
         settings: the settings that read another file of this form alike, as JSON values.
+        parts: the files or frames that were read, each with its rows.
         shape: the published shape that the source was recognised as, and by what; "" for none.
     """
 
@@ -135,6 +136,7 @@ class Interactions:
     notes: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     shape: str = ""
+    parts: tuple[tuple[str, int], ...] = ()
 
 
 def in_words(dropped: Mapping[str, int], examples: Mapping[str, str]) -> str:
@@ -182,8 +184,8 @@ class _Sifted:
         self.table, self.columns, self.chosen = table, columns, chosen
         self.conditions = parse_where(columns.where) if columns.where is not None else ()
         tested = [present(table, condition.column, "condition") for condition in self.conditions]
-        names = [*(choice.column for choice in chosen.values()), *columns.features, *tested]
-        raw = collect(table, list(dict.fromkeys(names)))
+        names = [*(choice.column for choice in chosen.values()), *columns.features, *table.features, *tested]
+        raw = collect(table, list(dict.fromkeys(names)), self._check_ids)
         self.rows_in = raw.height
         self.raw = raw.with_columns(pl.int_range(raw.height, dtype=pl.Int64, eager=True).alias(_ROW))
         self.dropped: dict[str, int] = {}
@@ -193,8 +195,6 @@ class _Sifted:
     def log(self) -> Interactions:
         """The checked log."""
         chosen, table, columns = self.chosen, self.table, self.columns
-        for meaning in ("user", "item"):
-            check_json(self._values(meaning), chosen[meaning].column, table)
         if MALFORMED in self.raw.columns:
             self._drop(MALFORMED, self.raw[MALFORMED])
         if table.text and not table.positional:
@@ -218,9 +218,10 @@ class _Sifted:
             ratings = self._values("rating")
             ratings = ratings.str.strip_chars() if ratings.dtype == pl.String else ratings
             kept["rating"] = ratings.cast(pl.Float64, strict=False)
-        for name in columns.features:
+        features = (*columns.features, *(name for name in table.features if name not in columns.features))
+        for name in features:
             kept[name] = _feature(self.raw[name], table)
-        order = [name for name in ("user", "item", "time", "rating", *columns.features) if name in kept]
+        order = [name for name in ("user", "item", "time", "rating", *features) if name in kept]
         frame = pl.DataFrame({name: kept[name].alias(name) for name in order} | {"row": self.raw[_ROW]})
         notes = [*id_notes(frame), *self._odd_times(frame, unit), *_placeholder_notes(frame)]
         return Interactions(
@@ -230,13 +231,19 @@ class _Sifted:
             time_unit=unit,
             columns={meaning: choice.column for meaning, choice in chosen.items()},
             source=table.where,
-            features=columns.features,
+            features=features,
             examples=self.examples,
             why={meaning: choice.why for meaning, choice in chosen.items()},
             notes=tuple(notes),
             settings=self._settings(unit),
             shape=f"{table.shape}: {table.evidence}" if table.shape else "",
+            parts=rows_of_parts(table, self.rows_in),
         )
+
+    def _check_ids(self, part: Table, rows: pl.DataFrame) -> None:
+        for meaning in ("user", "item"):
+            column = self.chosen[meaning].column
+            check_json(rows[column], column, part)
 
     def _values(self, meaning: str) -> pl.Series:
         return self.raw[self.chosen[meaning].column]
@@ -298,10 +305,7 @@ class _Sifted:
         share = sum(faults.values()) / max(considered, 1)
         if share <= self.columns.max_dropped:
             return
-        where = f"the first is row {self.first_bad + 1:,}"
-        if self.table.file is not None and not self.table.multiline:
-            number, text = line_of_row(self.table.file, self.first_bad, self.table.text and not self.table.positional)
-            where = f"the first is line {number:,}: {text!r}"
+        where = f"the first is {place_of_row(self.table, self.first_bad)}"
         raise DataError(
             f"{self.table.where}: most of the log cannot be used: {share:.0%} of {considered:,} rows are dropped "
             f"({in_words(faults, self.examples)}); {where}. Name the columns and the form (see ensue prepare --help), "

@@ -9,8 +9,9 @@ import polars as pl
 
 from ensue.data.meanings import USUAL_ITEM, plain_name
 from ensue.data.readers import open_table
+from ensue.data.sources import Source
 from ensue.data.store import as_text
-from ensue.data.table import Reading, Source, Table, collect
+from ensue.data.table import Reading, Table, collect
 from ensue.data.vocabulary import Vocabulary
 from ensue.errors import DataError
 

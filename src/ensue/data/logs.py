@@ -1,18 +1,22 @@
-"""A log opened as the published shape that it has, or else as a plain table."""
+"""A log opened as the published shape that it has, or else as a plain table; a log in several parts as one."""
 
 from __future__ import annotations
 
 import glob
 import io
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 
+from ensue.data.joining import finish, join
 from ensue.data.lines import first_lines
-from ensue.data.readers import open_table
+from ensue.data.readers import is_number, open_table
 from ensue.data.shape import Sample, recognise
-from ensue.data.table import Reading, Source, Table, first_line
+from ensue.data.sources import Part, Parts, Source, parts_of
+from ensue.data.table import Reading, Table, first_line
 from ensue.data.unpacking import DAMAGED, TextFile, first_bytes
 from ensue.errors import DataError
 
@@ -25,41 +29,115 @@ def open_log(source: Source, reading: Reading) -> Table:
     """Open a log; one that has the shape of a published log is read as that, unless its form is stated.
 
     Raises:
-        DataError: the source cannot be read.
+        DataError: the source cannot be read, or its parts have different columns.
         UnclearLogError: it can be read in several ways.
     """
-    stated = reading.form != "auto" or reading.header is not None
-    if stated or (isinstance(source, str | Path) and not Path(source).is_file()):
-        return open_table(source, reading)
-    sample = _sample_file(Path(source), reading) if isinstance(source, str | Path) else _sample_table(source)
+    parts = parts_of(source)
+    filled = [part for part in parts.parts if not _is_empty(part)] or parts.parts[:1]
+    read, beside = _of_one_kind(parts, filled, reading)
+    table = join(parts.name, read, [partial(_open, part, reading) for part in read])
+    if beside:
+        names = ", ".join(part.name for part in beside)
+        table = replace(table, evidence=f"{table.evidence}; not read, as they have other columns: {names}")
+    return replace(finish(table), keeps=parts)
+
+
+def _is_empty(part: Part) -> bool:
+    """Whether a file has no bytes, as those that Spark writes for partitions without rows."""
+    return isinstance(part.source, Path) and part.source.is_file() and not part.source.stat().st_size
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a part looks like: its published shape, "" for none, and the fields of its first line or its columns."""
+
+    shape: str
+    header: tuple[str, ...]
+
+    def differs(self, other: _Kind) -> bool:
+        """Whether the columns differ for certain, by their number or by names."""
+        if len(self.header) != len(other.header):
+            return True
+        named = not any(is_number(field) for field in (*self.header, *other.header))
+        return named and set(self.header) != set(other.header)
+
+    @property
+    def words(self) -> str:
+        """For messages."""
+        return f"a log of the shape {self.shape}" if self.shape else f"a table with {', '.join(self.header)[:80]}"
+
+
+def _of_one_kind(parts: Parts, read: Sequence[Part], reading: Reading) -> tuple[Sequence[Part], list[Part]]:
+    """The parts of the log, and those that lie beside it: in the folder of a published log the other tables.
+
+    Raises:
+        DataError: which ones are the log cannot be told.
+    """
+    if len(read) == 1 or _is_stated(reading):
+        return read, []
+    kinds = [_kind_of(part, reading) for part in read]
+    shapes = {kind.shape for kind in kinds}
+    if len(shapes) == 1:
+        return read, []
+    shaped = [kind for kind in kinds if kind.shape]
+    others = [kind for kind in kinds if not kind.shape]
+    if parts.is_listed or len(shapes) > 2 or not all(other.differs(one) for other in others for one in shaped):
+        place = next(place for place, kind in enumerate(kinds) if kind.shape != kinds[0].shape)
+        raise DataError(
+            f"{parts.name}: the files are of two kinds: {read[0].name} is {kinds[0].words}, {read[place].name} is "
+            f"{kinds[place].words}: name those of one kind, or their form (--format)"
+        )
+    pairs = list(zip(read, kinds, strict=True))
+    return [part for part, kind in pairs if kind.shape], [part for part, kind in pairs if not kind.shape]
+
+
+def _kind_of(part: Part, reading: Reading) -> _Kind:
+    sample = _sample(part, reading)
+    shape = recognise(sample)
+    return _Kind("" if shape is None else shape.name, tuple(sample.header))
+
+
+def _is_stated(reading: Reading) -> bool:
+    """Whether the form of the file is stated, so that no published shape is looked for."""
+    return reading.form != "auto" or reading.header is not None
+
+
+def _open(part: Part, reading: Reading) -> Table:
+    if _is_stated(reading) or (isinstance(part.source, Path) and not part.source.is_file()):
+        return replace(open_table(part.source, reading), where=part.name)
+    sample = _sample(part, reading)
     try:
         shape = recognise(sample)
         if shape is None:
-            return open_table(source, reading)
+            return replace(open_table(part.source, reading), where=part.name)
         table = shape.read()
     except (pl.exceptions.PolarsError, *DAMAGED) as error:
-        raise DataError(f"{sample.where}: cannot be read ({first_line(error)})") from None
-    return replace(table, where=sample.where, shape=shape.name, evidence=shape.evidence, meanings=shape.meanings)
+        raise DataError(f"{part.name}: cannot be read ({first_line(error)})") from None
+    return replace(
+        table,
+        where=part.name,
+        shape=shape.name,
+        evidence=shape.evidence,
+        meanings=shape.meanings,
+        events=shape.events,
+    )
 
 
-def _sample_file(path: Path, reading: Reading) -> Sample:
-    if first_bytes(path, 8).startswith(_TYPED):
-        return _sample_table(path)
+def _sample(part: Part, reading: Reading) -> Sample:
+    if not isinstance(part.source, Path) or first_bytes(part.source, 8).startswith(_TYPED):
+        table = open_table(part.source)
+        return Sample(part.name, schema=table.rows.collect_schema(), rows=table.rows)
+    path = part.source
     try:
         file = TextFile.at(path, reading.encoding)
     except DAMAGED as error:
         raise DataError(f"{path}: cannot be read ({error})") from None
     lines = first_lines(file, _SAMPLED)
     if not lines[0].lstrip().startswith("{") or not lines[0].rstrip().endswith("}"):
-        return Sample(str(path), file, lines, reading=reading)
+        return Sample(part.name, file, lines, reading=reading)
     file = file.without_mark()
     rows = pl.scan_ndjson(glob.escape(str(path)) if file.content is None else file.content, infer_schema_length=None)
-    return Sample(str(path), file, lines, _schema(lines), rows, reading)
-
-
-def _sample_table(source: Source) -> Sample:
-    table = open_table(source)
-    return Sample(table.where, schema=table.rows.collect_schema(), rows=table.rows)
+    return Sample(part.name, file, lines, _schema(lines), rows, reading)
 
 
 def _schema(lines: list[str]) -> pl.Schema:

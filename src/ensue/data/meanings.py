@@ -10,7 +10,7 @@ from itertools import combinations
 import polars as pl
 
 from ensue.data.moments import to_microseconds, written
-from ensue.data.table import Table, UnclearLogError
+from ensue.data.table import MissingColumnError, Table, UnclearLogError
 from ensue.errors import DataError, nearest
 
 NONE = "-"
@@ -98,13 +98,13 @@ def present(table: Table, name: str, meaning: str) -> str:
     """The column of this name; RecBole's types (`:token`) may be left out.
 
     Raises:
-        DataError: there is none.
+        MissingColumnError: there is none.
     """
     if name in table.names:
         return name
     bare = [column for column in table.names if _TYPED_NAME.sub("", column) == name]
     if len(bare) != 1:
-        raise DataError(f"{table.where}: no column {name!r} for the {meaning}: {nearest(name, table.names)}")
+        raise MissingColumnError(f"{table.where}: no column {name!r} for the {meaning}: {nearest(name, table.names)}")
     return bare[0]
 
 

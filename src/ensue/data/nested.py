@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +20,12 @@ Lists = Sequence[Sequence[ExternalId]]
 
 
 def is_lists(data: object) -> TypeIs[Lists]:
-    """Whether data is given as a list, and not as a path, a frame or a store."""
-    return isinstance(data, Sequence | np.ndarray) and not isinstance(data, str | bytes)
+    """Whether data is given as a list of lists, and not as a path, a frame, a store, or a list of paths or frames."""
+    if isinstance(data, np.ndarray):
+        return True
+    if not isinstance(data, Sequence) or isinstance(data, str | bytes):
+        return False
+    return not data or not all(isinstance(part, str | Path | pl.DataFrame | pl.LazyFrame) for part in data)
 
 
 def frame_of_lists(lists: Lists) -> pl.DataFrame:

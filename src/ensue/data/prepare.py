@@ -17,8 +17,8 @@ from ensue.data.item_table import read_item_table
 from ensue.data.moments import written
 from ensue.data.order import stable_order
 from ensue.data.replacing import check_target, recover, write_whole
+from ensue.data.sources import Source
 from ensue.data.store import SequenceStore
-from ensue.data.table import Source
 from ensue.data.vocabulary import Vocabulary
 from ensue.errors import ConfigError, DataError
 
@@ -192,6 +192,7 @@ def _build(
     )
     made = {
         "source": Path(log.source).name,
+        "parts": [{"name": Path(name).name, "rows": rows} for name, rows in log.parts],
         "config": config.model_dump(mode="json"),
         "columns": dict(log.settings),
         "report": report.as_dict(),

@@ -12,17 +12,8 @@ import numpy as np
 import polars as pl
 
 from ensue.data.lines import count_bytes, first_lines, row_kinds, split_fields, unbalanced, undecodable
-from ensue.data.table import (
-    SAY_QUOTES,
-    ArrowStream,
-    Format,
-    Reading,
-    Source,
-    Table,
-    UnclearLogError,
-    first_line,
-    why_unreadable,
-)
+from ensue.data.sources import ArrowStream, Source
+from ensue.data.table import SAY_QUOTES, Format, Reading, Table, UnclearLogError, first_line, why_unreadable
 from ensue.data.unpacking import DAMAGED, TextFile, first_bytes
 from ensue.errors import DataError
 
@@ -73,12 +64,8 @@ def open_table(source: Source, reading: Reading | None = None) -> Table:
 
 
 def _open_file(path: Path, reading: Reading) -> Table:
-    if path.is_dir():
-        raise DataError(f"{path}: is a folder: name one file, or join its files first (polars.scan_parquet, cat)")
     if not path.is_file():
-        raise DataError(
-            f"{path}: " + ("is not a plain file: save it as one first" if path.exists() else "no such file")
-        )
+        raise DataError(f"{path}: " + ("is not a plain file" if path.exists() else "no such file"))
     form: str = reading.form
     try:
         if form == "auto":
@@ -167,7 +154,7 @@ def open_separated(file: TextFile, separator: str, reading: Reading) -> Table:
     head = first_lines(file, 1)[0]
     _check_line_ends(path, head, quotes)
     first = split_fields(head, separator) if quotes else head.split(separator)
-    named = reading.header if reading.header is not None else not any(_is_number(field) for field in first)
+    named = reading.header if reading.header is not None else not any(is_number(field) for field in first)
     if named:
         # Columns without a name cannot be asked for, so they may be many.
         _check_names(path, [name.strip() for name in first if name.strip()])
@@ -285,12 +272,13 @@ def _check_names(path: Path, names: list[str]) -> None:
 
 def looks_like_names(first: Sequence[str | None], following: Sequence[Sequence[str | None]]) -> bool:
     """Whether no field of the first line is a number, and some column is one in all of the following lines."""
-    if not following or any(_is_number(field) for field in first):
+    if not following or any(is_number(field) for field in first):
         return False
-    return any(all(_is_number(field) for field in column) for column in zip(*following, strict=False))
+    return any(all(is_number(field) for field in column) for column in zip(*following, strict=False))
 
 
-def _is_number(field: str | None) -> bool:
+def is_number(field: str | None) -> bool:
+    """Whether a field is a finite number."""
     try:
         float(field or "")
     except ValueError:

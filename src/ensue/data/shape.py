@@ -74,12 +74,15 @@ class Shape:
         evidence: what it was recognised by, and what is not read, in words for the report.
         meanings: meaning (user, item, time, rating) -> column of the table; "-" for none.
         read: opens the file.
+        events: turns all rows of the log into events, where one row does not tell its own: of a log in several parts
+            it gets those of all.
     """
 
     name: str
     evidence: str
     meanings: Mapping[str, str]
     read: Callable[[], Table]
+    events: Callable[[Table], Table] | None = None
 
 
 Recogniser = Callable[[Sample], Shape | None]

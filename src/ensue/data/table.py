@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import numpy as np
 import polars as pl
 
-from ensue.data.lines import EMPTY, SOUND, unbalanced, undecodable, unreadable_json
+from ensue.data.lines import EMPTY, SOUND, line_of_row, unbalanced, undecodable, unreadable_json
+from ensue.data.stacking import stack
 from ensue.data.unpacking import DAMAGED, TextFile
 from ensue.errors import DataError
 
@@ -36,15 +36,8 @@ class UnclearLogError(DataError):
         self.flags = flags
 
 
-@runtime_checkable
-class ArrowStream(Protocol):
-    """Any frame that exports itself as an Arrow stream: polars, pandas, pyarrow, DuckDB."""
-
-    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        """The Arrow C stream capsule."""
-
-
-Source = str | Path | pl.DataFrame | pl.LazyFrame | ArrowStream
+class MissingColumnError(DataError):
+    """A log has no column of a name that was given."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +62,10 @@ class Table:
         meanings: meaning -> column, where the shape of the log defines it; "-" for none.
         shape: the published shape that the log has; "" for none.
         evidence: how the shape was recognised, and what of the log is not read.
+        events: turns all rows of a log of this shape into events, where that takes several rows at once.
+        join: the parts of a log in several; `rows` are then those of one of them, for a look at its values.
+        features: columns that are kept for each event without being named.
+        keeps: what must last as long as the table.
     """
 
     rows: pl.LazyFrame
@@ -88,6 +85,25 @@ class Table:
     meanings: Mapping[str, str] = field(default_factory=dict)
     shape: str = ""
     evidence: str = ""
+    events: Callable[[Table], Table] | None = None
+    join: Join | None = None
+    features: tuple[str, ...] = ()
+    keeps: object = None
+
+
+@dataclass(frozen=True)
+class Join:
+    """The parts of a log.
+
+    Attributes:
+        names: what to call each part.
+        opens: opens each part; a part in memory is opened when it is read, so that one of them is there at a time.
+        heights: rows of each part, once they are read.
+    """
+
+    names: tuple[str, ...]
+    opens: tuple[Callable[[], Table], ...]
+    heights: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -110,16 +126,33 @@ class Reading:
     encoding: str | None = None
 
 
-def collect(table: Table, columns: list[str]) -> pl.DataFrame:
+def collect(
+    table: Table, columns: list[str], check: Callable[[Table, pl.DataFrame], None] = lambda *_: None
+) -> pl.DataFrame:
     """Read the named columns of every row; blank lines are no rows.
+
+    Args:
+        table: the log.
+        columns: the columns.
+        check: called with each part of the log and its rows.
 
     Returns:
         The columns, and `MALFORMED` where some rows have a wrong number of fields.
 
     Raises:
-        DataError: the file is broken.
+        DataError: a file is broken, or a column is of one type in one part and of another in the next.
         UnclearLogError: it is one with quotes, and they may be why; or an unclosed one would swallow rows.
     """
+    if table.join is None:
+        frame = _collect(table, columns)
+        check(table, frame)
+        return frame
+    frames = [collect(open_part(), columns, check) for open_part in table.join.opens]
+    table.join.heights[:] = [frame.height for frame in frames]
+    return stack(frames, table.join.names)
+
+
+def _collect(table: Table, columns: list[str]) -> pl.DataFrame:
     wanted = [pl.col(name) for name in columns]
     if table.malformed is not None:
         wanted.append(table.malformed.alias(MALFORMED))
@@ -127,7 +160,7 @@ def collect(table: Table, columns: list[str]) -> pl.DataFrame:
         frame = table.rows.select(wanted).collect(engine="streaming")
     except (pl.exceptions.PolarsError, *DAMAGED) as error:
         if table.uneven is not None and "more fields" in str(error):
-            return collect(table.uneven, columns)
+            return _collect(table.uneven, columns)
         why = None if table.file is None else why_unreadable(table.file, not table.text)
         if why:
             raise DataError(f"{table.where}: {why}") from None
@@ -147,6 +180,29 @@ def collect(table: Table, columns: list[str]) -> pl.DataFrame:
         )
     frame = frame.with_columns(pl.Series(MALFORMED, kinds != SOUND))
     return frame if not (kinds == EMPTY).any() else frame.filter(pl.Series(kinds != EMPTY))
+
+
+def place_of_row(table: Table, row: int) -> str:
+    """Where a row (from 0) of a table that was read is, in words: its part, line and text, as far as they are known."""
+    part, of = table, ""
+    if table.join is not None:
+        for open_part, height in zip(table.join.opens, table.join.heights, strict=True):
+            if row < height:
+                part = open_part()
+                of = f" of {part.where}"
+                break
+            row -= height
+    if part.file is None or part.multiline:
+        return f"row {row + 1:,}{of}"
+    number, text = line_of_row(part.file, row, part.text and not part.positional)
+    return f"line {number:,}{of}: {text!r}"
+
+
+def rows_of_parts(table: Table, rows: int) -> tuple[tuple[str, int], ...]:
+    """The parts of a log that was read, each with its rows; `rows` are those of all."""
+    if table.join is None:
+        return ((table.where, rows),)
+    return tuple(zip(table.join.names, table.join.heights, strict=True))
 
 
 def why_unreadable(file: TextFile, is_json: bool) -> str:

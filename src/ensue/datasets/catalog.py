@@ -18,8 +18,8 @@ import polars as pl
 from ensue.data.interactions import Columns
 from ensue.data.prepare import PrepareConfig, Progress, prepare
 from ensue.data.readers import open_table
+from ensue.data.sources import Source
 from ensue.data.store import SequenceStore
-from ensue.data.table import Source
 from ensue.datasets import publishers
 from ensue.datasets.download import DownloadProgress, UnreachableError, check_download, download
 from ensue.errors import ConfigError, DataError, nearest

@@ -26,7 +26,7 @@ def recognise(sample: Sample) -> Shape | None:
         "not clicked are not read"
     )
     meanings = {"user": "user", "item": "item", "time": NO_COLUMN, "rating": NO_COLUMN}
-    return Shape("mind", evidence, meanings, lambda: _events(sample.open("\t", header=False)))
+    return Shape("mind", evidence, meanings, lambda: sample.open("\t", header=False), _events)
 
 
 def _events(table: Table) -> Table:

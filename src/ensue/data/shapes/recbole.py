@@ -11,6 +11,7 @@ import re
 import polars as pl
 
 from ensue.data.shape import NO_COLUMN, SHAPES, Sample, Shape, with_rows
+from ensue.data.sources import SPLIT, SPLIT_PARTS
 from ensue.data.table import Table
 
 _TYPED = re.compile(r"(.+):(token|token_seq|float|float_seq)")
@@ -37,7 +38,8 @@ def recognise(sample: Sample) -> Shape | None:
             "recbole",
             f"{evidence}; of each user the row with the longest {listed} is read",
             {"user": "user", "item": "item", "time": NO_COLUMN, "rating": NO_COLUMN},
-            lambda: _events(sample.open(sample.separator, header=True), user, listed, single),
+            lambda: sample.open(sample.separator, header=True),
+            lambda table: _events(table, user, listed, single),
         )
     time = next((full for plain, full in names.items() if re.search("time|date", plain)), NO_COLUMN)
     rating = next((full for plain, full in names.items() if re.search("rating|label|score", plain)), NO_COLUMN)
@@ -46,10 +48,22 @@ def recognise(sample: Sample) -> Shape | None:
 
 
 def _events(table: Table, user: str, listed: str, single: str | None) -> Table:
+    """Of files of a training, a validation and a test part, an event belongs to the first whose rows contain it."""
     items = pl.col(listed).fill_null("").str.strip_chars().str.split(" ")
     if single is not None:
         items = pl.concat_list(items, pl.col(single))
-    rows = table.rows.select(pl.col(user).alias("user"), items.alias("item"))
     size = pl.col("item").list.len()
+    marks = [pl.col(SPLIT).alias("mark")] if SPLIT in table.names else []
+    rows = table.rows.select(pl.col(user).alias("user"), items.alias("item"), *marks)
+    lengths = [
+        size.filter(pl.col("mark") == part).max().over("user").fill_null(0).alias(part) for part in SPLIT_PARTS[:2]
+    ]
+    rows = rows.with_columns(lengths) if marks else rows
     longest = rows.filter(size == size.max().over("user")).unique("user", keep="first", maintain_order=True)
-    return with_rows(table, longest.explode("item"))
+    if not marks:
+        return with_rows(table, longest.explode("item"))
+    place = pl.int_range(pl.len()).over("user")
+    train, validation, test = SPLIT_PARTS
+    part = pl.when(place < pl.col(train)).then(pl.lit(train)).when(place < pl.col(validation)).then(pl.lit(validation))
+    events = longest.explode("item").select("user", "item", part.otherwise(pl.lit(test)).alias(SPLIT))
+    return with_rows(table, events)

@@ -87,14 +87,16 @@ def _arrays(sample: Sample) -> Shape | None:
     assert file is not None
 
     def read() -> Table:
+        return Table(scan_lines(file), ["line"], sample.where, file, text=True)
+
+    def events(table: Table) -> Table:
         parts = pl.col("line").str.strip_chars().str.strip_chars("[]").str.extract_all(r"[^,]+")
-        rows = scan_lines(file).with_row_index("user", offset=1).filter(pl.col("line").is_not_null())
+        rows = table.rows.with_row_index("user", offset=1).filter(pl.col("line").is_not_null())
         rows = rows.select(pl.col("user").cast(pl.String), parts.alias("item")).explode("item")
-        rows = rows.with_columns(pl.col("item").str.strip_chars().str.strip_chars("'\""))
-        return Table(rows, ["user", "item"], sample.where, file, text=True)
+        return with_rows(table, rows.with_columns(pl.col("item").str.strip_chars().str.strip_chars("'\"")))
 
     evidence = "one JSON array a line; the user is the number of the line; no times: the order of the list counts"
-    return Shape("sequences", evidence, _MEANINGS, read)
+    return Shape("sequences", evidence, _MEANINGS, read, events)
 
 
 def _ragged(sample: Sample) -> Shape | None:
