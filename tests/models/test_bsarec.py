@@ -16,6 +16,7 @@ from ensue.models import Catalogue, build_model
 from ensue.models.bsarec import AttentionAndFrequency, BSARec, BSARecConfig, FrequencyBlock
 from ensue.nn.embedding import initialise
 from ensue.nn.frequency import naive_low_pass
+from ensue.nn.self_attention import SelfAttention
 from ensue.testing import ModelContract
 from ensue.train.loop import Trainer
 
@@ -40,16 +41,18 @@ def naive_state(model: BSARec, history: list[int], config: BSARecConfig) -> Tens
     for block in model.blocks:
         assert isinstance(block, FrequencyBlock)
         assert isinstance(block.mixer, AttentionAndFrequency)
+        mixer = block.mixer
         low_TD = naive_low_pass(x_TD, config.maxlen, config.frequencies)
-        filtered_TD = low_TD + block.mixer.filter.beta**2 * (x_TD - low_TD)
-        attention = block.mixer.attention
+        filtered_TD = low_TD + mixer.frequency.layer.filter.beta**2 * (x_TD - low_TD)  # type: ignore[union-attr]
+        attention = mixer.attention.layer.attention
+        assert isinstance(attention, SelfAttention)
         q, k, v = attention.qkv(x_TD).chunk(3, 1)
         hidden = torch.ones(len(history), len(history), dtype=torch.bool).triu(1)
         weight_TT = (q @ k.T / q.shape[1] ** 0.5).masked_fill(hidden, float("-inf")).softmax(1)
-        mixed_TD = config.alpha * filtered_TD + (1 - config.alpha) * attention.out(weight_TT @ v)
-        x_TD = block.mixer_norm(x_TD + mixed_TD)
-        fed_TD = block.feed_forward.outer(F.gelu(block.feed_forward.inner(x_TD)))
-        x_TD = block.feed_forward_norm(x_TD + fed_TD)
+        filtered_TD = mixer.frequency.norm(x_TD + filtered_TD)
+        attended_TD = mixer.attention.norm(x_TD + attention.out(weight_TT @ v))
+        x_TD = config.alpha * filtered_TD + (1 - config.alpha) * attended_TD
+        x_TD = block.norm(x_TD + block.outer(F.gelu(block.inner(x_TD))))
     return x_TD[-1]
 
 
@@ -63,7 +66,7 @@ def test_it_is_its_equations(maxlen: int, frequencies: int) -> None:
     model.double().eval()
     for block in model.blocks:
         # The kernel is kept in float32; the plain form is exact.
-        low_pass = block.mixer.filter.low_pass  # type: ignore[union-attr]
+        low_pass = block.mixer.frequency.layer.filter.low_pass  # type: ignore[union-attr]
         impulse = torch.eye(maxlen, dtype=torch.float64)[:, :1]
         low_pass.kernel = naive_low_pass(impulse, maxlen, frequencies)[:, 0]  # type: ignore[union-attr]
     histories = [[5], [1, 2, 3, 30], [7, 7], list(range(1, maxlen + 1))]

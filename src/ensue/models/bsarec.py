@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ensue.batches.batch import SequenceBatch
 from ensue.batches.layout import Layout
@@ -14,7 +15,7 @@ from ensue.batches.tasks import TASKS, Task
 from ensue.models.base import MODELS, ModelConfig, ModelEntry
 from ensue.models.catalogue import Catalogue
 from ensue.models.tied import TiedEncoder
-from ensue.nn.block import LAYER_NORM_EPS, FeedForward
+from ensue.nn.block import LAYER_NORM_EPS
 from ensue.nn.dropout import Dropout
 from ensue.nn.embedding import PositionEmbedding
 from ensue.nn.frequency import FrequencyRescaler
@@ -44,7 +45,7 @@ class BSARecConfig(FrequencyConfig):
     name: Literal["bsarec"] = "bsarec"
     num_heads: int = Field(1, ge=1, description="attention heads; divides hidden_units")
     alpha: float = Field(0.7, ge=0, le=1, description="share of the frequency layer; the rest is attention")
-    frequencies: int = Field(5, ge=1, description="frequencies that count as low; from maxlen / 2 + 1 on, all")
+    frequencies: int = Field(3, ge=1, description="frequencies that count as low; from maxlen / 2 + 1 on, all")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -53,22 +54,48 @@ class BSARecConfig(FrequencyConfig):
         return self
 
 
-class FrequencyBlock(nn.Module):
-    """x = norm(x + dropout(mixer(x))); x = norm(x + feed_forward(x))."""
+class AddAndNorm(nn.Module):
+    """norm(x + dropout(layer(x))), at the asked events.
 
-    def __init__(self, mixer: nn.Module, hidden_units: int, dropout_rate: float) -> None:
+    Args:
+        layer: (all events [P, D], layout) -> asked events [Q, D].
+        hidden_units: D.
+        dropout_rate: on what the layer adds.
+    """
+
+    def __init__(self, layer: nn.Module, hidden_units: int, dropout_rate: float) -> None:
         super().__init__()
-        self.mixer = mixer
-        self.feed_forward = FeedForward(hidden_units, dropout_rate, "gelu")
-        self.mixer_norm = nn.LayerNorm(hidden_units, eps=LAYER_NORM_EPS)
-        self.feed_forward_norm = nn.LayerNorm(hidden_units, eps=LAYER_NORM_EPS)
+        self.layer = layer
+        self.norm = nn.LayerNorm(hidden_units, eps=LAYER_NORM_EPS)
         self.dropout = Dropout(dropout_rate)
 
     def forward(self, x_PD: Tensor, layout: Layout) -> Tensor:
         """The asked events, [Q, D], from all events, [P, D]."""
-        x_QD = layout.choose(x_PD)
-        x_QD = self.mixer_norm(x_QD + self.dropout(self.mixer(x_PD, layout)))
-        out_QD: Tensor = self.feed_forward_norm(x_QD + self.feed_forward(x_QD))
+        y_QD: Tensor = self.norm(layout.choose(x_PD) + self.dropout(self.layer(x_PD, layout)))
+        return y_QD
+
+
+class FrequencyBlock(nn.Module):
+    """x = mixer(x); x = norm(x + dropout(W2 GELU(W1 x + b1) + b2)), 4 D wide inside.
+
+    Args:
+        mixer: (all events [P, D], layout) -> asked events [Q, D], added and normalised already.
+        hidden_units: D.
+        dropout_rate: on what the feed-forward adds.
+    """
+
+    def __init__(self, mixer: nn.Module, hidden_units: int, dropout_rate: float) -> None:
+        super().__init__()
+        self.mixer = mixer
+        self.inner = nn.Linear(hidden_units, 4 * hidden_units)
+        self.outer = nn.Linear(4 * hidden_units, hidden_units)
+        self.norm = nn.LayerNorm(hidden_units, eps=LAYER_NORM_EPS)
+        self.dropout = Dropout(dropout_rate)
+
+    def forward(self, x_PD: Tensor, layout: Layout) -> Tensor:
+        """The asked events, [Q, D], from all events, [P, D]."""
+        x_QD = self.mixer(x_PD, layout)
+        out_QD: Tensor = self.norm(x_QD + self.dropout(self.outer(F.gelu(self.inner(x_QD)))))
         return out_QD
 
 
@@ -78,7 +105,7 @@ class FrequencyEncoder(TiedEncoder):
     Args:
         config: the settings.
         catalogue: the items.
-        mixer: makes the mixing layer of a block: (events [P, D], layout) -> asked events [Q, D].
+        mixer: makes the mixing layer of a block, see `FrequencyBlock`.
     """
 
     answers_everywhere = False
@@ -107,28 +134,53 @@ class FrequencyEncoder(TiedEncoder):
         return h_QD
 
 
-class AttentionAndFrequency(nn.Module):
-    """alpha F(x) + (1 - alpha) attention(x)."""
+class Rescaling(nn.Module):
+    """F(x), at the asked events."""
 
     def __init__(self, config: BSARecConfig) -> None:
         super().__init__()
-        self.alpha = config.alpha
         self.filter = FrequencyRescaler(config.maxlen, config.hidden_units, config.frequencies)
+
+    def forward(self, x_PD: Tensor, layout: Layout) -> Tensor:
+        """The asked events, [Q, D], from all events, [P, D]."""
+        return layout.choose(self.filter(x_PD, layout))
+
+
+class Attending(nn.Module):
+    """Causal attention, at the asked events."""
+
+    def __init__(self, config: BSARecConfig) -> None:
+        super().__init__()
         self.attention = SelfAttention(config.hidden_units, config.num_heads, config.dropout_rate)
 
     def forward(self, x_PD: Tensor, layout: Layout) -> Tensor:
         """The asked events, [Q, D], from all events, [P, D]."""
-        filtered_QD = layout.choose(self.filter(x_PD, layout))
-        attended_QD: Tensor = self.attention(layout.choose(x_PD), x_PD, layout)
-        return self.alpha * filtered_QD + (1 - self.alpha) * attended_QD
+        y_QD: Tensor = self.attention(layout.choose(x_PD), x_PD, layout)
+        return y_QD
+
+
+class AttentionAndFrequency(nn.Module):
+    """alpha norm(x + dropout(F(x))) + (1 - alpha) norm(x + dropout(attention(x)))."""
+
+    def __init__(self, config: BSARecConfig) -> None:
+        super().__init__()
+        self.alpha = config.alpha
+        self.frequency = AddAndNorm(Rescaling(config), config.hidden_units, config.dropout_rate)
+        self.attention = AddAndNorm(Attending(config), config.hidden_units, config.dropout_rate)
+
+    def forward(self, x_PD: Tensor, layout: Layout) -> Tensor:
+        """The asked events, [Q, D], from all events, [P, D]."""
+        mixed_QD: Tensor = self.alpha * self.frequency(x_PD, layout) + (1 - self.alpha) * self.attention(x_PD, layout)
+        return mixed_QD
 
 
 class BSARec(FrequencyEncoder):
-    """Blocks whose mixing layer is alpha F(x) + (1 - alpha) attention(x), F(x) = LFC(x) + beta^2 HFC(x).
+    """Blocks whose mixing layer is alpha norm(x + F(x)) + (1 - alpha) norm(x + attention(x)).
 
-    Where we differ from the authors' code: the two layers are mixed, then dropped out, added and normalised once, where
-    theirs do so for each before mixing; the feed-forward has width D, not 4 D; zeros of a short row are no events of
-    attention.
+    F(x) = LFC(x) + beta^2 HFC(x): the low frequencies, and a learned share of the others.
+
+    Where we differ from the authors' code: the places of the window before a short history are zeros and no events of
+    attention, where theirs are vectors of position and padding item in the filter; weights are Xavier-normal.
     """
 
     def __init__(self, config: BSARecConfig, catalogue: Catalogue) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ensue.batches.layout import Layout
 from ensue.models.base import MODELS, ModelEntry
-from ensue.models.bsarec import FrequencyConfig, FrequencyEncoder
+from ensue.models.bsarec import AddAndNorm, FrequencyConfig, FrequencyEncoder
 from ensue.models.catalogue import Catalogue
 from ensue.nn.frequency import LearnedFilter
 
@@ -34,12 +34,12 @@ class Filter(nn.Module):
 class FMLPRec(FrequencyEncoder):
     """Blocks whose mixing layer multiplies every frequency of every channel by a learned complex number.
 
-    Where we differ from the authors' code: full softmax or any other objective, where theirs ranks one negative; the
-    feed-forward has width D, not 4 D.
+    Where we differ from the authors' code: full softmax or any other objective, where theirs ranks one negative.
     """
 
     def __init__(self, config: FMLPRecConfig, catalogue: Catalogue) -> None:
-        super().__init__(config, catalogue, lambda: Filter(config))
+        width, rate = config.hidden_units, config.dropout_rate
+        super().__init__(config, catalogue, lambda: AddAndNorm(Filter(config), width, rate))
 
 
 MODELS.register("fmlprec")(ModelEntry(FMLPRecConfig, FMLPRec))

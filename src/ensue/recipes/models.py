@@ -50,9 +50,16 @@ def bsarec_sparse() -> Values:
     Command: ensue train data/beauty --preset bsarec-sparse --out runs/bsarec-sparse
     """
     return {
-        "model": {"name": "bsarec", "alpha": 0.7, "frequencies": 5},
+        "model": {"name": "bsarec", "alpha": 0.7, "frequencies": 3},
         "objective": {"loss": "ce"},
-        "train": {"num_epochs": 200, "batch_size": 256, "eval_epochs": 2, "patience": 5},
+        "train": {
+            "num_epochs": 200,
+            "batch_size": 256,
+            "lr": 0.0005,
+            "beta2": 0.999,
+            "eval_epochs": 2,
+            "patience": 5,
+        },
     }
 
 
