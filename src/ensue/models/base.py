@@ -69,6 +69,7 @@ MODELS: Registry[ModelEntry] = Registry(
         "gru4rec": "ensue.models.gru4rec",
         "bsarec": "ensue.models.bsarec",
         "fmlprec": "ensue.models.fmlprec",
+        "hstu": "ensue.models.hstu",
         "markov": "ensue.models.markov",
         "popularity": "ensue.models.popularity",
         "sasrec-padded": "ensue.classic.models",

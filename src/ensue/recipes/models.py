@@ -71,3 +71,14 @@ def fmlprec_sparse() -> Values:
     Command: ensue train data/beauty --preset fmlprec-sparse --out runs/fmlprec-sparse
     """
     return {**bsarec_sparse(), "model": {"name": "fmlprec"}}
+
+
+@recipe("hstu-query-time")
+def hstu_query_time() -> Values:
+    """HSTU with the request's time and the full softmax (Zhai et al. 2024), for long histories.
+
+    Expect: not run yet on ML-1M, full+query-time; 30 epochs, a step takes as long as one of SASRec
+    Command: ensue train data/ml-1m --preset hstu-query-time --out runs/hstu-query-time
+    """
+    values = gru4rec_ce()
+    return {**values, "model": {"name": "hstu", "hidden_units": 128, "num_heads": 2, "query_time": True}}
