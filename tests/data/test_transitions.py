@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensue.data.arrays import packed_events
-from ensue.data.transitions import Transitions, fit_popularity, fit_transitions, recent_items
+from ensue.data.transitions import Smoothing, Transitions, fit_popularity, fit_transitions, recent_items
 from ensue.errors import ArtefactError, ConfigError, DataError
 
 
@@ -54,6 +55,89 @@ def test_equal_to_counting_by_hand(rows: list[list[int]], order: int, smoothing:
     for row, h in zip(scores, batch, strict=True):
         np.testing.assert_allclose(row, by_hand(rows, 4, order, smoothing, h), rtol=1e-5)
     np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
+
+
+def chain_by_hand(rows: list[list[int]], num_items: int, order: int, how: Smoothing, history: list[int]) -> np.ndarray:
+    """The formulas of `Transitions.score` for additive and Kneser-Ney smoothing, by looking at every place of a row."""
+    places = [(row, t) for row in rows for t in range(len(row))]
+
+    def counts(context: tuple[int, ...], is_longest: bool) -> np.ndarray:
+        j = len(context)
+        where = [(row, t) for row, t in places if t >= j and tuple(row[t - j : t]) == context]
+        if is_longest or how.method == "additive":
+            return np.array([sum(row[t] == i for row, t in where) for i in range(1, num_items + 1)])
+        before = {(row[t - j - 1] if t > j else "start", row[t]) for row, t in where}
+        return np.array([sum(item == i for _, item in before) for i in range(1, num_items + 1)])
+
+    n = counts((), False)
+    uniform = how.weight if how.method == "additive" else how.weight / num_items
+    p = (n + uniform) / (n.sum() + uniform * num_items)
+    longest = min(order, len(history))
+    for j in range(1, longest + 1):
+        n = counts(tuple(history[-j:]), j == longest)
+        if not n.sum():
+            break
+        if how.method == "additive":
+            p = (n + how.weight) / (n.sum() + how.weight * num_items)
+        else:
+            p = np.maximum(n - how.discount, 0) / n.sum() + how.discount * (n > 0).sum() / n.sum() * p
+    return p
+
+
+@given(
+    rows_strategy,
+    st.integers(1, 3),
+    st.sampled_from(["additive", "kneser-ney"]),
+    st.sampled_from([0.1, 2.0]),
+    st.lists(st.integers(1, 4), max_size=5),
+)
+def test_other_smoothing_equals_counting_by_hand(
+    rows: list[list[int]], order: int, method: Any, weight: float, history: list[int]
+) -> None:
+    how = Smoothing(weight, method, 0.6)
+    scores = fit_transitions(sequences(rows, 4), order, how).score([3, 2, *history], [2, len(history)])
+    for row, h in zip(scores, ([3, 2], history), strict=True):
+        np.testing.assert_allclose(row, chain_by_hand(rows, 4, order, how, h), rtol=1e-5)
+    np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_kneser_ney_counts_how_many_different_items_come_before() -> None:
+    """3 follows 2 four times, always after 1; 4 follows 2 twice, after 5 and at the start of a row."""
+    rows = [[1, 2, 3]] * 4 + [[5, 2, 4], [2, 4]]
+    fitted = fit_transitions(sequences(rows, 5), 2, Smoothing(1.0, "kneser-ney", 0.5))
+    assert fitted.levels[0].items_M.tolist() == [2, 3, 4, 2]
+    assert fitted.levels[0].counts_M.tolist() == [4, 4, 2, 1]
+    assert fitted.levels[0].continuations_M.tolist() == [1, 1, 2, 1]
+    # After 9 2, with 9 2 unknown, what followed 2 in more contexts comes first; after 2 alone, what did more often.
+    unknown, alone = fitted.score([9, 2, 2], [2, 1])
+    assert unknown[3] > unknown[2]
+    assert alone[2] > alone[3]
+    # m = 1 + 2 after 2. Before 1..5 there are 1, 3, 1, 1 and 1 different items, the start among them.
+    base = (np.array([1, 3, 1, 1, 1]) + 1 / 5) / 8
+    expected = 0.5 * 2 / 3 * base + np.array([0, 0, 0.5, 1.5, 0]) / 3
+    np.testing.assert_allclose(unknown, expected, rtol=1e-6)
+
+
+def test_skips_are_the_weighted_mean_of_chains_of_one_item() -> None:
+    """Two steps after 1 comes 3 once and 2 once; three steps after it 4."""
+    rows = [[1, 2, 3, 4], [1, 1, 2]]
+    fitted = fit_transitions(sequences(rows, 4), 1, Smoothing(1.0, skips=2, skip_weight=0.5))
+    plain = fit_transitions(sequences(rows, 4), 1)
+    base = (np.array([3, 2, 1, 1]) + 1 / 4) / 8
+    second = (np.array([0, 1, 1, 0]) + base) / 3
+    third = (np.array([0, 0, 0, 1]) + base) / 2
+    after_2 = plain.score([2], [1])[0]
+    long, short, single = fitted.score([1, 1, 2, 1, 2, 2], [3, 2, 1])
+    np.testing.assert_allclose(long, (after_2 + 0.5 * second + 0.25 * third) / 1.75, rtol=1e-6)
+    np.testing.assert_allclose(short, (after_2 + 0.5 * second) / 1.5, rtol=1e-6)
+    np.testing.assert_allclose(single, after_2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("how", [Smoothing(2.0, "additive", skips=1), Smoothing(0.5, "kneser-ney", skips=2)])
+def test_every_smoothing_survives_its_arrays(how: Smoothing) -> None:
+    fitted = fit_transitions(sequences([[1, 2, 3, 1, 2], [3, 2]], 3), 3, how)
+    again = Transitions.from_arrays(fitted.arrays(), how)
+    np.testing.assert_array_equal(again.score([1, 2, 3, 2], [3, 1]), fitted.score([1, 2, 3, 2], [3, 1]))
 
 
 def test_backs_off_to_the_longest_known_context() -> None:

@@ -1,18 +1,21 @@
 """Popularity and sparse transition counts of orders 1..k: what the simple baselines are computed from.
 
-Suffixes: `N` items, `B` histories, `P` events of all histories, `K` items of a context, `C` contexts, `M` entries.
+Suffixes: `N` items, `B` histories, `P` events of all histories, `K` items of a context.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ensue.data.arrays import IntArray, packed_events
+from ensue.data.levels import Level
 from ensue.errors import ArtefactError, ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 SECONDS_PER_DAY = 86_400
 MAX_ORDER = 16
+Method = Literal["interpolated", "additive", "kneser-ney"]
 
 
 def fit_popularity(
@@ -65,32 +69,33 @@ def fit_popularity(
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
-    """The counts after contexts of one length, as sorted keys and a CSR matrix.
-
-    The key of a context of j items is (number of the context of its j - 1 newest items) * (N + 1) + its oldest item,
-    so a context of any length fits in an int64. The number of a context is the index of its key in `keys_C`.
+class Smoothing:
+    """How counts become probabilities; the defaults are `Transitions.score`'s first formula, without skips.
 
     Attributes:
-        keys_C: sorted keys.
-        starts_C1: the entries of context c are starts[c]:starts[c + 1].
-        items_M: the item of each entry.
-        counts_M: how often the item follows the context.
+        weight: above 0: of the shorter context's prediction, in events (`interpolated`), or added to each count
+            (`additive`).
+        method: see `Transitions.score`.
+        discount: `kneser-ney`: taken off each count, in (0, 1).
+        skips: further contexts of one item each, 2..1 + skips steps before the next.
+        skip_weight: the weight of a context that lies one step farther back, above 0.
     """
 
-    keys_C: IntArray
-    starts_C1: IntArray
-    items_M: NDArray[np.int32]
-    counts_M: NDArray[np.int32]
+    weight: float = 1.0
+    method: Method = "interpolated"
+    discount: float = 0.75
+    skips: int = 0
+    skip_weight: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Transitions:
-    """Transition counts of orders 1..k with back-off, from `fit_transitions`."""
+    """Transition counts of orders 1..k, and of items some steps before the next, from `fit_transitions`."""
 
     popularity_N: NDArray[np.float64]
     levels: tuple[Level, ...]
-    smoothing: float
+    smoothing: Smoothing
+    skips: tuple[Level, ...] = ()
 
     @property
     def order(self) -> int:
@@ -100,101 +105,148 @@ class Transitions:
     def score(self, items_P: ArrayLike, lengths_B: ArrayLike) -> NDArray[np.float32]:
         """The probability of each item after each history, [B, N]; column j is item j + 1.
 
-        For a context c of j items, with p_0 the popularity smoothed in the same way,
+        For a context c of j items, c' the same without its oldest item, n the counts, w the weight and d the discount:
 
-            p_j(i | c) = (count(c, i) + smoothing * p_{j-1}(i | c')) / (count(c) + smoothing)
+            interpolated  p_j(i | c) = (n(c, i) + w p_{j-1}(i | c')) / (n(c) + w)
+            additive      p_j(i | c) = (n(c, i) + w) / (n(c) + w N)
+            kneser-ney    p_j(i | c) = (m(c, i) - d) / m(c) + d entries(c) / m(c) p_{j-1}(i | c')
 
-        where c' is c without its oldest item, so an unseen context gives exactly the probabilities of the shorter
-        one. Source: hierarchical Dirichlet smoothing with a fixed weight, MacKay & Peto, Natural Language Engineering
-        1995.
+        where m is n for the longest context that the history has, and for shorter ones the number of different
+        contexts of one more item; entries(c) is the number of different items after c. An unseen context gives exactly
+        the probabilities of the shorter one, and p_0 is popularity (`kneser-ney`: the number of different items
+        before i), smoothed with w / N for each item (`additive`: w).
+
+        With skips the result is the mean of this and of the chains of order 1 over the item s steps before the next,
+        s = 2..1 + skips, weighted by 1 and skip_weight^(s - 1); those that the history is too short for are left out.
+
+        Sources: hierarchical Dirichlet smoothing with a fixed weight, MacKay & Peto, Natural Language Engineering 1995;
+        Kneser & Ney, ICASSP 1995, interpolated as in Chen & Goodman, Computer Speech and Language 1999.
 
         Args:
             items_P: the histories' items, packed, each oldest first; 0 is an unknown item and ends the context.
             lengths_B: the length of each history; 0 is allowed and gives popularity.
         """
-        return self.score_recent(recent_items(items_P, lengths_B, self.order))
+        return self.score_recent(recent_items(items_P, lengths_B, max(self.order, len(self.skips) + 1)))
 
     def score_recent(self, recent_BK: ArrayLike) -> NDArray[np.float32]:
         """As `score`, for the last items of each history, *newest first*, padded with 0."""
         recent = np.asarray(recent_BK, dtype=np.int64)
-        num_items = self.popularity_N.size
-        uniform = self.smoothing / num_items
-        base = (self.popularity_N + uniform) / (self.popularity_N.sum() + self.smoothing)
-        scores = np.tile(base.astype(np.float32), (recent.shape[0], 1))
-        rows = np.arange(recent.shape[0])
-        parents = np.zeros(recent.shape[0], dtype=np.int64)
-        for level, column in zip(self.levels, recent.T, strict=False):
-            item = column[rows]
-            rows, parents = rows[item > 0], parents[item > 0]
-            keys = parents * (num_items + 1) + item[item > 0]
-            numbers = np.searchsorted(level.keys_C, keys)
-            known = numbers < level.keys_C.size
-            known[known] = level.keys_C[numbers[known]] == keys[known]
-            rows, parents = rows[known], numbers[known]
+        base = self._base()
+        scores = np.tile(base, (recent.shape[0], 1))
+        rows, parents = np.arange(recent.shape[0]), np.zeros(recent.shape[0], dtype=np.int64)
+        for j, (level, column) in enumerate(zip(self.levels, recent.T, strict=False), start=1):
+            is_longest_B = recent[:, j] == 0 if j < min(self.order, recent.shape[1]) else np.ones(len(recent), bool)
+            rows, parents = self._blend(level, scores, rows, parents, column, is_longest_B)
             if not rows.size:
                 break
-            entries, place = packed_events(level.starts_C1[parents], level.starts_C1[parents + 1])
-            entry_rows = np.cumsum(place == 0) - 1
-            counts = level.counts_M[entries].astype(np.float64)
-            total = np.bincount(entry_rows, weights=counts, minlength=rows.size) + self.smoothing
-            scores[rows] *= (self.smoothing / total).astype(np.float32)[:, None]
-            scores[rows[entry_rows], level.items_M[entries] - 1] += (counts / total[entry_rows]).astype(np.float32)
-        return scores
+        total_B = np.ones(len(recent), dtype=np.float32)
+        for s, level in enumerate(self.skips, start=1):
+            rows = np.flatnonzero(recent[:, s])
+            weight = np.float32(self.smoothing.skip_weight**s)
+            part = np.tile(base, (len(rows), 1))
+            every, root = np.arange(len(rows)), np.zeros(len(rows), dtype=np.int64)
+            self._blend(level, part, every, root, recent[rows, s], np.ones(len(rows), bool))
+            scores[rows] += weight * part
+            total_B[rows] += weight
+        return scores / total_B[:, None] if self.skips else scores
+
+    def _base(self) -> NDArray[np.float32]:
+        """The probabilities without a context, [N]."""
+        num_items, weight = self.popularity_N.size, self.smoothing.weight
+        counts_N: NDArray[Any] = self.popularity_N
+        if self.smoothing.method == "kneser-ney":
+            first = self.levels[0]
+            followed_N = np.bincount(first.items_M, weights=first.counts_M, minlength=num_items + 1)[1:]
+            counts_N = np.bincount(first.items_M, minlength=num_items + 1)[1:] + (counts_N > followed_N)
+        if self.smoothing.method == "additive":
+            weight *= num_items
+        base: NDArray[np.float32] = ((counts_N + weight / num_items) / (counts_N.sum() + weight)).astype(np.float32)
+        return base
+
+    def _blend(
+        self,
+        level: Level,
+        scores: NDArray[np.float32],
+        rows: IntArray,
+        parents: IntArray,
+        items_B: IntArray,
+        is_longest_B: NDArray[np.bool_],
+    ) -> tuple[IntArray, IntArray]:
+        """Turn the scores of shorter contexts into those of this level, in place, where the context is known.
+
+        Args:
+            level: the counts.
+            scores: [B, N].
+            rows: rows whose shorter context is known.
+            parents: its number, for each of them.
+            items_B: the item that makes the context longer; 0 for none.
+            is_longest_B: whether the history has no longer context.
+
+        Returns:
+            The rows whose context is known, and its number.
+        """
+        num_items, weight = self.popularity_N.size, self.smoothing.weight
+        item = items_B[rows]
+        rows, parents, item = rows[item > 0], parents[item > 0], item[item > 0]
+        numbers, known = level.find(parents * (num_items + 1) + item)
+        rows, numbers = rows[known], numbers[known]
+        entries, place = packed_events(level.starts_C1[numbers], level.starts_C1[numbers + 1])
+        entry_rows = np.cumsum(place == 0) - 1
+        counts: NDArray[Any] = level.counts_M[entries].astype(np.float64)
+        if level.continuations_M is not None:
+            is_raw = is_longest_B[rows][entry_rows]
+            counts[~is_raw] = level.continuations_M[entries[~is_raw]]
+        total: NDArray[Any] = np.bincount(entry_rows, weights=counts, minlength=rows.size)
+        kept = np.full(rows.size, weight)
+        if self.smoothing.method == "interpolated":
+            total = total + weight
+        elif self.smoothing.method == "additive":
+            total = total + weight * num_items
+            scores[rows] = 1.0
+        else:
+            counts = counts - self.smoothing.discount
+            kept = self.smoothing.discount * np.bincount(entry_rows, minlength=rows.size)
+        scores[rows] *= (kept / total).astype(np.float32)[:, None]
+        scores[rows[entry_rows], level.items_M[entries] - 1] += (counts / total[entry_rows]).astype(np.float32)
+        return rows, numbers
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return everything as named arrays, to be saved as tensors; `from_arrays` is the inverse."""
         named: dict[str, NDArray[Any]] = {
             "popularity": self.popularity_N,
-            "smoothing": np.array([self.smoothing]),
+            "smoothing": np.array([self.smoothing.weight]),
         }
         for j, level in enumerate(self.levels, start=1):
-            named |= {
-                f"{j}.keys": level.keys_C,
-                f"{j}.starts": level.starts_C1,
-                f"{j}.items": level.items_M,
-                f"{j}.counts": level.counts_M,
-            }
+            named |= level.arrays(str(j))
+        for s, level in enumerate(self.skips, start=1):
+            named |= level.arrays(f"skip{s}")
         return named
 
     @classmethod
-    def from_arrays(cls, named: Mapping[str, NDArray[Any]]) -> Self:
+    def from_arrays(cls, named: Mapping[str, NDArray[Any]], smoothing: Smoothing | None = None) -> Self:
         """Rebuild from `arrays`.
+
+        Args:
+            named: the arrays.
+            smoothing: how they become probabilities; interpolated, with the weight among the arrays, by default.
 
         Raises:
             ArtefactError: an array is missing or unknown, or its shape or values break a rule.
         """
+        orders = [name for name in named if re.fullmatch(r"\d+\.keys", name)]
+        skips = [name for name in named if re.fullmatch(r"skip\d+\.keys", name)]
         try:
-            order = (len(named) - 2) // 4
-            popularity, smoothing = named["popularity"].astype(np.float64), float(named["smoothing"][0])
-            levels = [
-                Level(
-                    named[f"{j}.keys"].astype(np.int64),
-                    named[f"{j}.starts"].astype(np.int64),
-                    named[f"{j}.items"].astype(np.int32),
-                    named[f"{j}.counts"].astype(np.int32),
-                )
-                for j in range(1, order + 1)
-            ]
+            popularity, weight = named["popularity"].astype(np.float64), float(named["smoothing"][0])
+            levels = [Level.from_arrays(named, str(j), popularity.size) for j in range(1, len(orders) + 1)]
+            apart = [Level.from_arrays(named, f"skip{s}", popularity.size) for s in range(1, len(skips) + 1)]
         except (KeyError, IndexError) as error:
             raise ArtefactError(f"transition counts: an array is missing or empty ({error})") from None
-        if not (popularity.size and np.isfinite(popularity).all() and (popularity >= 0).all() and smoothing > 0):
+        if not (popularity.size and np.isfinite(popularity).all() and (popularity >= 0).all() and weight > 0):
             raise ArtefactError("transition counts: popularity must be finite and 0 or more, smoothing above 0")
-        for j, level in enumerate(levels, start=1):
-            _check_level(level, j, popularity.size)
-        fitted = cls(popularity, tuple(levels), smoothing)
+        fitted = cls(popularity, tuple(levels), smoothing or Smoothing(weight), tuple(apart))
         if unknown := sorted(named.keys() - fitted.arrays().keys()):
             raise ArtefactError(f"transition counts: unknown array {unknown[0]!r}")
         return fitted
-
-
-def _check_level(level: Level, j: int, num_items: int) -> None:
-    shapes = level.starts_C1.size == level.keys_C.size + 1 and level.items_M.size == level.counts_M.size
-    if not shapes or level.starts_C1[0] != 0 or level.starts_C1[-1] != level.items_M.size:
-        raise ArtefactError(f"transition counts of order {j}: the lengths of the arrays do not match")
-    if (np.diff(level.starts_C1) < 1).any() or (np.diff(level.keys_C) < 1).any():
-        raise ArtefactError(f"transition counts of order {j}: contexts must be sorted, and each must have an entry")
-    if level.items_M.size and (level.items_M.min() < 1 or level.items_M.max() > num_items or level.counts_M.min() < 1):
-        raise ArtefactError(f"transition counts of order {j}: an item is outside 1..{num_items} or a count below 1")
 
 
 def recent_items(items_P: ArrayLike, lengths_B: ArrayLike, count: int) -> IntArray:
@@ -210,21 +262,23 @@ def recent_items(items_P: ArrayLike, lengths_B: ArrayLike, count: int) -> IntArr
     return recent
 
 
-def fit_transitions(sequences: Sequences, order: int = 1, smoothing: float = 1.0) -> Transitions:
+def fit_transitions(sequences: Sequences, order: int = 1, smoothing: float | Smoothing = 1.0) -> Transitions:
     """Count which items follow the contexts of 1..`order` items in the training part, by sorting.
 
     Args:
         sequences: the training part.
         order: the longest context, in items.
-        smoothing: additive smoothing, above 0: the weight of the shorter context's prediction, in events.
+        smoothing: how counts become probabilities, or the weight of `interpolated` smoothing.
 
     Raises:
         ConfigError: `order` or `smoothing` is out of range.
     """
+    if not isinstance(smoothing, Smoothing):
+        smoothing = Smoothing(float(smoothing))
     if not 1 <= order <= MAX_ORDER:
         raise ConfigError(f"order must be 1..{MAX_ORDER} (got {order})")
-    if not (smoothing > 0 and np.isfinite(smoothing)):
-        raise ConfigError(f"smoothing must be above 0 and finite (got {smoothing})")
+    if not (smoothing.weight > 0 and np.isfinite(smoothing.weight)):
+        raise ConfigError(f"smoothing must be above 0 and finite (got {smoothing.weight})")
     store = sequences.store
     events, place = packed_events(sequences.start_R, sequences.stop_R)
     items = store.items[events].astype(np.int64)
@@ -235,11 +289,12 @@ def fit_transitions(sequences: Sequences, order: int = 1, smoothing: float = 1.0
         deep = place[before] >= j - 1
         before, contexts = before[deep], contexts[deep]
         keys, contexts = np.unique(contexts * (store.num_items + 1) + items[before - (j - 1)], return_inverse=True)
-        levels.append(_count(keys, contexts, items[before + 1], store.num_items))
-    return Transitions(fit_popularity(sequences), tuple(levels), float(smoothing))
-
-
-def _count(keys_C: IntArray, contexts: IntArray, targets: IntArray, num_items: int) -> Level:
-    pairs, counts = np.unique(contexts * (num_items + 1) + targets, return_counts=True)
-    starts = np.searchsorted(pairs, np.arange(keys_C.size + 1, dtype=np.int64) * (num_items + 1))
-    return Level(keys_C, starts, (pairs % (num_items + 1)).astype(np.int32), counts.astype(np.int32))
+        levels.append(Level.count(keys, contexts, items[before + 1], store.num_items))
+    if smoothing.method == "kneser-ney":
+        levels[:-1] = [level.with_continuations(longer, store.num_items) for level, longer in pairwise(levels)]
+    skips = []
+    for s in range(2, smoothing.skips + 2):
+        after = np.flatnonzero(place >= s)
+        keys, contexts = np.unique(items[after - s], return_inverse=True)
+        skips.append(Level.count(keys, contexts, items[after], store.num_items))
+    return Transitions(fit_popularity(sequences), tuple(levels), smoothing, tuple(skips))

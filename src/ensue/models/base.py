@@ -72,6 +72,7 @@ MODELS: Registry[ModelEntry] = Registry(
         "hstu": "ensue.models.hstu",
         "markov": "ensue.models.markov",
         "popularity": "ensue.models.popularity",
+        "recent-popularity": "ensue.models.recent_popularity",
         "sasrec-padded": "ensue.classic.models",
         "tisasrec-padded": "ensue.classic.models",
     },

@@ -13,7 +13,7 @@ from torch import Tensor
 from ensue.batches.batch import SequenceBatch
 from ensue.data.arrays import gather_events
 from ensue.data.split import Sequences
-from ensue.data.transitions import MAX_ORDER, Transitions, fit_transitions
+from ensue.data.transitions import MAX_ORDER, Method, Smoothing, Transitions, fit_transitions
 from ensue.errors import ArtefactError, EnsueError
 from ensue.models.base import MODELS, ModelConfig, ModelEntry
 from ensue.models.catalogue import Catalogue
@@ -21,11 +21,26 @@ from ensue.nn.model import CountedModel
 
 
 class MarkovConfig(ModelConfig):
-    """Length of the context and weight of the shorter ones."""
+    """Length of the context, weight of the shorter ones, and contexts that lie farther back."""
 
     name: Literal["markov"] = "markov"
     order: int = Field(1, ge=1, le=MAX_ORDER, description="longest context, in items")
-    smoothing: float = Field(1.0, gt=0, description="events that the shorter context's prediction is worth")
+    smoothing: float = Field(
+        1.0, gt=0, description="events that the shorter context's prediction is worth; additive: added to each count"
+    )
+    smoothing_method: Method = Field(
+        "interpolated", description="how counts of longer and shorter contexts become probabilities"
+    )
+    discount: float = Field(0.75, gt=0, lt=1, description="kneser-ney: taken off each count for the shorter context")
+    skips: int = Field(
+        0, ge=0, lt=MAX_ORDER, description="further contexts of one item each, 2 and up to 1 + skips steps before"
+    )
+    skip_weight: float = Field(0.5, gt=0, le=1, description="weight of a context that lies one step farther back")
+
+    @property
+    def how(self) -> Smoothing:
+        """The settings of the smoothing."""
+        return Smoothing(self.smoothing, self.smoothing_method, self.discount, self.skips, self.skip_weight)
 
 
 class Markov(CountedModel):
@@ -40,7 +55,7 @@ class Markov(CountedModel):
 
     def fit(self, train: Sequences) -> None:
         """Count what follows every context of up to `order` items."""
-        self.transitions = fit_transitions(train, self.config.order, self.config.smoothing)
+        self.transitions = fit_transitions(train, self.config.order, self.config.how)
 
     def logits_of_all(self, batch: SequenceBatch) -> Tensor:
         """Probabilities of the next item: [Q, N]."""
@@ -61,12 +76,17 @@ class Markov(CountedModel):
         Raises:
             ArtefactError: the counts do not fit together, or are of another catalogue or order.
         """
-        transitions = Transitions.from_arrays({name: tensor.numpy() for name, tensor in state_dict.items()})
-        if transitions.order != self.config.order or transitions.popularity_N.size != self.num_items:
+        named, config = {name: tensor.numpy() for name, tensor in state_dict.items()}, self.config
+        transitions = Transitions.from_arrays(named, config.how)
+        if transitions.order != config.order or transitions.popularity_N.size != self.num_items:
             raise ArtefactError(
                 f"transition counts of order {transitions.order} over {transitions.popularity_N.size} items; the "
-                f"settings say order {self.config.order} over {self.num_items}"
+                f"settings say order {config.order} over {self.num_items}"
             )
+        continued = [level.continuations_M is not None for level in transitions.levels[:-1]]
+        is_kneser_ney = config.smoothing_method == "kneser-ney"
+        if len(transitions.skips) != config.skips or continued != [is_kneser_ney] * (config.order - 1):
+            raise ArtefactError("the transition counts are not those of the settings skips and smoothing_method")
         self.transitions = transitions
 
     def _fitted(self) -> Transitions:

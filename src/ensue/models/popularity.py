@@ -46,6 +46,10 @@ class Popularity(CountedModel):
         counts = fit_popularity(train, self.config.last_fraction, self.config.last_days)
         self.counts_N = torch.from_numpy(counts)
 
+    def for_newcomers(self) -> Tensor:
+        """The counts: [N]."""
+        return self.counts_N.float()
+
     def logits_of_all(self, batch: SequenceBatch) -> Tensor:
         """The counts, for every asked event: [Q, N]."""
         return self.counts_N.float().repeat(len(batch.asked_Q), 1)

@@ -105,6 +105,10 @@ class CountedModel(Model):
     def fit(self, train: Sequences) -> None:
         """Count the training sequences."""
 
+    def for_newcomers(self) -> Tensor | None:
+        """What items are worth to somebody without a history, [N]; None: their numbers of training events."""
+        return None
+
     @abstractmethod
     def logits_of_all(self, batch: SequenceBatch) -> Tensor:
         """Scores of all items at each asked event, [Q, N]."""

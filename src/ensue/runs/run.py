@@ -14,8 +14,7 @@ from torch import Tensor
 from ensue.data.store import SequenceStore
 from ensue.data.vocabulary import Vocabulary
 from ensue.errors import DataError
-from ensue.models import Model
-from ensue.models.popularity import Popularity
+from ensue.models import CountedModel, Model
 from ensue.runs.config import RunConfig
 
 
@@ -46,9 +45,10 @@ class Run:
 
     @cached_property
     def popularity_N(self) -> Tensor:
-        """What newcomers are served by: training events of every item, float32 [N]; a popularity model's own."""
-        if isinstance(self.model, Popularity):
-            return self.model.counts_N.float()
+        """What newcomers are served by: training events of every item, float32 [N]; or a counted model's own scores."""
+        own_N = self.model.for_newcomers() if isinstance(self.model, CountedModel) else None
+        if own_N is not None:
+            return own_N
         return torch.from_numpy(self.items["events"].to_numpy().astype(np.float32))
 
     def check_data(self, store: SequenceStore) -> None:

@@ -1,0 +1,25 @@
+"""Recipes of the models of sessions, and of what they are compared with."""
+
+from __future__ import annotations
+
+from ensue.recipes.presets import Values, recipe
+
+
+@recipe("recent-popularity")
+def recent_popularity() -> Values:
+    """What was popular lately: the newest 20,000 events, half the weight every 2,000.
+
+    Expect: .0817 / .0398 on ML-100K (HR@10 / NDCG@10, full), in under a second
+    Command: ensue train data/ml-100k --preset recent-popularity --out runs/recent-popularity
+    """
+    return {"model": {"name": "recent-popularity", "span": 20_000, "half_life": 2_000}}
+
+
+@recipe("markov-skips")
+def markov_skips() -> Values:
+    """A Markov chain that also counts what came up to eleven steps after an item, chosen on validation.
+
+    Expect: .1580 / .0834 on ML-100K (HR@10 / NDCG@10, full; order 1 without skips: .1448 / .0761), in under a second
+    Command: ensue train data/ml-100k --preset markov-skips --out runs/markov-skips
+    """
+    return {"model": {"name": "markov", "smoothing": 10.0, "skips": 10, "skip_weight": 0.9}}
