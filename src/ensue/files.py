@@ -19,9 +19,9 @@ MANIFEST = "manifest.json"
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable (a rename is lost at a power cut until its folder is synced)."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make a file's content, or a folder's names, durable: a power cut loses a rename until its folder is synced."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -42,9 +42,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         with _held_file(temporary):
             yield temporary
-            _sync_file(temporary)
+            sync(temporary)
             os.replace(temporary, path)
-        sync_folder(path.parent)
+        sync(path.parent)
     except OSError as error:
         if error.filename is not None or str(path) in str(error):
             raise
@@ -66,14 +66,6 @@ def _held_file(path: Path) -> Iterator[None]:
     try:
         take_lock(handle)
         yield
-    finally:
-        os.close(handle)
-
-
-def _sync_file(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
     finally:
         os.close(handle)
 

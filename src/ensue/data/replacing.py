@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ensue.data.store import KIND, SCHEMA_VERSION, SequenceStore
 from ensue.errors import ArtefactError
-from ensue.files import MANIFEST, read_manifest, sync_folder, take_lock
+from ensue.files import MANIFEST, read_manifest, sync, take_lock
 
 # What `SequenceStore.save` writes, whole or in the making.
 _FILE = r"(offsets|items|times|feature_\w+)\.npy|(users|items|values_\w+)\.parquet|" + re.escape(MANIFEST)
@@ -65,7 +65,7 @@ def write_whole(store: SequenceStore, out: Path) -> SequenceStore:
                 if out.exists():
                     out.replace(old)
                 fresh.replace(out)
-                sync_folder(out.parent)
+                sync(out.parent)
             finally:
                 if out.exists():
                     shutil.rmtree(old, ignore_errors=True)
@@ -117,7 +117,7 @@ def recover(out: Path) -> None:
             left = _set_aside(out)
             if left and _is_free(out):
                 left[-1].replace(out)
-                sync_folder(out.parent)
+                sync(out.parent)
             for folder in left:
                 shutil.rmtree(folder, ignore_errors=True)
     for folder in _beside(out, "new"):

@@ -21,6 +21,7 @@ from ensue.nn.embedding import PositionEmbedding
 from ensue.nn.frequency import FrequencyRescaler
 from ensue.nn.model import check_newest
 from ensue.nn.self_attention import SelfAttention
+from ensue.nn.trunk import check_heads
 
 
 class FrequencyConfig(ModelConfig):
@@ -49,8 +50,7 @@ class BSARecConfig(FrequencyConfig):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.hidden_units % self.num_heads:
-            raise ValueError(f"num_heads {self.num_heads} must divide hidden_units {self.hidden_units}")
+        check_heads(self.hidden_units, self.num_heads)
         return self
 
 

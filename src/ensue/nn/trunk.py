@@ -19,6 +19,16 @@ from ensue.nn.residual import RESIDUALS
 from ensue.nn.rotary import Rotary
 
 
+def check_heads(hidden_units: int, num_heads: int) -> None:
+    """Make sure that attention heads have equal parts of the width.
+
+    Raises:
+        ValueError: they have not.
+    """
+    if hidden_units % num_heads:
+        raise ValueError(f"num_heads {num_heads} must divide hidden_units {hidden_units}")
+
+
 class TrunkConfig(Config):
     """Settings of the trunk; the defaults are SASRec's for MovieLens-1M, with pre-norm."""
 
@@ -36,8 +46,7 @@ class TrunkConfig(Config):
 
     @model_validator(mode="after")
     def _check_trunk(self) -> TrunkConfig:
-        if self.hidden_units % self.num_heads:
-            raise ValueError(f"num_heads {self.num_heads} must divide hidden_units {self.hidden_units}")
+        check_heads(self.hidden_units, self.num_heads)
         if self.residual == "mhc_lite" and self.mhc_expansion_rate > MAX_STREAMS_OF_PERMUTATIONS:
             raise ValueError(
                 f"mhc_expansion_rate must be at most {MAX_STREAMS_OF_PERMUTATIONS} for residual mhc_lite, which weighs "

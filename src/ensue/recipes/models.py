@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ensue.recipes.presets import Values, recipe
+from ensue.recipes.presets import Values, recipe, sasrec_ce
 
 
 @recipe("bert4rec-ce")
@@ -12,18 +12,11 @@ def bert4rec_ce() -> Values:
     Expect: not run yet on ML-1M, full; 60 epochs
     Command: ensue train data/ml-1m --preset bert4rec-ce --out runs/bert4rec-ce
     """
+    values = sasrec_ce()
     return {
+        **values,
         "model": {"name": "bert4rec", "hidden_units": 128, "num_heads": 2, "newest_share": 0.1},
-        "objective": {"loss": "ce"},
-        "train": {
-            "num_epochs": 60,
-            "eval_epochs": 3,
-            "patience": 0,
-            "window": "sliding",
-            "lr": 0.0015,
-            "schedule": "cosine",
-            "warmup_steps": 200,
-        },
+        "train": {**values["train"], "num_epochs": 60},
     }
 
 

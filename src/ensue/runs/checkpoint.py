@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ensue.errors import ArtefactError, TrainingError
-from ensue.files import check_files, read_json, read_manifest, sync_folder, write_json, write_manifest
+from ensue.files import check_files, read_json, read_manifest, sync, write_json, write_manifest
 from ensue.runs.tensors import write_tensors
 
 KIND, VERSION, KEPT = "checkpoint", 1, 2
@@ -48,18 +48,18 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, number: int) -> None:
     temporary = folder / f".{target.name}.tmp"
     if not folder.is_dir():
         folder.mkdir(parents=True)
-        sync_folder(folder.parent)
+        sync(folder.parent)
     for unfinished in folder.glob(".*.tmp"):
         shutil.rmtree(unfinished)
     temporary.mkdir()
     write_tensors(checkpoint.tensors, temporary / TENSORS)
-    _sync_file(temporary / TENSORS)
+    sync(temporary / TENSORS)
     write_json(temporary / STATE, checkpoint.state)
     write_manifest(temporary, [TENSORS, STATE], {"kind": KIND, "schema_version": VERSION})
     if target.exists():
         shutil.rmtree(target)
     os.rename(temporary, target)
-    sync_folder(folder)
+    sync(folder)
     for old in numbered(folder)[:-KEPT]:
         shutil.rmtree(old)
 
@@ -98,20 +98,15 @@ def copy_newest(folder: Path, target: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(newest, temporary)
     for path in temporary.iterdir():
-        _sync_file(path)
-    sync_folder(temporary)
+        sync(path)
+    sync(temporary)
     os.rename(temporary, target / newest.name)
-    sync_folder(target)
+    sync(target)
 
 
 def numbered(folder: Path) -> list[Path]:
     """The checkpoints under `folder`, damaged ones too, oldest first."""
     return sorted(path for path in folder.glob("[0-9]" * 10) if path.is_dir()) if folder.is_dir() else []
-
-
-def _sync_file(path: Path) -> None:
-    with path.open("rb") as handle:
-        os.fsync(handle.fileno())
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:

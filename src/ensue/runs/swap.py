@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ensue.errors import ArtefactError
-from ensue.files import MANIFEST, remove_leftovers, sync_folder
+from ensue.files import MANIFEST, remove_leftovers, sync
 from ensue.runs.folder import NEXT, READY, STORE, TEMPORARY, check_writable, foreign
 from ensue.runs.lock import LOCK, locked
 
@@ -67,15 +67,15 @@ def swap(folder: Path) -> None:
             # What is left of a removal cut short must not look like a run.
             for path in sorted(old, key=lambda path: path.name != MANIFEST):
                 remove(path)
-            sync_folder(folder)
+            sync(folder)
             os.rename(folder / NEXT, folder / READY)
-        sync_folder(folder)
+        sync(folder)
         for path in sorted((folder / READY).iterdir(), key=lambda path: path.name == MANIFEST):
             if path.name == LOCK:
                 path.unlink()
             else:
                 os.replace(path, folder / path.name)
-        sync_folder(folder)
+        sync(folder)
         (folder / READY).rmdir()
 
 
