@@ -103,8 +103,38 @@ def newest_items(windows: Windows, chosen_B: np.ndarray, rng: np.random.Generato
     return _shifted(windows, chosen_B, newest)
 
 
-def _shifted(windows: Windows, chosen_B: np.ndarray, asked: Callable[[np.ndarray], np.ndarray]) -> SequenceBatch:
-    """The events of each window but its last, asked what comes next at the events that `asked` picks."""
+def next_of(count: int) -> Task:
+    """A task that asks each event but a window's last for one of its next `count` items, drawn with equal chances.
+
+    Over many draws that is the mean loss of `count` targets (Caser, Tang & Wang, WSDM 2018, section 3.4). The window of
+    the items 3 1 4 becomes the history 3 1 with the targets 1 or 4 (of two next items), and 4.
+    """
+
+    def make(windows: Windows, chosen_B: np.ndarray, rng: np.random.Generator) -> SequenceBatch:
+        def ahead(lengths_B: np.ndarray) -> np.ndarray:
+            left_P = np.repeat(np.cumsum(lengths_B), lengths_B) - np.arange(lengths_B.sum())
+            ahead_P: np.ndarray = rng.integers(0, np.minimum(left_P, count))
+            return ahead_P
+
+        return _shifted(windows, chosen_B, lambda lengths_B: np.arange(lengths_B.sum()), ahead)
+
+    return Task(make)
+
+
+def _shifted(
+    windows: Windows,
+    chosen_B: np.ndarray,
+    asked: Callable[[np.ndarray], np.ndarray],
+    ahead: Callable[[np.ndarray], np.ndarray | int] = lambda _: 0,
+) -> SequenceBatch:
+    """The events of each window but its last, asked what comes next at the events that `asked` picks.
+
+    Args:
+        windows: all windows.
+        chosen_B: those of the batch.
+        asked: lengths of the rows -> the asked events.
+        ahead: lengths of the rows -> items between each event and its target.
+    """
     start_B, stop_B = windows.start_W[chosen_B], windows.stop_W[chosen_B]
     events_P, lengths_B = gather_events(start_B, stop_B - 1), stop_B - start_B - 1
     store = windows.sequences.store
@@ -115,7 +145,7 @@ def _shifted(windows: Windows, chosen_B: np.ndarray, asked: Callable[[np.ndarray
         None if store.times is None else store.times[events_P],
         None if store.times is None else store.times[events_P + 1],
         asked_Q,
-        store.items[events_P + 1][asked_Q],
+        store.items[events_P + 1 + ahead(lengths_B)][asked_Q],
     )
 
 

@@ -70,6 +70,7 @@ MODELS: Registry[ModelEntry] = Registry(
         "bsarec": "ensue.models.bsarec",
         "fmlprec": "ensue.models.fmlprec",
         "hstu": "ensue.models.hstu",
+        "caser": "ensue.models.caser",
         "markov": "ensue.models.markov",
         "popularity": "ensue.models.popularity",
         "recent-popularity": "ensue.models.recent_popularity",

@@ -75,3 +75,13 @@ def hstu_query_time() -> Values:
     """
     values = gru4rec_ce()
     return {**values, "model": {"name": "hstu", "hidden_units": 128, "num_heads": 2, "query_time": True}}
+
+
+@recipe("caser-paper")
+def caser_paper() -> Values:
+    """Caser with the paper's filters (Tang & Wang 2018) and the full softmax, a user by the items read.
+
+    Expect: not run yet on ML-1M, full; 60 epochs
+    Command: ensue train data/ml-1m --preset caser-paper --out runs/caser-paper
+    """
+    return {**bert4rec_ce(), "model": {"name": "caser", "user": "history"}}
