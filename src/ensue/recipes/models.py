@@ -85,3 +85,20 @@ def caser_paper() -> Values:
     Command: ensue train data/ml-1m --preset caser-paper --out runs/caser-paper
     """
     return {**bert4rec_ce(), "model": {"name": "caser", "user": "history"}}
+
+
+@recipe("esasrec")
+def esasrec() -> Values:
+    """eSASRec (Tikhonovich et al., RecSys 2025) for sparse logs: gated residuals, sampled softmax, mixed negatives.
+
+    The feed-forward has width D and GELU, where the authors' is SwiGLU.
+
+    Expect: not run yet on Beauty, full; at most 100 epochs
+    Command: ensue train data/beauty --preset esasrec --out runs/esasrec
+    """
+    model = {"name": "sasrec", "maxlen": 50, "hidden_units": 64, "dropout_rate": 0.5, "residual": "gated"}
+    return {
+        "model": {**model, "activation": "gelu"},
+        "objective": {"loss": "sampled-softmax", "negatives": "mixed", "num_negatives": 256},
+        "train": {"num_epochs": 100, "eval_epochs": 2, "patience": 5},
+    }
