@@ -69,9 +69,9 @@ def test_prepare_reads_quotes_as_plain_characters(ensue: Run, tmp_path: Path) ->
     log.write_text("user\titem\ttitle\n" + "".join(f'{n % 2}\t{n}\t{n}" nail\n' for n in range(3)))
     for words in (("prepare", log, "--out", store), ("train", log, "--out", tmp_path / "run")):
         wrong = ensue(*words)
-        assert (wrong.status, wrong.out, wrong.err.count("\n")) == (1, "", 1)
+        assert (wrong.status, wrong.out, wrong.err.count("\n")) == (1, "", 3)
         assert "line 2 opens a quote and does not close it: of a log, --no-quotes (quotes=False) reads" in wrong.err
-    assert f"prepare it first: ensue prepare {log} --no-quotes --out STORE" in wrong.err
+    assert f"\n  ensue prepare {log} --no-quotes --out data/queries\n" in wrong.err
     found = ensue("prepare", log, "--no-quotes", "--out", store, "--json").json
     assert (found["rows_in"], found["interactions"], found["dropped"]) == (3, 3, {})
     assert read(log, quotes=False).num_events == 3
@@ -143,11 +143,12 @@ def test_a_log_whose_columns_are_unclear_is_to_be_prepared(ensue: Run, tmp_path:
     log.write_text("person,thing,stars,when\n" + "".join(f"a,{n},1,{n}\nb,{n},2,{n}\n" for n in range(5)))
     refused = ensue("train", log, "--model", "markov", "--out", run)
     assert refused.status == 1
-    assert "which column is the user? Columns: person, thing, stars, when; prepare it first: " in refused.err
-    command = refused.err.rstrip().partition("prepare it first: ensue ")[2]
-    assert command == f"prepare '{log}' --user ... --item ... --out STORE"
-    assert "prepare it first" not in ensue("prepare", log, "--out", tmp_path / "store").err
-    assert "prepare it first" not in ensue("data", "check", log).err
+    assert "which column is the user? Columns: person, thing, stars, when; say which with one of" in refused.err
+    guess = "--user person --item thing"
+    assert refused.err.splitlines()[1] == f"  ensue prepare '{log}' {guess} --out 'data/my log'"
+    refused = ensue("prepare", log, "--out", tmp_path / "store")
+    assert refused.err.splitlines()[1] == f"  ensue prepare '{log}' --out {tmp_path / 'store'} {guess}"
+    assert ensue("data", "check", log).err.splitlines()[1] == f"  ensue data check '{log}' {guess}"
     names = ("--user", "person", "--item", "thing", "--time", "when")
     assert ensue("prepare", log, *names, "--out", tmp_path / "store").status == 0
     assert ensue("train", tmp_path / "store", "--model", "markov", "--out", run).status == 0

@@ -8,10 +8,10 @@ from decimal import Decimal
 import polars as pl
 import pytest
 
+from ensue.data.doubt import UnclearLogError
 from ensue.data.interactions import Columns, read_interactions
 from ensue.data.moments import to_microseconds, written
 from ensue.data.prepare import prepare
-from ensue.data.table import UnclearLogError
 from ensue.data.where import parse_where
 from ensue.errors import ConfigError, DataError
 

@@ -66,7 +66,7 @@ def _run(words: list[str]) -> int:
     except EnsueError as error:
         if "--debug" in words:
             raise
-        return _fail(str(error), _status(error))
+        return _refuse(error, words)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -87,6 +87,20 @@ def _run(words: list[str]) -> int:
         return _fail(f"{message()}{hint}", status)
     # Typer turns Ctrl-C into a status.
     return _fail("interrupted", INTERRUPTED) if status == INTERRUPTED else status if isinstance(status, int) else 0
+
+
+def _refuse(error: EnsueError, words: list[str]) -> int:
+    """One line on standard error, and for a log in doubt a command for each reading."""
+    from ensue.data.doubt import UnclearLogError
+
+    if not isinstance(error, UnclearLogError):
+        return _fail(str(error), _status(error))
+    from ensue.cli.doubts import commands
+
+    status = _fail(f"{error.doubt.title}; say which with one of", _status(error))
+    for line in commands(words, error.doubt):
+        print(f"  {line}", file=sys.stderr)
+    return status
 
 
 def _status(error: EnsueError) -> int:

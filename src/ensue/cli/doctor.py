@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from ensue.cli.doubts import settle
 from ensue.cli.flags import Flag, flags_of, words_of
 from ensue.cli.sources import store_folder
 from ensue.errors import ConfigError, DataError
@@ -55,7 +56,8 @@ def run(
         store.verify_once()
         report, lengths = check(store, split), store.lengths
     elif len(source) > 1 or is_log(source[0]):
-        log = read_interactions(parts_of(source), Columns.parse(columns))
+        parts = parts_of(source)
+        log, columns = settle(screen, lambda given: read_interactions(parts, Columns.parse(given)), columns)
         report, lengths = check(log, split), log.frame.group_by("user").len()["len"].to_numpy()
     else:
         raise DataError(f"{source[0]}: no such file or folder")

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ensue.cli.doubts import settle
 from ensue.cli.flags import Flag, flags_of
 from ensue.cli.sources import report_table
 from ensue.errors import ConfigError, DataError, nearest
 from ensue.terminal.output import Screen
 
 if TYPE_CHECKING:
+    from ensue.data.prepare import PrepareReport
     from ensue.data.store import SequenceStore
 
 
@@ -57,11 +59,14 @@ def run(
     held_out = {name: given for name, given in (("validation", validation), ("test", test)) if given is not None}
     is_dataset = source[0] in known and not Path(source[0]).is_file()
     if len(source) > 1 or held_out or (is_log(source[0]) and not is_dataset):
-        log: Source = {"train": source, **held_out} if held_out else source
-        with Stages(screen) as stage:
-            store, report = prepare(
-                parts_of(log), out, Columns.parse(columns), PrepareConfig.parse(filters), items, overwrite, stage
-            )
+        named: Source = {"train": source, **held_out} if held_out else source
+        log, config = parts_of(named), PrepareConfig.parse(filters)
+
+        def use(answers: dict[str, Any]) -> tuple[SequenceStore, PrepareReport]:
+            with Stages(screen) as stage:
+                return prepare(log, out, Columns.parse({**columns, **answers}), config, items, overwrite, stage)
+
+        (store, report), _ = settle(screen, use)
         return shown(screen, out, store, report.as_dict())
     if not is_dataset:
         raise DataError(f"{source[0]}: no such file, and no dataset of this name: {nearest(source[0], known)}")

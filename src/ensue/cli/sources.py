@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ensue.cli.doubts import settle
 from ensue.errors import ConfigError, DataError
 from ensue.files import MANIFEST
 from ensue.terminal.output import Screen, clean, table
@@ -17,8 +17,7 @@ _EVENTS = ("min_rating", "duplicates", "exact_duplicates")
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ensue.data.prepare import PrepareReport
-    from ensue.data.sources import Parts
+    from ensue.data.prepare import PrepareConfig, PrepareReport
     from ensue.data.store import SequenceStore
     from ensue.runs.run import Run
 
@@ -48,11 +47,13 @@ def open_data(data: str | Path | Sequence[str], screen: Screen, like: SequenceSt
         DataError: there is no such data, or the log cannot be read.
         ArtefactError: the folder is not a store.
     """
+    from ensue.data.doubt import UnclearLogError
+    from ensue.data.interactions import Columns
     from ensue.data.moments import day
     from ensue.data.prepare import prepare
     from ensue.data.sources import is_log, parts_of
     from ensue.data.store import SequenceStore
-    from ensue.data.table import MissingColumnError, UnclearLogError
+    from ensue.data.table import MissingColumnError
 
     sources = [data] if isinstance(data, str | Path) else list(data)
     folder = store_folder(sources)
@@ -62,20 +63,23 @@ def open_data(data: str | Path | Sequence[str], screen: Screen, like: SequenceSt
         raise DataError(f"{sources[0]}: no such file or folder; give a store (see ensue prepare) or a log")
     log = parts_of(sources)
     how = "the usual settings"
+
+    def use(settings: dict[str, Any], config: PrepareConfig | None = None) -> tuple[SequenceStore, PrepareReport]:
+        return prepare(log, None, Columns.parse(settings), config)
+
     try:
         if like is None:
-            store, report = prepare(log)
+            (store, report), _ = settle(screen, use)
         else:
             try:
-                store, report = _prepared_like(log, like)
+                (store, report), _ = settle(screen, lambda given: use(given, _events_of(like)), like.made["columns"])
                 how = f"the settings of {like.made['source']}"
             except MissingColumnError as error:
-                store, report = prepare(log)
+                (store, report), _ = settle(screen, use)
                 how += f", as it differs from {like.made['source']} ({error})"
     except UnclearLogError as error:
         # The command at hand has no flags for columns.
-        command = f"ensue prepare {shlex.join(map(str, sources))} {error.flags} --out STORE"
-        raise DataError(f"{error}; prepare it first: {command}") from None
+        raise error.at(sources=tuple(map(str, sources))) from None
     dropped = sum(report.dropped.values())
     span = "" if store.times is None else f"; {day(store.times.min())} to {day(store.times.max())}"
     screen.say(
@@ -86,13 +90,11 @@ def open_data(data: str | Path | Sequence[str], screen: Screen, like: SequenceSt
     return store
 
 
-def _prepared_like(log: Parts, like: SequenceStore) -> tuple[SequenceStore, PrepareReport]:
-    """A log, with its columns read and its events chosen as those of a store."""
-    from ensue.data.interactions import Columns
-    from ensue.data.prepare import PrepareConfig, prepare
+def _events_of(like: SequenceStore) -> PrepareConfig:
+    """The settings of a store's preparation that say what an event is."""
+    from ensue.data.prepare import PrepareConfig
 
-    events = {name: value for name, value in like.made["config"].items() if name in _EVENTS}
-    return prepare(log, None, Columns.parse(like.made["columns"]), PrepareConfig.parse(events))
+    return PrepareConfig.parse({name: value for name, value in like.made["config"].items() if name in _EVENTS})
 
 
 def data_words(data: Sequence[str] | None) -> list[str]:

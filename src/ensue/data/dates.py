@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import polars as pl
 
-from ensue.data.table import UnclearLogError
+from ensue.data.doubt import Answer, Doubt, UnclearLogError
 from ensue.errors import DataError
+
+DateOrder = Literal["auto", "month", "day"]
 
 # Day numbers of spreadsheets count from this second (1899-12-30) on.
 SPREADSHEET_EPOCH_S = -2_209_161_600
@@ -31,8 +33,11 @@ _EITHER_ORDER = r"^\d{1,2}[/-]\d{1,2}[/-]\d{4}\b"
 # Other texts are not given to the parser, whose years reach beyond what int64 holds: a year has four digits, and only
 # fractions of a second and the compact form have more in a row.
 _POSSIBLE = r"^[^\d]*(\d{1,4}[^\d]+)*(\d{1,4}|\.\d{1,12}|\d{8}T\d{6})[^\d]*([+-]?\d{1,4}[^\d]*){0,3}$"
-# Digits of a date written as a number -> its form, and what one step of its last place is worth.
+# Digits of a date written as a number -> its form; and each form in the directives of strftime.
 _NUMBER_FORMS = {8: "YYYYMMDD", 10: "YYYYMMDDHH", 12: "YYYYMMDDHHMM", 14: "YYYYMMDDHHMMSS", 17: "YYYYMMDDHHMMSSmmm"}
+NUMBER_DIRECTIVES = dict(
+    zip(_NUMBER_FORMS.values(), ("%Y%m%d", "%Y%m%d%H", "%Y%m%d%H%M", "%Y%m%d%H%M%S", "%Y%m%d%H%M%S%3f"), strict=True)
+)
 _CERTAIN_SHARE = 0.99
 
 
@@ -79,8 +84,16 @@ def read_form(texts: pl.Series, code: str, zone: str | None = None) -> pl.Series
         raise DataError(f"time_format {code!r} cannot be used ({reason}); it is made of %Y, %m, %d, %H, ...") from None
 
 
-def read_published(texts: pl.Series, zone: str | None = None) -> pl.Series:
+def read_published(texts: pl.Series, zone: str | None = None, order: DateOrder = "auto") -> tuple[pl.Series, DateOrder]:
     """Texts in one of the forms that published logs use, as microseconds since the epoch; null for others.
+
+    Args:
+        texts: the column.
+        zone: the time zone of dates that do not state their own; by default UTC.
+        order: of dates such as 01/02/2019, whether the month or the day comes first; "auto": as all of them allow.
+
+    Returns:
+        The times, and the order of dates such as 01/02/2019; "auto" if there are none.
 
     Raises:
         UnclearLogError: day and month can be either way round, and the dates differ.
@@ -89,26 +102,34 @@ def read_published(texts: pl.Series, zone: str | None = None) -> pl.Series:
     sample = texts.drop_nulls().head(10 * _SAMPLE).unique(maintain_order=True).head(_SAMPLE)
     forms = [Form("".join(parts)) for parts in _ONE_ORDER]
     either = texts.filter(texts.str.contains(_EITHER_ORDER).fill_null(False))
-    if len(either):
-        forms += [Form("".join(parts)) for parts in _order_of(either, zone)]
+    if not len(either):
+        order = "auto"
+    elif order == "auto":
+        order = _order_of(either, zone)
+    if order != "auto":
+        forms += [Form("".join(parts)) for parts in (_MONTH_FIRST if order == "month" else _DAY_FIRST)]
     used = [form for form in forms if _read(sample, [form], zone).null_count() < len(sample)]
-    return _read(texts, used, zone)
+    return _read(texts, used, zone), order
 
 
-def _order_of(texts: pl.Series, zone: str | None) -> tuple[tuple[str, str], ...]:
+def _order_of(texts: pl.Series, zone: str | None) -> DateOrder:
     """Month first or day first, as all dates together allow."""
     month, day = (_read(texts, [Form("".join(parts)) for parts in order], zone) for order in (_MONTH_FIRST, _DAY_FIRST))
     if month.null_count() != day.null_count():
-        return _MONTH_FIRST if month.null_count() < day.null_count() else _DAY_FIRST
+        return "month" if month.null_count() < day.null_count() else "day"
     differ = texts.filter((month != day).fill_null(False))
     # A clock of twelve hours is American, and so is the month before the day.
     if len(differ) and not bool(differ.str.contains(r"(?i)[ap]m$").all()):
-        raise UnclearLogError(
-            f"column {texts.name!r}: {differ[0]!r} can be month/day/year or day/month/year: name the form "
-            "(--time-format %m/%d/%Y or %d/%m/%Y, with %H:%M:%S where there is a clock)",
-            "--time-format ...",
-        )
-    return _MONTH_FIRST
+        answers = Answer({"date_order": "month"}, "month/day/year"), Answer({"date_order": "day"}, "day/month/year")
+        what = f"column {texts.name!r}: {differ[0]!r} can be month/day/year or day/month/year"
+        # Read the wrong way round, the days of one month become months of one year.
+        raise UnclearLogError(Doubt(what, answers, guess=int(_span(day) < _span(month))))
+    return "month"
+
+
+def _span(times: pl.Series) -> int:
+    low, high = cast("int | None", times.min()), cast("int | None", times.max())
+    return 0 if low is None or high is None else high - low
 
 
 def _read(texts: pl.Series, forms: list[Form], zone: str | None) -> pl.Series:

@@ -14,20 +14,22 @@ import polars as pl
 from pydantic import Field, model_validator
 
 from ensue.config import Config
+from ensue.data.anonymous import placeholder_notes, refuse_anonymous
+from ensue.data.dates import NUMBER_DIRECTIVES, DateOrder
+from ensue.data.doubt import SHOWN_ROWS, Answer, Doubt, UnclearLogError
 from ensue.data.ids import check_json, id_notes, read_ids, refuse_lists
 from ensue.data.logs import open_log
-from ensue.data.meanings import MEANINGS, NONE, SESSIONS, Choice, choose_columns, present, usual_column
-from ensue.data.moments import TimeUnit, add_clock, to_microseconds
+from ensue.data.meanings import MEANINGS, NONE, Choice, choose_columns, present, sample
+from ensue.data.moments import UNIT_NAMES, TimeUnit, add_clock, to_microseconds
 from ensue.data.odd_times import in_another_unit, time_notes
 from ensue.data.sources import Source
-from ensue.data.table import MALFORMED, Format, Reading, Table, UnclearLogError, collect, place_of_row, rows_of_parts
+from ensue.data.table import MALFORMED, Format, Reading, Table, collect, place_of_row, rows_of_parts
 from ensue.data.vocabulary import canonical_ints
 from ensue.data.where import parse_where
 from ensue.errors import DataError
 
 REPEATED_HEADER = "repeated header"
 _ROW = "\x01row"
-_PLACEHOLDERS = ("", "na", "n/a", "nan", "null", "none", "\\n", "-1", "0", "unknown", "undefined", "(not set)")
 
 
 class Columns(Config):
@@ -52,6 +54,8 @@ class Columns(Config):
             "auto" goes by their size, and reads 20191230 and the like as dates.
         time_format: how times are written, in the directives of strftime, such as "%d/%m/%Y %H:%M"; by default a
             number, ISO 8601, or another form that published logs use.
+        date_order: of dates such as 01/02/2019, "month" first or "day" first; "auto": as all of them allow, and refused
+            where they allow both.
         time_zone: time zone of dates that do not state their own, such as Europe/Paris; by default UTC.
         max_dropped: largest share of rows that may be unusable (malformed, or without a user, an item or a time) before
             the log is refused.
@@ -71,6 +75,7 @@ class Columns(Config):
     header: bool | None = None
     time_unit: TimeUnit = "auto"
     time_format: str | None = None
+    date_order: DateOrder = "auto"
     time_zone: str | None = None
     max_dropped: float = Field(default=0.5, ge=0, le=1)
     multiline: bool = False
@@ -165,6 +170,17 @@ def read_interactions(source: Source, columns: Columns | None = None) -> Interac
     """
     columns = columns or Columns()
     table = open_log(source, columns.reading)
+    try:
+        return _read(table, columns)
+    except UnclearLogError as error:
+        if error.doubt.rows:
+            raise
+        frame = sample(table, table.names).head(SHOWN_ROWS)
+        rows = tuple(tuple("" if value is None else str(value) for value in row) for row in frame.rows())
+        raise error.at(names=tuple(table.names), rows=rows) from None
+
+
+def _read(table: Table, columns: Columns) -> Interactions:
     chosen = choose_columns(table, {meaning: getattr(columns, meaning) for meaning in MEANINGS})
     if columns.clock is not None:
         chosen["clock"] = Choice(present(table, columns.clock, "clock"), "named")
@@ -203,7 +219,8 @@ class _Sifted:
         if self.conditions:
             keep = [condition.applies(self.raw[present(table, condition.column, "")]) for condition in self.conditions]
             self._drop(f"not {columns.where}", ~reduce(and_, keep), is_fault=False)
-        self._refuse_anonymous()
+        if self.chosen["user"].why != "named" and not self.table.positional:
+            refuse_anonymous(table, self._values("user"))
         for meaning in ("user", "item"):
             self._drop(f"missing {meaning}", _missing(self._values(meaning)))
         kept: dict[str, pl.Series] = {}
@@ -223,7 +240,7 @@ class _Sifted:
             kept[name] = _feature(self.raw[name], table)
         order = [name for name in ("user", "item", "time", "rating", *features) if name in kept]
         frame = pl.DataFrame({name: kept[name].alias(name) for name in order} | {"row": self.raw[_ROW]})
-        notes = [*id_notes(frame), *self._odd_times(frame, unit), *_placeholder_notes(frame)]
+        notes = [*id_notes(frame), *self._odd_times(frame, unit), *placeholder_notes(frame)]
         return Interactions(
             frame=frame,
             rows_in=self.rows_in,
@@ -264,13 +281,14 @@ class _Sifted:
         """Microseconds of the rows that are left, after those without a time are dropped."""
         self._drop("missing time", _missing(self._values("time")))
         columns, values = self.columns, self._values("time")
+        how = (columns.time_format, columns.time_zone, columns.date_order)
         try:
             if "clock" in self.chosen:
-                times, unit = add_clock(values, self._values("clock"), columns.time_format, columns.time_zone), "date"
+                times, unit = add_clock(values, self._values("clock"), *how)
             else:
-                times, unit = to_microseconds(values, columns.time_unit, columns.time_format, columns.time_zone)
+                times, unit = to_microseconds(values, columns.time_unit, *how)
         except UnclearLogError as error:
-            raise UnclearLogError(f"{self.table.where}: {error}", error.flags) from None
+            raise error.at(where=self.table.where) from None
         unreadable = times.is_null()
         if unreadable.any():
             bad = values.filter(unreadable).head(1)
@@ -279,24 +297,6 @@ class _Sifted:
             self._drop("unreadable time", unreadable)
             times = times.filter(~unreadable)
         return times, unit
-
-    def _refuse_anonymous(self) -> None:
-        """A column of users that is mostly empty, beside one of sessions that nobody named."""
-        if self.chosen["user"].why == "named" or self.table.positional or not self.raw.height:
-            return
-        sessions = usual_column(self.table.names, SESSIONS)
-        if sessions is None or sessions == self.chosen["user"].column:
-            return
-        values = self._values("user")
-        empty = values.is_null() | values.cast(pl.String).str.to_lowercase().is_in(_PLACEHOLDERS).fill_null(False)
-        share = int(empty.sum()) / len(empty)
-        if share > 0.5:
-            name = self.chosen["user"].column
-            raise UnclearLogError(
-                f"{self.table.where}: which column is the user? {name!r} names none in {share:.0%} of the rows, while "
-                f"{sessions!r} names sessions. Columns: {', '.join(self.table.names)}",
-                f"--user {sessions}",
-            )
 
     def _refuse_mostly_dropped(self) -> None:
         """More rows than allowed cannot be used: most often a wrong column or form."""
@@ -320,10 +320,12 @@ class _Sifted:
         if other is not None:
             place, name = other
             value = self._values("time").to_list()[place]
-            raise DataError(
-                f"{self.table.where}: times in two units: {value} in row {rows[place] + 1:,} is in {name} by its size, "
-                f"most others are in {unit}; convert them to one, or name the unit of all (--time-unit {unit})"
+            what = (
+                f"times in two units: {value} in row {rows[place] + 1:,} is in {name} by its size, most others are in "
+                f"{UNIT_NAMES[unit]}; convert them to one, or name the unit of all"
             )
+            answers = Answer({"time_unit": unit}, f"all times are in {UNIT_NAMES[unit]}, however large")
+            raise UnclearLogError(Doubt(what, (answers,), guess=None, where=self.table.where))
         return time_notes(times_us, unit, rows)
 
     def _settings(self, unit: str | None) -> dict[str, Any]:
@@ -334,6 +336,10 @@ class _Sifted:
             said["time"] = NONE
         if unit in ("s", "ms", "us", "ns", "day") and self.columns.time_format is None:
             said["time_unit"] = unit
+        elif unit in NUMBER_DIRECTIVES:
+            said["time_format"] = NUMBER_DIRECTIVES[unit]
+        elif unit in ("date, month first", "date, day first"):
+            said["date_order"] = unit.split()[1]
         return said
 
 
@@ -364,18 +370,3 @@ def _feature(values: pl.Series, table: Table) -> pl.Series:
         if numbers.null_count() == missing:
             return numbers
     return values
-
-
-def _placeholder_notes(frame: pl.DataFrame) -> list[str]:
-    """A user that stands for unknown ones would be one very long history."""
-    users = frame["user"]
-    if not frame.height or users.dtype != pl.String:
-        return []
-    share = float(users.str.to_lowercase().is_in(_PLACEHOLDERS).mean() or 0)  # type: ignore[arg-type]
-    if share < 0.05:
-        return []
-    name = users.filter(users.str.to_lowercase().is_in(_PLACEHOLDERS))[0]
-    return [
-        f"user {name!r} has {share:.0%} of the events: if it stands for unknown users, leave it out "
-        f"(--where \"COLUMN != '{name}'\")"
-    ]

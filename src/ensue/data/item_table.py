@@ -7,6 +7,7 @@ import re
 import numpy as np
 import polars as pl
 
+from ensue.data.doubt import UnclearLogError
 from ensue.data.meanings import USUAL_ITEM, plain_name
 from ensue.data.readers import open_table
 from ensue.data.sources import Source
@@ -43,14 +44,17 @@ def read_item_table(
         DataError: no column of ids, none of its ids is an item of the log, titles that are no text, or an open quote
             swallows rows.
     """
-    table = open_table(source, Reading(header=True, multiline=True, encoding=encoding))
+    try:
+        table = open_table(source, Reading(header=True, multiline=True, encoding=encoding))
+        frame = collect(table, table.names)
+    except UnclearLogError as error:  # its answers are flags of the log
+        raise DataError(error.doubt.title) from None
     lacking = "; the first line is read as the header, which an item file must have" if table.text else ""
     plain = {plain_name(name): name for name in reversed(table.names)}
     if id_column is None:
         id_column = next((plain[name] for name in (*USUAL_ITEM, "id") if name in plain), None)
     if id_column not in table.names:
         raise DataError(f"{table.where}: which column is the item's id? Columns: {', '.join(table.names)}{lacking}")
-    frame = collect(table, table.names)
     if table.quoted:
         _check_swallowed(frame, id_column, item_ids, table)
     ids = frame[id_column]

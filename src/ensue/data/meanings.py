@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, permutations
 
 import polars as pl
 
+from ensue.data.doubt import Answer, Doubt, UnclearLogError
 from ensue.data.moments import to_microseconds, written
-from ensue.data.table import MissingColumnError, Table, UnclearLogError
+from ensue.data.table import MissingColumnError, Table
 from ensue.errors import DataError, nearest
 
 NONE = "-"
@@ -32,6 +33,8 @@ SESSIONS = ("sessionid", "session", "visitid")
 _TYPED_NAME = re.compile(r":(token|float|token_seq|float_seq)$")
 _SAMPLE_ROWS = 1_000
 _NUMBER_LIKE = (pl.String, pl.Int32, pl.Int64, pl.UInt32, pl.UInt64, pl.Float64)
+# Columns offered for one meaning, where its column is in doubt.
+_OFFERED = 4
 # Seconds of 2000-01-01 to 2040-01-01: numbers between them are hardly ids.
 _EPOCH_S = (946_684_800, 2_208_988_800)
 _PRODUCT = r"^(B0[0-9A-Z]{8}|\d{9}[\dX])$"
@@ -82,10 +85,7 @@ def choose_columns(table: Table, said: Mapping[str, str | None]) -> dict[str, Ch
     }
     unknown = [meaning for meaning in ("user", "item") if meaning not in chosen]
     if unknown:
-        flags = " ".join(f"--{meaning} ..." for meaning in unknown)
-        raise UnclearLogError(
-            f"{table.where}: which column is the {unknown[0]}? Columns: {', '.join(table.names)}", flags
-        )
+        raise _unclear_ids(table, unknown, {choice.column for choice in chosen.values()})
     if "time" not in chosen and said["time"] is None and "time" not in table.meanings:
         _refuse_unnamed_time(table, {choice.column for choice in chosen.values()})
     for one, other in combinations([meaning for meaning in MEANINGS[:3] if meaning in chosen], 2):
@@ -153,6 +153,34 @@ def _example(values: pl.Series) -> str:
     return written(int(to_microseconds(first)[0][0] or 0) // 1_000_000) if first.dtype.is_temporal() else repr(first[0])
 
 
+def _unclear_ids(table: Table, unknown: list[str], taken: set[str]) -> DataError:
+    """Columns of ids that have no usual name: the ones that may hold them."""
+    what = f"which column is the {unknown[0]}? Columns: {', '.join(table.names)}"
+    others = [name for name in table.names if name not in taken]
+    frame = sample(table, others)
+    likely = [name for name in others if _may_be_ids(frame[name])]
+    chosen = permutations((likely if len(likely) >= len(unknown) else others)[:_OFFERED], len(unknown))
+    answers = [
+        Answer(
+            dict(zip(unknown, columns, strict=True)),
+            ", ".join(f"{name} is the {meaning}" for name, meaning in zip(columns, unknown, strict=True)),
+        )
+        for columns in chosen
+    ][: 2 * _OFFERED]
+    if not answers:
+        return DataError(f"{table.where}: {what}")
+    return UnclearLogError(Doubt(what, tuple(answers), where=table.where))
+
+
+def _may_be_ids(values: pl.Series) -> bool:
+    is_text = values.dtype in (pl.String, pl.Categorical, pl.Enum)
+    return (is_text or values.dtype.is_integer()) and not _is_time(values)
+
+
+def _is_time(values: pl.Series) -> bool:
+    return dates_in(values) or epochs_in(values)
+
+
 def _by_name(table: Table, meanings: list[str]) -> dict[str, Choice]:
     chosen = {}
     for meaning in meanings:
@@ -170,13 +198,13 @@ def _by_place(table: Table, said: Mapping[str, Choice], meanings: list[str]) -> 
     frame = sample(table, table.names)
     dated = [name for name in table.names if dates_in(frame[name])]
     timed = dated + [name for name in table.names if count > 2 and name not in dated and epochs_in(frame[name])]
-    places = {"user": "1", "item": "2"}
+    places = {"user": "1", "item": "2", **{meaning: choice.column for meaning, choice in said.items()}}
     if count == 3 and table.spaced:
         places["time"] = "3"
     elif count == 4:
         places |= {"rating": "3", "time": "4"}
     if "time" in meanings:
-        places = _with_time_by_values(table, frame, places, dated, timed)
+        places = _with_time_by_values(table, frame, places, meanings, dated, timed)
     if frame.height and {"user", "item"} <= set(meanings) and _swapped(frame):
         why = "its values are product codes; those of the other column are people's"
         return _placed(places | {"user": "2", "item": "1"}, said, meanings, why)
@@ -191,7 +219,12 @@ def _placed(places: Mapping[str, str], said: Mapping[str, Choice], meanings: lis
 
 
 def _with_time_by_values(
-    table: Table, frame: pl.DataFrame, places: dict[str, str], dated: list[str], timed: list[str]
+    table: Table,
+    frame: pl.DataFrame,
+    places: dict[str, str],
+    meanings: list[str],
+    dated: list[str],
+    timed: list[str],
 ) -> dict[str, str]:
     """The places, with the time where the values are times; refused where that contradicts the others."""
     usual = places.get("time")
@@ -202,18 +235,30 @@ def _with_time_by_values(
         rest = [name for name in table.names[2:] if name != timed[0]]
         return {**places, "time": timed[0], **({"rating": rest[0]} if "rating" in places else {})}
     if timed:
-        others = [name for name in table.names if name != timed[0]]
-        raise UnclearLogError(
-            f"{table.where}: column {timed[0]} holds times (such as {_example(frame[timed[0]])}), so the columns "
-            "are not user, item, ... in this order: say which is which",
-            f"--user {others[0]} --item {others[1] if len(others) > 1 else '...'} --time {timed[0]}",
-        )
+        raise _unclear_places(table, frame, meanings, timed)
     if usual is None and len(table.names) > 2:
-        raise UnclearLogError(
-            f"{table.where}: {len(table.names)} columns without names; say which is the time ('-' for none)",
-            "--time ...",
-        )
+        answers = [Answer({"time": NONE}, "no column: the order of rows is the order of events")]
+        answers += [Answer({"time": name}, f"column {name} is the time") for name in table.names[2 : 2 + _OFFERED]]
+        what = f"{len(table.names)} columns without names; say which is the time ('-' for none)"
+        raise UnclearLogError(Doubt(what, tuple(answers), where=table.where))
     return places
+
+
+def _unclear_places(table: Table, frame: pl.DataFrame, meanings: list[str], timed: list[str]) -> UnclearLogError:
+    """Columns of times in places where users or items usually are."""
+    answers = []
+    for time in timed[:2]:
+        rest = [name for name in table.names if name not in timed] or [name for name in table.names if name != time]
+        for pair in list(permutations(rest[:_OFFERED], min(2, len(rest))))[: 2 * _OFFERED]:
+            settings = {"user": pair[0], "item": pair[-1], "time": time}
+            settings = {meaning: column for meaning, column in settings.items() if meaning in meanings}
+            text = ", ".join(f"{column} is the {meaning}" for meaning, column in settings.items())
+            answers.append(Answer(settings, text))
+    what = (
+        f"column {timed[0]} holds times (such as {_example(frame[timed[0]])}), so the columns are not user, item, ... "
+        "in this order: say which is which"
+    )
+    return UnclearLogError(Doubt(what, tuple(answers[: 2 * _OFFERED]), where=table.where))
 
 
 def _swapped(frame: pl.DataFrame) -> bool:
@@ -230,10 +275,10 @@ def _refuse_unnamed_time(table: Table, taken: set[str]) -> None:
     if not others or table.positional:
         return
     frame = sample(table, others)
-    timed = [name for name in others if dates_in(frame[name]) or epochs_in(frame[name])]
+    timed = [name for name in others if _is_time(frame[name])]
     if timed:
-        shown = ", ".join(f"{name} (such as {_example(frame[name])})" for name in timed[:5])
-        raise UnclearLogError(
-            f"{table.where}: which column is the time? These hold times: {shown}; or --time - for the order of rows",
-            f"--time {timed[0]}" if len(timed) == 1 else "--time ...",
-        )
+        shown = ", ".join(f"{name} (such as {_example(frame[name])})" for name in timed[:_OFFERED])
+        answers = [Answer({"time": name}, f"{name} is the time") for name in timed[:_OFFERED]]
+        answers.append(Answer({"time": NONE}, "no column: the order of rows is the order of events"))
+        what = f"which column is the time? These hold times: {shown}; or --time - for the order of rows"
+        raise UnclearLogError(Doubt(what, tuple(answers), where=table.where))

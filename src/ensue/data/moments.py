@@ -10,6 +10,7 @@ import polars as pl
 from ensue.data.dates import (
     DAY_S,
     SPREADSHEET_EPOCH_S,
+    DateOrder,
     in_zone,
     look_like_month_and_day,
     look_like_spreadsheet_days,
@@ -17,7 +18,7 @@ from ensue.data.dates import (
     read_number_dates,
     read_published,
 )
-from ensue.data.table import UnclearLogError
+from ensue.data.doubt import Answer, Doubt, UnclearLogError
 from ensue.errors import DataError
 
 TimeUnit = Literal["auto", "s", "ms", "us", "ns", "day"]
@@ -37,7 +38,11 @@ _NOT_A_TIME = -(2**63)
 
 
 def to_microseconds(
-    values: pl.Series, unit: TimeUnit = "auto", form: str | None = None, zone: str | None = None
+    values: pl.Series,
+    unit: TimeUnit = "auto",
+    form: str | None = None,
+    zone: str | None = None,
+    order: DateOrder = "auto",
 ) -> tuple[pl.Series, str]:
     """Times as int64 microseconds since the epoch.
 
@@ -50,10 +55,11 @@ def to_microseconds(
         unit: the unit of numbers; "day" counts from 1899-12-30, as spreadsheets do.
         form: how texts and numbers are written, in the directives of strftime.
         zone: the time zone of dates that do not state their own, such as Europe/Paris; by default UTC.
+        order: of dates such as 01/02/2019, whether the month or the day comes first; "auto": as all of them allow.
 
     Returns:
-        The times, null where a value cannot be read, and the unit that numbers were taken in
-        ("date" where there was none).
+        The times, null where a value cannot be read, and the unit that numbers were taken in; for dates "date", with
+        ", month first" or ", day first" where some are like 01/02/2019.
 
     Raises:
         UnclearLogError: the times can be read in more than one way.
@@ -63,16 +69,24 @@ def to_microseconds(
     if values.dtype.is_temporal():
         return _temporal(values, zone), "date"
     if form is not None:
+        whole = _whole(values) if values.dtype.is_float() else None
+        values = values if whole is None else whole
         texts = values if values.dtype == pl.String else values.cast(pl.String)
         return read_form(texts.str.strip_chars(), form, zone), "date"
     if values.dtype == pl.String:
-        return _texts(values, unit, zone)
+        return _texts(values, unit, zone, order)
     if values.dtype.is_numeric():
         return _numbers(values, unit, zone)
     return pl.Series(values.name, [None] * len(values), dtype=pl.Int64), "date"
 
 
-def add_clock(dates: pl.Series, clocks: pl.Series, form: str | None = None, zone: str | None = None) -> pl.Series:
+def add_clock(
+    dates: pl.Series,
+    clocks: pl.Series,
+    form: str | None = None,
+    zone: str | None = None,
+    order: DateOrder = "auto",
+) -> tuple[pl.Series, str]:
     """Dates and times of day, from two columns, as int64 microseconds since the epoch.
 
     Args:
@@ -81,19 +95,20 @@ def add_clock(dates: pl.Series, clocks: pl.Series, form: str | None = None, zone
             largest.
         form: how the dates are written, or the dates and the clocks with a blank between them.
         zone: the time zone of the clocks.
+        order: as for `to_microseconds`.
 
     Returns:
-        The times, null where one of the two cannot be read.
+        The times, null where one of the two cannot be read, and how the dates were read.
     """
     if clocks.dtype == pl.String and form is not None and ("%H" in form or "%I" in form):
-        return to_microseconds(dates.cast(pl.String) + " " + clocks, "auto", form, zone)[0]
-    days = to_microseconds(dates, "auto", form)[0]
+        return to_microseconds(dates.cast(pl.String) + " " + clocks, "auto", form, zone)
+    days, unit = to_microseconds(dates, "auto", form, order=order)
     moments = days + _time_of_day(clocks)
     if zone is None:
-        return moments
+        return moments, unit
     column = in_zone(pl.col("t").cast(pl.Datetime("us")), zone).dt.epoch("us")
     sound = _where(moments.is_between(-_YEAR_9999, _YEAR_9999), moments)
-    return sound.alias("t").to_frame().select(column).to_series()
+    return sound.alias("t").to_frame().select(column).to_series(), unit
 
 
 def _time_of_day(clocks: pl.Series) -> pl.Series:
@@ -203,11 +218,12 @@ def _numbers(values: pl.Series, unit: TimeUnit, zone: str | None) -> tuple[pl.Se
             return dates[0].alias("t").to_frame().select(moments).to_series().alias(values.name), dates[1]
         if look_like_spreadsheet_days(values):
             if whole is not None:
-                raise UnclearLogError(
-                    f"column {values.name!r}: numbers such as {whole.drop_nulls()[0]} can be the days of a spreadsheet "
-                    "(--time-unit day) or seconds of 1970 (--time-unit s)",
-                    "--time-unit day",
+                what = f"numbers such as {whole.drop_nulls()[0]} can be the days of a spreadsheet or seconds of 1970"
+                answers = (
+                    Answer({"time_unit": "day"}, "days of a spreadsheet"),
+                    Answer({"time_unit": "s"}, "seconds since 1970"),
                 )
+                raise UnclearLogError(Doubt(f"column {values.name!r}: {what}", answers))
             unit = "day"
     chosen = _guess_unit(values) if unit == "auto" else unit
     if chosen == "day":
@@ -244,18 +260,22 @@ def _whole(values: pl.Series) -> pl.Series | None:
     return values.cast(pl.Int64, strict=False)
 
 
-def _texts(values: pl.Series, unit: TimeUnit, zone: str | None) -> tuple[pl.Series, str]:
+def _texts(values: pl.Series, unit: TimeUnit, zone: str | None, order: DateOrder) -> tuple[pl.Series, str]:
     whole = values.cast(pl.Int64, strict=False)
     if whole.null_count() != values.null_count():
         # Blanks around a number or a date are not part of it.
         values = values.str.strip_chars()
         whole = values.cast(pl.Int64, strict=False)
     if unit == "auto" and look_like_month_and_day(values):
-        raise UnclearLogError(
+        what = (
             f"column {values.name!r}: {values.drop_nulls()[0]!r} looks like a month and a day without a year: add the "
-            "year, or say that these are numbers of a unit (--time-unit s)",
-            "--time-unit s",
+            "year, or say that these are numbers of a unit"
         )
+        answers = (
+            Answer({"time_unit": "s"}, "numbers, whose order counts"),
+            Answer({"time": "-"}, "no times: the order of rows is the order of events"),
+        )
+        raise UnclearLogError(Doubt(what, answers))
     if whole.null_count() == values.null_count():
         return _numbers(whole, unit, zone)
     numbers = values.cast(pl.Float64, strict=False)
@@ -263,11 +283,13 @@ def _texts(values: pl.Series, unit: TimeUnit, zone: str | None) -> tuple[pl.Seri
         return _numbers(numbers, unit, zone)
     moments = _iso(values, zone)
     unread = moments.is_null() & numbers.is_null() & values.is_not_null() & (values != "")
+    date = "date"
     if unread.any():
-        other = read_published(_where(unread, values), zone)
+        other, order = read_published(_where(unread, values), zone, order)
+        date = "date" if order == "auto" else f"date, {order} first"
         moments = pl.select(pl.coalesce(moments, other)).to_series().alias(values.name)
     if numbers.null_count() == len(values):
-        return moments, "date"
+        return moments, date
     read, chosen = _numbers(whole if whole.null_count() == numbers.null_count() else numbers, unit, zone)
     return pl.select(pl.coalesce(read, moments)).to_series().alias(values.name), chosen
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from ensue.data.doubt import SHOWN_ROWS, Answer, Doubt, UnclearLogError
 from ensue.data.lines import count_bytes, first_lines, row_kinds, split_fields, unbalanced, undecodable
 from ensue.data.sources import ArrowStream, Source
-from ensue.data.table import SAY_QUOTES, Format, Reading, Table, UnclearLogError, first_line, why_unreadable
+from ensue.data.table import Format, Reading, Table, first_line, unclear_quotes, why_unreadable
 from ensue.data.unpacking import DAMAGED, TextFile, first_bytes
 from ensue.errors import DataError
 
@@ -121,8 +122,7 @@ def sniff(file: TextFile, named_csv: bool = False) -> Format:
         named_csv: its name ends in `.csv`, so only the separator is in question.
 
     Raises:
-        DataError: the file is empty.
-        UnclearLogError: its first line is of no known form.
+        DataError: the file is empty, or its first line is of no known form.
     """
     line = first_lines(file, 1)[0]
     if named_csv:
@@ -142,9 +142,9 @@ def sniff(file: TextFile, named_csv: bool = False) -> Format:
     for mark, form in marks:
         if mark in line:
             return form
-    raise UnclearLogError(
-        f"{file.path}: cannot tell the format from {line[:60]!r}; name it (csv, tsv, ;, |, space, ::, jsonl)",
-        "--format ...",
+    raise DataError(
+        f"{file.path}: cannot tell the format from {line[:60]!r}; name it (--format csv, tsv, ';', '|', space, :: or "
+        "jsonl)"
     )
 
 
@@ -161,21 +161,21 @@ def open_separated(file: TextFile, separator: str, reading: Reading) -> Table:
     counts = count_bytes(file, separator, quotes)
     quoted = counts.quoted and quotes
     if quoted and not multiline and head.count('"') % 2:  # what are columns cannot be told
-        raise UnclearLogError(f"{path}: {unbalanced(file)}{SAY_QUOTES}", "--no-quotes")
+        raise unclear_quotes(file, unbalanced(file), multiline)
 
     due = counts.lines - 1 if named else counts.lines
 
     def check(count: int) -> None:
         # Blank lines before the header are no rows; a swallowed line needs an earlier one left open.
         if quoted and not multiline and count != due and (where := unbalanced(file)):
-            raise UnclearLogError(f"{path}: {count} rows read from {due} lines; {where}{SAY_QUOTES}", "--no-quotes")
+            raise unclear_quotes(file, f"{count} rows read from {due} lines; {where}", multiline)
 
     def kinds() -> np.ndarray:
         try:
             return row_kinds(file, separator, quoted, len(first), named)
         except csv.Error as error:
             where = unbalanced(file) or f"it holds quotes ({error})"
-            raise UnclearLogError(f"{path}: cannot be read; {where}{SAY_QUOTES}", "--no-quotes") from None
+            raise unclear_quotes(file, f"cannot be read; {where}", multiline) from None
         except UnicodeDecodeError:
             raise DataError(f"{path}: {undecodable(file)}") from None
 
@@ -230,11 +230,10 @@ def _open_lines(file: TextFile, separator: str | None, header: bool | None) -> T
     _check_line_ends(path, head[0], quotes=False)
     first, *following = [line.split(separator) for line in head]
     if header is None and looks_like_names(first, following):
-        raise UnclearLogError(
-            f"{path}: does the first line hold names or an event? {head[0][:60]!r}: say so (--header or "
-            "--no-header, header=True or False)",
-            "--header",
-        )
+        what = f"does the first line hold names or an event? {head[0][:60]!r}"
+        answers = Answer({"header": True}, "it holds names"), Answer({"header": False}, "it is an event")
+        shown = tuple((line,) for line in head[:SHOWN_ROWS])
+        raise UnclearLogError(Doubt(what, answers, where=str(path), rows=shown))
     if header:
         _check_names(path, first)
     lines = pl.scan_csv(

@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from ensue.data.lines import EMPTY, SOUND, line_of_row, unbalanced, undecodable, unreadable_json
+from ensue.data.doubt import SHOWN_ROWS, Answer, Doubt, UnclearLogError
+from ensue.data.lines import EMPTY, SOUND, first_lines, line_of_row, unbalanced, undecodable, unreadable_json
 from ensue.data.stacking import stack
 from ensue.data.unpacking import DAMAGED, TextFile
 from ensue.errors import DataError
@@ -17,23 +18,6 @@ from ensue.errors import DataError
 Format = Literal["auto", "csv", "tsv", ";", "|", "space", "::", "jsonl", "parquet", "arrow", "avro"]
 
 MALFORMED = "malformed row"
-SAY_QUOTES = (
-    ": of a log, --no-quotes (quotes=False) reads quotes as characters like others, and --multiline (multiline=True) "
-    "fields of several lines"
-)
-
-
-class UnclearLogError(DataError):
-    """A log that can be read once somebody says what its columns mean or how it is written.
-
-    Args:
-        message: what is unclear.
-        flags: the flags of `ensue prepare` that say it.
-    """
-
-    def __init__(self, message: str, flags: str) -> None:
-        super().__init__(message)
-        self.flags = flags
 
 
 class MissingColumnError(DataError):
@@ -164,20 +148,18 @@ def _collect(table: Table, columns: list[str]) -> pl.DataFrame:
         why = None if table.file is None else why_unreadable(table.file, not table.text)
         if why:
             raise DataError(f"{table.where}: {why}") from None
-        message = f"{table.where}: cannot be read ({first_line(error)})"
         if not table.quoted or table.file is None:
-            raise DataError(message) from None
+            raise DataError(f"{table.where}: cannot be read ({first_line(error)})") from None
         where = unbalanced(table.file) or "it holds quotes"
-        raise UnclearLogError(f"{message}; {where}{SAY_QUOTES}", "--no-quotes") from None
+        raise unclear_quotes(table.file, f"cannot be read ({first_line(error)}); {where}", table.multiline) from None
     table.check(frame.height)
     if table.kinds is None:
         return frame
     kinds = table.kinds()
     if len(kinds) != frame.height:
-        raise UnclearLogError(
-            f"{table.where}: where its rows end cannot be told: {frame.height:,} or {len(kinds):,} rows{SAY_QUOTES}",
-            "--no-quotes",
-        )
+        assert table.file is not None
+        what = f"where its rows end cannot be told: {frame.height:,} or {len(kinds):,} rows"
+        raise unclear_quotes(table.file, what, table.multiline)
     frame = frame.with_columns(pl.Series(MALFORMED, kinds != SOUND))
     return frame if not (kinds == EMPTY).any() else frame.filter(pl.Series(kinds != EMPTY))
 
@@ -203,6 +185,25 @@ def rows_of_parts(table: Table, rows: int) -> tuple[tuple[str, int], ...]:
     if table.join is None:
         return ((table.where, rows),)
     return tuple(zip(table.join.names, table.join.heights, strict=True))
+
+
+def unclear_quotes(file: TextFile, what: str, multiline: bool) -> UnclearLogError:
+    """Quotes of a CSV file that may enclose fields or not.
+
+    Args:
+        file: the file.
+        what: what is wrong with them.
+        multiline: fields of several lines are read already.
+    """
+    what += ": of a log, --no-quotes (quotes=False) reads quotes as characters like others"
+    answers = [Answer({"quotes": False}, "quotes are characters like others")]
+    if multiline:
+        answers = [Answer({"quotes": False, "multiline": False}, "quotes are characters like others")]
+    else:
+        what += ", and --multiline (multiline=True) fields of several lines"
+        answers.append(Answer({"multiline": True}, "quotes enclose fields, which may run over several lines"))
+    lines = tuple((line,) for line in first_lines(file, SHOWN_ROWS))
+    return UnclearLogError(Doubt(what, tuple(answers), where=str(file.path), rows=lines))
 
 
 def why_unreadable(file: TextFile, is_json: bool) -> str:

@@ -44,6 +44,11 @@ class Screen:
         """Whether a display may be drawn over again."""
         return self.console.is_terminal
 
+    @property
+    def interactive(self) -> bool:
+        """Whether a person can be asked: standard input and standard error are a terminal, without `--json`."""
+        return not self.as_json and all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
+
     def say(self, text: str = "", style: str = "") -> None:
         """Print a line, however long."""
         self.console.print(Text(clean(text), style=style), soft_wrap=True)

@@ -1,0 +1,53 @@
+"""Rows of unknown users: a column of users that is mostly empty, and an id that stands for everybody unknown."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from ensue.data.doubt import Answer, Doubt, UnclearLogError
+from ensue.data.meanings import SESSIONS, usual_column
+from ensue.data.table import Table
+
+_PLACEHOLDERS = ("", "na", "n/a", "nan", "null", "none", "\\n", "-1", "0", "unknown", "undefined", "(not set)")
+
+
+def refuse_anonymous(table: Table, values: pl.Series) -> None:
+    """Refuse a column of users that is mostly empty, beside one of sessions that nobody named.
+
+    Args:
+        table: the log.
+        values: the column of users, under its own name.
+
+    Raises:
+        UnclearLogError: the user is one of the two columns.
+    """
+    sessions = usual_column(table.names, SESSIONS)
+    if sessions is None or sessions == values.name or not len(values):
+        return
+    empty = values.is_null() | values.cast(pl.String).str.to_lowercase().is_in(_PLACEHOLDERS).fill_null(False)
+    share = int(empty.sum()) / len(empty)
+    if share > 0.5:
+        what = (
+            f"which column is the user? {values.name!r} names none in {share:.0%} of the rows, while {sessions!r} "
+            f"names sessions. Columns: {', '.join(table.names)}"
+        )
+        answers = (
+            Answer({"user": sessions}, "each session is a history of its own"),
+            Answer({"user": values.name}, "rows without a user are dropped"),
+        )
+        raise UnclearLogError(Doubt(what, answers, where=table.where))
+
+
+def placeholder_notes(frame: pl.DataFrame) -> list[str]:
+    """A user that stands for unknown ones would be one very long history."""
+    users = frame["user"]
+    if not frame.height or users.dtype != pl.String:
+        return []
+    share = float(users.str.to_lowercase().is_in(_PLACEHOLDERS).mean() or 0)  # type: ignore[arg-type]
+    if share < 0.05:
+        return []
+    name = users.filter(users.str.to_lowercase().is_in(_PLACEHOLDERS))[0]
+    return [
+        f"user {name!r} has {share:.0%} of the events: if it stands for unknown users, leave it out "
+        f"(--where \"COLUMN != '{name}'\")"
+    ]
