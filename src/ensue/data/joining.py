@@ -53,17 +53,27 @@ def join(name: str, parts: Sequence[Part], opens: Sequence[Callable[[], Table]])
 
 
 def finish(table: Table) -> Table:
-    """The table whose rows are events, where the shape of the log turns its rows into events only as a whole."""
+    """The table whose rows are events, where the shape of the log turns its rows into events only as a whole.
+
+    A row with a wrong number of fields makes no events: it stays one row, to be counted as malformed.
+    """
     if table.events is None:
         return table
-    turn = table.events
-    if table.join is not None:
+    bad = 0
+    if table.join is not None or table.kinds is not None or table.uneven is not None:
         frame = collect(table, table.names)
-        if MALFORMED in frame.columns and (bad := int(frame[MALFORMED].sum())):
-            raise DataError(f"{table.where}: {bad:,} rows have a wrong number of fields: mend or remove them")
-        table = replace(table, rows=frame.select(table.names).lazy(), join=None)
-    events = turn(table)
-    return replace(events, features=tuple(name for name in events.features if name in events.names))
+        if MALFORMED in frame.columns:
+            bad = int(frame[MALFORMED].sum())
+            frame = frame.filter(~pl.col(MALFORMED)).drop(MALFORMED)
+        table = replace(table, rows=frame.lazy(), join=None, kinds=None, uneven=None, check=lambda _: None)
+    assert table.events is not None
+    events = table.events(table)
+    events = replace(events, features=tuple(name for name in events.features if name in events.names))
+    if not bad:
+        return events
+    empty = pl.DataFrame({MALFORMED: pl.Series([True] * bad)}).lazy()
+    rows = pl.concat([events.rows, empty], how="diagonal").with_columns(pl.col(MALFORMED).fill_null(False))
+    return replace(events, rows=rows, malformed=pl.col(MALFORMED))
 
 
 def _constant(table: Table) -> Callable[[], Table]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 
 import polars as pl
 
@@ -16,6 +17,8 @@ from ensue.data.unpacking import TextFile
 from ensue.registry import Registry
 
 NO_COLUMN = "-"
+# The share of the first lines that must have the same number of fields, and of these the share that must match.
+MOST, MATCHING = 0.7, 0.9
 
 
 @dataclass(frozen=True)
@@ -157,15 +160,19 @@ def by_place(
 
 
 def all_match(sample: Sample, patterns: Mapping[int, str], count: int) -> bool:
-    """Whether the first lines all have `count` fields, and those at the given places match the patterns.
+    """Whether most of the first lines have `count` fields, and those at the given places match the patterns.
 
-    The last line looked at is left out, since it may be cut off.
+    The last line looked at is left out, since it may be cut off. One field in ten may be damaged.
     """
-    rows = sample.fields[:-1] or sample.fields
-    return bool(rows) and all(
-        len(row) == count and all(re.fullmatch(pattern, row[place]) for place, pattern in patterns.items())
-        for row in rows
-    )
+    rows = usual_rows(sample.fields[:-1] or sample.fields, count)
+    matches = [all(re.fullmatch(pattern, row[place]) for place, pattern in patterns.items()) for row in rows]
+    return bool(rows) and sum(matches) >= MATCHING * len(rows)
+
+
+def usual_rows(rows: list[list[str]], count: int) -> list[list[str]]:
+    """The rows of `count` fields, if they are most of all; else none."""
+    usual = [row for row in rows if len(row) == count]
+    return usual if len(usual) >= MOST * len(rows) else []
 
 
 def with_times(name: str, times: pl.Expr) -> Callable[[Table], Table]:
@@ -202,11 +209,17 @@ def split_lines(file: TextFile, separator: str, count: int, comment: str | None 
     fields = line.str.split_exact(separator, count).struct.rename_fields([*names, "more"])
     rows = lines.select(fields.alias("fields")).unnest("fields")
     malformed = pl.col("more").is_not_null() | pl.col(names[-1]).is_null()
-    return Table(rows, names, str(file.path), file, text=True, positional=True, malformed=malformed)
+    by_line = comment is None
+    return Table(rows, names, str(file.path), file, True, positional=True, by_line=by_line, malformed=malformed)
 
 
 def guess_separator(lines: Sequence[str]) -> str:
-    """The separator that divides all lines into the same number of fields, else the first that occurs; "" for none."""
+    """The separator that divides most lines into the same number of fields; "" for none."""
     marks = [mark for mark in ("::", "\t", ";", "|", ",", " ") if mark in lines[0]]
-    even = (mark for mark in marks if len({len(split_fields(line, mark)) for line in lines[:20]}) == 1)
-    return next(even, marks[0] if marks else "")
+    # Blanks also lie within names and dates.
+    for among, least in product(([mark for mark in marks if mark != " "], marks), (1.0, MOST)):
+        for mark in among:
+            counts = [len(split_fields(line, mark)) for line in lines[:20]]
+            if counts.count(counts[0]) >= least * len(counts):
+                return mark
+    return marks[0] if marks else ""

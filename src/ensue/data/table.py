@@ -39,6 +39,7 @@ class Table:
         quoted: there are quotes, and they enclose fields.
         multiline: fields may run over several lines.
         separator: what ends a field in CSV and TSV files.
+        by_line: each line that is not blank, after that of the names, is a row.
         malformed: an expression that is true for rows with a wrong number of fields, in files split by lines.
         uneven: the same table with rows that may differ in their fields, where too long and too short ones even out.
         kinds: gives the kind of each row (see `lines.row_kinds`), in CSV files whose rows differ in their fields.
@@ -62,6 +63,7 @@ class Table:
     quoted: bool = False
     multiline: bool = False
     separator: str = ""
+    by_line: bool = True
     malformed: pl.Expr | None = None
     uneven: Table | None = None
     kinds: Callable[[], np.ndarray] | None = None
@@ -174,7 +176,7 @@ def place_of_row(table: Table, row: int) -> str:
                 of = f" of {part.where}"
                 break
             row -= height
-    if part.file is None or part.multiline:
+    if part.file is None or part.multiline or not part.by_line or part.events is not None:
         return f"row {row + 1:,}{of}"
     number, text = line_of_row(part.file, row, part.text and not part.positional)
     return f"line {number:,}{of}: {text!r}"

@@ -72,3 +72,31 @@ def test_dropped_rows_are_counted_by_the_reasons_of_the_shape(tmp_path):
     assert prepare(path)[1].dropped == {"missing item": 1}
     path.write_text("1:\n14,3,2005-09-06\n15,3,2005-09-06\n15,5\n")
     assert prepare(path)[1].dropped == {"malformed row": 1}
+
+
+SEPARATED = [sample for sample in SAMPLES if not sample[0].endswith(("json", "jsonl")) and sample[0] != "sequences.txt"]
+
+
+@pytest.mark.parametrize(("name", "text", "shape", "expected"), SEPARATED, ids=[sample[0] for sample in SEPARATED])
+@pytest.mark.parametrize("kind", ["a field more", "a field less", "one word", "blank"])
+def test_a_row_of_another_number_of_fields_does_not_change_the_shape(tmp_path, name, text, shape, expected, kind):
+    lines = text.rstrip("\n").split("\n")
+    lines += [lines[-1]] * (9 - len(lines))
+    mark = next(mark for mark in ("::", "\t", ";", ",", " ") if mark in lines[-1])
+    fields = lines[-1].split(mark)
+    odd = {"a field more": [*fields, "9"], "a field less": fields[:-1], "one word": ["x"], "blank": []}[kind]
+    path = tmp_path / name
+    path.write_text("\n".join([*lines[:-1], mark.join(odd), lines[-1]]) + "\n", encoding="utf-8")
+    report = prepare(path)[1]
+    assert report.shape.split(":")[0] == shape
+    assert report.dropped.get("malformed row", 0) == (kind != "blank")
+    assert report.rows_in == report.interactions + sum(report.dropped.values())
+
+
+def test_the_line_of_an_unusable_row_is_named_only_where_lines_are_rows(tmp_path):
+    from ensue.errors import DataError
+
+    path = tmp_path / "log.txt"
+    path.write_text("1:\n14,3,2005-09-06\n15\n16\n17\n")
+    with pytest.raises(DataError, match=r"the first is row 2\."):
+        prepare(path)

@@ -5,7 +5,7 @@ KONECT's edges are user, item, weight and time, of which the last two may be mis
 
 from __future__ import annotations
 
-from ensue.data.shape import NO_COLUMN, SHAPES, Sample, Shape, split_lines
+from ensue.data.shape import NO_COLUMN, SHAPES, Sample, Shape, split_lines, usual_rows
 
 
 @SHAPES.register("graph")
@@ -15,10 +15,10 @@ def recognise(sample: Sample) -> Shape | None:
     if mark not in ("%", "#") or sample.file is None:
         return None
     rows = [line.split() for line in sample.lines if not line.startswith(mark)][:50]
-    counts = {len(row) for row in rows[:-1] or rows}
-    if len(counts) != 1 or not counts <= {2, 3, 4} or not all(part[:1].isalnum() for row in rows[:-1] for part in row):
+    usual = next((found for count in (2, 3, 4) if (found := usual_rows(rows[:-1] or rows, count))), [])
+    if not usual or not all(part[:1].isalnum() for row in usual for part in row):
         return None
-    count = counts.pop()
+    count = len(usual[0])
     meanings = {"user": "1", "item": "2", "time": NO_COLUMN, "rating": NO_COLUMN}
     if count == 4:
         meanings |= {"rating": "3", "time": "4"}

@@ -40,4 +40,4 @@ def _open(sample: Sample) -> Table:
     rows = rows.filter(~pl.col("starts")).with_columns(fields.alias("fields")).unnest("fields")
     malformed = pl.col("more").is_not_null() | pl.col("date").is_null() | pl.col("movie").is_null()
     names = ["customer", "movie", "rating", "date"]
-    return Table(rows, names, sample.where, sample.file, text=True, malformed=malformed)
+    return Table(rows, names, sample.where, sample.file, text=True, by_line=False, malformed=malformed)

@@ -63,20 +63,25 @@ def _cells(sample: Sample) -> Shape | None:
         spaced = named and any(" " in cell for cell in cells) and all(re.fullmatch(_WORDS, cell) for cell in cells)
         if bracketed or spaced:
             evidence = f"a list of items in each cell of {name}; no times: the order of the list counts"
-            return Shape("sequences", evidence, _MEANINGS, _reader_of_cells(sample, user, name, bracketed))
+            return Shape(
+                "sequences",
+                evidence,
+                _MEANINGS,
+                lambda: sample.open(sample.separator, header=True),
+                _events_of_cells(user, name, bracketed),
+            )
     return None
 
 
-def _reader_of_cells(sample: Sample, user: str, items: str, bracketed: bool) -> Callable[[], Table]:
-    def read() -> Table:
-        table = sample.open(sample.separator, header=True)
+def _events_of_cells(user: str, items: str, bracketed: bool) -> Callable[[Table], Table]:
+    def events(table: Table) -> Table:
         text = pl.col(items).str.strip_chars().str.strip_chars("[]()") if bracketed else pl.col(items)
         parts = text.str.extract_all(r"[^,]+" if bracketed else r"\S+")
         item = pl.col("item").str.strip_chars().str.strip_chars("'\"")
         rows = table.rows.select(pl.col(user).alias("user"), parts.alias("item")).explode("item")
         return with_rows(table, rows.with_columns(item))
 
-    return read
+    return events
 
 
 def _arrays(sample: Sample) -> Shape | None:
@@ -115,12 +120,14 @@ def _ragged(sample: Sample) -> Shape | None:
     file, separator = sample.file, sample.separator
 
     def read() -> Table:
+        return Table(scan_lines(file), ["line"], sample.where, file, text=True)
+
+    def events(table: Table) -> Table:
         pattern = r"\S+" if separator == " " else f"[^{separator}]+"
         parts = pl.col("line").str.strip_chars().str.extract_all(pattern)
-        lines = scan_lines(file).filter(pl.col("line").is_not_null()).select(parts.alias("parts"))
+        lines = table.rows.filter(pl.col("line").is_not_null()).select(parts.alias("parts"))
         rows = lines.select(user=pl.col("parts").list.first(), item=pl.col("parts").list.slice(1)).explode("item")
-        rows = rows.with_columns(pl.col("user", "item").str.strip_chars())
-        return Table(rows, ["user", "item"], sample.where, file, text=True)
+        return with_rows(table, rows.with_columns(pl.col("user", "item").str.strip_chars()))
 
     evidence = "lines of different lengths, each starting with another user; no times: the order of the line counts"
-    return Shape("sequences", evidence, _MEANINGS, read)
+    return Shape("sequences", evidence, _MEANINGS, read, events)
