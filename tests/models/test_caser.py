@@ -18,7 +18,9 @@ from ensue.models.caser import Caser, CaserConfig, naive_filters
 from ensue.nn.embedding import initialise
 from ensue.testing import ModelContract
 
-SMALL = CaserConfig(maxlen=16, hidden_units=16, targets=1, horizontal_filters=4, vertical_filters=2, dropout_rate=0.1)
+SMALL = CaserConfig(
+    maxlen=16, hidden_units=16, next_items=1, horizontal_filters=4, vertical_filters=2, dropout_rate=0.1
+)
 ROWS = [[3, 1, 4, 1, 5, 9, 2], [9], [2, 6, 5]]
 
 

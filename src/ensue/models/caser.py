@@ -28,7 +28,7 @@ class CaserConfig(CausalConfig):
     name: Literal["caser"] = "caser"
     hidden_units: int = Field(50, ge=1, description="width of item vectors and states")
     window_events: int = Field(5, ge=1, description="newest events that the filters see, the authors' L")
-    targets: int = Field(
+    next_items: int = Field(
         3, ge=1, description="task next: the target is one of this many next items, drawn anew each epoch"
     )
     horizontal_filters: int = Field(16, ge=1, description="filters of each height 1 .. window_events")
@@ -39,8 +39,8 @@ class CaserConfig(CausalConfig):
     )
 
     def make_task(self) -> Task:
-        """The task that `task` names, with one of `targets` next items for `next`."""
-        return next_of(self.targets) if self.task == "next" else TASKS[self.task]
+        """The task that `task` names, with one of `next_items` next items for `next`."""
+        return next_of(self.next_items) if self.task == "next" else TASKS[self.task]
 
 
 class Filters(nn.Module):
