@@ -36,6 +36,7 @@ class SequenceBatch:
         times_P: int64 seconds, or None.
         query_times_P: int64 seconds at which what follows each event is asked for: the next event's time, and for a
             row's newest event the request's; or None. Every event has one, for every event is a query of attention.
+        views: changed copies of the rows, for an auxiliary term of the loss; or None.
     """
 
     items_P: Tensor
@@ -48,6 +49,7 @@ class SequenceBatch:
     negatives: Tensor | None = None
     times_P: Tensor | None = None
     query_times_P: Tensor | None = None
+    views: Views | None = None
 
     @classmethod
     def from_numpy(
@@ -124,7 +126,27 @@ class SequenceBatch:
             move(self.negatives),
             move(self.times_P),
             move(self.query_times_P),
+            None if self.views is None else self.views.to(device),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """Two views of a batch's rows, row by row.
+
+    Attributes:
+        first: the first; the newest event of each row is asked.
+        second: the second, likewise.
+        is_same_BB: pairs of rows that are no negatives of each other: a row and itself, rows of one user or one target.
+    """
+
+    first: SequenceBatch
+    second: SequenceBatch
+    is_same_BB: Tensor
+
+    def to(self, device: torch.device) -> Views:
+        """The same views on `device`."""
+        return Views(self.first.to(device), self.second.to(device), self.is_same_BB.to(device))
 
 
 def _layout(lengths_B: np.ndarray, asked_Q: np.ndarray) -> Layout:

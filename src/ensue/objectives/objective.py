@@ -1,4 +1,7 @@
-"""What training minimises: a loss over the targets and their negatives, or over the whole catalogue."""
+"""What training minimises: a loss over the targets and their negatives, or over the whole catalogue.
+
+Suffixes: `B` rows, `Q` asked events, `K` negatives, `C` candidates.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,16 @@ from typing import Annotated, Self
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
+from ensue.batches.augment import AUGMENTATIONS
 from ensue.batches.batch import SequenceBatch
 from ensue.config import Config
 from ensue.data.split import Sequences
 from ensue.errors import ConfigError
 from ensue.nn.model import Encoder, Model
+from ensue.objectives.auxiliary import AUXILIARIES
 from ensue.objectives.losses import LOSSES, CatalogueLoss
 from ensue.objectives.negatives import NEGATIVES, SeenItems, log_inclusion
 
@@ -32,6 +37,21 @@ class ObjectiveConfig(Config):
     logq: bool = Field(True, description="sampled-softmax: subtract the log of each negative's rate from its logit")
     gbce_t: float = Field(0.75, ge=0, le=1, description="gbce: calibration, 0 is bce and 1 matches the full softmax")
     bpr_max_regularisation: float = Field(1.0, ge=0, description="bpr-max: weight of the score regularisation")
+    auxiliary: Annotated[str, AUXILIARIES] = Field(
+        "none", description="a further term; contrastive: two changed views of a history have like states"
+    )
+    auxiliary_weight: float = Field(0.1, ge=0, description="weight of the auxiliary term")
+    augmentations: tuple[str, ...] = Field(
+        ("crop", "mask", "reorder"), description="contrastive: crop, mask, reorder, substitute, insert"
+    )
+    contrastive_temperature: float = Field(1.0, gt=0, description="contrastive: divides the inner products")
+
+    @field_validator("augmentations")
+    @classmethod
+    def _check_augmentations(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not names:
+            raise ValueError("name at least one augmentation, such as crop")
+        return tuple(AUGMENTATIONS.check(name) for name in names)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -49,6 +69,7 @@ class Objective:
         self.config = config
         self.num_items = train.store.num_items
         self.loss = LOSSES[config.loss](config, self.num_items)
+        self.auxiliary = AUXILIARIES[config.auxiliary](config, train)
         if isinstance(self.loss, CatalogueLoss):
             self.draws = 0
             return
@@ -69,13 +90,17 @@ class Objective:
         return torch.from_numpy(log_q + np.float32(np.log(self.draws)))
 
     def draw(self, rows_B: np.ndarray, batch: SequenceBatch, rng: np.random.Generator) -> SequenceBatch:
-        """The batch with its negatives; as it is for the full softmax.
+        """The batch with its negatives and, for an auxiliary term, its views.
 
         Args:
             rows_B: the training row of each batch row.
             batch: a batch with targets, on the CPU.
             rng: the stream of this step.
         """
+        batch = self._with_negatives(rows_B, batch, rng)
+        return batch if self.auxiliary is None else replace(batch, views=self.auxiliary.views(rows_B, batch, rng))
+
+    def _with_negatives(self, rows_B: np.ndarray, batch: SequenceBatch, rng: np.random.Generator) -> SequenceBatch:
         if self.draws == 0:
             return batch
         if self.config.share_negatives:
@@ -86,15 +111,29 @@ class Objective:
         return replace(batch, negatives=torch.from_numpy(drawn))
 
     def __call__(self, model: Model, batch: SequenceBatch) -> Tensor:
-        """The loss at every asked event, float32 [Q].
+        """The loss at every asked event, float32 [Q]; its mean has the auxiliary term's mean over rows in it.
 
         Args:
             model: what scores the candidates.
             batch: from `draw`, on the model's device.
 
         Raises:
-            ConfigError: the loss is over the whole catalogue and the model has no item vectors.
+            ConfigError: the model ranks candidates, and the loss is over the whole catalogue or needs states.
         """
+        loss_Q = self._item_loss(model, batch)
+        if self.auxiliary is None:
+            return loss_Q
+        if not isinstance(model, Encoder):
+            raise ConfigError(
+                f"auxiliary {self.config.auxiliary} compares states, but this model ranks candidates: use none"
+            )
+        assert batch.views is not None
+        asked_B = torch.bincount(batch.row_Q, minlength=len(batch.lengths_B))
+        share_B = len(batch.row_Q) / len(asked_B) / asked_B
+        term_B = self.auxiliary(model, batch.views) * share_B
+        return loss_Q + self.config.auxiliary_weight * term_B[batch.row_Q]
+
+    def _item_loss(self, model: Model, batch: SequenceBatch) -> Tensor:
         target_Q, negatives = batch.target_Q, batch.negatives
         assert target_Q is not None
         if isinstance(self.loss, CatalogueLoss):

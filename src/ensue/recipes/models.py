@@ -102,3 +102,17 @@ def esasrec() -> Values:
         "objective": {"loss": "sampled-softmax", "negatives": "mixed", "num_negatives": 256},
         "train": {"num_epochs": 100, "eval_epochs": 2, "patience": 5},
     }
+
+
+@recipe("cl4srec")
+def cl4srec() -> Values:
+    """SASRec with the full softmax and CL4SRec's contrastive term (Xie et al. 2022), for sparse logs.
+
+    Expect: not run yet on Beauty, full; at most 100 epochs
+    Command: ensue train data/beauty --preset cl4srec --out runs/cl4srec
+    """
+    return {
+        "model": {"name": "sasrec", "maxlen": 50, "hidden_units": 64, "dropout_rate": 0.5},
+        "objective": {"loss": "ce", "auxiliary": "contrastive"},
+        "train": {"num_epochs": 100, "batch_size": 256, "eval_epochs": 2, "patience": 5},
+    }
