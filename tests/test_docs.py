@@ -120,6 +120,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frame.select("userId", "movieId", "timestamp").write_csv(folder / "clicks.csv", include_header=False)
     titles = pl.DataFrame({"movieId": ITEMS, "title": [f"Film {item}" for item in ITEMS]})
     titles.write_csv(folder / "movies.csv")
+    export = frame.select(user="userId", item="movieId", time="timestamp").write_csv(separator=";")
+    (folder / "export.csv").write_text(f"Export\n\n# all shops\n{export}")
     searches = frame.select(user="userId", item=pl.format('"{}', "movieId"), time="timestamp")
     searches.write_csv(folder / "searches.tsv", separator="\t", quote_style="never")
     frame.select("userId", "movieId").write_csv(folder / "Video.txt", separator=" ", include_header=False)

@@ -90,18 +90,17 @@ def check_json(values: pl.Series, name: str, table: Table) -> None:
     suspect = (values.str.contains(_NO_TEXT) | values.str.contains(_HALF)).fill_null(False)
     if not suspect.any():
         return
-    with table.file.open() as handle:
-        filled = (line for line in enumerate(handle, start=1) if line[1].strip())
-        for number, line in compress(filled, suspect):
-            value = json.loads(line)[name]
-            if not isinstance(value, str):
-                kind = "a number" if type(value) in (int, float) else f"no text ({json.dumps(value)[:40]})"
-                raise DataError(f"{table.where}: line {number}: {name!r} is {kind}, elsewhere it is a string")
-            if any("\ud800" <= letter <= "\udfff" for letter in value):
-                raise DataError(
-                    f"{table.where}: line {number}: {name!r} holds half a character ({json.dumps(value)[:60]}), which "
-                    "text cannot hold: write the id whole"
-                )
+    filled = (line for line in table.file.lines() if line[1].strip())
+    for number, line in compress(filled, suspect):
+        value = json.loads(line)[name]
+        if not isinstance(value, str):
+            kind = "a number" if type(value) in (int, float) else f"no text ({json.dumps(value)[:40]})"
+            raise DataError(f"{table.where}: line {number}: {name!r} is {kind}, elsewhere it is a string")
+        if any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise DataError(
+                f"{table.where}: line {number}: {name!r} holds half a character ({json.dumps(value)[:60]}), which "
+                "text cannot hold: write the id whole"
+            )
 
 
 def id_notes(frame: pl.DataFrame) -> list[str]:

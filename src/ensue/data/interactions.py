@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from ensue.config import Config
 from ensue.data.anonymous import placeholder_notes, refuse_anonymous
 from ensue.data.dates import NUMBER_DIRECTIVES, DateOrder
+from ensue.data.decimals import with_points
 from ensue.data.doubt import SHOWN_ROWS, Answer, Doubt, UnclearLogError
 from ensue.data.ids import check_json, id_notes, read_ids, refuse_lists
 from ensue.data.logs import open_log
@@ -47,6 +48,9 @@ class Columns(Config):
         format: "csv", "tsv", ";" and "|" (CSV with that separator), "space" (user item [time]), "::"
             (user::item::rating::time), "jsonl", "parquet", "arrow" (Feather) or "avro"; "auto" goes by the first
             bytes, the suffix and the first line.
+        separator: the text between the fields of a line, such as ";" or "\\t" (a tab); by default as `format` says.
+        skip: lines at the start of a text file that are not read.
+        comment: lines of a text file that start with this text, such as "#", are not read.
         encoding: how the characters of a text file are encoded, such as latin-1; by default UTF-8.
         header: whether a text file starts with column names; by default seen from the first line of CSV and TSV
             files, and not so in space- and `::`-separated ones (one that looks so is refused until it is said).
@@ -71,6 +75,9 @@ class Columns(Config):
     features: tuple[str, ...] = ()
     where: str | None = None
     format: Format = "auto"
+    separator: str | None = Field(default=None, min_length=1)
+    skip: int = Field(default=0, ge=0)
+    comment: str = ""
     encoding: str | None = None
     header: bool | None = None
     time_unit: TimeUnit = "auto"
@@ -87,6 +94,10 @@ class Columns(Config):
             raise ValueError("multiline needs quotes, which enclose the fields that run over several lines")
         if self.time_format is not None and self.time_unit != "auto":
             raise ValueError("time_format and time_unit contradict each other: give one of them")
+        if self.separator is not None and self.format not in ("auto", "csv"):
+            raise ValueError(f"separator {self.separator!r} and format {self.format!r}: give one of them")
+        if self.separator is not None and set(self.separator) & {'"', "\n", "\r"}:
+            raise ValueError(f"separator must not contain a quote or a line end (got {self.separator!r})")
         if self.where is not None:
             parse_where(self.where)
         try:
@@ -104,7 +115,9 @@ class Columns(Config):
     @property
     def reading(self) -> Reading:
         """How the file is written."""
-        return Reading(self.format, self.header, self.multiline, self.quotes, self.encoding)
+        separator = None if self.separator is None else self.separator.replace("\\t", "\t")
+        how = (self.multiline, self.quotes, self.encoding, separator, self.skip, self.comment)
+        return Reading(self.format, self.header, *how)
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,6 +216,10 @@ class _Sifted:
         names = [*(choice.column for choice in chosen.values()), *columns.features, *table.features, *tested]
         raw = collect(table, list(dict.fromkeys(names)), self._check_ids)
         self.rows_in = raw.height
+        may_be_numbers = [name for name in names if name not in (chosen["user"].column, chosen["item"].column)]
+        self.decimal_notes: list[str] = []
+        if table.text and table.separator != ",":
+            raw, self.decimal_notes = with_points(raw, may_be_numbers)
         self.raw = raw.with_columns(pl.int_range(raw.height, dtype=pl.Int64, eager=True).alias(_ROW))
         self.dropped: dict[str, int] = {}
         self.examples: dict[str, str] = {}
@@ -240,7 +257,7 @@ class _Sifted:
             kept[name] = _feature(self.raw[name], table)
         order = [name for name in ("user", "item", "time", "rating", *features) if name in kept]
         frame = pl.DataFrame({name: kept[name].alias(name) for name in order} | {"row": self.raw[_ROW]})
-        notes = [*id_notes(frame), *self._odd_times(frame, unit), *placeholder_notes(frame)]
+        notes = [*self.decimal_notes, *id_notes(frame), *self._odd_times(frame, unit), *placeholder_notes(frame)]
         return Interactions(
             frame=frame,
             rows_in=self.rows_in,

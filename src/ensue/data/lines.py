@@ -46,13 +46,12 @@ def first_lines(file: TextFile, count: int) -> list[str]:
     """
     lines: list[str] = []
     try:
-        with file.open() as handle:
-            for raw in handle:
-                line = raw[:65536].removeprefix(b"\xef\xbb\xbf").decode(errors="replace").rstrip("\r\n")
-                if line.strip():
-                    lines.append(line)
-                if len(lines) == count:
-                    break
+        for _, raw in file.lines():
+            line = raw[:65536].removeprefix(b"\xef\xbb\xbf").decode(errors="replace").rstrip("\r\n")
+            if line.strip():
+                lines.append(line)
+            if len(lines) == count:
+                break
     except DAMAGED as error:
         raise DataError(f"{file.path}: cannot be read ({error})") from None
     if not lines:
@@ -122,48 +121,44 @@ def row_kinds(file: TextFile, separator: str, quoted: bool, columns: int, header
 
 def unbalanced(file: TextFile) -> str:
     """Name the first line with a quote that is not closed on it; empty when there is none."""
-    with file.open() as handle:
-        for number, line in enumerate(handle, start=1):
-            if line.count(b'"') % 2:
-                return f"line {number} opens a quote and does not close it"
+    for number, line in file.lines():
+        if line.count(b'"') % 2:
+            return f"line {number} opens a quote and does not close it"
     return ""
 
 
 def undecodable(file: TextFile) -> str:
     """Name the first line that is not UTF-8, with the way on; empty when all are."""
-    with file.open() as handle:
-        for number, line in enumerate(handle, start=1):
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                shown = line[:_SHOWN].decode("latin-1").strip()
-                return (
-                    f"line {number} is not UTF-8 ({shown!r} if it is Latin-1): name the encoding, such as "
-                    "--encoding latin-1 (encoding='latin-1')"
-                )
+    for number, line in file.lines():
+        try:
+            line.decode()
+        except UnicodeDecodeError:
+            shown = line[:_SHOWN].decode("latin-1").strip()
+            return (
+                f"line {number} is not UTF-8 ({shown!r} if it is Latin-1): name the encoding, such as "
+                "--encoding latin-1 (encoding='latin-1')"
+            )
     return ""
 
 
 def unreadable_json(file: TextFile) -> str:
     """Name the first line that is not a JSON object; empty when all are."""
-    with file.open() as handle:
-        for number, line in enumerate(handle, start=1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line, parse_constant=_refuse_constant)
-            except (ValueError, RecursionError) as error:
-                return f"line {number} is not JSON ({error}): {_shown(line)!r}"
-            if not isinstance(value, dict):
-                return f"line {number} is not a JSON object: {_shown(line)!r}"
+    for number, line in file.lines():
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            return f"line {number} is not JSON ({error}): {_shown(line)!r}"
+        if not isinstance(value, dict):
+            return f"line {number} is not a JSON object: {_shown(line)!r}"
     return ""
 
 
 def line_of_row(file: TextFile, row: int, header: bool) -> tuple[int, str]:
     """The number and the text of the line that holds a row (from 0), where no field has several lines."""
-    with file.open() as handle:
-        filled = (line for line in enumerate(handle, start=1) if line[1].strip(b"\xef\xbb\xbf \t\r\n"))
-        number, line = next(islice(filled, row + header, None), (0, b""))
+    filled = (line for line in file.lines() if line[1].strip(b"\xef\xbb\xbf \t\r\n"))
+    number, line = next(islice(filled, row + header, None), (0, b""))
     return number, _shown(line)
 
 

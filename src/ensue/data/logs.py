@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -99,7 +98,7 @@ def _kind_of(part: Part, reading: Reading) -> _Kind:
 
 def _is_stated(reading: Reading) -> bool:
     """Whether the form of the file is stated, so that no published shape is looked for."""
-    return reading.form != "auto" or reading.header is not None
+    return reading.form != "auto" or reading.header is not None or reading.separator is not None
 
 
 def _open(part: Part, reading: Reading) -> Table:
@@ -129,14 +128,13 @@ def _sample(part: Part, reading: Reading) -> Sample:
         return Sample(part.name, schema=table.rows.collect_schema(), rows=table.rows)
     path = part.source
     try:
-        file = TextFile.at(path, reading.encoding)
+        file = TextFile.at(path, reading.encoding, reading.skip, reading.comment)
     except DAMAGED as error:
         raise DataError(f"{path}: cannot be read ({error})") from None
     lines = first_lines(file, _SAMPLED)
     if not lines[0].lstrip().startswith("{") or not lines[0].rstrip().endswith("}"):
         return Sample(part.name, file, lines, reading=reading)
-    file = file.without_mark()
-    rows = pl.scan_ndjson(glob.escape(str(path)) if file.content is None else file.content, infer_schema_length=None)
+    rows = pl.scan_ndjson(file.for_json(), infer_schema_length=None)
     return Sample(part.name, file, lines, _schema(lines), rows, reading)
 
 

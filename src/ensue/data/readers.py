@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import glob
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -74,17 +73,26 @@ def _open_file(path: Path, reading: Reading) -> Table:
         if form in ("parquet", "arrow", "avro"):
             rows = _scan_typed(path, form)
             return Table(rows, rows.collect_schema().names(), str(path))
-        file = TextFile.at(path, reading.encoding)
+        file = TextFile.at(path, reading.encoding, reading.skip, reading.comment)
+        if reading.separator is not None:
+            return _open_with_separator(file, reading.separator, reading)
         if form == "auto" or (form == "csv" and reading.form == "auto"):
             form = sniff(file, named_csv=form == "csv")
         if form == "jsonl":
-            file = file.without_mark()
             return _open_json(file)
         if form in _SEPARATORS:
             return open_separated(file, _SEPARATORS[form], reading)
         return _open_lines(file, "::" if form == "::" else None, reading.header)
     except (pl.exceptions.PolarsError, *DAMAGED) as error:
         raise DataError(f"{path}: not readable as {form} ({first_line(error)})") from None
+
+
+def _open_with_separator(file: TextFile, separator: str, reading: Reading) -> Table:
+    if separator == " ":
+        return _open_lines(file, None, reading.header)
+    if len(separator.encode()) > 1:
+        return _open_lines(file, separator, reading.header)
+    return open_separated(file, separator, reading)
 
 
 def _form_by_bytes_or_name(path: Path) -> Format:
@@ -105,9 +113,7 @@ def _scan_typed(path: Path, form: str) -> pl.LazyFrame:
 
 
 def _open_json(file: TextFile) -> Table:
-    # A path is taken for a pattern, without a switch for it.
-    content = glob.escape(str(file.path)) if file.content is None else file.content
-    rows = pl.scan_ndjson(content, infer_schema_length=None)
+    rows = pl.scan_ndjson(file.for_json(), infer_schema_length=None)
     try:
         return Table(rows, rows.collect_schema().names(), str(file.path), file)
     except pl.exceptions.PolarsError as error:
@@ -214,6 +220,8 @@ def _scan(
         quote_char='"' if quoted else None,
         new_columns=None if named else [str(i + 1) for i in range(len(first))],
         truncate_ragged_lines=ragged,
+        skip_lines=file.skip,
+        comment_prefix=file.comment or None,
     )
     names = rows.collect_schema().names()
     if not named or all(name == name.strip() for name in first):
@@ -244,6 +252,8 @@ def _open_lines(file: TextFile, separator: str | None, header: bool | None) -> T
         infer_schema=False,
         glob=False,
         new_columns=["line"],
+        skip_lines=file.skip,
+        comment_prefix=file.comment or None,
     )
     line = pl.col("line")
     # Blank lines are no rows; polars reads those without any character as null.

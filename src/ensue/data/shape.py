@@ -185,8 +185,8 @@ def with_rows(table: Table, rows: pl.LazyFrame) -> Table:
     return replace(table, rows=rows, names=rows.collect_schema().names())
 
 
-def scan_lines(file: TextFile, comment: str | None = None) -> pl.LazyFrame:
-    """The lines of a text file as one column `line` of text; blank ones are null, and comments are left out."""
+def scan_lines(file: TextFile) -> pl.LazyFrame:
+    """The lines of a text file as one column `line` of text; blank ones are null."""
     return pl.scan_csv(
         file.source,
         separator="\x01",  # not allowed in text files, so it splits no line
@@ -195,22 +195,22 @@ def scan_lines(file: TextFile, comment: str | None = None) -> pl.LazyFrame:
         infer_schema=False,
         glob=False,
         new_columns=["line"],
-        comment_prefix=comment,
+        skip_lines=file.skip,
+        comment_prefix=file.comment or None,
     )
 
 
-def split_lines(file: TextFile, separator: str, count: int, comment: str | None = None) -> Table:
+def split_lines(file: TextFile, separator: str, count: int) -> Table:
     """A file without a header, each line split at a text, or at any blanks if that is one blank."""
     line = pl.col("line").str.strip_chars()
-    lines = scan_lines(file, comment).filter(line != "")
+    lines = scan_lines(file).filter(line != "")
     if separator == " ":
         line = line.str.replace_all(r"\s+", " ")
     names = [str(place + 1) for place in range(count)]
     fields = line.str.split_exact(separator, count).struct.rename_fields([*names, "more"])
     rows = lines.select(fields.alias("fields")).unnest("fields")
     malformed = pl.col("more").is_not_null() | pl.col(names[-1]).is_null()
-    by_line = comment is None
-    return Table(rows, names, str(file.path), file, True, positional=True, by_line=by_line, malformed=malformed)
+    return Table(rows, names, str(file.path), file, text=True, positional=True, malformed=malformed)
 
 
 def guess_separator(lines: Sequence[str]) -> str:

@@ -103,6 +103,9 @@ class Reading:
         multiline: allow quoted CSV fields that run over several lines.
         quotes: quotes enclose fields of CSV and TSV files; False: they are characters like others.
         encoding: how characters are encoded; by default UTF-8, and UTF-16 where the first bytes say so.
+        separator: the text between fields; None: by the form.
+        skip: lines at the start that are not read.
+        comment: lines that start with this text are not read; "" for none.
     """
 
     form: Format = "auto"
@@ -110,6 +113,9 @@ class Reading:
     multiline: bool = False
     quotes: bool = True
     encoding: str | None = None
+    separator: str | None = None
+    skip: int = 0
+    comment: str = ""
 
 
 def collect(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import bz2
 import codecs
+import glob
 import gzip
 import io
 import lzma
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -91,18 +93,24 @@ class TextFile:
     Attributes:
         path: where it lies, and what to call it in messages.
         content: the unpacked and converted bytes; None for a file that is read as it lies.
+        skip: lines at its start that are not read.
+        comment: lines that start with this text are not read; "" for none.
     """
 
     path: Path
     content: bytes | None = None
+    skip: int = 0
+    comment: str = ""
 
     @classmethod
-    def at(cls, path: Path, encoding: str | None = None) -> TextFile:
+    def at(cls, path: Path, encoding: str | None = None, skip: int = 0, comment: str = "") -> TextFile:
         """Open a text file.
 
         Args:
             path: the file.
             encoding: how its characters are encoded; by default UTF-8, and UTF-16 where its first bytes say so.
+            skip: lines at its start that are not read.
+            comment: lines that start with this text are not read.
 
         Raises:
             DataError: it unpacks to more than 40% of the memory that this process may use, it is a file of another
@@ -116,14 +124,14 @@ class TextFile:
         wanted = encoding or next((name for mark, name in _BOMS if head.startswith(mark)), "utf-8")
         plain = codecs.lookup(wanted).name in ("utf-8", "ascii")
         if plain and packed is None:
-            return cls(path)
+            return cls(path, None, skip, comment)
         content = _read_within(path)
         if not plain:
             try:
                 content = content.decode(wanted).encode()
             except UnicodeError as error:
                 raise DataError(f"{path}: not text in {wanted} ({error}): name the encoding (--encoding)") from None
-        return cls(path, content)
+        return cls(path, content, skip, comment)
 
     @property
     def source(self) -> Path | bytes:
@@ -131,15 +139,31 @@ class TextFile:
         return self.path if self.content is None else self.content
 
     def open(self) -> IO[bytes]:
-        """The bytes."""
-        return self.path.open("rb") if self.content is None else io.BytesIO(self.content)
+        """The bytes of the lines that are read."""
+        if self.skip or self.comment:
+            return io.BufferedReader(_Joined(line for _, line in self.lines()))
+        return self._open_whole()
 
-    def without_mark(self) -> TextFile:
-        """The same without a byte order mark, for readers that do not know it."""
-        with self.open() as handle:
-            if handle.read(3) != codecs.BOM_UTF8:
-                return self
-            return TextFile(self.path, handle.read())
+    def lines(self) -> Iterator[tuple[int, bytes]]:
+        """The lines that are read, each with its number in the file, from 1."""
+        mark = self.comment.encode()
+        with self._open_whole() as handle:
+            for number, line in enumerate(handle, start=1):
+                begins = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+                if number > self.skip and not (mark and begins.startswith(mark)):
+                    yield number, line
+
+    def for_json(self) -> str | bytes:
+        """What polars reads as JSON Lines: of a path it makes a pattern, without marks and comments."""
+        with self._open_whole() as handle:
+            marked = handle.read(3) == codecs.BOM_UTF8
+        if self.skip or self.comment or marked:
+            with self.open() as handle:
+                return handle.read().removeprefix(codecs.BOM_UTF8)
+        return glob.escape(str(self.path)) if self.content is None else self.content
+
+    def _open_whole(self) -> IO[bytes]:
+        return self.path.open("rb") if self.content is None else io.BytesIO(self.content)
 
 
 def _check_is_text(path: Path, head: bytes, packed: str | None) -> None:
@@ -187,6 +211,23 @@ def _open_zip(path: Path) -> IO[bytes]:
         shown = ", ".join(files[:5]) + (", ..." if len(files) > 5 else "")
         raise DataError(f"{path}: is a zip archive of {len(files)} files ({shown}): unpack it and name one file")
     return archive.open(files[0])
+
+
+class _Joined(io.RawIOBase):
+    """Reads pieces of bytes as one file."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces, self._rest = pieces, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        """Fill the buffer with the next bytes."""
+        data = self._rest or next(self._pieces, b"")
+        count = min(len(data), len(buffer))
+        buffer[:count], self._rest = data[:count], data[count:]
+        return count
 
 
 class _ZlibReader(io.RawIOBase):

@@ -5,6 +5,8 @@ KONECT's edges are user, item, weight and time, of which the last two may be mis
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ensue.data.shape import NO_COLUMN, SHAPES, Sample, Shape, split_lines, usual_rows
 
 
@@ -27,5 +29,5 @@ def recognise(sample: Sample) -> Shape | None:
     kind = "KONECT" if mark == "%" else "SNAP"
     order = "" if count == 4 else "; no times: the order of lines counts"
     evidence = f"comment lines that start with {mark} ({kind}), then {count} columns{order}"
-    file = sample.file
-    return Shape("graph", evidence, meanings, lambda: split_lines(file, " ", count, mark))
+    file = replace(sample.file, comment=mark)
+    return Shape("graph", evidence, meanings, lambda: split_lines(file, " ", count))

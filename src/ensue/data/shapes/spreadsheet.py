@@ -8,7 +8,6 @@ from dataclasses import replace
 from ensue.data.readers import open_separated
 from ensue.data.shape import SHAPES, Sample, Shape
 from ensue.data.table import Table
-from ensue.data.unpacking import TextFile
 
 _SEP = re.compile(r'"?sep=(.)"?')
 
@@ -25,7 +24,6 @@ def recognise(sample: Sample) -> Shape | None:
 
 def _open(sample: Sample, separator: str) -> Table:
     assert sample.file is not None
-    with sample.file.open() as handle:
-        handle.readline()
-        rest = TextFile(sample.file.path, handle.read())
+    number = next(number for number, line in sample.file.lines() if line.strip())
+    rest = replace(sample.file, skip=number)
     return open_separated(rest, separator, replace(sample.reading, header=True))
