@@ -109,12 +109,15 @@ class RunConfig(Config):
 
 
 def differences(a: dict[str, Any], b: dict[str, Any], where: str = "") -> list[str]:
-    """The settings in which two (nested) dictionaries differ, as `key: x here, y there`."""
-    found = []
-    for key in sorted(a.keys() | b.keys()):
+    """The settings in which two (nested) dictionaries differ, as `key: x now, y then`; of two models, their names."""
+    keys = sorted(a.keys() | b.keys())
+    if "name" in keys and a.get("name") != b.get("name"):
+        keys = ["name"]
+    changed = []
+    for key in keys:
         x, y = a.get(key), b.get(key)
         if isinstance(x, dict) and isinstance(y, dict):
-            found += differences(x, y, f"{where}{key}.")
+            changed += differences(x, y, f"{where}{key}.")
         elif x != y:
-            found.append(f"{where}{key}: {x!r} now, {y!r} then")
-    return found
+            changed.append(f"{where}{key}: {x!r} now, {y!r} then")
+    return changed
