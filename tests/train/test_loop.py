@@ -429,11 +429,11 @@ def test_differences_are_named() -> None:
     b = {"train": {"lr": 1, "seed": 3}, "model": {"name": "y", "width": 4}}
     assert differences(a, b) == [
         "model.name: 'x' now, 'y' then",
-        "model.width: None now, 4 then",
         "new: 1 now, None then",
         "train.seed: 2 now, 3 then",
     ]
     assert differences(a, a) == []
+    assert differences({"model": {"name": "y"}}, {"model": b["model"]}) == ["model.width: None now, 4 then"]
 
 
 def test_a_stride_beyond_maxlen_is_refused() -> None:
