@@ -136,3 +136,32 @@ def test_a_log_given_to_a_training_is_asked_about_too(write: Write, tmp_path: Pa
         terminal.type("\n")
         assert main(["train", str(log), "--model", "popularity", "--out", str(tmp_path / "run")]) == 0
         assert "--date-order day" in terminal.shown()
+
+
+def test_explain_says_what_each_column_is_taken_for_and_writes_nothing(
+    ensue: Run, write: Write, tmp_path: Path
+) -> None:
+    log = write("log.csv", "uid,asin,seen,note,ts\n7,x,2020-01-01,p,1600000000\n8,y,2020-01-02,,1600000001\n")
+    before = sorted(tmp_path.iterdir())
+    explained = ensue("prepare", log, "--explain", "--features", "note", "--json").json["explanation"]
+    assert sorted(tmp_path.iterdir()) == before
+    columns = {each["column"]: each for each in explained["columns"]}
+    taken = {name: each["taken_for"] for name, each in columns.items()}
+    assert taken == {"uid": "user", "asin": "item", "seen": "", "note": "feature", "ts": "time"}
+    assert columns["ts"]["why"] == "a usual name; numbers of seconds"
+    assert columns["note"]["samples"] == ["p"]
+    assert "holds times" in columns["seen"]["why"]
+    shown = ensue("prepare", log, "--explain", "--time", "seen", "--out", tmp_path / "store").out
+    assert "date, UTC where no zone is stated" in " ".join(shown.split())
+    assert SequenceStore.open(tmp_path / "store").num_events == 2
+
+
+def test_explain_names_the_shape_and_meets_doubts(ensue: Run, write: Write) -> None:
+    shaped = write("ratings.dat", "1::31::5::978300760\n1::30::3::978300100\n")
+    explained = ensue("prepare", shaped, "--explain", "--json").json["explanation"]
+    assert explained["shape"].startswith("movielens: ")
+    assert [each["taken_for"] for each in explained["columns"]] == ["user", "item", "rating", "time"]
+    doubtful = ensue("prepare", write("log.csv", TWO_TIMES), "--explain")
+    assert doubtful.status == 1
+    assert doubtful.err.splitlines()[1].endswith("--explain --time seen")
+    assert "missing --out" in ensue("prepare", shaped).err

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ensue.cli.doubts import settle
-from ensue.cli.flags import Flag, flags_of
+from ensue.cli.flags import Flag, flags_of, words_of
 from ensue.cli.sources import report_table
 from ensue.errors import ConfigError, DataError, nearest
-from ensue.terminal.output import Screen
+from ensue.terminal.output import Screen, table
 
 if TYPE_CHECKING:
     from ensue.data.prepare import PrepareReport
+    from ensue.data.sources import Parts
     from ensue.data.store import SequenceStore
 
 
@@ -36,8 +37,12 @@ def run(
             "ensue datasets).",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the store to write.")],
     settings: dict[str, Any],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the store to write.")] = None,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Show what each column is taken for, and why; without --out write nothing."),
+    ] = False,
     validation: Annotated[
         str | None, typer.Option("--validation", metavar="SOURCE", help="Events to validate on; SOURCE then trains.")
     ] = None,
@@ -61,19 +66,46 @@ def run(
     if len(source) > 1 or held_out or (is_log(source[0]) and not is_dataset):
         named: Source = {"train": source, **held_out} if held_out else source
         log, config = parts_of(named), PrepareConfig.parse(filters)
+        explained: dict[str, Any] = {}
+        if explain:
+            explained, columns = show_explanation(screen, log, columns)
+            if out is None:
+                screen.next("ensue prepare", *source, *words_of(flags(), {**columns, **filters}), "--out", "data/log")
+                return explained
+        folder = _needed(out)
 
         def use(answers: dict[str, Any]) -> tuple[SequenceStore, PrepareReport]:
             with Stages(screen) as stage:
-                return prepare(log, out, Columns.parse({**columns, **answers}), config, items, overwrite, stage)
+                return prepare(log, folder, Columns.parse({**columns, **answers}), config, items, overwrite, stage)
 
         (store, report), _ = settle(screen, use)
-        return shown(screen, out, store, report.as_dict())
+        return {**shown(screen, folder, store, report.as_dict()), **explained}
     if not is_dataset:
         raise DataError(f"{source[0]}: no such file, and no dataset of this name: {nearest(source[0], known)}")
-    if columns or items:
-        wrong = ", ".join(f"--{name.replace('_', '-')}" for name in (*columns, *(["items"] if items else [])))
+    given = [*columns, *(["items"] if items else []), *(["explain"] if explain else [])]
+    if given:
+        wrong = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise ConfigError(f"dataset {source[0]!r} knows its own columns and items; leave out {wrong}")
-    return prepare_dataset(screen, source[0], out, filters, overwrite)
+    return prepare_dataset(screen, source[0], _needed(out), filters, overwrite)
+
+
+def _needed(out: Path | None) -> Path:
+    if out is None:
+        raise ConfigError("missing --out: the folder of the store to write (--explain alone writes nothing)")
+    return out
+
+
+def show_explanation(screen: Screen, log: Parts, columns: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Print what each column of a log is taken for; the object that --json prints, and the settings of the columns."""
+    from ensue.data.explain import explain
+    from ensue.data.interactions import Columns
+
+    explanation, columns = settle(screen, lambda given: explain(log, Columns.parse(given)), columns)
+    if explanation.shape:
+        screen.say(f"read as {explanation.shape}")
+    rows = [(each.column, each.taken_for, each.why, ", ".join(each.samples)) for each in explanation.columns]
+    screen.show(table(("column", "taken for", "why", "first values"), rows))
+    return {"explanation": explanation.as_dict()}, columns
 
 
 def prepare_dataset(screen: Screen, name: str, out: Path, filters: dict[str, Any], overwrite: bool) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from ensue.config import Config
 from ensue.data.anonymous import placeholder_notes, refuse_anonymous
 from ensue.data.dates import NUMBER_DIRECTIVES, DateOrder
 from ensue.data.decimals import with_points
-from ensue.data.doubt import SHOWN_ROWS, Answer, Doubt, UnclearLogError
+from ensue.data.doubt import Answer, Doubt, UnclearLogError
 from ensue.data.ids import check_json, id_notes, read_ids, refuse_lists
 from ensue.data.logs import open_log
-from ensue.data.meanings import MEANINGS, NONE, Choice, choose_columns, present, sample
+from ensue.data.meanings import MEANINGS, NONE, Choice, choose_columns, present, with_rows
 from ensue.data.moments import UNIT_NAMES, TimeUnit, add_clock, to_microseconds
 from ensue.data.odd_times import in_another_unit, time_notes
 from ensue.data.sources import Source
@@ -184,17 +184,22 @@ def read_interactions(source: Source, columns: Columns | None = None) -> Interac
     columns = columns or Columns()
     table = open_log(source, columns.reading)
     try:
-        return _read(table, columns)
+        return _Sifted(table, columns, columns_of(table, columns)).log()
     except UnclearLogError as error:
-        if error.doubt.rows:
-            raise
-        frame = sample(table, table.names).head(SHOWN_ROWS)
-        rows = tuple(tuple("" if value is None else str(value) for value in row) for row in frame.rows())
-        raise error.at(names=tuple(table.names), rows=rows) from None
+        raise with_rows(error, table) from None
 
 
-def _read(table: Table, columns: Columns) -> Interactions:
-    chosen = choose_columns(table, {meaning: getattr(columns, meaning) for meaning in MEANINGS})
+def columns_of(table: Table, columns: Columns) -> dict[str, Choice]:
+    """Meaning -> column of a log, with the clock; a named feature must exist.
+
+    Raises:
+        DataError: a column does not exist or has two meanings.
+        UnclearLogError: a column has to be named.
+    """
+    try:
+        chosen = choose_columns(table, {meaning: getattr(columns, meaning) for meaning in MEANINGS})
+    except UnclearLogError as error:
+        raise with_rows(error, table) from None
     if columns.clock is not None:
         chosen["clock"] = Choice(present(table, columns.clock, "clock"), "named")
         if "time" not in chosen:
@@ -203,7 +208,7 @@ def _read(table: Table, columns: Columns) -> Interactions:
             )
     for name in columns.features:
         _check_feature(table, name)
-    return _Sifted(table, columns, chosen).log()
+    return chosen
 
 
 class _Sifted:

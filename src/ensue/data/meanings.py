@@ -9,7 +9,7 @@ from itertools import combinations, permutations
 
 import polars as pl
 
-from ensue.data.doubt import Answer, Doubt, UnclearLogError
+from ensue.data.doubt import SHOWN_ROWS, Answer, Doubt, UnclearLogError
 from ensue.data.moments import to_microseconds, written
 from ensue.data.table import MissingColumnError, Table
 from ensue.errors import DataError, nearest
@@ -122,6 +122,23 @@ def sample(table: Table, columns: list[str]) -> pl.DataFrame:
         return pl.DataFrame({name: [] for name in columns})  # reading the whole file says what is wrong
 
 
+def with_rows(error: UnclearLogError, table: Table) -> UnclearLogError:
+    """The error with the first rows of the log in its doubt, unless it has some."""
+    if error.doubt.rows:
+        return error
+    frame = sample(table, table.names).head(SHOWN_ROWS)
+    rows = tuple(zip(*(texts_of(column) for column in frame.get_columns()), strict=True))
+    return error.at(names=tuple(table.names), rows=rows)
+
+
+def texts_of(values: pl.Series) -> list[str]:
+    """Values in words, missing ones empty; of dates their moments, since Python's own dates end in the year 9999."""
+    if values.dtype.is_temporal():
+        moments = to_microseconds(values)[0]
+        return ["" if moment is None else written(moment // 1_000_000) for moment in moments]
+    return ["" if value is None else str(value) for value in values.to_list()]
+
+
 def dates_in(values: pl.Series) -> bool:
     """Whether a column holds dates, in typed form or as texts."""
     if values.dtype == pl.Date or isinstance(values.dtype, pl.Datetime):
@@ -148,9 +165,8 @@ def epochs_in(values: pl.Series) -> bool:
 
 
 def _example(values: pl.Series) -> str:
-    """A value in words; of a date its moment, since Python's own dates end in the year 9999."""
     first = values.drop_nulls().head(1)
-    return written(int(to_microseconds(first)[0][0] or 0) // 1_000_000) if first.dtype.is_temporal() else repr(first[0])
+    return texts_of(first)[0] if first.dtype.is_temporal() else repr(first[0])
 
 
 def _unclear_ids(table: Table, unknown: list[str], taken: set[str]) -> DataError:
