@@ -28,3 +28,11 @@ def test_the_fuzzer_sees_strangers_and_tracebacks(tmp_path, monkeypatch):
     assert fuzz_reading.strangers(each, ["no such id"], "") == "id 'no such id' is not in the file"
     monkeypatch.setattr(fuzz_reading, "read_interactions", lambda *_: 1 / 0)
     assert "ZeroDivisionError" in fuzz_reading.fault_of(each, tmp_path)
+
+
+def test_half_a_character_in_a_literal_is_one_line(tmp_path):
+    path = tmp_path / "steam.json"
+    line = "{'username': 'a%s', 'product_id': '10', 'date': '2017-12-17', 'text': ''}\n"
+    path.write_text(line % "" + line % "\\ud800")
+    with pytest.raises(DataError, match="line 2 is not a review"):
+        prepare(path)
