@@ -77,7 +77,7 @@ def test_only_rank_0_shows_and_writes(report: dict[str, Any]) -> None:
 def test_two_ranks_resume_in_every_bit(report: dict[str, Any]) -> None:
     found = report["resuming"]["dropout"]
     assert found["ended"][0] == {"ended": "interrupted"}
-    assert "rank 1 of 2 lost touch with another rank" in found["ended"][1]["ended"]
+    assert "rank 1 of 2 lost the connection to another rank" in found["ended"][1]["ended"]
     assert found["distance"] == 0.0
     assert found["same"]
     assert found["ranks"][0]["watched"] == 24 - 6  # the seventh step was not saved
@@ -112,7 +112,7 @@ def test_a_lost_rank_is_an_error_that_says_what_to_do(report: dict[str, Any]) ->
     survivor, gone = report["lost"]
     assert gone is None
     assert survivor["kind"] == "LostRankError"
-    assert "rank 0 of 2 lost touch with another rank" in survivor["message"]
+    assert "rank 0 of 2 lost the connection to another rank" in survivor["message"]
     assert "the same command resumes" in survivor["message"]
     assert survivor["step"] == 2
 
@@ -144,7 +144,7 @@ def test_a_device_for_every_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert device_type("auto", 2) == device_type("cuda", 2) == "cuda"
     assert device_type("cpu", 5) == "cpu"
-    with pytest.raises(ConfigError, match="3 ranks need a CUDA device each, and this machine has 2"):
+    with pytest.raises(ConfigError, match="3 ranks need a CUDA device each, but this machine has 2"):
         device_type("auto", 3)
     with pytest.raises(ConfigError, match="'cuda:1' cannot be shared"):
         device_type("cuda:1", 2)
@@ -227,7 +227,7 @@ def test_a_killed_rank_ends_the_command_and_the_same_command_resumes(store: Path
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["epochs"] == 60  # one object, from rank 0 alone
-    assert done.stderr.count("goes on from the checkpoint") == 1
+    assert done.stderr.count("resuming from the checkpoint") == 1
     assert [record["epoch"] for record in read_log(tmp_path / "run" / "log.jsonl")] == list(range(1, 61))
     newest = max((tmp_path / "run" / "checkpoints").iterdir())
     assert read_json(newest / "state.json")["progress"]["finished"]
@@ -272,7 +272,7 @@ def test_what_ranks_cannot_do_is_said_before_they_start(
 
 
 TERMINATED = (-signal.SIGTERM, "Signal 15 (SIGTERM) received by PID 7")
-LOST = (1, {"message": "TrainingError: rank 1 of 3 lost touch with another rank", "extraInfo": {}})
+LOST = (1, {"message": "TrainingError: rank 1 of 3 lost the connection to another rank", "extraInfo": {}})
 REASON = (1, {"message": "TrainingError: training stopped: the loss is nan", "extraInfo": {}})
 BUG = (1, {"message": "RuntimeError: out of memory", "extraInfo": {"py_callstack": "File x, line 3"}})
 
@@ -284,7 +284,7 @@ BUG = (1, {"message": "RuntimeError: out of memory", "extraInfo": {"py_callstack
         ([LOST, TERMINATED, REASON], "rank 2 of 3: training stopped: the loss is nan"),
         ([LOST, BUG], "rank 1 of 3 failed with RuntimeError: out of memory. The others were ended; the same command"),
         ([LOST, (4, "To enable traceback see")], "rank 1 of 3 ended with status 4. The others were ended"),
-        ([TERMINATED, LOST], "rank 1 of 3 lost touch with another rank"),
+        ([TERMINATED, LOST], "rank 1 of 3 lost the connection to another rank"),
     ],
 )
 def test_the_first_cause_is_told(failures: list[tuple[int, Any]], said: str) -> None:

@@ -106,7 +106,7 @@ def test_a_run_that_patience_stopped_goes_on(tiny: Tiny, store: SequenceStore, t
 def test_a_run_without_checkpoints_cannot_be_continued(tiny: Tiny, store: SequenceStore, tmp_path: Path) -> None:
     recommender = Recommender.from_config(tiny(num_epochs=1)).fit(store)
     recommender.save(tmp_path)
-    with pytest.raises(OtherRunError, match="no checkpoint to continue it from"):
+    with pytest.raises(OtherRunError, match="no checkpoint to continue from"):
         fit(tiny(num_epochs=2), store, tmp_path)
     assert not fit(tiny(num_epochs=1), store, tmp_path, begin=no_training).is_new
 
@@ -124,7 +124,7 @@ def test_finish_writes_the_best_state_so_far(tiny: Tiny, store: SequenceStore, t
     with pytest.raises(TrainingError, match="no checkpoint to finish"):
         fit(config, store, tmp_path / "run", finish=True)
     stopped(config, store, tmp_path / "run", epochs=3)
-    with pytest.raises(ArtefactError, match="with --finish"):
+    with pytest.raises(ArtefactError, match="add --finish"):
         load_run(tmp_path / "run")
     early = fit(config, store, tmp_path / "run", finish=True)
     assert len(early.log) == 3

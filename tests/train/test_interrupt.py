@@ -149,7 +149,7 @@ def test_a_lost_rank_costs_no_step(tiny: Tiny, split: Split, tmp_path: Path, mon
 
     def lost(*words: Any) -> Any:
         if next(calls) == 4:
-            raise LostRankError("rank 0 of 2 lost touch with another rank")
+            raise LostRankError("rank 0 of 2 lost the connection to another rank")
         return real(*words)
 
     with monkeypatch.context() as patched:
@@ -192,7 +192,7 @@ def test_commands_end_with_a_checkpoint_and_one_line(tmp_path: Path, name: str, 
     process = started(COMMAND, [*words, "--devices", str(devices)], tmp_path)
     status, message = interrupted_after(process, "epoch 2/", number)
     assert (status, message.count("\n")) == (128 + number, 1), message
-    assert message == "ensue: interrupted: the same command goes on from its last checkpoint\n"
+    assert message == "ensue: interrupted: the same command resumes from the last checkpoint\n"
     assert newest_step(tmp_path / "run") >= (2, 0)
 
 
@@ -202,5 +202,5 @@ def test_the_classic_program_ends_with_a_checkpoint_and_one_line(tmp_path: Path)
     (tmp_path / "data" / "plain.txt").write_text("\n".join(lines) + "\n")
     words = ["--dataset=plain", "--train_dir=x", "--device=cpu", "--maxlen=6", "--hidden_units=8", "--num_epochs=3000"]
     status, message = interrupted_after(started(CLASSIC, words, tmp_path), "epoch:2", signal.SIGTERM)
-    assert (status, message) == (143, "main.py: interrupted: the same command goes on from its last checkpoint\n")
+    assert (status, message) == (143, "main.py: interrupted: the same command resumes from the last checkpoint\n")
     assert newest_step(tmp_path / "plain_x") >= (2, 0)

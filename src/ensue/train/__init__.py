@@ -1,1 +1,1 @@
-"""The training loop, its objective, checkpoints and log."""
+"""`fit`, the training loop, optimisers, signals and distributed training."""

@@ -1,13 +1,13 @@
-"""Several processes, one training: what a rank knows of the others, and the few things that they exchange.
+"""Training with several processes: the `World` of a rank, and the collective operations that training uses.
 
-Every rank draws the same global batch and takes every size-th row of it (`batches.loader.take_share`), so that
-the randomness, the negatives and the number of targets are those of one process. After the backward pass the
-gradients of all ranks are added up in one flat buffer, and every rank takes the same optimiser step.
+Every rank draws the same global batch and takes every size-th row of it (`batches.loader.take_share`). The
+randomness, the negatives and the number of targets are therefore the same as with one process. After the backward
+pass, the gradients of all ranks are summed in one flat buffer, and every rank takes the same optimiser step.
 
-Why not torch's `DistributedDataParallel`: it averages, where shares that were divided by the global count want a
-sum; it expects a gradient of every parameter on every rank, and a rank may have no row of a small last batch; and gloo
-gathers sparse gradients, where the dense sum of all lookups is at hand. What it would gain, reducing while the
-backward pass still runs, is little for models of some megabytes.
+torch's `DistributedDataParallel` is not used, for three reasons. It averages gradients, but the shares are already
+divided by the global count and must be summed. It expects a gradient for every parameter on every rank, but a rank may
+have no row of a small last batch. With gloo it gathers sparse gradients, although a dense sum is available. Its
+advantage, reducing gradients during the backward pass, is small for models of a few megabytes.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ from ensue.runs.swap import claimed
 from ensue.runtime.devices import choose_device
 
 T = TypeVar("T")
-# How long a rank waits for the others. They differ by no more than a checkpoint that rank 0 writes.
+# How long a rank waits for the others; the longest regular wait is for rank 0 to write a checkpoint.
 TIMEOUT = timedelta(minutes=10)
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The processes that train together, as one of them sees them; alone, every method is trivial.
+    """The processes that train together, as seen by one of them; with one process, every method is trivial.
 
     Attributes:
-        rank: this process, 0 .. size - 1; rank 0 writes files and shows progress.
-        size: processes in all.
+        rank: number of this process, 0 .. size - 1; rank 0 writes files and shows progress.
+        size: number of processes.
         device: where this rank computes.
     """
 
@@ -63,7 +63,7 @@ class World:
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Add up a tensor over all ranks, in place; every rank gets the same bits.
+        """Sum a tensor over all ranks, in place; the result is bitwise identical on every rank.
 
         Raises:
             LostRankError: another rank is gone.
@@ -71,7 +71,7 @@ class World:
         return self._exchange(dist.all_reduce, tensor)
 
     def broadcast(self, tensor: Tensor) -> Tensor:
-        """Make a tensor what it is on rank 0, in place.
+        """Copy a tensor from rank 0 to every rank, in place.
 
         Raises:
             LostRankError: another rank is gone.
@@ -79,7 +79,7 @@ class World:
         return self._exchange(partial(dist.broadcast, src=0), tensor)
 
     def broadcast_state(self, model: nn.Module) -> None:
-        """Make a model's tensors what they are on rank 0, in place.
+        """Copy a model's tensors from rank 0 to every rank, in place.
 
         Raises:
             LostRankError: another rank is gone.
@@ -88,7 +88,7 @@ class World:
             self.broadcast(tensor)
 
     def broadcast_json(self, value: Any) -> Any:
-        """Rank 0's value (what JSON can hold), on every rank.
+        """Return rank 0's value, which must be serialisable as JSON, on every rank.
 
         Raises:
             LostRankError: another rank is gone.
@@ -103,10 +103,10 @@ class World:
         return json.loads(bytes(self.broadcast(buffer).numpy()))
 
     def on_main(self, work: Callable[[], T]) -> T | None:
-        """Do something on rank 0 alone, while the others wait: its result there, None on the others.
+        """Call a function on rank 0 while the others wait; return its result there, and None on the others.
 
         Raises:
-            EnsueError: rank 0 failed; every rank raises, so that all end with the reason.
+            EnsueError: rank 0 failed. Every rank raises this error, with the reason.
         """
         if self.size == 1:
             return work()
@@ -132,19 +132,19 @@ class World:
         return tensor
 
     def _broken(self, error: RuntimeError) -> NoReturn:
-        # Leaving in good order would wait for the rank that has gone.
+        # A regular shutdown of the process group would wait for the lost rank.
         atexit.unregister(_leave)
-        # The first sentence of torch's message, without the place in its sources.
+        # The first sentence of torch's message, without the source location.
         reason = re.sub(r"^\[\S+\] ", "", str(error).strip()).split(". ")[0].split("\n")[0] or type(error).__name__
         raise LostRankError(
-            f"rank {self.rank} of {self.size} lost touch with another rank, which was killed, failed or did not answer "
-            f"in time ({reason}). Its own message, if it left one, tells why; the same command resumes from the last "
-            "checkpoint"
+            f"rank {self.rank} of {self.size} lost the connection to another rank, which was killed, failed or did not "
+            f"answer in time ({reason}). See that rank's own output for the cause; the same command resumes from the "
+            "last checkpoint"
         ) from error
 
 
 def ranks() -> tuple[int, int]:
-    """(rank, size) as torchrun's environment or an existing process group says; (0, 1) for a process alone."""
+    """(rank, size) from the process group or from torchrun's environment variables; (0, 1) without either."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
@@ -153,17 +153,18 @@ def ranks() -> tuple[int, int]:
 
 
 def join(device: str = "auto", timeout: timedelta = TIMEOUT) -> World:
-    """The world of this process; under torchrun it meets the other ranks first. Joining again is free.
+    """The world of this process; under torchrun, connect to the other ranks first. Later calls reuse the connection.
 
-    Without `OMP_NUM_THREADS` the ranks of a machine share its cores.
+    If `OMP_NUM_THREADS` is not set, the ranks of a machine share its cores.
 
     Args:
-        device: as in the settings; with several ranks `cuda` (and `auto`, where there is CUDA) is a GPU for each.
-        timeout: how long to wait for the others, here and later.
+        device: as in the settings; with several ranks, `cuda` (and `auto`, where CUDA is available) uses a GPU per
+            rank.
+        timeout: how long to wait for the others, here and in later exchanges.
 
     Raises:
-        ConfigError: the device does not exist, or not once for each rank.
-        TrainingError: the other ranks do not come.
+        ConfigError: the device does not exist, or there are fewer GPUs than ranks.
+        TrainingError: the connection to the other ranks fails.
     """
     rank, size = ranks()
     if size == 1:
@@ -172,12 +173,12 @@ def join(device: str = "auto", timeout: timedelta = TIMEOUT) -> World:
     if not dist.is_initialized():
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(max(1, _cores() // int(os.environ.get("LOCAL_WORLD_SIZE", size))))
-        # So that a lost peer is an exception here too, and not the end of the process by a watchdog.
+        # With NCCL too, a lost peer must raise an exception; by default a watchdog would abort the process.
         os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
         try:
             dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=timeout)
         except (RuntimeError, ValueError) as error:
-            raise TrainingError(f"rank {rank} of {size} could not meet the others: {error}") from error
+            raise TrainingError(f"rank {rank} of {size} could not connect to the others: {error}") from error
         atexit.register(_leave)
     return World(rank, size, chosen)
 
@@ -188,10 +189,10 @@ def _leave() -> None:
 
 
 def end(status: int) -> NoReturn:
-    """End this rank's process with a status.
+    """End this rank's process with an exit status, without the interpreter's regular shutdown.
 
-    Without the interpreter's own end, where threads that torch has left behind now and then abort a rank whose work
-    is done ("terminate called without an active exception"), and with it the whole command.
+    During that shutdown, threads left by torch occasionally abort a rank that has finished ("terminate called without
+    an active exception"), and the whole command fails with it.
     """
     atexit.unregister(_leave)
     if status == 0:
@@ -206,18 +207,20 @@ def _cores() -> int:
 
 
 def device_type(name: str, count: int) -> str:
-    """Where `count` ranks of one machine compute: "cuda", a GPU each, or "cpu", a share of the cores each.
+    """The device type of `count` ranks on one machine: "cuda" (one GPU each) or "cpu" (a share of the cores each).
 
     Raises:
-        ConfigError: the device is a single one, or there are fewer than `count`.
+        ConfigError: the name means one particular device, or there are fewer than `count` GPUs.
     """
     if name not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"device {name!r} cannot be shared by several ranks: use auto, cpu or cuda")
-    found = torch.cuda.device_count()
-    if name == "cpu" or (name == "auto" and found == 0):
+    gpus = torch.cuda.device_count()
+    if name == "cpu" or (name == "auto" and gpus == 0):
         return "cpu"
-    if found < count:
-        raise ConfigError(f"{count} ranks need a CUDA device each, and this machine has {found}; or set device = cpu")
+    if gpus < count:
+        raise ConfigError(
+            f"{count} ranks need a CUDA device each, but this machine has {gpus}: use fewer ranks or device = cpu"
+        )
     return "cuda"
 
 
@@ -231,7 +234,7 @@ def _rank_device(name: str) -> torch.device:
 
 @contextmanager
 def writing(world: World, folder: Path | None) -> Iterator[None]:
-    """`claimed`, by rank 0 for all ranks; nothing without a folder."""
+    """Hold `claimed(folder)` on rank 0, for all ranks; do nothing without a folder."""
     with ExitStack() as stack:
         if folder is not None:
             world.on_main(lambda: stack.enter_context(claimed(folder)))
@@ -239,18 +242,19 @@ def writing(world: World, folder: Path | None) -> Iterator[None]:
 
 
 def sum_gradients(world: World, parameters: Sequence[nn.Parameter], loss_sum: Tensor) -> float:
-    """Add up the gradients and the loss of all ranks, in one exchange.
+    """Sum the gradients and the loss of all ranks, in one exchange.
 
-    A parameter without a gradient on some ranks counts as zero there; without one on every rank it stays without, for
-    an optimiser moves a parameter of zero gradient, too, by its momentum.
+    A parameter without a gradient on some ranks counts as zero there. A parameter without a gradient on every rank
+    keeps none: with a zero gradient, the optimiser's momentum would still move it.
 
     Args:
         world: the ranks.
-        parameters: the same on every rank; afterwards their gradients are views of one buffer, the same in every bit.
+        parameters: the same on every rank; afterwards their gradients are views of one buffer, bitwise identical on
+            all ranks.
         loss_sum: the loss of this rank's positions, a scalar.
 
     Returns:
-        The loss of all ranks' positions.
+        The loss summed over the positions of all ranks.
 
     Raises:
         LostRankError: another rank is gone.
@@ -258,14 +262,14 @@ def sum_gradients(world: World, parameters: Sequence[nn.Parameter], loss_sum: Te
     if world.size == 1:
         return float(loss_sum.detach())
     sizes = [parameter.numel() for parameter in parameters]
-    there = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.float32)
+    has_gradient = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.float32)
     dtype = reduce(torch.promote_types, [parameter.dtype for parameter in parameters], torch.float32)
     flat = torch.zeros(sum(sizes) + len(sizes) + 1, dtype=dtype, device=world.device)
     *parts, counts, total = torch.split(flat, [*sizes, len(sizes), 1])
     for parameter, part in zip(parameters, parts, strict=True):
         if parameter.grad is not None:
             part.copy_(parameter.grad.reshape(-1))
-    counts.copy_(there)
+    counts.copy_(has_gradient)
     total.copy_(loss_sum.detach())
     world.sum(flat)
     for parameter, part, count in zip(parameters, parts, counts.tolist(), strict=True):
@@ -274,12 +278,12 @@ def sum_gradients(world: World, parameters: Sequence[nn.Parameter], loss_sum: Te
 
 
 def evaluate_together(world: World, cases: Cases, evaluate: Callable[[Cases], Standings]) -> Standings:
-    """Evaluate every size-th case on each rank, and give every rank the standings of all, each case once.
+    """Evaluate every size-th case on each rank; return the standings of all cases, in order, on every rank.
 
     Args:
         world: the ranks.
         cases: the same on every rank.
-        evaluate: evaluates some cases.
+        evaluate: evaluates a subset of the cases.
 
     Raises:
         LostRankError: another rank is gone.
@@ -297,7 +301,7 @@ def evaluate_together(world: World, cases: Cases, evaluate: Callable[[Cases], St
 
 
 def broadcast_checkpoint(world: World, checkpoint: Checkpoint | None) -> Checkpoint | None:
-    """Rank 0's checkpoint, on every rank, so that only rank 0 needs the folder; None if it has none."""
+    """Return rank 0's checkpoint on every rank; None if it has none. Only rank 0 needs access to the folder."""
     if world.size == 1:
         return checkpoint
     about = None

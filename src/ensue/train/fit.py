@@ -1,4 +1,4 @@
-"""Fit a model to data: what the command line, `Recommender.fit`, the ranks and the classic program all call."""
+"""Fit a model to data: the one entry point of the command line, `Recommender.fit`, ranks and the classic program."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ensue.train.distributed import World, join, writing
 from ensue.train.interrupt import uninterrupted
 from ensue.train.loop import Trainer
 
-# Makes the trainer of some settings and data that writes into a folder.
+# Creates a trainer from settings, data, the folder it writes into, and watchers.
 Begin = Callable[[RunConfig, Split, Path | None, Iterable[Watcher]], Trainer]
 
 
@@ -35,7 +35,7 @@ class Fitted:
     Attributes:
         run: the run.
         log: the records of its training.
-        is_new: whether it was written now; False for a finished run that was in the folder.
+        is_new: whether this call produced it; False for a finished run that was already in the folder.
     """
 
     run: Run
@@ -53,26 +53,27 @@ def fit(
     finish: bool = False,
     begin: Begin = Trainer,
 ) -> Fitted:
-    """Fit the model on the training part of the split; the best state on validation is kept.
+    """Fit the model on the training part of the split; keep the state that is best on validation.
 
-    A finished run of the same data and settings in the folder is returned as it is, and an interrupted training there
-    resumes. With a larger `num_epochs` (or patience) both go on. A run that is continued or replaced stays in the
-    folder, and answers, until the new one is whole. Under torchrun every rank calls this, and rank 0 alone reads and
-    writes the folder.
+    If the folder contains a finished run of the same data and settings, that run is returned; an interrupted training
+    of them is resumed. With a larger `num_epochs` (or patience), both are continued. A run that is continued or
+    replaced stays usable in the folder until the new one is complete. Under torchrun every rank calls this function,
+    and only rank 0 reads and writes the folder.
 
     Args:
         config: the run's settings.
         store: the data.
-        folder: the run folder, new or empty at first; the run is saved there. None keeps nothing on disk.
-        watchers: objects that follow the training.
+        folder: where the run is saved: a new or empty folder, or one with a run to resume, continue or replace. None
+            saves nothing.
+        watchers: observers of the training.
         overwrite: replace a run of other settings, or a finished one.
         finish: train no further, and write the run from the best state of the training in the folder.
-        begin: makes the trainer, for programs that extend it.
+        begin: creates the trainer; for programs that extend it.
 
     Raises:
-        ConfigError: the model needs more memory than there is, or the device does not exist.
-        DataError: there is nothing to train on.
-        OtherRunError: the folder holds a run of other data or settings.
+        ConfigError: the model needs more memory than is available, or the device does not exist.
+        DataError: the training part has no events to predict.
+        OtherRunError: the folder contains a run of other data or settings.
         TrainingError: another training writes there, a rank is lost, the loss is not finite, or there is no checkpoint
             to finish.
         ArtefactError: the folder contains files that ensue did not create.
@@ -123,7 +124,7 @@ def _save(folder: Path, work: Path, run: Run, log: Records) -> None:
 
 
 def _finished(world: World, config: RunConfig, split: Split, folder: Path) -> Fitted:
-    """The finished run in the folder, which rank 0 alone can read."""
+    """The finished run in the folder, which only rank 0 can read."""
     run = world.on_main(lambda: load_run(folder))
     if is_counted(config.model):
         run = run or _run_of(config, _counted(config, split), split)

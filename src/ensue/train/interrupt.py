@@ -1,4 +1,4 @@
-"""Signals that end a training: it stops at a moment when its state can be saved."""
+"""Signals that end a training: it stops where its state is consistent and can be saved."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Signals:
-    """Within it INT, TERM and HUP raise `Interrupted`, once, and not inside `whole`.
+    """A context in which INT, TERM and HUP raise `Interrupted`: once, and never inside a `whole` block.
 
-    A signal that the program handles itself or ignores is left to it. Outside the main thread nothing changes.
+    Signals that the program already handles or ignores keep their handlers. Outside the main thread the context does
+    nothing.
     """
 
     def __init__(self) -> None:
@@ -55,7 +56,7 @@ class Signals:
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """Do all of the block; a signal that arrives meanwhile raises at its end."""
+        """Complete the block; a signal that arrives meanwhile raises `Interrupted` at its end."""
         self.depth += 1
         try:
             yield
@@ -65,7 +66,7 @@ class Signals:
             self._raise(self.received)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        # A second signal must not disturb the checkpoint that the first one asks for.
+        # A second signal must not interrupt the checkpoint that is written because of the first.
         if self.received is None:
             self.received = number
             if not self.depth:
@@ -77,6 +78,6 @@ class Signals:
 
 
 def uninterrupted(work: Callable[[], None]) -> None:
-    """Do all of some work; a signal that arrives meanwhile raises `Interrupted` at its end."""
+    """Complete the work; a signal that arrives meanwhile raises `Interrupted` at its end."""
     with Signals() as signals, signals.whole():
         work()

@@ -1,7 +1,7 @@
-"""The training loop. All randomness comes from (seed, epoch, step), so a resumed run takes the same course.
+"""The training loop. All randomness is a function of (seed, epoch, step), so a resumed run gives the same weights.
 
-Under torchrun each process is a rank of one training (see `ensue.train.distributed`): the batch, the decisions and
-the weights are those of one process, and rank 0 alone writes.
+Under torchrun each process is a rank of one training (see `ensue.train.distributed`). The batch, the decisions and
+the weights are those that a single process would have, and only rank 0 writes files.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ from ensue.train.progress import Progress
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What this rank does in one step.
+    """The work of this rank in one step.
 
     Attributes:
-        step: the step's number in its epoch.
-        targets: targets of the whole batch, on all ranks.
-        parts: this rank's rows in parts; None for a part without rows.
+        step: number of the step in its epoch.
+        targets: number of targets in the whole batch, over all ranks.
+        parts: this rank's rows, split into gradient-accumulation chunks; None for a chunk without rows.
     """
 
     step: int
@@ -65,7 +65,7 @@ class Work:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The trained model, in its best state by validation, and how it got there."""
+    """The trained model, in its best state by validation, and the progress and log of its training."""
 
     model: Model
     progress: Progress
@@ -76,9 +76,9 @@ class Trainer:
 
     Args:
         config: the run's settings.
-        split: the data; only `train` and `validation` are looked at.
-        folder: where checkpoints and the log go; None keeps nothing on disk.
-        watchers: objects that follow the training; with several ranks, those of rank 0.
+        split: the data; only `train` and `validation` are read.
+        folder: where checkpoints and the log are written; None writes nothing.
+        watchers: observers of the training; with several ranks, only those of rank 0 are used.
     """
 
     def __init__(
@@ -120,17 +120,17 @@ class Trainer:
         return int((windows.stop_W - windows.start_W - 1).sum())
 
     def watch(self, *watchers: Watcher) -> None:
-        """Let more objects follow the training; with several ranks, those of rank 0."""
+        """Add observers of the training; with several ranks, only those of rank 0 are used."""
         if self.world.is_main:
             self.watchers += watchers
 
     def run(self, finish: bool = False) -> TrainResult:
-        """Train until the last epoch or until patience ends, from the folder's checkpoint if there is one.
+        """Train to the last epoch or until patience runs out, starting from the folder's checkpoint if there is one.
 
-        On INT, TERM or HUP, and when another rank is lost, a checkpoint is written first.
+        On INT, TERM or HUP, and when another rank is lost, a checkpoint is written before the error is raised.
 
         Args:
-            finish: train no further; the result is the best state of the folder's checkpoint.
+            finish: train no further; return the best state of the folder's checkpoint.
 
         Raises:
             TrainingError: the checkpoint is of other data or settings, the loss is not finite, a rank is lost,
@@ -142,7 +142,7 @@ class Trainer:
             return self._run(finish)
 
     def work(self, epoch: int, first_step: int = 0) -> Iterator[Work]:
-        """The steps of an epoch from `first_step` on, for this rank: batches and negatives, on the CPU."""
+        """This rank's work in each step of an epoch from `first_step` on: batches and negatives, on the CPU."""
         train, world = self.config.train, self.world
         size = world.size * train.batch_parts
         for step, rows_B, batch in self.loader.epoch(epoch, first_step):
@@ -203,7 +203,7 @@ class Trainer:
         standings, is_late = None, bool(self.world.broadcast_json(progress.is_out_of_time(train, record)))
         if epoch % train.eval_epochs == 0 or epoch == train.num_epochs or is_late:
             standings = self._validate(record)
-        # All that an evaluation changes is changed with the epoch's number: a checkpoint has both or neither.
+        # The results of an evaluation and the epoch's number change together, so a checkpoint has both or neither.
         with self.signals.whole():
             if standings is not None:
                 self._judge(float(standings.metric(train.validation_metric).mean()), epoch)
@@ -224,7 +224,7 @@ class Trainer:
             self.progress.add_step(work.step, loss_sum, work.targets, norm)
 
     def _gradients(self, epoch: int, work: Work) -> tuple[float, float]:
-        """Set the gradients of one step; returns the loss summed over the batch's targets, and the gradient's norm."""
+        """Compute the gradients of one step; return the loss summed over the batch's targets, and the gradient norm."""
         config, world, step = self.config.train, self.world, work.step
         purpose = "dropout" if world.is_main else f"dropout {world.rank}"
         for group in self.optimizer.param_groups:
@@ -235,7 +235,7 @@ class Trainer:
             for number, part in enumerate(work.parts):
                 part_sum = self._loss_sum(part)
                 loss_sum += part_sum.detach()
-                # A share of the mean over all targets, and of the penalty; the sum of gradients makes it whole.
+                # This chunk's share of the mean over all targets, and of the penalty; the gradients are summed.
                 objective = part_sum / work.targets
                 if config.l2_emb and number == 0:
                     objective = objective + config.l2_emb / world.size * self._item_norms()
@@ -243,13 +243,13 @@ class Trainer:
                 if scaled.requires_grad:
                     scaled.backward()  # type: ignore[no-untyped-call]
         dense_gradients(self.trainable)
-        # From here on every rank has the same numbers, hence takes the same decisions.
+        # From here on every rank has the same numbers and so makes the same decisions.
         value = sum_gradients(world, self.trainable, loss_sum)
         if not math.isfinite(value):
             raise self._not_finite("loss", value, epoch, step)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.get_total_norm(p.grad for p in self.trainable if p.grad is not None)
-        # With fp16 the scaler itself skips such a step and lowers its scale.
+        # With fp16 the scaler skips such a step and lowers its scale.
         if config.amp != "fp16" and not math.isfinite(float(norm)):
             raise self._not_finite("gradient norm", float(norm), epoch, step)
         if config.clip_norm:
@@ -257,34 +257,34 @@ class Trainer:
         return value, float(norm)
 
     def _item_norms(self) -> Tensor:
-        """The sum of squares of all item vectors; zero for a model without them."""
+        """The sum of squares of all item vectors; zero for a model that has none."""
         if not isinstance(self.model, Encoder):
             return torch.zeros((), device=self.device)
         return self.model.item_vectors().square().sum()
 
     def _loss_sum(self, batch: SequenceBatch | None) -> Tensor:
-        """The loss summed over a share's targets: a scalar, zero for a share without rows."""
+        """The loss summed over a chunk's targets: a scalar; zero for a chunk without rows."""
         if batch is None:
             return torch.zeros((), device=self.device)
         with autocast(self.config.train.amp, self.device):
             return self.objective(self.model, batch.to(self.device)).sum()
 
     def _not_finite(self, what: str, value: float, epoch: int, step: int) -> NotFiniteError:
-        # The step was not taken, so the weights are still those of the last good one.
+        # The step was not taken, so the weights are still those of the last good step.
         self.world.on_main(self._save)
-        kept = "" if self.folder is None else f"; the state before it is kept in {self.folder / 'checkpoints'}"
+        kept = "" if self.folder is None else f"; the state before this step is saved in {self.folder / 'checkpoints'}"
         return NotFiniteError(
             f"training stopped: the {what} is {value} at epoch {epoch + 1}, step {step + 1}{kept}. "
             f"Try a smaller lr (now {self.config.train.lr}), clip_norm = 1, or amp = off."
         )
 
     def _standings(self, cases: Cases) -> Standings:
-        """Where the targets of some cases stand now, by the protocol of validation."""
+        """The standings of the current model on some cases, under the validation protocol."""
         settings = self.config.validation
         return evaluate_together(self.world, cases, lambda own: evaluate(self.model, own, settings, self.split.train))
 
     def _validate(self, record: dict[str, Any]) -> Standings | None:
-        """Evaluate on validation and add the value to the epoch's record; None without cases."""
+        """Evaluate on validation and add the metric to the epoch's record; None without cases."""
         train = self.config.train
         if len(self.validation) == 0:
             return None
@@ -295,7 +295,7 @@ class Trainer:
         return standings
 
     def _judge(self, value: float, epoch: int) -> None:
-        """Keep the state if it is the best by validation, and end training if patience has run out."""
+        """Keep the state if it is the best on validation; end training if patience has run out."""
         progress = self.progress
         if progress.judge(value, epoch):
             self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
@@ -327,10 +327,10 @@ class Trainer:
         self.last_saved = time.monotonic()
 
     def _compare_ranks(self) -> None:
-        """Make sure that all ranks train on the same data with the same settings.
+        """Check that all ranks train on the same data with the same settings.
 
         Raises:
-            TrainingError: this rank differs from rank 0; the differences are named.
+            TrainingError: this rank differs from rank 0; the message names the differences.
         """
         if self.world.size == 1:
             return
@@ -357,13 +357,14 @@ class Trainer:
         if is_longer(self.config.train, then.train):
             self.progress.continue_beyond(self.config.train, self.loader.steps)
             self.is_stretched = self.config.train.schedule == "cosine" and bool(self.progress.epoch)
-        # The last bits of sums depend on the number of threads; but more threads than cores would wait for each other.
+        # The last bits of sums depend on the number of threads, so use the checkpoint's number, but never more threads
+        # than cores.
         if not self.config.train.threads and state["threads"] <= (os.cpu_count() or 1):
             torch.set_num_threads(state["threads"])
 
 
 def _some_cases(cases: Cases, count: int, seed: int) -> Cases:
-    """All cases, or `count` of them drawn once for the whole run."""
+    """All cases (`count` = 0), or `count` of them, drawn once for the whole run."""
     if count == 0 or count >= len(cases):
         return cases
     return cases.take(np.sort(stream(seed, "validation cases").choice(len(cases), count, replace=False)))

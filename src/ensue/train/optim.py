@@ -1,4 +1,4 @@
-"""The optimiser, and the learning rate over the run."""
+"""The optimiser and the learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ensue.runs.config import TrainConfig
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Adam or AdamW over the trainable parameters, in torch's fused form where the device has one."""
+    """Adam or AdamW over the trainable parameters, in torch's fused implementation where the device has one."""
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     parameters = [p for p in model.parameters() if p.requires_grad]
     fused = all(p.device.type in ("cpu", "cuda") for p in parameters)

@@ -1,4 +1,4 @@
-"""Where a training stands."""
+"""The progress of a training."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ensue.runs.config import TrainConfig
 
 @dataclass
 class Progress:
-    """Where training stands; all of it goes into a checkpoint.
+    """The progress of a training; a checkpoint stores all of it.
 
     Attributes:
-        epoch: epochs done.
-        step: steps done in the current epoch.
+        epoch: completed epochs.
+        step: completed steps of the current epoch.
         loss_sum: sum of the loss over the targets of the epoch so far; `targets` is their number.
-        norm_sum: sum of the gradient norms of the epoch so far, of `norm_steps` steps; `norm_max` is the largest.
+        norm_sum: sum of the gradient norms of `norm_steps` steps of the epoch so far; `norm_max` is the largest.
         best: the best value of the validation metric, after `best_epoch` epochs.
-        evaluations_without_better: evaluations since then.
-        finished: whether training ended; `stopped_by` says by which setting.
-        seconds: of the epoch so far.
+        evaluations_without_better: evaluations since `best_epoch`.
+        finished: whether training has ended; `stopped_by` names the setting that ended it.
+        seconds: duration of the epoch so far.
         records: the log so far.
     """
 
@@ -44,12 +44,12 @@ class Progress:
     def of_checkpoint(cls, state: dict[str, Any]) -> Self:
         """The progress in a checkpoint's state."""
         saved = dict(state["progress"])
-        if "positions" in saved:  # as checkpoints of version 0.1 call it
+        if "positions" in saved:  # the name in checkpoints of version 0.1
             saved["targets"] = saved.pop("positions")
         return cls(**saved)
 
     def add_step(self, step: int, loss_sum: float, targets: int, norm: float) -> None:
-        """Count a step that was taken."""
+        """Count a completed step."""
         self.step = step + 1
         self.loss_sum += loss_sum
         self.targets += targets
@@ -60,7 +60,7 @@ class Progress:
             self.norm_max = max(self.norm_max, norm)
 
     def record(self, lr: float) -> dict[str, Any]:
-        """The epoch's record for the log; `lr` is the learning rate of its last step."""
+        """The epoch's log record; `lr` is the learning rate of its last step."""
         return {
             "epoch": self.epoch + 1,
             "loss": self.loss_sum / self.targets,
@@ -71,13 +71,13 @@ class Progress:
         }
 
     def next_epoch(self) -> None:
-        """The epoch is done."""
+        """Count the current epoch as completed and reset its sums."""
         self.epoch, self.step = self.epoch + 1, 0
         self.loss_sum, self.targets, self.seconds = 0.0, 0, 0.0
         self.norm_sum, self.norm_steps, self.norm_max = 0.0, 0, 0.0
 
     def judge(self, value: float, epoch: int) -> bool:
-        """Count an evaluation after `epoch` epochs; whether its value is the best so far."""
+        """Count an evaluation after `epoch` epochs; return whether its value is the best so far."""
         if self.best is None or value > self.best:
             self.best, self.best_epoch, self.evaluations_without_better = value, epoch, 0
             return True
@@ -85,7 +85,7 @@ class Progress:
         return False
 
     def is_out_of_patience(self, config: TrainConfig, steps: int) -> bool:
-        """Whether enough evaluations and enough steps, `steps` in an epoch, passed without a better value."""
+        """Whether enough evaluations and enough steps (`steps` per epoch) have passed without a better value."""
         count = self.evaluations_without_better
         return 0 < config.patience <= count and count * config.eval_epochs * steps >= config.patience_steps
 
@@ -100,7 +100,7 @@ class Progress:
         return bool(spent + record["seconds"] + 2 * evaluation > 60 * config.max_minutes)
 
     def continue_beyond(self, config: TrainConfig, steps: int) -> None:
-        """Go on, with larger limits, where training had finished; patience that has run out counts anew."""
+        """Continue a finished training with larger limits; if patience has run out, start counting it again."""
         self.finished, self.stopped_by = False, ""
         if self.is_out_of_patience(config, steps):
             self.evaluations_without_better = 0

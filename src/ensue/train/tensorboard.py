@@ -1,4 +1,4 @@
-"""TensorBoard as a watcher of training; needs the extra `log`."""
+"""A watcher that writes TensorBoard files; needs the extra `log`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class TensorBoardWatcher:
     """Writes loss, learning rate and validation of every epoch as TensorBoard scalars.
 
     Args:
-        folder: where the event files go.
+        folder: where the event files are written.
 
     Raises:
         EnsueError: tensorboard is not installed.
@@ -30,11 +30,11 @@ class TensorBoardWatcher:
         self.folder, self.open, self.writer = folder, SummaryWriter, None
 
     def start(self, steps: int, epochs: int, epoch: int, step: int, records: Records) -> None:
-        """Training starts or resumes: from here on there is a file."""
+        """Open the event file when training starts or resumes."""
         self.writer = self.open(str(self.folder))
 
     def step(self, epoch: int, step: int, loss: float) -> None:
-        """A step is done; only epochs are written."""
+        """Do nothing: only epochs are written."""
 
     def record(self, record: dict[str, Any]) -> None:
         """Write an epoch's numbers."""
@@ -44,5 +44,5 @@ class TensorBoardWatcher:
         self.writer.flush()
 
     def finish(self) -> None:
-        """Training ended."""
+        """Close the event file when training ends."""
         self.writer.close()
