@@ -188,9 +188,9 @@ def test_checkpoints_remove_only_checkpoints(tiny: Tiny, split: Split, tmp_path:
 
 def test_after_a_signal(tmp_path: Path) -> None:
     (tmp_path / CHECKPOINTS / ".0000000001.tmp").mkdir(parents=True)
-    assert interrupted(tmp_path) == "the same command starts anew"
+    assert interrupted(tmp_path) == "the same command starts from the beginning"
     (tmp_path / NEXT / CHECKPOINTS / "0000000001").mkdir(parents=True)
-    assert interrupted(tmp_path) == "the same command goes on from its last checkpoint"
+    assert interrupted(tmp_path) == "the same command resumes from the last checkpoint"
 
 
 def test_two_trainings_do_not_write_into_one_folder(tiny: Tiny, split: Split, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The card of a run: what it is, what its weights come from, how good it is, and how it was made."""
+"""The card of a run: model, data, source of the weights, results and settings, as Markdown."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from ensue import __version__
 from ensue.runs.config import RunConfig
 from ensue.runs.log import Records, best_of, epochs_of
 
-# How a log's record of weights from elsewhere begins a sentence; each record has their file's SHA-256, too.
+# The log records that name a source of weights, and the card's text for each. A record also has the file's SHA-256.
 SOURCES = {"started from": "Training started from the weights of", "imported from": "Weights imported from"}
 
 
 def model_card(config: RunConfig, num_items: int, fingerprint: str, results: Mapping[str, Any], log: Records) -> str:
-    """The card, Markdown.
+    """The text of the card, in Markdown.
 
     Args:
         config: the run's settings.
-        num_items: how many items it recommends among.
-        fingerprint: of the data it was trained on.
+        num_items: number of items in the catalogue.
+        fingerprint: of the data the run was trained on.
         results: the evaluations, as in `metrics.json`.
         log: the records of training.
     """
@@ -53,7 +53,7 @@ def model_card(config: RunConfig, num_items: int, fingerprint: str, results: Map
 
 
 def _which(config: RunConfig, log: Records) -> str:
-    """Which epoch's state is kept."""
+    """Which epoch's state the run has, as the end of a sentence."""
     if best_of(log, config.validation_label) is not None:
         return f"; the state kept is the best by validation {config.validation_label}"
-    return "; the last state is kept, for no validation case was held out" if epochs_of(log) else ""
+    return "; the last state is kept, since no validation case was held out" if epochs_of(log) else ""

@@ -1,4 +1,4 @@
-"""Checkpoints: folders of safetensors + JSON, written whole or not at all, the last two kept."""
+"""Checkpoints: folders of safetensors and JSON, written whole or not at all; the last two are kept."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TENSORS, STATE = "state.safetensors", "state.json"
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Everything that decides how training goes on.
+    """Everything that determines how training continues.
 
     Attributes:
         tensors: `model.*`, `best.*` and `optimizer.*`, keyed by parameter name.
@@ -41,8 +41,8 @@ class Checkpoint:
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, number: int) -> None:
     """Write checkpoint `number` under `folder` and remove all but the last two.
 
-    The folder is filled under a temporary name, synced, and renamed: a power cut leaves the old ones or the new one.
-    The manifest comes last, and writing it syncs the names in the folder.
+    The folder is filled under a temporary name, synced and renamed, so a power cut leaves either the old checkpoints
+    or the new one. The manifest is written last, which also syncs the names in the folder.
     """
     target = folder / f"{number:010d}"
     temporary = folder / f".{target.name}.tmp"
@@ -65,10 +65,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, number: int) -> None:
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint under `folder` that is whole; None if there is none.
+    """The newest undamaged checkpoint under `folder`; None if there are no checkpoints.
 
     Raises:
-        ArtefactError: there are checkpoints, and every one is damaged.
+        ArtefactError: there are checkpoints, but all are damaged.
     """
     damaged: ArtefactError | None = None
     for path in reversed(numbered(folder)):
@@ -83,7 +83,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
-    """The state of the newest checkpoint under `folder` whose state is whole, without its tensors; None without one."""
+    """The state, without tensors, of the newest checkpoint under `folder` with an undamaged state; None without one."""
     for path in reversed(numbered(folder)):
         with suppress(ArtefactError):
             check_files(path, read_manifest(path, KIND, VERSION), [STATE])
@@ -120,7 +120,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dic
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` gave (without its prefix).
+    """Restore the state that `optimizer_tensors` returned (keys without the prefix).
 
     Raises:
         TrainingError: a tensor belongs to no parameter, or a shape differs.
@@ -131,6 +131,6 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensor
         parameter = parameters.get(name)
         if parameter is None or (value.dim() and value.shape != parameter.shape):
             raise TrainingError(f"checkpoint: optimiser state {key!r} of shape {list(value.shape)} fits no parameter")
-        # Fused Adam keeps its step count beside the parameter, the plain one on the CPU.
+        # Fused Adam keeps its step count on the parameter's device, plain Adam on the CPU.
         moves = value.dim() > 0 or optimizer.defaults.get("fused")
         optimizer.state[parameter][slot] = value.to(parameter.device) if moves else value

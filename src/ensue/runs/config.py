@@ -19,55 +19,53 @@ from ensue.objectives.objective import ObjectiveConfig
 class TrainConfig(Config):
     """The training loop's settings; the defaults are SASRec's."""
 
-    num_epochs: int = Field(300, ge=0, description="passes over the training windows at most")
+    num_epochs: int = Field(300, ge=0, description="maximum number of passes over the training windows")
     batch_size: int = Field(128, ge=1, description="windows per step")
-    batch_parts: int = Field(
-        1, ge=1, description="parts to work on a batch in, for less memory; the gradient is its own"
-    )
+    batch_parts: int = Field(1, ge=1, description="gradient-accumulation chunks per batch (same gradient, less memory)")
     lr: float = Field(0.001, gt=0, description="learning rate")
     optimizer: Literal["adam", "adamw"] = Field("adam", description="adamw decouples weight decay")
     beta1: float = Field(0.9, ge=0, lt=1, description="Adam's first-moment decay")
     beta2: float = Field(0.98, ge=0, lt=1, description="Adam's second-moment decay")
     weight_decay: float = Field(0.0, ge=0, description="weight decay")
-    l2_emb: float = Field(0.0, ge=0, description="L2 penalty: times the sum of squares of all item vectors")
+    l2_emb: float = Field(0.0, ge=0, description="L2 penalty: factor of the sum of squares of all item vectors")
     schedule: Literal["constant", "cosine", "step"] = Field("constant", description="learning rate over the run")
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
     step_epochs: int = Field(50, ge=1, description="schedule step: epochs between decays")
     step_gamma: float = Field(0.5, gt=0, le=1, description="schedule step: factor of each decay")
-    clip_norm: float = Field(0.0, ge=0, description="clip the gradient's norm to this; 0 is off")
+    clip_norm: float = Field(0.0, ge=0, description="clip the gradient norm to this value; 0 is off")
     window: WindowName = Field(
         "last",
         description="last: a user's newest events; sliding: all events; prefixes: a window for each event",
     )
     stride: int = Field(0, ge=0, description="sliding window: step between windows; 0 is maxlen")
     eval_epochs: int = Field(1, ge=1, description="epochs between evaluations on validation")
-    validation_metric: str = Field("ndcg@10", description="metric that stops training and picks the best state")
+    validation_metric: str = Field("ndcg@10", description="metric for early stopping and for choosing the best state")
     validation_protocol: ProtocolName = Field(
-        "full", description="candidates on validation; the papers' is uniform-100"
+        "full", description="candidates on validation; the papers use uniform-100"
     )
-    validation_users: int = Field(0, ge=0, description="evaluate on this many validation cases; 0 is all")
+    validation_users: int = Field(0, ge=0, description="number of validation cases to evaluate on; 0 is all")
     patience: int = Field(20, ge=0, description="evaluations without a better value before stopping; 0: never")
     patience_steps: int = Field(
-        1000, ge=0, description="optimiser steps without a better value that patience needs as well"
+        1000, ge=0, description="patience also needs this many optimiser steps without a better value"
     )
     max_minutes: float | None = Field(
         None, ge=0, description="training ends before an epoch that would end later than this; 0 is no limit"
     )
     checkpoint_minutes: float = Field(1.0, ge=0, description="minutes between checkpoints; 0 is every step")
-    amp: Literal["off", "bf16", "fp16"] = Field("off", description="mixed precision; bf16 also on new CPUs")
+    amp: Literal["off", "bf16", "fp16"] = Field("off", description="mixed precision; recent CPUs support bf16 too")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     threads: int = Field(
-        0, ge=0, le=1024, description="CPU threads to train and evaluate with; 0 leaves them as they are"
+        0, ge=0, le=1024, description="CPU threads for training and evaluation; 0 keeps torch's number"
     )
-    seed: int = Field(0, ge=0, description="the seed of everything drawn")
+    seed: int = Field(0, ge=0, description="seed of all random draws")
 
     @field_validator("validation_metric")
     @classmethod
     def _check_metric(cls, name: str) -> str:
-        # The name stays as written: the log of an earlier run is filed under it.
+        # The name stays as written, since the log of an earlier run uses it.
         parse_metric(name)
         if name.lower() == "rank":
-            raise ValueError("must be higher for a better model, as mrr is (got 'rank', which is lower)")
+            raise ValueError("must be a metric that is higher for a better model, such as mrr (got 'rank')")
         return name
 
 
@@ -76,7 +74,7 @@ def _resolve(values: Any) -> Any:
 
 
 class RunConfig(Config):
-    """Everything that decides a run, beside the data."""
+    """All settings of a run. Together with the data they determine its result."""
 
     model: Annotated[SerializeAsAny[ModelConfig], BeforeValidator(_resolve)] = SASRecConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
@@ -87,7 +85,7 @@ class RunConfig(Config):
     @field_validator("evaluate")
     @classmethod
     def _as_the_model(cls, evaluate: EvaluateConfig, info: ValidationInfo) -> EvaluateConfig:
-        """Whether the request's time is known is one fact, and the model's settings hold it."""
+        """Take `query_time` from the model's settings, which alone decide whether the request's time is read."""
         return evaluate.replace(query_time="model" in info.data and info.data["model"].reads_query_time)
 
     @property
@@ -109,7 +107,7 @@ class RunConfig(Config):
 
 
 def differences(a: dict[str, Any], b: dict[str, Any], where: str = "") -> list[str]:
-    """The settings in which two (nested) dictionaries differ, as `key: x now, y then`; of two models, their names."""
+    """The settings in which two (nested) dictionaries differ, as `key: x now, y then`; of two models, the names."""
     keys = sorted(a.keys() | b.keys())
     if "name" in keys and a.get("name") != b.get("name"):
         keys = ["name"]

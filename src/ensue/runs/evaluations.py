@@ -1,4 +1,4 @@
-"""Add an evaluation to a run folder: the table of users, the means, the card, and the manifest."""
+"""Add an evaluation to a run folder: the per-user table, the means, the card and the manifest."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from ensue.runs.save import seal, write_card
 from ensue.runs.swap import claimed
 from ensue.runs.tensors import digest
 
-# Seconds to wait for another evaluation that is being added.
+# Seconds to wait while another process adds an evaluation.
 PATIENCE = 30.0
 
 
 def check_evaluated(folder: Path, run: Run, key: str) -> None:
-    """Make sure that an evaluation may be added to a folder: it holds this very run, and no results would be lost.
+    """Check that an evaluation can be added to a folder: it contains this run, and no earlier results would be lost.
 
     Args:
         folder: the run folder.
@@ -35,16 +35,16 @@ def check_evaluated(folder: Path, run: Run, key: str) -> None:
         key: `<part>/<config.key>` of the evaluation.
 
     Raises:
-        ArtefactError: the folder holds no run, a damaged one or another one; `metrics.json` was altered; or the folder
-            is not writable.
-        TrainingError: a training writes there.
+        ArtefactError: the folder contains no run, a damaged run or another run; `metrics.json` was altered; or the
+            folder is not writable.
+        TrainingError: a training is writing into the folder.
     """
     about = read_manifest(folder, KIND, SCHEMA_VERSION)
     check_files(folder, about, [*ARTEFACT, LOG])
     config = RunConfig.read_toml(folder / CONFIG)
     same_settings = (run.config.to_toml(), run.fingerprint) == (config.to_toml(), about.get("fingerprint"))
     if not (same_settings and _is_same_model(folder, about["sha256"][MODEL], run)):
-        raise ArtefactError(f"{folder}: holds another run than the one that is evaluated")
+        raise ArtefactError(f"{folder}: contains another run than the one that was evaluated: evaluate it again")
     kept_metrics(folder, key)
     check_place(folder / METRICS)
     with claimed(folder, PATIENCE):
@@ -52,9 +52,9 @@ def check_evaluated(folder: Path, run: Run, key: str) -> None:
 
 
 def _is_same_model(folder: Path, recorded: str, run: Run) -> bool:
-    """Whether the run's tensors are those in the folder: the hash says so, or the tensors do.
+    """Whether the run's tensors equal those in the folder, by hash or, failing that, by value.
 
-    Another version of safetensors may write the same tensors in other bytes.
+    Another version of safetensors may write the same tensors as different bytes.
     """
     own = run.model.state_dict()
     if digest(own) == recorded:
@@ -81,7 +81,7 @@ def save_evaluation(
 
     Raises:
         ArtefactError: as `check_evaluated`.
-        TrainingError: a training writes into the folder.
+        TrainingError: a training is writing into the folder.
     """
     with claimed(folder, PATIENCE):
         check_evaluated(folder, run, f"{part}/{config.key}")

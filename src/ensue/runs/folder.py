@@ -1,4 +1,4 @@
-"""The folder of a run: what is in it, and whether what it holds is the run that is asked for."""
+"""The folder of a run: its files, and the checks that it contains the expected run."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ CONFIG, MODEL, VOCABULARY, ITEMS = "config.toml", "model.safetensors", "vocabula
 METRICS, LOG, CARD = "metrics.json", "log.jsonl", "card.md"
 ARTEFACT = (CONFIG, MODEL, VOCABULARY, ITEMS)
 CHECKPOINTS, TENSORBOARD, INSPECT, STORE = "checkpoints", "tensorboard", "inspect", "store"
-# A run in the making that will take the place of the folder's own, and a whole one that is taking it.
+# NEXT: an unfinished run that will replace the folder's own. READY: a finished one that is being moved into place.
 NEXT, READY = "next", "ready"
-# Settings that do not change the course of a run, so the same command may have others.
+# Settings that do not affect the result of a run, so they may differ when the same command is repeated.
 FREE_TO_CHANGE = ("checkpoint_minutes",)
-# Limits of a training: with larger ones it goes on. No patience and no minutes are no limit.
+# Limits of a training, which a larger value continues. A patience or a time of 0 is no limit.
 LIMITS = ("num_epochs", "patience", "patience_steps", "max_minutes")
 
 _PICTURE = r"[a-z_]+\.(svg|png)"
 _FILES = rf"{'|'.join(map(re.escape, (*ARTEFACT, METRICS, LOG, CARD, MANIFEST)))}|per_user-[a-z0-9+-]+\.parquet"
-# Of `atomic_path`, and of safetensors.
+# Temporary files of `atomic_path` and of safetensors.
 TEMPORARY = re.compile(rf"\.({_FILES}|{_PICTURE})\.\d+\.tmp|\.tmp[A-Za-z0-9]{{6}}")
 _FILE = re.compile(rf"{_FILES}|learning_curve\.(svg|png)|{TEMPORARY.pattern}")
 _INSIDE = {
@@ -37,20 +37,20 @@ _INSIDE = {
 
 
 def check_writable(folder: Path) -> None:
-    """Make sure that a run may be written into a folder: it holds a run, begun or finished, or is empty or missing.
+    """Check that a run may be written into a folder: it is missing, empty, or contains a run (finished or not).
 
     Raises:
         ArtefactError: it is a file, or contains files that ensue did not create; the message names one.
     """
     if not folder.is_dir():
         if folder.exists() or folder.is_symlink():
-            raise ArtefactError(f"{folder}: is a file; a run is a folder")
+            raise ArtefactError(f"{folder}: is a file, but a run is a folder: choose another path")
         return
     if (folder / MANIFEST).exists():
         try:
             read_manifest(folder, KIND, SCHEMA_VERSION)
         except ArtefactError as error:
-            raise ArtefactError(f"{error}; nothing was written there: choose another folder") from None
+            raise ArtefactError(f"{error}; nothing was written: choose another folder") from None
     elif not is_begun(folder):
         others = sorted(folder.iterdir())
         if others:
@@ -62,14 +62,14 @@ def check_writable(folder: Path) -> None:
 def check_same(
     folder: Path | None, config: RunConfig, fingerprint: str, then: RunConfig, then_fingerprint: str
 ) -> None:
-    """Make sure that what a folder holds has this data and these settings, or smaller limits.
+    """Check that a folder's run has this data and these settings, or the same with smaller limits.
 
     Args:
-        folder: the folder, for the message; rank 0 alone may have one.
-        config: the settings now.
-        fingerprint: of the data now.
-        then: the settings in the folder; a setting that is newer than the folder has its default there.
-        then_fingerprint: of the data in the folder.
+        folder: the folder, for the message; with several ranks only rank 0 may have one.
+        config: the current settings.
+        fingerprint: of the current data.
+        then: the settings of the run in the folder; settings added to ensue since then have their defaults.
+        then_fingerprint: of the data of the run in the folder.
 
     Raises:
         OtherRunError: they differ; the message names the differences.
@@ -81,13 +81,13 @@ def check_same(
         changed.insert(0, f"data: fingerprint {fingerprint} now, {then_fingerprint} then")
     if changed:
         raise OtherRunError(
-            f"{folder} holds a run with other data or settings: {'; '.join(changed)}. "
+            f"{folder} contains a run with other data or settings: {'; '.join(changed)}. "
             "Use the same ones, choose another folder, or replace the run (ensue train: --overwrite)."
         )
 
 
 def is_longer(config: TrainConfig, then: TrainConfig) -> bool:
-    """Whether a limit of the training is larger now."""
+    """Whether a limit of the training is larger in `config` than in `then`."""
     return any(_limit(config, name) > _limit(then, name) for name in LIMITS)
 
 
@@ -101,7 +101,7 @@ def check_same_run(folder: Path, config: RunConfig, fingerprint: str) -> None:
 
     Raises:
         OtherRunError: it has other data or settings.
-        ArtefactError: it is damaged, or the folder is not a run's.
+        ArtefactError: it is damaged, or the folder is not a run folder.
     """
     if (folder / MANIFEST).exists():
         then, then_fingerprint = finished_settings(folder)
@@ -112,7 +112,7 @@ def finished_settings(folder: Path) -> tuple[RunConfig, str]:
     """The settings of the finished run in a folder, and the fingerprint of its data.
 
     Raises:
-        ArtefactError: it is damaged, or the folder is not a run's.
+        ArtefactError: it is damaged, or the folder is not a run folder.
     """
     about = read_manifest(folder, KIND, SCHEMA_VERSION)
     check_files(folder, about, [CONFIG])
@@ -120,13 +120,15 @@ def finished_settings(folder: Path) -> tuple[RunConfig, str]:
 
 
 def interrupted(folder: Path) -> str:
-    """What the same command does after a signal ended a training in a folder."""
+    """What repeating the command does after a signal ended a training: text for a message."""
     saved = checkpoint.numbered(folder / CHECKPOINTS) or checkpoint.numbered(folder / NEXT / CHECKPOINTS)
-    return "the same command goes on from its last checkpoint" if saved else "the same command starts anew"
+    return (
+        "the same command resumes from the last checkpoint" if saved else "the same command starts from the beginning"
+    )
 
 
 def foreign(path: Path) -> Path | None:
-    """The first thing at or in a path of a run folder that ensue did not create; None if there is none."""
+    """The first file or folder at or below `path` that ensue did not create; None if there is none."""
     if path.is_symlink():
         return path
     if not path.is_dir():

@@ -28,7 +28,7 @@ from ensue.runs.run import Run
 from ensue.runs.swap import claimed, is_swap_pending, swap
 from ensue.runs.tensors import ENTRY_BYTES, read_tensors
 
-# Seconds to wait for a run that is being replaced.
+# Seconds to wait while a run is being replaced.
 PATIENCE = 30.0
 
 
@@ -36,7 +36,7 @@ def load_run(folder: str | Path) -> Run:
     """Open a run folder.
 
     Raises:
-        ArtefactError: a file is missing, altered, truncated or foreign, or does not fit the configuration.
+        ArtefactError: a file is missing, altered, truncated or foreign, or does not match the configuration.
         ConfigError: the model needs more memory than this machine has, or has too many tensors.
     """
     folder = Path(folder)
@@ -46,8 +46,8 @@ def load_run(folder: str | Path) -> Run:
                 swap(folder)
     if not (folder / MANIFEST).exists() and is_begun(folder):
         raise ArtefactError(
-            f"{folder}: a training there has not finished: the same command goes on with it, and with --finish "
-            "(finish=True) writes the run as it stands"
+            f"{folder}: the training has not finished: repeat the command to continue it, or add --finish "
+            "(finish=True) to write the run from its best state so far"
         )
     about = read_manifest(folder, KIND, SCHEMA_VERSION)
     check_files(folder, about, [*ARTEFACT, LOG])
@@ -74,5 +74,5 @@ def _read_model(path: Path, config: RunConfig, catalogue: Catalogue) -> Model:
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        raise ArtefactError(f"{path}: does not fit the configuration ({error})") from None
+        raise ArtefactError(f"{path}: does not match the configuration ({error})") from None
     return model.eval()

@@ -1,4 +1,4 @@
-"""One writer to a folder: an advisory lock on a file in it, which the system drops when its process ends."""
+"""One writer per folder: an advisory lock on a file in it, which the system releases when the process ends."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from pathlib import Path
 from ensue.errors import TrainingError
 from ensue.files import take_lock
 
-# The file stays when the lock goes: it also marks the folder of a run that has no manifest yet.
+# The file remains after the lock is released: it also marks the folder of a run that has no manifest yet.
 LOCK = ".ensue.lock"
 MARK = b"ensue run\n"
-# Who in this process holds which lock: (process, thread). The system tells processes apart, not threads.
+# The holder of each lock in this process: (process, thread). The system's locks do not distinguish threads.
 _holders: dict[Path, tuple[int, int]] = {}
 
 
 @contextmanager
 def locked(folder: Path, seconds: float = 0.0) -> Iterator[None]:
-    """Hold a folder against other writers; a thread that holds it already may hold it again.
+    """Lock a folder against other writers. The lock is reentrant within a thread.
 
-    Where the system or the file system has no locks, nothing is held against other processes.
+    On a system or file system without locks, other processes are not excluded.
 
     Args:
-        folder: a folder that is there.
+        folder: an existing folder.
         seconds: how long to wait for another holder.
 
     Raises:
@@ -40,7 +40,7 @@ def locked(folder: Path, seconds: float = 0.0) -> Iterator[None]:
 
     def wait() -> None:
         if time.monotonic() >= until:
-            raise TrainingError(f"{folder}: another training writes here; wait for its end, or choose another folder")
+            raise TrainingError(f"{folder}: another training writes here: wait until it ends, or choose another folder")
         time.sleep(0.02)
 
     while _holders.setdefault(path, own) != own:
@@ -61,7 +61,7 @@ def locked(folder: Path, seconds: float = 0.0) -> Iterator[None]:
 
 
 def is_marked(folder: Path) -> bool:
-    """Whether `locked` has held the folder before."""
+    """Whether `locked` was ever used on the folder."""
     path = folder / LOCK
-    # A process may have ended, or be, between making the file and writing the mark.
+    # Another process may have created the file and not written the mark yet, or have ended in between.
     return path.is_file() and path.stat().st_size <= len(MARK) and path.read_bytes() in (b"", MARK)

@@ -1,4 +1,4 @@
-"""What training tells the world: events to watchers, and one JSON line per event in the run's log."""
+"""The log of a training: one JSON line per event in the run's `log.jsonl`, and the same events for watchers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Records = list[dict[str, Any]]
 
 
 class Watcher(Protocol):
-    """Something that follows training: a live display, TensorBoard, a test."""
+    """An observer of training, such as a live display or a TensorBoard writer."""
 
     def start(self, steps: int, epochs: int, epoch: int, step: int, records: Records) -> None:
-        """Training starts or resumes: steps per epoch, epochs at most, where it stands, and the log so far."""
+        """Training starts or resumes at (`epoch`, `step`), with `steps` per epoch, at most `epochs`, and this log."""
         ...
 
     def step(self, epoch: int, step: int, loss: float) -> None:
-        """A step is done; `loss` is the epoch's mean so far."""
+        """A step was completed; `loss` is the epoch's mean so far."""
         ...
 
     def record(self, record: dict[str, Any]) -> None:
@@ -29,14 +29,14 @@ class Watcher(Protocol):
         ...
 
     def finish(self) -> None:
-        """Training ended, well or not."""
+        """Training ended, successfully or not."""
         ...
 
 
 class RunLog:
-    """`log.jsonl`: one JSON object per line, appended as things happen.
+    """`log.jsonl`: one JSON object per line, appended as training proceeds.
 
-    On resume the log is cut back to the records that the checkpoint knows, so that it tells one run's story.
+    On resume the log is cut back to the records in the checkpoint, so no epoch appears twice.
     """
 
     def __init__(self, path: Path | None, records: Records, watchers: Iterable[Watcher] = ()) -> None:
@@ -47,7 +47,7 @@ class RunLog:
             write_bytes(path, b"".join(_line(record) for record in self.records))
 
     def add(self, record: dict[str, Any]) -> None:
-        """Append a record and show it to the watchers."""
+        """Append a record and pass it to the watchers."""
         self.records.append(record)
         if self.path is not None:
             with self.path.open("ab") as handle:
@@ -59,15 +59,15 @@ class RunLog:
 
 
 def epochs_of(records: Iterable[dict[str, Any]]) -> Records:
-    """The records of epochs; a run with weights from elsewhere also has one of those."""
+    """The records of epochs. A log also has a record of the source of weights that were not trained here."""
     return [record for record in records if "epoch" in record]
 
 
 def best_of(records: Iterable[dict[str, Any]], label: str) -> tuple[float, int] | None:
-    """The best validation metric of this label, and the first epoch that had it; None if there was no validation."""
+    """The best value of the validation metric with this label, and its first epoch; None without validation."""
     name = f"validation {label}"
-    found = [(record[name], record["epoch"]) for record in epochs_of(records) if name in record]
-    return max(found, key=lambda pair: (pair[0], -pair[1]), default=None)
+    values = [(record[name], record["epoch"]) for record in epochs_of(records) if name in record]
+    return max(values, key=lambda pair: (pair[0], -pair[1]), default=None)
 
 
 def _line(record: dict[str, Any]) -> bytes:
@@ -75,6 +75,6 @@ def _line(record: dict[str, Any]) -> bytes:
 
 
 def read_log(path: Path) -> Records:
-    """The records of a log; a half-written last line is left out."""
+    """The records of a log; an incomplete last line is ignored."""
     lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
     return [json.loads(line) for line in lines]

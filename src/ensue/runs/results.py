@@ -1,4 +1,4 @@
-"""The evaluations of a run: `metrics.json`, and beside it a table of users for each."""
+"""The evaluations of a run: `metrics.json`, and a per-user table for each evaluation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ensue.runs.folder import KIND, METRICS, SCHEMA_VERSION
 def write_table(
     folder: Path, store: SequenceStore, part: str, config: EvaluateConfig, standings: Standings
 ) -> dict[str, Any]:
-    """Write an evaluation's table of users; what is to be filed in `metrics.json` under `<part>/<config.key>`."""
+    """Write an evaluation's per-user table; return its entry for `metrics.json`, under `<part>/<config.key>`."""
     table = f"per_user-{part}-{config.key}.parquet"
     with atomic_path(folder / table) as path:
         per_user_table(store, config, standings).write_parquet(path)
@@ -59,17 +59,17 @@ def per_user_table(store: SequenceStore, config: EvaluateConfig, standings: Stan
 def read_metrics(folder: Path) -> dict[str, Any]:
     """The evaluations so far.
 
-    An evaluation that was cut short leaves `metrics.json` newer than the manifest. Then an entry counts if it and its
-    per-user table are what was written, by the hashes in it.
+    An evaluation that was interrupted leaves `metrics.json` newer than the manifest. In that case an entry is valid if
+    it and its per-user table match the hashes in it.
 
     Raises:
-        ArtefactError: the file was altered, and is no JSON object.
+        ArtefactError: the file was altered and is not a JSON object.
     """
     if not (folder / METRICS).is_file():
         return {}
     results = read_json(folder / METRICS)
     if not isinstance(results, dict):
-        raise ArtefactError(f"{folder / METRICS}: not an object of evaluations")
+        raise ArtefactError(f"{folder / METRICS}: not a JSON object of evaluations")
     try:
         check_files(folder, read_manifest(folder, KIND, SCHEMA_VERSION), [METRICS])
     except ArtefactError:
@@ -78,34 +78,34 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 
 
 def kept_metrics(folder: Path, replaced: str | None) -> dict[str, Any]:
-    """The evaluations so far, none of which is lost when they are written again, but for the one that is `replaced`.
+    """The evaluations so far, for writing them back; all must be valid, except one that will be `replaced`.
 
     Raises:
-        ArtefactError: one was altered.
+        ArtefactError: an evaluation was altered, and writing the others back would drop it.
     """
-    known = read_metrics(folder)
-    there = read_json(folder / METRICS) if (folder / METRICS).is_file() else {}
-    if lost := sorted(set(there) - known.keys() - {replaced}):
+    valid = read_metrics(folder)
+    recorded = read_json(folder / METRICS) if (folder / METRICS).is_file() else {}
+    if lost := sorted(set(recorded) - valid.keys() - {replaced}):
         raise ArtefactError(
-            f"{folder / METRICS}: was altered, and {lost[0]!r} or its table of users is not what was written. "
-            "Evaluate that anew, or move the file away"
+            f"{folder / METRICS}: was altered: {lost[0]!r} or its per-user table is not what ensue wrote. "
+            "Run that evaluation again, or move the file away"
         )
-    return known
+    return valid
 
 
 def table_path(folder: Path, entry: Mapping[str, Any]) -> Path:
-    """The table of users of an evaluation, which is in the run's own folder whatever the entry says."""
+    """The path of an evaluation's per-user table; always inside the run folder, whatever the entry says."""
     return folder / Path(entry["per_user"]).name
 
 
 def _digest(key: str, entry: Mapping[str, Any]) -> str:
-    """The SHA-256 of an evaluation's content and of what it is filed under."""
+    """The SHA-256 of an evaluation's key and content."""
     content = {name: value for name, value in entry.items() if name != "sha256"}
     return hashlib.sha256(json.dumps([key, content], sort_keys=True).encode()).hexdigest()
 
 
 def _agrees(folder: Path, key: str, entry: Any) -> bool:
-    """Whether an evaluation and its per-user table are what was written."""
+    """Whether an evaluation and its per-user table match their hashes."""
     try:
         if entry["sha256"] != _digest(key, entry):
             return False

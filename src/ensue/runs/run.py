@@ -1,4 +1,4 @@
-"""A trained model with everything that serving it needs."""
+"""A trained model with everything that is needed to serve it."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from ensue.runs.config import RunConfig
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A trained model with what belongs to it.
+    """A trained model with its settings, vocabulary and item table.
 
     Attributes:
         config: the run's settings.
         model: the scorer, in evaluation mode.
         item_ids: external ids of the items 1..N.
-        items: N rows: id, title, category and more where known, and `events`, the item's training events.
-        fingerprint: of the data it was trained on.
-        store: the folder of that data, as it was given; None if it was in memory.
+        items: table of N rows: id, title, category and other known columns, and `events`, the item's training events.
+        fingerprint: of the data the model was trained on.
+        store: the folder of that data, as the user gave it; None if the data was in memory.
     """
 
     config: RunConfig
@@ -40,12 +40,12 @@ class Run:
 
     @cached_property
     def titles(self) -> list[str | None] | None:
-        """`titles[number]` is the item's title (None at 0 and where unknown); None without titles."""
+        """Titles by item number (None at 0 and for unknown titles); None if no item has a title."""
         return [None, *self.items["title"].to_list()] if "title" in self.items.columns else None
 
     @cached_property
     def popularity_N(self) -> Tensor:
-        """What newcomers are served by: training events of every item, float32 [N]; or a counted model's own scores."""
+        """The scores for users without history: training events of each item, or a counted model's own; float32 [N]."""
         own_N = self.model.for_newcomers() if isinstance(self.model, CountedModel) else None
         if own_N is not None:
             return own_N
@@ -59,11 +59,11 @@ class Run:
         """
         if store.fingerprint != self.fingerprint:
             raise DataError(
-                f"this run was trained on data {self.fingerprint[:12]}..., and this store is {store.fingerprint[:12]}: "
-                "item numbers would not agree"
+                f"this run was trained on data {self.fingerprint[:12]}..., but this store is "
+                f"{store.fingerprint[:12]}...: item numbers would differ; use the data that the run was trained on"
             )
 
 
 def item_table(store: SequenceStore, events_N: np.ndarray) -> pl.DataFrame:
-    """The store's item table with the column `events`, training events of each item [N]."""
+    """The store's item table with a column `events`, the training events of each item [N]."""
     return store.item_table.with_columns(pl.Series("events", events_N.astype(np.int64)))

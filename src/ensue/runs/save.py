@@ -1,4 +1,4 @@
-"""Write a run folder: its files and, last, their manifest."""
+"""Write a run folder: its files, then their manifest."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from ensue.runs.tensors import write_tensors
 
 
 def save_run(folder: Path, run: Run, log: Records | None = None) -> None:
-    """Write the run's files and, last, its manifest. Evaluations of the same model that are in the folder stay.
+    """Write the run's files, then its manifest. Evaluations of the same model in the folder are kept.
 
     Args:
-        folder: the folder, made if missing. It must be empty or hold a run of the same data and settings.
+        folder: the folder; created if missing. It must be empty or contain a run of the same data and settings.
         run: the run.
-        log: the records of training, for the card and `log.jsonl`; None keeps a log that is in the folder.
+        log: the records of training, for the card and `log.jsonl`; None keeps an existing log.
 
     Raises:
         ArtefactError: the folder contains files that ensue did not create, or an evaluation that was altered.
-        OtherRunError: the folder holds a run of other data or settings.
-        TrainingError: a training writes there.
+        OtherRunError: the folder contains a run of other data or settings.
+        TrainingError: another training is writing into the folder.
     """
     with claimed(folder):
         check_same_run(folder, run.config, run.fingerprint)
@@ -62,7 +62,7 @@ def save_run(folder: Path, run: Run, log: Records | None = None) -> None:
 
 
 def seal(folder: Path, run: Run) -> None:
-    """Write the manifest of the files that are in the folder."""
+    """Write the manifest of the run's files."""
     names = [*ARTEFACT, METRICS, LOG, CARD]
     write_manifest(
         folder,

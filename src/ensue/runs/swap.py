@@ -1,8 +1,8 @@
-"""Who may write into a run's folder, and how a new run takes the place of the one that is there.
+"""Exclusive writing to a run folder, and the replacement of its run by a new one.
 
-The new run is written into `RUN/next`, and the old one answers until it is whole. Then the old files are removed,
-`next` is renamed to `ready`, and the new files move up, the manifest last. A swap that was cut short is completed by
-the next command: before the rename the removal may be repeated, after it only moves are left.
+The new run is written into `RUN/next`; until it is complete, the old one stays usable. Then the old files are removed,
+`next` is renamed to `ready`, and the new files are moved up, the manifest last. The next command completes a swap that
+was interrupted: before the rename the removal can be repeated, and after it only moves remain.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from ensue.runs.lock import LOCK, locked
 
 @contextmanager
 def claimed(folder: Path, seconds: float = 0.0) -> Iterator[None]:
-    """Make a folder a run's, and hold it against other writers, after waiting for them some seconds.
+    """Create a run folder if needed, and lock it against other writers after waiting for them up to `seconds`.
 
-    Temporary files that a killed process left are removed.
+    Temporary files left by a killed process are removed.
 
     Raises:
         ArtefactError: it contains files that ensue did not create.
-        TrainingError: another training writes there.
+        TrainingError: another training is writing into the folder.
     """
     check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def claimed(folder: Path, seconds: float = 0.0) -> Iterator[None]:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Make sure that everything in a run's folder may be removed. A store in it is data, and stays.
+    """Check that everything in a run folder may be removed, except a store: that is data and is kept.
 
     Raises:
         ArtefactError: the folder contains a file that ensue did not create.
@@ -49,22 +49,22 @@ def check_replaceable(folder: Path) -> None:
 
 
 def is_swap_pending(folder: Path) -> bool:
-    """Whether a whole new run waits in the folder to take its place."""
+    """Whether the folder contains a finished new run that has not replaced the old one yet."""
     return (folder / READY).is_dir() or (folder / NEXT / MANIFEST).is_file()
 
 
 def swap(folder: Path) -> None:
-    """Put the whole run in `folder/next`, or what is left of a swap that was cut short, in its place.
+    """Replace the run in `folder` by the finished one in `folder/next`, or complete a swap that was interrupted.
 
     Raises:
         ArtefactError: the folder contains a file that ensue did not create.
-        TrainingError: a training writes there.
+        TrainingError: another training is writing into the folder.
     """
     with claimed(folder):
         if not (folder / READY).is_dir():
             check_replaceable(folder)
             old = [path for path in _parts(folder) if path.name != NEXT]
-            # What is left of a removal cut short must not look like a run.
+            # The manifest is removed first, so that an interrupted removal does not leave something like a run.
             for path in sorted(old, key=lambda path: path.name != MANIFEST):
                 remove(path)
             sync(folder)
@@ -80,7 +80,7 @@ def swap(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it."""
+    """Remove a file, or a folder with its contents."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -88,5 +88,5 @@ def remove(path: Path) -> None:
 
 
 def _parts(folder: Path) -> list[Path]:
-    """What makes up the runs in a folder."""
+    """The files and folders that belong to the runs in a folder."""
     return [path for path in sorted(folder.iterdir()) if path.name not in (LOCK, STORE)] if folder.is_dir() else []

@@ -1,4 +1,4 @@
-"""Tensors in a file: safetensors, written and read with every check."""
+"""Write and read tensors as safetensors, with all checks."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from torch import Tensor
 
 from ensue.errors import ArtefactError
 
-# Bytes of the header per tensor. The least is {"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}; the most is a name
-# of 100 letters with a shape and offsets of the largest numbers.
+# Bytes of the header per tensor: at least {"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}, at most a name of 100
+# letters with a shape and offsets of the largest numbers.
 ENTRY_BYTES, ENTRY_LIMIT = 48, 256
 # Bytes of the header of a counted model, whose few tensors the configuration does not determine.
 HEADER_LIMIT = 1 << 20
-# The types of tensors that models of this release have.
+# The tensor types used by models of this release.
 KINDS = (torch.float32, torch.float64, torch.int32, torch.int64)
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors, on whatever device, as a safetensors file.
+    """Write tensors, from any device, to a safetensors file.
 
     Raises:
         OSError: the disk is full, or the file cannot be written; the message names it.
@@ -35,10 +35,10 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     mode = stat.S_IMODE(path.stat().st_mode)
     try:
         save_file(_on_cpu(tensors), path)
-        # The library writes a file of its own, which others may not read whatever the umask, and renames it.
+        # The library writes and renames a temporary file that only its owner may read, whatever the umask.
         path.chmod(mode)
     except SafetensorError as error:
-        # The library gives the system's error in words alone.
+        # The library reports the system's error only as text.
         number = re.search(r"\(os error (\d+)\)", str(error))
         if number is None:
             raise OSError(f"{path}: cannot be written ({error})") from None
@@ -55,14 +55,14 @@ def _on_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_tensors(path: Path, expected: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-    """Read a safetensors file whose names, shapes and types must be those of `expected`.
+    """Read a safetensors file; its tensor names, shapes and types must equal those of `expected`.
 
     Args:
         path: the file.
         expected: tensors of the right names, shapes and types; None for a model whose tensors vary in size.
 
     Raises:
-        ArtefactError: the file is not of that form, or a value is NaN or infinite.
+        ArtefactError: the file differs from that, or a value is NaN or infinite.
     """
     with path.open("rb") as handle:
         header = int.from_bytes(handle.read(8), "little")
@@ -81,7 +81,7 @@ def read_tensors(path: Path, expected: Mapping[str, Tensor] | None) -> dict[str,
             want = expected[name]
             if tensor.shape != want.shape or tensor.dtype != want.dtype:
                 raise ArtefactError(
-                    f"{path}: tensor {name!r} is {list(tensor.shape)} {tensor.dtype}, the configuration says "
+                    f"{path}: tensor {name!r} is {list(tensor.shape)} {tensor.dtype}, but the configuration requires "
                     f"{list(want.shape)} {want.dtype}"
                 )
     for name, tensor in tensors.items():

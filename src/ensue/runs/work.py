@@ -1,4 +1,4 @@
-"""Where a training writes: into the run's folder, or beside a run that stays there until the new one is whole."""
+"""Where a training writes: into the run folder, or into a subfolder until it replaces the run in the folder."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from ensue.runs.swap import check_replaceable, claimed, is_swap_pending, remove,
 
 
 def find_work(folder: Path, config: RunConfig, fingerprint: str, overwrite: bool, finish: bool) -> str | None:
-    """Where in a run's folder the training of these settings writes; a swap that was cut short is completed first.
+    """Where in a run folder the training of these settings writes; an interrupted swap is completed first.
 
     Args:
         folder: the run folder.
         config: the settings.
         fingerprint: of the data.
-        overwrite: whether another run may be replaced, and a finished one trained anew.
-        finish: whether a training ends as it stands.
+        overwrite: whether to replace another run, or to train a finished one again from the start.
+        finish: whether to end the training in its current state.
 
     Returns:
-        "" for the folder itself, `NEXT` beside the run that is there; None if that is the finished run.
+        "" for the folder itself, `NEXT` for the subfolder beside an existing run; None if the folder already contains
+        the finished run.
 
     Raises:
-        OtherRunError: the folder holds a run of other data or settings, or one that cannot be continued.
+        OtherRunError: the folder contains a run of other data or settings, or one that cannot be continued.
         ArtefactError: the folder is damaged, or contains files that ensue did not create.
     """
     check_writable(folder)
@@ -47,22 +48,22 @@ def find_work(folder: Path, config: RunConfig, fingerprint: str, overwrite: bool
             return None
         if state is None and not resumes:
             raise OtherRunError(
-                f"{folder} holds a run with smaller limits ({then.train.num_epochs} epochs) and no checkpoint to "
-                "continue it from: use its settings, choose another folder, or train it anew (ensue train: --overwrite)"
+                f"{folder} contains a run with smaller limits ({then.train.num_epochs} epochs) but no checkpoint to "
+                "continue from: use its settings, choose another folder, or replace the run (ensue train: --overwrite)"
             )
     check_replaceable(folder)
     return NEXT
 
 
 def prepare_work(folder: Path, work: Path, config: RunConfig, fingerprint: str, overwrite: bool) -> None:
-    """Make the place of a training beside a run ready, unless the same training was begun there.
+    """Prepare the subfolder of a training beside a run, unless it already contains a checkpoint of that training.
 
     Args:
         folder: the run folder.
-        work: where the training writes; the run folder itself is ready.
+        work: where the training writes; if it is `folder`, there is nothing to prepare.
         config: the settings.
         fingerprint: of the data.
-        overwrite: whether the training starts anew; else it continues from the newest checkpoint in the run folder.
+        overwrite: whether to train from the start; otherwise continue from the newest checkpoint in the run folder.
     """
     if work == folder or _is_begun(work, config, fingerprint):
         return
@@ -74,7 +75,7 @@ def prepare_work(folder: Path, work: Path, config: RunConfig, fingerprint: str, 
 
 
 def _is_begun(folder: Path, config: RunConfig, fingerprint: str) -> bool:
-    """Whether a folder has a checkpoint of this data and these settings."""
+    """Whether a folder contains a checkpoint of this data and these settings."""
     state = read_state(folder / CHECKPOINTS)
     if state is None:
         return False
