@@ -53,7 +53,7 @@ def test_an_encoder_of_a_softmax_loss_gives_the_softmax_of_its_scores(settings: 
 )
 def test_other_losses_give_no_probabilities(settings: dict[str, Any]) -> None:
     toy = Recommender("gru4rec", **settings, **SMALL).fit(TOY)
-    with pytest.raises(EnsueError, match="no probabilities: train with loss = 'ce'"):
+    with pytest.raises(EnsueError, match="not probabilities: train with loss = 'ce'"):
         toy.recommend([1, 2], probabilities=True)
 
 
@@ -96,5 +96,5 @@ def test_a_model_without_counts_of_events_is_refused() -> None:
         counts_events = False
 
     config = Recommender("popularity").config
-    with pytest.raises(EnsueError, match="scores of Other are no probabilities"):
+    with pytest.raises(EnsueError, match="scores of Other are not probabilities"):
         Probabilities(Other(config.model, type("C", (), {"num_items": 3})()), config.objective)

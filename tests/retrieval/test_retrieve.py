@@ -94,13 +94,13 @@ def test_a_log_of_other_people_and_other_numbers(fitted: Recommender) -> None:
 def test_what_is_refused(fitted: Recommender, store: SequenceStore) -> None:
     with pytest.raises(DataError, match="user 31 is not among the 30 users of this data"):
         fitted.recommend_all(store, users=[1, 31])
-    with pytest.raises(DataError, match=r"users must be asked for once each \(got 4 twice\)"):
+    with pytest.raises(DataError, match=r"users must be listed once each \(got 4 twice\)"):
         fitted.recommend_all(store, users=[4, 1, 4])
     with pytest.raises(DataError, match="users must be a list of ids"):
         fitted.recommend_all(store, users="12")
     with pytest.raises(EnsueError, match="k must be a whole number"):
         fitted.recommend_all(store, k=0)
-    with pytest.raises(ConfigError, match="at is for models trained with query_time"):
+    with pytest.raises(ConfigError, match="at needs a model trained with query_time"):
         fitted.recommend_all(store, at=10**6)
     if fitted.config.model.name == "tisasrec":
         with pytest.raises(DataError, match="times"):

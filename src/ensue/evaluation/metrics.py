@@ -97,7 +97,7 @@ def recall(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k
 def precision(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = 10) -> FloatArray:
     """Precision@k, [B]: the share of positives among the first k, so HR@k / k.
 
-    The divisor is k also where there are fewer candidates, as in trec_eval.
+    The divisor is k even if there are fewer candidates, as in trec_eval.
     """
     hits = hit_rate(better_B, equal_B, num_candidates, k)
     return np.asarray(hits / (np.asarray(num_candidates) if k is None else k))
@@ -122,7 +122,7 @@ def rank(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric with its cut-off, from `parse_metric`; called with counts, it gives the values."""
+    """A metric with its cut-off, from `parse_metric`; call it with counts to get the values."""
 
     name: str
     k: int | None
@@ -175,7 +175,7 @@ def coverage(lists_BK: ArrayLike, num_items: int) -> float:
 
 
 def gini(counts_N: ArrayLike) -> float:
-    """The Gini coefficient of counts: 0 when all are equal, near 1 when one item has them all."""
+    """The Gini coefficient of counts: 0 if all are equal, near 1 if one item has all of them."""
     counts = np.sort(np.asarray(counts_N, dtype=np.float64))
     total = counts.sum()
     if total <= 0:

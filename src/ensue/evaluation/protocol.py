@@ -1,4 +1,4 @@
-"""The protocol of an evaluation: what a target is ranked among, by which metrics, under which name."""
+"""The protocol of an evaluation: its candidates, its metrics, and the name of its results."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class EvaluateConfig(Config):
     @field_validator("metrics")
     @classmethod
     def _check_metrics(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Each metric once, under its name in lower case, so that two runs' figures have the same names."""
+        """Keep each metric once, in lower case, so that the figures of two runs have the same names."""
         if not names:
             raise ValueError("name at least one metric, such as ndcg@10")
         return tuple(dict.fromkeys(str(parse_metric(name)).lower() for name in names))
 
     @property
     def key(self) -> str:
-        """The protocol as results are filed under it: `full`, `full-with-seen`, `uniform-100+query-time`, ..."""
+        """The key of the protocol's results: `full`, `full-with-seen`, `uniform-100+query-time` and so on."""
         return self._candidates + ("+query-time" if self.query_time else "")
 
     @property
@@ -41,6 +41,6 @@ class EvaluateConfig(Config):
         return "full-with-seen" if self.protocol == "full" and not self.filter_seen else self.protocol
 
     def label(self, metric: str) -> str:
-        """The metric's name with its protocol: sampled figures never go under a full one's name."""
+        """The metric's name with its protocol, so that sampled figures never have the name of full ones."""
         marks = {"full": "", "full-with-seen": "|seen", "uniform-100": "|uni100", "popularity-100": "|pop100"}
         return metric + marks[self._candidates] + ("|qtime" if self.query_time else "")

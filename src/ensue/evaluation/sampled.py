@@ -14,7 +14,7 @@ from ensue.objectives.negatives import SeenItems
 from ensue.rng import hashed_uniform
 
 SAMPLED = 100
-# Draws in which a row must have its sampled items; otherwise the next number of draws is tried.
+# Numbers of draws per row, tried in this order until the row has enough distinct unseen items.
 DRAWS = (2 * SAMPLED, 10 * SAMPLED, 50 * SAMPLED, 250 * SAMPLED)
 
 
@@ -22,12 +22,12 @@ def sample_candidates(cases: Cases, config: EvaluateConfig, counts_N: np.ndarray
     """The target and 100 sampled items that the user has not interacted with: int64 [B, 101], target first.
 
     `uniform-100` draws uniformly with replacement, as SASRec; `popularity-100` by training count without repeats, as
-    BERT4Rec. A case's draws depend on the seed and the number of its target event alone.
+    BERT4Rec. The draws of a case depend only on the seed and the number of its target event.
 
     Args:
         cases: the cases.
         config: the protocol and the seed.
-        counts_N: training events of each item, which `popularity-100` draws by.
+        counts_N: training events of each item, the weights of `popularity-100`.
 
     Raises:
         EnsueError: for `popularity-100`, a user has fewer than 100 unseen items with a training event.
@@ -42,7 +42,7 @@ def sample_candidates(cases: Cases, config: EvaluateConfig, counts_N: np.ndarray
         if len(open_rows):
             user = cases.store.users.decode(cases.users_B[open_rows[:1]] + 1)[0]
             raise EnsueError(
-                f"protocol popularity-100 needs {SAMPLED} unseen items with training events for every user, and user "
+                f"protocol popularity-100 needs {SAMPLED} unseen items with training events for every user, but user "
                 f"{user!r} has fewer: use full"
             )
     return np.concatenate((target_B[:, None], drawn), axis=1)
@@ -51,11 +51,11 @@ def sample_candidates(cases: Cases, config: EvaluateConfig, counts_N: np.ndarray
 def _popular_unseen(
     seen: SeenItems, counts_N: np.ndarray, keys_B: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """100 distinct unseen items per row, the first of draws by count, [B, 100]; and the rows that have fewer."""
+    """The first 100 distinct unseen items of each row's draws by count, [B, 100], and the rows that have fewer."""
     cumulative = np.cumsum(counts_N, dtype=np.float64)
     chosen = np.zeros((len(keys_B), SAMPLED), dtype=np.int64)
     open_rows = np.arange(len(keys_B))
-    # Rows with too many repeated draws are drawn again, with the same first draws and more after them.
+    # Rows with too many repeated draws are drawn again: the same draws first, then more.
     for count in DRAWS:
         uniform = hashed_uniform(seed, "popularity-100", keys_B[open_rows], 0, count)
         drawn = np.searchsorted(cumulative, uniform * cumulative[-1], side="right") + 1
@@ -70,7 +70,7 @@ def _popular_unseen(
 
 
 def _first_in_row(items_BK: np.ndarray) -> np.ndarray:
-    """Whether each cell is the first of its row with its item: bool [B, K]."""
+    """Whether each cell is the first in its row with its item: bool [B, K]."""
     order = np.argsort(items_BK, axis=1, kind="stable")
     ordered = np.take_along_axis(items_BK, order, axis=1)
     first = np.zeros(items_BK.shape, dtype=bool)

@@ -1,4 +1,4 @@
-"""Whether a difference is significant: paired tests of per-user values, intervals, corrections for several tests.
+"""Significance of differences: paired tests on per-user values, intervals, and corrections for several tests.
 
 Suffixes: `B` cases, `M` tests.
 """
@@ -37,13 +37,13 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two models on the same cases; `effect` is the mean of a - b.
+    """The comparison of two models on the same cases; `effect` is the mean of a - b.
 
     Attributes:
         mean_a: mean of the first model.
         mean_b: mean of the second model.
         effect: bootstrap interval of the mean difference.
-        effect_size: the mean difference over the standard deviation of the differences (Cohen's d of pairs).
+        effect_size: the mean difference divided by the standard deviation of the differences (paired Cohen's d).
         p: two-sided p-value of `test`.
         test: the test's name.
         num_cases: number of pairs.

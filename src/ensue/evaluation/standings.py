@@ -1,4 +1,4 @@
-"""Where targets stand among their candidates: the result of an evaluation, before any metric.
+"""The standings of targets among their candidates: the result of an evaluation, before any metric.
 
 Suffix B: the cases.
 """
@@ -15,15 +15,15 @@ from ensue.evaluation.protocol import EvaluateConfig
 
 @dataclass(frozen=True)
 class Standings:
-    """Where each case's target stands.
+    """The standing of each case's target.
 
     Attributes:
         users_B: user numbers (0-based).
         targets_B: item numbers of the targets.
         better_B: candidates scored strictly higher.
         equal_B: other candidates scored the same.
-        candidates_B: candidates, the target among them.
-        repeated_B: whether the target was in the history too (a filter of seen items must spare it).
+        candidates_B: candidates, including the target.
+        repeated_B: whether the target also occurs in the history (a filter of seen items must keep it).
     """
 
     users_B: np.ndarray
@@ -44,5 +44,5 @@ class Standings:
         return parse_metric(name)(self.better_B, self.equal_B, self.candidates_B)
 
     def means(self, config: EvaluateConfig) -> dict[str, float]:
-        """The mean over cases of every metric of the configuration, under its protocol's name."""
+        """The mean over cases of each metric of the configuration, by `config.label(metric)`."""
         return {config.label(name): float(self.metric(name).mean()) for name in config.metrics}

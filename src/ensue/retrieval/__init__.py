@@ -1,1 +1,1 @@
-"""From a request to the best items: the index, and the one way that all requests take."""
+"""From a request to the best items: request checks, indexes and retrievers."""

@@ -1,4 +1,4 @@
-"""Search in item vectors, and the choice of the best of all scores.
+"""Search in item vectors, and selection of the k best of all scores.
 
 Suffixes: B rows, N items, D width, E pairs to leave out.
 """
@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-# Rows and item numbers, one beside the other.
+# Rows and item numbers, two arrays of the same length.
 Pairs = tuple[Tensor, Tensor]
 
 
@@ -20,12 +20,12 @@ class Index(Protocol):
     def search(
         self, query_BD: Tensor, k: int, exclude: Pairs | None = None, allow_N: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Scores [B, k], falling, and item numbers [B, k]; `exclude` and `allow_N` as in `top_k`."""
+        """Scores [B, k], descending, and item numbers [B, k]; `exclude` and `allow_N` as in `top_k`."""
         ...
 
 
 class ExactIndex:
-    """Every inner product, then the k largest."""
+    """Exact search: compute all inner products, then take the k largest."""
 
     def __init__(self, vectors_ND: Tensor) -> None:
         self.vectors_ND = vectors_ND
@@ -41,18 +41,19 @@ class ExactIndex:
 def top_k(
     scores_BN: Tensor, k: int, exclude: Pairs | None = None, allow_N: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The k highest-scored items of each row; of items with the same score those of lower numbers, in that order.
+    """The k items with the highest scores in each row; ties are broken by the lower item number.
 
-    So the 5 best are the first of the 20 best. `torch.topk` breaks ties by an order that depends on k (2.13, on a CPU).
+    The 5 best are therefore the first 5 of the 20 best. `torch.topk` breaks ties in an order that depends on k (2.13,
+    on a CPU).
 
     Args:
-        scores_BN: column j is item j + 1; the scores of items that are left out are overwritten.
-        k: how many; fewer come back when the catalogue is smaller.
-        exclude: what to leave out: rows, int64 [E], and the item number of each, int64 [E].
+        scores_BN: column j is item j + 1; the scores of excluded items are overwritten.
+        k: number of items; fewer are returned if the catalogue is smaller.
+        exclude: pairs to leave out: rows, int64 [E], and the item number of each, int64 [E].
         allow_N: whether each item may be returned, bool [N]; all by default.
 
     Returns:
-        scores [B, k], falling, -inf where fewer than k items are left, and item numbers [B, k].
+        scores [B, k], descending, -inf where fewer than k items remain, and item numbers [B, k].
     """
     if exclude is not None:
         row_E, item_E = exclude
@@ -60,7 +61,7 @@ def top_k(
     if allow_N is not None:
         scores_BN.masked_fill_(~allow_N, float("-inf"))
     k = min(k, scores_BN.shape[1])
-    # One more than asked for shows whether the k-th score is tied with one that is left out.
+    # One item more than needed shows whether the k-th score is tied with the next.
     best, places = torch.topk(scores_BN, min(k + 1, scores_BN.shape[1]), dim=1)
     is_tied_B = (best[:, k - 1] == best[:, -1]) & best[:, -1].isfinite()
     scores, places = best[:, :k], places[:, :k]

@@ -1,4 +1,4 @@
-"""Scores as probabilities of the next item, for models whose scores mean that.
+"""Scores as probabilities of the next item, for models that support it.
 
 Suffixes: B rows, N items.
 """
@@ -20,7 +20,7 @@ from ensue.retrieval.scores import checked
 
 
 def shares(scores_BN: Tensor) -> Tensor:
-    """Scores of 0 or more divided by their sum, 0 for -inf; the same for all allowed items where all are 0."""
+    """Non-negative scores divided by their sum; 0 for -inf. If all are 0, the allowed items get equal shares."""
     is_allowed_BN = scores_BN > float("-inf")
     scores_BN = scores_BN.where(is_allowed_BN, 0.0)
     is_zero_B1 = scores_BN.sum(1, keepdim=True) == 0
@@ -40,7 +40,7 @@ def most_probable(
     exclude: Pairs | None = None,
     allow_N: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """As `top_k`, of the probabilities that `normalise` makes of the scores of items that may be returned."""
+    """`top_k` of the probabilities that `normalise` computes from the scores of the items that may be returned."""
     scores_BN = checked(scores_BN)
     if exclude is not None:
         scores_BN[exclude[0], exclude[1] - 1] = float("-inf")
@@ -50,17 +50,17 @@ def most_probable(
 
 
 class Probabilities:
-    """A retriever whose scores are probabilities among the items that may be returned: they sum to 1 over all of those.
+    """A retriever whose scores are probabilities: they sum to 1 over all items that may be returned.
 
-    A model that was trained with a softmax loss gives the softmax of its scores, one that counts the shares of its
-    counts. All items are scored, whatever index the model is otherwise searched by.
+    For a model trained with a softmax loss they are the softmax of its scores; for a counted model, the shares of its
+    counts. All items are scored, even if the model is otherwise searched with an index.
 
     Args:
         model: the model.
-        objective: what it was trained with; not read where the model counts.
+        objective: the objective that it was trained with; not used for counted models.
 
     Raises:
-        EnsueError: the scores of this model, or of one trained with this loss, are no probabilities.
+        EnsueError: the scores of this model, or of a model trained with this loss, are not probabilities.
     """
 
     def __init__(self, model: Model, objective: ObjectiveConfig) -> None:
@@ -68,13 +68,13 @@ class Probabilities:
         if isinstance(model, CountedModel):
             self.normalise = shares
             if not model.counts_events:
-                raise EnsueError(f"the scores of {type(model).__name__} are no probabilities: leave out probabilities")
+                raise EnsueError(f"the scores of {type(model).__name__} are not probabilities: omit probabilities")
             return
         self.normalise = softmax
         if not LOSSES[objective.loss](objective, model.num_items).is_softmax:
             raise EnsueError(
-                f"the scores of a model trained with loss {objective.loss!r} are no probabilities: train with "
-                "loss = 'ce' or 'sampled-softmax' with logq, or leave out probabilities"
+                f"the scores of a model trained with loss {objective.loss!r} are not probabilities: train with "
+                "loss = 'ce' or 'sampled-softmax' with logq, or omit probabilities"
             )
 
     def __call__(

@@ -1,4 +1,4 @@
-"""The checks of what is given to a recommender: ids, times, the time of the request, switches, paths."""
+"""Checks of the arguments of a recommender: ids, times, the time of the request, switches, paths."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ensue.models import ModelConfig
 
 
 def whole(name: str, value: int) -> int:
-    """A whole number of 1 or more: how many.
+    """Check a whole number of 1 or more, such as a count.
 
     Raises:
-        EnsueError: it is not.
+        EnsueError: it is something else.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise EnsueError(f"{name} must be a whole number of 1 or more (got {value!r})")
@@ -25,11 +25,11 @@ def whole(name: str, value: int) -> int:
 
 
 def ids_of(name: str, ids: Iterable[ExternalId], ordered: bool = True) -> list[ExternalId]:
-    """A list of ids; where their order means nothing, a set will do.
+    """Check and return a list of ids. If `ordered` is false, a set is accepted too.
 
     Raises:
-        DataError: it is not a list of ids. A string is refused, since its letters would be taken as ids, and so is a
-            set or a dictionary where order matters.
+        DataError: it is not a list of ids. A string is refused, since its letters would be read as ids, and so is a
+            set or a dictionary if the order matters.
     """
     if isinstance(ids, str | bytes | Mapping) or (ordered and isinstance(ids, Set)) or not isinstance(ids, Iterable):
         raise DataError(f"{name} must be a list of ids (got {ids!r})")
@@ -37,7 +37,7 @@ def ids_of(name: str, ids: Iterable[ExternalId], ordered: bool = True) -> list[E
 
 
 def switch(name: str, value: bool) -> bool:
-    """True or False.
+    """Check a value that must be True or False.
 
     Raises:
         ConfigError: it is neither.
@@ -48,7 +48,7 @@ def switch(name: str, value: bool) -> bool:
 
 
 def path_of(name: str, value: str | Path) -> Path:
-    """The path of a file or folder.
+    """Check and return the path of a file or folder.
 
     Raises:
         ConfigError: it is not a path.
@@ -59,46 +59,46 @@ def path_of(name: str, value: str | Path) -> Path:
 
 
 def seconds(times: Sequence[int], count: int) -> np.ndarray:
-    """The times of a history of `count` events, int64 [count].
+    """Check and return the times of a history of `count` events, int64 [count].
 
     Raises:
-        DataError: they are not seconds, there is not one for each event, or one is earlier than the one before.
+        DataError: they are not seconds, their number differs from the number of events, or they decrease.
     """
     try:
         seconds_T = np.asarray(times)
     except ValueError:
         seconds_T = np.asarray(None)
-    # Numbers that int64 does not hold, and anything but numbers, have other kinds.
+    # Numbers outside int64, and anything that is not a number, give arrays of another kind.
     if seconds_T.dtype.kind not in "iuf" or not np.isfinite(seconds_T).all():
         raise DataError(f"times must be seconds since the epoch (got {times!r})")
     if seconds_T.shape != (count,):
-        raise DataError(f"times must be as many as the history's items, {count} (got {seconds_T.size})")
+        raise DataError(f"times must have one value for each of the history's {count} items (got {seconds_T.size})")
     if len(seconds_T):
         check_seconds(int(seconds_T[np.abs(seconds_T.astype(np.float64)).argmax()]), "times")
     seconds_T = seconds_T.astype(np.int64)
     falls = np.flatnonzero(np.diff(seconds_T) < 0)
     if len(falls):
         earlier, later = seconds_T[falls[0] : falls[0] + 2]
-        raise DataError(f"times must not fall, the history is oldest first (got {later} after {earlier})")
+        raise DataError(f"times must not decrease: a history is oldest first (got {later} after {earlier})")
     return seconds_T
 
 
 def moment(at: int | None, newest: int | None, model: ModelConfig) -> int | None:
-    """The time of the request, in seconds since the epoch.
+    """Check and return the time of the request, in seconds since the epoch.
 
     Args:
-        at: what was given, or None.
-        newest: the time of the newest event, if times are known.
-        model: the settings of the model that is asked.
+        at: the time, or None.
+        newest: the time of the newest event, if known.
+        model: the settings of the model that answers the request.
 
     Raises:
-        ConfigError: the model would not read it.
-        DataError: it is not a whole number of seconds, or comes before the newest event.
+        ConfigError: the model does not read the time of a request.
+        DataError: it is not a whole number of seconds, or it is before the newest event.
     """
     if at is None:
         return None
     if not model.reads_query_time:
-        raise ConfigError(f"at is for models trained with query_time, and this {model.name} was not: leave it out")
+        raise ConfigError(f"at needs a model trained with query_time, and this {model.name} was not: omit at")
     if isinstance(at, bool) or not isinstance(at, int | np.integer):
         raise DataError(f"at must be seconds since the epoch (got {at!r})")
     check_seconds(int(at), "at")

@@ -1,4 +1,4 @@
-"""Retrievers: the one way from a batch of histories to the best items.
+"""Retrievers: from a batch of histories to the best items.
 
 Suffixes: B rows, R rows of a view, N items, P events.
 """
@@ -28,11 +28,11 @@ class Retriever(Protocol):
     def __call__(
         self, batch: SequenceBatch, k: int, exclude: Pairs | None = None, allow_N: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Scores, float32 [B, k], falling, and item numbers, int64 [B, k].
+        """Scores, float32 [B, k], descending, and item numbers, int64 [B, k].
 
         Args:
-            batch: histories, one asked event in each row.
-            k: how many; fewer columns come back when the catalogue is smaller.
+            batch: histories, with one asked event per row.
+            k: number of items; there are fewer columns if the catalogue is smaller.
             exclude: rows and item numbers to leave out.
             allow_N: whether each item may be returned, bool [N]; all by default.
 
@@ -43,7 +43,7 @@ class Retriever(Protocol):
 
 
 class Exhaustive:
-    """Scores the whole catalogue, then takes the best: for any model."""
+    """Score the whole catalogue, then take the best items; for any model."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -56,7 +56,7 @@ class Exhaustive:
 
 
 class VectorSearch:
-    """Searches an index of the item vectors: for encoders."""
+    """Search an index of the item vectors; for encoders."""
 
     def __init__(self, model: Encoder, index: Index) -> None:
         self.model, self.index = model, index
@@ -77,18 +77,18 @@ def retrieve(
     request_times_R: np.ndarray | None = None,
     progress: CountProgress | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k best items after each row of a view: one history or millions, a few rows at a time.
+    """The k best next items for each row of a view, computed for a few rows at a time.
 
     Args:
-        retriever: its model in evaluation mode.
+        retriever: the retriever; its model must be in evaluation mode.
         histories: the rows; the model reads the newest `maxlen` events of each.
-        k: how many; fewer columns come back when the catalogue is smaller.
-        exclude_seen: leave out every item of the row, also those before the newest `maxlen`.
-        request_times_R: seconds of each request, for models that read them.
-        progress: called with (rows done, rows in all).
+        k: number of items; there are fewer columns if the catalogue is smaller.
+        exclude_seen: leave out every item of the row, including those before the newest `maxlen`.
+        request_times_R: time of each request in seconds, for models that read it.
+        progress: called with (rows done, number of rows).
 
     Returns:
-        scores, float32 [R, k], falling, -inf where fewer than k items are left; item numbers, int64 [R, k].
+        scores, float32 [R, k], descending, -inf where fewer than k items remain; item numbers, int64 [R, k].
 
     Raises:
         EnsueError: a score is NaN or infinite.
@@ -112,7 +112,7 @@ def retrieve(
 
 
 def seen_pairs(histories: Sequences, rows_B: np.ndarray, device: torch.device) -> Pairs:
-    """The items of some rows, as pairs of a row's place in `rows_B` and an item number."""
+    """The items of some rows, as pairs of an index into `rows_B` and an item number."""
     start_B, stop_B = histories.start_R[rows_B], histories.stop_R[rows_B]
     items_P = histories.store.items[gather_events(start_B, stop_B)].astype(np.int64)
     row_P = np.repeat(np.arange(len(rows_B)), stop_B - start_B)

@@ -1,4 +1,4 @@
-"""Scores of many rows, a few rows at a time."""
+"""Scores of many rows, computed for a few rows at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ensue.errors import EnsueError
 
-# Scores held at once, and rows: larger batches leave the cache (measured: 0.8 of the time of 512 rows).
+# Limits of scores and of rows at a time. Larger batches do not fit the cache (measured: 0.8 of the time of 512 rows).
 CELLS = 4_000_000
 ROWS = 128
 
@@ -18,7 +18,7 @@ CountProgress = Callable[[int, int], None]
 
 
 def by_length(length_R: np.ndarray, maxlen: int, width: int) -> Iterator[np.ndarray]:
-    """Row numbers in runs of similar length, longest first, few enough that [rows, width] scores stay small."""
+    """Groups of row numbers of similar length, longest first, small enough to bound the [rows, width] scores."""
     order = np.argsort(-np.minimum(length_R, maxlen), kind="stable")
     size = max(1, min(ROWS, CELLS // width))
     for start in range(0, len(order), size):
@@ -26,10 +26,10 @@ def by_length(length_R: np.ndarray, maxlen: int, width: int) -> Iterator[np.ndar
 
 
 def checked(scores: Tensor) -> Tensor:
-    """Scores in float32, contiguous.
+    """The scores as contiguous float32.
 
     Raises:
-        EnsueError: a score is NaN or infinite; it would count as a hit or a miss without being either.
+        EnsueError: a score is NaN or infinite, so the items cannot be ranked.
     """
     scores = scores.float().contiguous()
     if not bool(torch.isfinite(scores.sum())) and not bool(torch.isfinite(scores).all()):
