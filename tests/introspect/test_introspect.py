@@ -407,7 +407,7 @@ def test_query_time_models_get_the_requests_time(world: SequenceStore) -> None:
 def test_other_data_is_refused(world: SequenceStore) -> None:
     run = run_of(world, model="sasrec")
     other = SequenceStore.from_arrays(np.array([0, 4]), np.array([1, 2, 3, 4]))
-    with pytest.raises(DataError, match="item numbers would not agree"):
+    with pytest.raises(DataError, match="item numbers would differ"):
         inspect_run(run, other)
 
 

@@ -1,10 +1,10 @@
-"""What attention weighs: by age of the key for many histories, and whole maps for one history.
+"""Attention weights: by age of the key for many histories, and as complete maps for one history.
 
-Layers do not keep their attention weights. They are recomputed here, in the obvious form, from each layer's inputs. For
+Layers do not keep their attention weights. They are recomputed here, in the direct form, from each layer's inputs. For
 many histories only the queries of the newest events are used, since recommendations are made from them.
 
 Suffixes: `P` events of all rows, `G` rows of a group of the layout, `T` places of a row, `X` rows and heads (G * H),
-`Q` queries, `A` ages, `R` buckets of intervals, `H` heads, `L` blocks, `D` width, `E` queries beside keys.
+`Q` queries, `A` ages, `R` buckets of intervals, `H` heads, `L` blocks, `D` width, `E` queries and keys together.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class AttentionReport:
 
     Attributes:
         share: attention on the event of each age (0: the newest), by block and head, [L, H, A]. It sums to 1 over ages,
-            less the attention on padding of models that attend to it (`sasrec-padded`).
+            minus the attention on padding in models that attend to it (`sasrec-padded`).
         uniform: the same for equal weights on all events of the history (and on such padding), [A].
     """
 
@@ -52,7 +52,7 @@ class LayerInput:
         keys_PD: projected keys, with the position vectors of `relations`.
         layout: the rectangles that the layer computes on.
         places_P: the places of the batch's events in them; the other places are the model's own padding.
-        relations: what is known of pairs of events, or None.
+        relations: the relations between pairs of events, or None.
         heads: H.
         causal: whether a query attends only to its own and older events.
     """
@@ -91,13 +91,13 @@ class LayerInput:
             yield NewestAttention(weights_GHT, age_GT, is_event_GT, bucket_GT, terms_GHR)
 
     def terms(self, q_XQD: Tensor) -> Tensor | None:
-        """What each bucket of intervals adds to the logits of queries, [X, Q, R]; None without relations."""
+        """The term that each bucket of intervals adds to the logits of queries, [X, Q, R]; None without relations."""
         if self.relations is None:
             return None
         rows = q_XQD.shape[0] // self.heads
         terms_XQR: Tensor | None = None
         if self.relations.keys_BRD is not None:
-            # Outside training the vectors are the same for all rows.
+            # Outside training all rows have the same vectors.
             keys_HRD = split_heads(self.relations.keys_BRD[:1].float(), 1, self.heads)[0]
             terms_XQR = q_XQD @ keys_HRD.repeat(rows, 1, 1).transpose(1, 2) * q_XQD.shape[-1] ** -0.5
         if self.relations.bias_HR is not None:
@@ -130,7 +130,7 @@ class NewestAttention:
         age_GT: ages of the keys; negative where a row has no place.
         is_event_GT: whether the key is an event; the other places of a row are the model's own padding.
         bucket_GT: buckets of the keys' intervals, or None.
-        terms_GHR: what each bucket adds to a logit, or None.
+        terms_GHR: the term that each bucket adds to a logit, or None.
     """
 
     weights_GHT: Tensor
@@ -143,7 +143,7 @@ class NewestAttention:
         """Sum attention, and uniform attention, over the events of each index: [G, H, count] and [G, count]."""
         has_place_GT = self.age_GT >= 0
         uniform_GT = has_place_GT / has_place_GT.sum(1, keepdim=True)
-        # Places that are no event get one more index, which is dropped.
+        # Places without an event get an extra index, which is dropped.
         index_GT = index_GT.where(self.is_event_GT, count)
         index_GHT = index_GT[:, None].expand_as(self.weights_GHT)
         shape = (*self.weights_GHT.shape[:2], count + 1)
@@ -243,7 +243,7 @@ def _layer_input(
     if q_PD is None:
         q_PD, packed_PE = packed_PE.tensor_split([x_PD.shape[1]], 1)
     elif layout.asked_Q is not None:
-        # A model that pads its rows asks only the real events; the queries of padding are not used.
+        # In a model that pads its rows only real events are asked; the queries of padding are not used.
         q_PD = q_PD.new_zeros(x_PD.shape).index_copy(0, layout.asked_Q, q_PD)
     k_PD, _ = packed_PE.chunk(2, -1)
     if relations is not None and relations.position_PE is not None:

@@ -48,7 +48,7 @@ class Gains:
 
 @dataclass(frozen=True, slots=True)
 class MixingReport:
-    """How one sublayer reads, mixes and writes S streams; means over events.
+    """How one sublayer reads, mixes and writes S streams, as means over events.
 
     Attributes:
         h_pre: weights of the streams in the sublayer's input, [S].
@@ -57,7 +57,7 @@ class MixingReport:
         off_diagonal: share of H_res's absolute mass off its diagonal.
         gain: gains of H_res.
         composite: gains of the product of H_res from the first sublayer to this one.
-        similarity: mean cosine of the pairs of streams that enter the sublayer.
+        similarity: mean cosine of the pairs of streams before the sublayer.
     """
 
     h_pre: list[float]
@@ -71,13 +71,13 @@ class MixingReport:
 
 @dataclass(frozen=True, slots=True)
 class SublayerReport:
-    """One sublayer; means over events.
+    """The measurements of one sublayer, as means over events.
 
     Attributes:
         block: number of the block, from 1.
         part: which sublayer of the block.
-        stream_norm: Euclidean norm of the stream that enters; the mean norm of several streams.
-        output_norm: Euclidean norm of what the sublayer adds, before gates and H_post.
+        stream_norm: Euclidean norm of the incoming stream; for several streams, the mean of their norms.
+        output_norm: Euclidean norm of the sublayer's output, before gates and H_post.
         gate: mean gate; None unless the residual is gated.
         mixing: mixing of the streams; None for a single stream.
     """
@@ -92,12 +92,12 @@ class SublayerReport:
 
 @dataclass(frozen=True, slots=True)
 class GainReport:
-    """The sublayers of a trunk, first to last.
+    """The measurements of a trunk's sublayers, first to last.
 
     Attributes:
         events: number of events.
         sublayers: two for each block.
-        final_norm: norm of the stream that leaves the last sublayer.
+        final_norm: norm of the stream after the last sublayer.
     """
 
     events: int
@@ -116,7 +116,7 @@ def gain_report(model: Model, *batches: SequenceBatch) -> GainReport:
 
     It may be called during training: gradients, random streams and the model's mode do not change.
 
-    Takes and raises what `attention_report` does.
+    Arguments and errors are those of `attention_report`.
     """
     transformer = transformer_of(model)
     shared = _Shared(transformer.trunk.stream)
@@ -130,7 +130,7 @@ def gain_report(model: Model, *batches: SequenceBatch) -> GainReport:
 
 
 class _Shared:
-    """The state that the measured residuals of a trunk share.
+    """The state shared by the measured residuals of a trunk.
 
     Attributes:
         stream: the trunk's stream.
@@ -150,7 +150,7 @@ class _Shared:
 
 
 class _MeasuredResidual(nn.Module):
-    """A residual that calls another one and tallies what it reads and writes."""
+    """A residual that calls another residual and records what it reads and writes."""
 
     def __init__(self, inner: Residual, shared: _Shared) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ class _MeasuredResidual(nn.Module):
         return state
 
     def _events(self, values_PX: Tensor) -> Tensor:
-        """Choose the batch's events; the last block returns them alone, without the padding of a model that pads."""
+        """Select the batch's events. The last block returns only these, without the padding of models that pad."""
         places_P = self.shared.places_P
         return values_PX if len(values_PX) == len(places_P) else values_PX.index_select(0, places_P)
 
@@ -212,7 +212,7 @@ def _measured(blocks: list[Block], shared: _Shared) -> Iterator[list[_MeasuredRe
 
 @contextmanager
 def _events_of(batch: SequenceBatch, first: Block, shared: _Shared) -> Iterator[None]:
-    """Set the places of a batch's events, from the layout that the first block is called with."""
+    """Record the places of a batch's events, from the layout passed to the first block."""
 
     def set_places(_: nn.Module, given: tuple[State, Layout, object]) -> None:
         shared.places_P = event_places(batch, given[1])

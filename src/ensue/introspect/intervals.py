@@ -1,4 +1,4 @@
-"""Measurements of the intervals between events: what each bucket adds to attention logits, and its attention.
+"""Measurements of the intervals between events: each bucket's term in the attention logits, and its attention.
 
 Suffixes: `L` blocks, `H` heads, `R` buckets of intervals, `G` rows of a group of the layout, `T` places of a row.
 """
@@ -20,17 +20,17 @@ from ensue.nn.relations import LOG_STEP, Relation, TimeRelations
 
 @dataclass(frozen=True, slots=True)
 class TimeReport:
-    """The buckets of intervals; means over the newest events of histories.
+    """The buckets of intervals, as means over the newest events of histories.
 
     Attributes:
         relation: `embedding` or `bias`.
         unit: unit of the edges.
-        edges: the least interval of each bucket, [R]; the last bucket has no upper edge.
-        term: what the bucket adds to a logit, [L, H, R]: for `embedding` the mean of q . R^K[r] / sqrt(d) over queries;
+        edges: the smallest interval of each bucket, [R]; the last bucket has no upper edge.
+        term: the bucket's term in a logit, [L, H, R]: for `embedding` the mean of q . R^K[r] / sqrt(d) over queries;
             for `bias` the learned scalar, [1, H, R], shared by all blocks. Only differences between buckets matter,
             since a constant does not change a softmax.
-        share: attention on the events of the bucket, [L, H, R]. It sums to 1 over buckets, less the attention on
-            padding of models that attend to it (`tisasrec-padded`).
+        share: attention on the events of the bucket, [L, H, R]. It sums to 1 over buckets, minus the attention on
+            padding in models that attend to it (`tisasrec-padded`).
         uniform: the same for equal weights on all events of the history (and on such padding), [R]; 0 for a bucket that
             no history has.
     """
@@ -58,7 +58,7 @@ class ReadsIntervals(Protocol):
 def time_report(model: Model, *batches: SequenceBatch) -> TimeReport | None:
     """Run a model on histories and measure its buckets of intervals; None for a model that reads no intervals.
 
-    Takes and raises what `attention_report` does.
+    Arguments and errors are those of `attention_report`.
     """
     if not isinstance(model, ReadsIntervals):
         return None
@@ -86,7 +86,7 @@ def time_report(model: Model, *batches: SequenceBatch) -> TimeReport | None:
 
 
 def _edges(relations: TimeRelations, size: int) -> list[float]:
-    """The least interval of each bucket, for units of `size`."""
+    """The smallest interval of each bucket, for units of `size`."""
     numbers = range(relations.time_span + 1)
     if relations.kind == "linear":
         return [float(number * size) for number in numbers]

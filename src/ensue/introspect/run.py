@@ -1,4 +1,4 @@
-"""The inspection of a run: all measurements on a sample of its own histories.
+"""The inspection of a run: all measurements, on a sample of histories from its data.
 
 Suffixes: `B` cases, `P` events of all rows, `L` blocks, `H` heads, `T` events of one history.
 """
@@ -25,7 +25,7 @@ from ensue.rng import stream
 from ensue.runs.run import Run
 
 ROWS = 32
-# Most events of the history whose maps are drawn; more could not be labelled.
+# Maximum length of the history whose maps are drawn; longer ones cannot be labelled legibly.
 EXAMPLE_EVENTS = 24
 DIGITS = 6
 
@@ -54,7 +54,7 @@ class Inspection:
     Attributes:
         model: name of the model.
         residual: name of its residual.
-        histories: number of histories of the sample.
+        histories: number of histories in the sample.
         gains: residual streams.
         attention: attention of the newest events, by age.
         time: the same by interval; None for a model that reads no intervals.
@@ -85,12 +85,12 @@ class Inspection:
 
 
 def inspect_run(run: Run, store: SequenceStore, users: int = 256, seed: int = 0) -> Inspection:
-    """Measure a run on the histories that the evaluation of its test part gives to the model.
+    """Measure a run on the histories that the model reads when its test part is evaluated.
 
     Args:
         run: a run of a transformer model.
         store: the data it was trained on.
-        users: how many users' histories; all if there are fewer.
+        users: number of users to sample; all if there are fewer.
         seed: seed of the sample of users.
 
     Raises:
@@ -134,7 +134,7 @@ def _histories(run: Run, cases: Cases, rows_B: np.ndarray, events: int) -> Seque
 
 
 def _example(run: Run, cases: Cases, rows_B: np.ndarray, events: int) -> Example:
-    """The newest `events` events of the shortest history that has as many, or of the longest history."""
+    """The newest `events` events of the shortest history that has that many, or else of the longest history."""
     lengths = cases.stop_B[rows_B] - cases.start_B[rows_B]
     row = rows_B[np.flatnonzero(lengths >= events)[-1]] if (lengths >= events).any() else rows_B[0]
     batch = _histories(run, cases, np.array([row]), events)

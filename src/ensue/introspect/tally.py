@@ -1,4 +1,4 @@
-"""Means and maxima of observations that come batch by batch.
+"""Means and maxima of observations that arrive in batches.
 
 Suffixes: `P` observations, `X` any further dimensions.
 """
@@ -36,7 +36,7 @@ class Tally:
         return (self._sums[name] / self._counts[name]).tolist()
 
     def peak(self, name: str) -> float:
-        """The largest observation, of those that are numbers."""
+        """The largest of the observations; they must be numbers."""
         return self._peaks[name]
 
     def count(self, name: str) -> int:

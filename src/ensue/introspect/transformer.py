@@ -56,7 +56,7 @@ def transformer_of(model: Model) -> Transformer:
 def event_places(batch: SequenceBatch, inner: Layout) -> Tensor:
     """The places of a batch's events in the layout of a model's blocks, [P]: the newest places of each row.
 
-    For most models these are all places. Some models pad their rows on the left (`sasrec-padded`); padding is no event.
+    For most models these are all places. Some models pad their rows on the left (`sasrec-padded`).
     """
     return inner.last_B.repeat_interleave(batch.lengths_B) - batch.layout.age_P
 

@@ -1,4 +1,4 @@
-"""Plots of a run's log and of an inspection of its model. matplotlib is imported when something is drawn."""
+"""Plots of a run's log and of the inspection of its model. matplotlib is imported only when a plot is drawn."""
 
 from ensue.plots.curve import learning_curve
 from ensue.plots.inspection import draw_inspection

@@ -20,7 +20,7 @@ PANELS = 8
 COLUMNS = 4
 MAP_BLOCKS, MAP_HEADS = 4, 4
 TITLE_LETTERS = 30
-# Neighbouring ages and buckets are pooled into points this factor apart; single ones are too noisy to read.
+# Neighbouring ages and buckets are pooled into points that are this factor apart, since single ones are too noisy.
 POOL = 1.25
 TICKS = (
     (60, "1 min"),
@@ -45,7 +45,7 @@ def spread(count: int, most: int) -> list[int]:
 
 
 def pools(places: np.ndarray) -> list[slice]:
-    """Cut increasing values into runs whose values are within a factor of POOL; the last value is a run of its own.
+    """Cut increasing values into runs of values within a factor of POOL; the last value is a separate run.
 
     >>> pools(np.array([1, 2, 3, 10, 11, 12]))
     [slice(0, 1, None), slice(1, 2, None), slice(2, 3, None), slice(3, 5, None), slice(5, 6, None)]
@@ -115,7 +115,7 @@ def draw_maps(example: Example, folder: Path) -> list[Path]:
 
 
 def draw_intervals(report: TimeReport, folder: Path) -> list[Path]:
-    """Draw `intervals`: what each interval adds to the attention logit, and the attention that its events get."""
+    """Draw `intervals`: the term of each interval in the attention logit, and the attention on its events."""
     uniform = np.asarray(report.uniform)
     seen = np.flatnonzero(uniform > 0)
     edges, weight = np.asarray(report.edges), uniform[seen]
@@ -132,7 +132,7 @@ def draw_intervals(report: TimeReport, folder: Path) -> list[Path]:
             mean = [np.average(term[run], weights=weight[run]) for run in runs]
             left.plot(x, mean, marker="o", markersize=3, linewidth=1, label=label)
     left.set_ylabel("learned bias" if shared else "mean of q . R[r] / sqrt(d) over queries", fontsize=8)
-    left.set_title("what the interval adds to the attention logit", fontsize=10, loc="left")
+    left.set_title("term of the interval in the attention logit", fontsize=10, loc="left")
     for block in spread(len(shares_LR), PANELS):
         gain = [shares_LR[block][run].sum() / weight[run].sum() for run in runs]
         right.plot(x, gain, marker="o", markersize=3, linewidth=1, label=f"block {block + 1}")
@@ -175,7 +175,7 @@ def _panels(count: int) -> tuple[Any, list[tuple[tuple[int, Any], bool]]]:
 
 
 def _name(name: object) -> str:
-    """Shorten a label, and escape dollar signs, which would begin a formula."""
+    """Shorten a label, and escape dollar signs, which would start a formula."""
     text = str(name)
     text = text if len(text) <= TITLE_LETTERS else text[: TITLE_LETTERS - 1] + "…"
     return text.replace("$", r"\$")

@@ -19,7 +19,8 @@ def learning_curve(records: Records, folder: Path, replace: bool = True) -> list
     Args:
         records: a run's log, as `ensue.runs.log` writes it.
         folder: the folder of `learning_curve.svg` and `learning_curve.png`.
-        replace: replace existing files; else draw only if one is missing, as after a training killed at its very end.
+        replace: whether to replace existing files; if not, draw only if a file is missing, as after a training that was
+            killed at its very end.
 
     Returns:
         The files; none if no epoch was recorded or nothing was drawn.
@@ -66,5 +67,5 @@ def _is_metric(key: str) -> bool:
 
 
 def _marker(count: int) -> str:
-    """The marker of each point; none for more points than can be distinguished."""
+    """The marker of each point; none if there are too many points to distinguish."""
     return "o" if count <= 60 else ""

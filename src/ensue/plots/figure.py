@@ -1,4 +1,4 @@
-"""What all plots share: figures without a display, and files whose bytes depend only on the data."""
+"""Shared functions of all plots: figures without a display, and files whose bytes depend only on the data."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def save(figure: Any, folder: Path, name: str) -> list[Path]:
     import matplotlib as mpl
 
     paths = paths_of(folder, name)
-    # For the same bytes on every run: no date, and identifiers in the SVG from a fixed salt.
+    # No date, and SVG identifiers from a fixed salt, so that every run gives the same bytes.
     with mpl.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
-        # A title in a script that the font lacks is drawn as boxes; the caller cannot change that.
+        # Characters that the font lacks are drawn as boxes; the user need not be warned.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         for path in paths:
             form = path.suffix[1:]

@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 BLUE, RED, GREEN, GREY = "#4c72b0", "#c44e52", "#55a868", "#8c8c8c"
 DEPTH = "sublayer (A attention, F feed-forward)"
-# Most sublayers that get labels of their own, and most matrices whose numbers are legible.
+# Maximum number of sublayers with individual labels, and of matrices with legible numbers.
 LABELLED, NUMBERED = 16, 16
-# The ratio of largest to smallest value above which the axis is logarithmic.
+# Ratio of the largest to the smallest value above which the axis is logarithmic.
 WIDE = 20.0
 
 
 def draw_norms(report: GainReport, folder: Path) -> list[Path]:
-    """Draw `norms`: of the stream that enters each sublayer, of the final stream, and of what each sublayer adds."""
+    """Draw `norms`: of the incoming stream and the output of each sublayer, and of the final stream."""
     figure = new_figure(_width(report), 3.8)
     axes = figure.add_subplot()
     numbers = _numbers(report)
     stream = [entry.stream_norm for entry in report.sublayers]
     added = [entry.output_norm for entry in report.sublayers]
     several = report.composite is not None
-    label = "stream entering (mean of the streams' norms)" if several else "stream entering"
+    label = "incoming stream (mean of the streams' norms)" if several else "incoming stream"
     axes.plot([*numbers, len(numbers) + 1], [*stream, report.final_norm], color=BLUE, marker="o", label=label)
     for offset, name, colour in ((0, "attention adds", RED), (1, "feed-forward adds", GREEN)):
         axes.plot(numbers[offset::2], added[offset::2], color=colour, marker="s", markersize=4, label=name)
@@ -124,7 +124,7 @@ def draw_streams(report: GainReport, folder: Path) -> list[Path]:
     numbers = _numbers(report)
     similarity = [entry.similarity for entry in mixings]
     lines = (
-        (grid[0, 0], similarity, "mean cosine of pairs", "similarity of the streams that enter"),
+        (grid[0, 0], similarity, "mean cosine of pairs", "similarity of the incoming streams"),
         (grid[0, 1], [entry.off_diagonal for entry in mixings], "share of absolute mass", "H_res off its diagonal"),
     )
     for axes, values, label, title in lines:
@@ -145,8 +145,8 @@ def draw_streams(report: GainReport, folder: Path) -> list[Path]:
             axes.plot(numbers, weights, marker="o", markersize=3, label=f"stream {stream}")
         _depth(axes, report)
         axes.set_ylabel("mean weight")
-    grid[1, 0].set_title("H_pre: weight of each stream in what the sublayer reads", fontsize=10, loc="left")
-    grid[1, 1].set_title("H_post: weight of its output in each stream", fontsize=10, loc="left")
+    grid[1, 0].set_title("H_pre: weight of each stream in the sublayer's input", fontsize=10, loc="left")
+    grid[1, 1].set_title("H_post: weight of the sublayer's output in each stream", fontsize=10, loc="left")
     if len(mixings[0].h_pre) <= 8:
         grid[1, 0].legend(frameon=False, fontsize=7, ncols=2)
     return save(figure, folder, "streams")
@@ -165,7 +165,7 @@ def _width(report: GainReport) -> float:
 
 
 def _depth(axes: Any, report: GainReport, end: str = "") -> None:
-    """Label the axis of sublayers: A1 F1 A2 F2 ..., or block numbers if those would not fit."""
+    """Label the axis of sublayers: A1 F1 A2 F2 and so on, or block numbers if those do not fit."""
     numbers = _numbers(report)
     plain(axes)
     if len(numbers) <= LABELLED:
@@ -180,7 +180,7 @@ def _depth(axes: Any, report: GainReport, end: str = "") -> None:
 
 
 def _scale(axes: Any, values: list[float]) -> None:
-    """Use a logarithmic axis where the values differ by more than WIDE."""
+    """Use a logarithmic axis if the values differ by more than a factor of WIDE."""
     if min(values) > 0 and max(values) / min(values) > WIDE:
         axes.set_yscale("log")
 
