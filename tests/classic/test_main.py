@@ -38,7 +38,7 @@ def test_the_program_trains_saves_and_evaluates(at: Path) -> None:
 
     done = run("--dataset=plain", "--train_dir=default", "--device=cuda", *SMALL)
     assert done.returncode == 0, done.stderr
-    assert "warning: --device=cuda, and there is no CUDA GPU here" in done.stderr
+    assert "warning: --device=cuda, but this machine has no CUDA GPU" in done.stderr
     told = done.stdout.splitlines()
     assert told[0].startswith("model: SASRec: time off, residual plain, norm post, maxlen 10")
     assert "older command line's" in told[1]
@@ -93,12 +93,12 @@ def test_a_finished_run_is_not_trained_again_and_another_is_refused(
 ) -> None:
     line = ["--dataset=plain", "--train_dir=x", "--device=cpu", *SMALL]
     first = lines_of(capsys, *line)
-    # A program that ended before it wrote the run goes on from its last checkpoint.
+    # A program that ended before it wrote the run resumes from the last checkpoint.
     (at / "plain_x" / "manifest.json").unlink()
     (at / "plain_x" / "learning_curve.png").unlink()
     second = lines_of(capsys, *line)
     assert (at / "plain_x" / "learning_curve.png").is_file()
-    assert "goes on from the checkpoint in plain_x" in second
+    assert "resuming from the checkpoint in plain_x" in second
     assert second[-2:] == first[-2:]
     shutil.rmtree(at / "plain_x" / "checkpoints")
     with monkeypatch.context() as patch:
@@ -110,7 +110,9 @@ def test_a_finished_run_is_not_trained_again_and_another_is_refused(
     assert "model.dropout_rate: 0.5 now, 0.2 then" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("after", "words"), [(0, "starts anew"), (1, "goes on from its last checkpoint")])
+@pytest.mark.parametrize(
+    ("after", "words"), [(0, "starts from the beginning"), (1, "resumes from the last checkpoint")]
+)
 def test_ctrl_c_says_whether_there_is_a_checkpoint(
     at: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, after: int, words: str
 ) -> None:
@@ -142,13 +144,13 @@ def test_pth_files_are_evaluated(at: Path, save: Save, capsys: pytest.CaptureFix
     told = lines_of(capsys, *line, f"--state_dict_path={path}", f"--maxlen={MAXLEN}")
     assert told[0].startswith("model: SASRec: time off, residual plain, norm original")
     assert re.fullmatch(r"test \(NDCG@10: 0\.\d{4}, HR@10: 0\.\d{4}\)", told[-2])
-    assert told[-1].startswith("note: the file does not list its modules, and activation relu is assumed")
+    assert told[-1].startswith("note: the file does not list its modules, so activation relu is assumed")
     of_2020 = save(listed(sasrec_state(True), "none"), "2020.head=2.pth")
     told = lines_of(capsys, *line, f"--state_dict_path={of_2020}")
     assert "activation none" in told[0]
     assert told[-1].startswith("test (")
     assert main([*line, f"--state_dict_path={path}", "--use_time"]) == 2
-    assert "does not fit SASRec" in capsys.readouterr().err
+    assert "contradicts --state_dict_path, which is SASRec" in capsys.readouterr().err
     timed = save(listed(tisasrec_state(), "relu"), "TiSASRec.pth")
     line[0] = "--dataset=timed"
     told = lines_of(capsys, *line, f"--state_dict_path={timed}", f"--num_heads={HEADS}")
@@ -187,7 +189,7 @@ def test_a_wrong_normalisation_is_doubted(at: Path, save: Save, capsys: pytest.C
     path = save(_as_pth(state.model.state_dict()), "SASRec.head=2.pth")
     told = lines_of(capsys, *line, "--train_dir=x", f"--state_dict_path={path}", "--inference_only=true")
     assert "norm post" in told[0]
-    assert "With norm pre its validation NDCG@10 is" in told[-1]
+    assert "with norm pre, and" in told[-1]
     told = lines_of(
         capsys, *line, "--train_dir=x", f"--state_dict_path={path}", "--inference_only=true", "--norm_first"
     )
@@ -265,7 +267,7 @@ def test_memory_that_runs_out_is_one_line(
     monkeypatch.setattr(Trainer, "_epoch", fail)
     assert main(line) == 1
     told = capsys.readouterr().err
-    assert told.startswith("main.py: memory ran out (64 bytes more were asked for): lower --batch_size, ")
+    assert told.startswith("main.py: memory ran out (64 bytes more were requested): lower --batch_size, ")
     assert told.count("\n") == 1
 
 

@@ -58,5 +58,5 @@ def test_the_unit_of_intervals_is_told() -> None:
 
 def test_times_are_due() -> None:
     model = build_model(SMALL_TIME, Catalogue(30))
-    with pytest.raises(DataError, match="reads the events' times"):
+    with pytest.raises(DataError, match="needs times of events"):
         model.logits(SequenceBatch.from_lists([[3, 5]]))

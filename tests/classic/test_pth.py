@@ -145,8 +145,8 @@ def _changed(**changes: torch.Tensor) -> State:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"item_emb.weight": _Harmful()}, "not a state dict that can be read safely"),
-        ([1, 2], "must contain a state dict .*, contains a list"),
+        ({"item_emb.weight": _Harmful()}, "cannot be read safely as a state dict"),
+        ([1, 2], "must contain a state dict .*, but contains a list"),
         ({}, "contains an empty dict"),
         ({"state_dict": {}}, "contains an empty dict"),
         ({"epoch": 3}, "entry 'epoch' must be a tensor"),
@@ -211,7 +211,7 @@ def test_settings_that_do_not_fit_are_refused(save: Save) -> None:
         read_pth(save(sasrec_state(True), "SASRec.head=2.pth"), PthOptions(num_heads=0))
     with pytest.raises(ArtefactError, match="got maxlen 0"):
         read_pth(save(sasrec_state(True)), PthOptions(maxlen=0))
-    with pytest.raises(ConfigError, match=r"can only be 'original' \(got 'pre'\)"):
+    with pytest.raises(ConfigError, match=r"must be 'original' for TiSASRec.pytorch \(got 'pre'\)"):
         read_pth(save(tisasrec_state()), PthOptions(norm="pre"))
 
 

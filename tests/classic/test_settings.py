@@ -199,7 +199,9 @@ def test_values_out_of_range_are_named() -> None:
 def test_flags_must_fit_a_given_model(given: dict[str, Any]) -> None:
     model = SASRecConfig(norm="post")
     check_model(Arguments("d", "t", maxlen=200, no_time=True, no_mhc=True, norm_first=False), model)
-    with pytest.raises(ConfigError, match=f"--{next(iter(given))}=.* does not fit SASRec: time off"):
+    with pytest.raises(
+        ConfigError, match=f"--{next(iter(given))}=.* contradicts --state_dict_path, which is SASRec: time off"
+    ):
         check_model(Arguments("d", "t", **given), model)
 
 

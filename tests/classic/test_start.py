@@ -44,7 +44,7 @@ def test_a_run_names_the_weights_that_it_started_from(at: Path, save: Save, caps
         # The same line goes on from the checkpoint of a run that was not written yet.
         if again:
             (at / "plain_x" / "manifest.json").unlink()
-            assert "goes on from the checkpoint in plain_x" in lines_of(capsys, *line)
+            assert "resuming from the checkpoint in plain_x" in lines_of(capsys, *line)
     assert ensue(["evaluate", "plain_x"]) == 0
     assert told in (at / "plain_x" / "card.md").read_text().splitlines()
 

@@ -1,4 +1,4 @@
-"""The classic command line's flags, as SASRec.pytorch and TiSASRec.pytorch spell them."""
+"""The flags of the classic command line, with the names used by SASRec.pytorch and TiSASRec.pytorch."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ LAUNCHER = ("--local-rank", "--local_rank")
 
 @dataclass(frozen=True)
 class Arguments:
-    """The values of the flags; None for a flag that was not given and whose default depends on the model.
+    """The values of the flags; None for a flag that was not given, if its default depends on the model.
 
     Attributes:
         dataset: data/<dataset>.txt, or a public dataset.
         train_dir: the run folder is <dataset>_<train_dir>.
-        device: cuda, cpu, ...
+        device: cuda, cpu and so on.
         batch_size: windows per step.
         lr: learning rate.
         dropout_rate: dropout.
@@ -40,7 +40,7 @@ class Arguments:
         maxlen: how many of the newest events the model reads.
         hidden_units: width.
         num_blocks: blocks.
-        num_epochs: most epochs.
+        num_epochs: maximum number of epochs.
         num_heads: attention heads.
         inference_only: evaluate `state_dict_path`, train nothing.
         state_dict_path: a .pth file or a run folder.
@@ -101,7 +101,7 @@ def parse(words: Sequence[str] | None = None) -> Arguments:
 
 
 def _check_names(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
-    """Refuse the first unknown flag: argparse would not name the nearest, or would report a missing flag first."""
+    """Refuse the first unknown flag. argparse would not suggest the nearest one, or would report a missing flag."""
     known = [f"--{field.name}" for field in fields(Arguments)]
     for word in words:
         name = word.split("=")[0]

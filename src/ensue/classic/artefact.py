@@ -26,7 +26,7 @@ def save_import(folder: Path, imported: Imported, file: Path, store: SequenceSto
     Args:
         folder: the folder to write.
         imported: the model.
-        file: the `.pth` file. Without data, its hash takes the place of the data's fingerprint.
+        file: the `.pth` file. Without data, its hash replaces the data's fingerprint.
         store: the data it was trained on. Without it the items are 1..N, with a popularity of 0 each.
 
     Returns:

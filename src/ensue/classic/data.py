@@ -1,4 +1,4 @@
-"""The data of the classic command line: `data/<dataset>.txt` as those repositories have it, or a public dataset.
+"""The data of the classic command line: `data/<dataset>.txt` in the format of those repositories, or a public dataset.
 
 Suffixes: `E` events, `U` users.
 """
@@ -25,7 +25,7 @@ FORMS = {
     3: Columns(user="1", item="2", time="3", rating=NONE, header=False),
     4: Columns(user="1", item="2", rating="3", time="4", header=False),
 }
-# TiSASRec.pytorch counts events once, on the whole file.
+# TiSASRec.pytorch filters by event counts once, on the whole file.
 TISASREC = PrepareConfig(min_user_events=5, min_item_events=5, filter="single")
 # Names of SASRec.pytorch's files -> public datasets.
 ALIASES = {"Beauty": "amazon-beauty", "Video": "amazon-games", "Steam": "steam"}
@@ -51,7 +51,7 @@ def read_data(dataset: str, folder: Path = Path("data")) -> tuple[SequenceStore,
     opened = open_table(path, Reading(header=False))
     first, *following = opened.rows.head(LOOKED_AT).select(opened.names).collect().rows()
     if looks_like_names(first, following):
-        raise DataError(f"{path}: the first line holds names, not an event: {' '.join(map(str, first))!r}; remove it")
+        raise DataError(f"{path}: the first line is a header, not an event: {' '.join(map(str, first))!r}; remove it")
     count = len(opened.names)
     if count not in FORMS:
         raise DataError(
@@ -82,8 +82,8 @@ def _size(store: SequenceStore) -> str:
 def in_user_units(store: SequenceStore) -> SequenceStore:
     """Convert a store's times to those of TiSASRec.pytorch: in units of the user's smallest gap, counted from 1.
 
-    The gap is the smallest of the whole history, held-out events included, so the held-out events' times decide the
-    scale. Use it only to reproduce the scores of that program.
+    The gap is the smallest in the whole history, including held-out events, so the times of held-out events affect the
+    scale. Use this only to reproduce the scores of that program.
 
     Raises:
         DataError: the store has no times.

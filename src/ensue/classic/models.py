@@ -1,8 +1,8 @@
 """SASRec and TiSASRec as SASRec.pytorch and TiSASRec.pytorch compute them, padding included.
 
-Those programs fill every history on the left to `maxlen` with item 0 and mask only the future, so events attend to the
-padding before them, and a short history's scores depend on how much padding there is. Weights trained that way need the
-same computation to give the same scores; other models have no use for it.
+Those programs pad every history on the left to `maxlen` with item 0 and mask only the future. Events therefore attend
+to the padding before them, and the scores of a short history depend on the amount of padding. Weights trained in this
+way need the same computation to give the same scores; new models do not need it.
 
 Suffixes: `B` rows, `P` events of all rows (padding included in filled rows), `Q` asked events, `D` width.
 """
@@ -47,11 +47,11 @@ class Filled:
 
 
 def fill_left(batch: SequenceBatch, maxlen: int) -> Filled:
-    """Fill every row of a batch on the left with item 0; what is asked stays the batch's asked events.
+    """Fill every row of a batch on the left with item 0; the asked events stay the same.
 
     Args:
         batch: rows of at most `maxlen` events.
-        maxlen: the length of all rows afterwards.
+        maxlen: the length of all rows after filling.
     """
     rows = len(batch.lengths_B)
     row_P = torch.arange(rows, device=batch.items_P.device).repeat_interleave(batch.lengths_B)
@@ -61,7 +61,7 @@ def fill_left(batch: SequenceBatch, maxlen: int) -> Filled:
         return values_P.new_zeros(rows * maxlen).index_copy_(0, cell_P, values_P)
 
     asked_Q = cell_P[batch.asked_Q]
-    # Where all events are asked, training, it is cheaper to compute the padding too and to leave it out at the end.
+    # If all events are asked, as in training, it is cheaper to compute the padding too and to drop it at the end.
     asks_all = batch.layout.asked is None
     filled = SequenceBatch(
         spread(batch.items_P),
@@ -84,7 +84,7 @@ def padded_states(
         trunk: the blocks and the final normalisation.
         x_PD: the trunk's input for all events of the filled rows.
         filled: the rows.
-        clear: set the padding's states to zero before every block; else only before the first.
+        clear: set the states of padding to zero before every block instead of only before the first.
         relations: for attention.
     """
     state, layout = trunk.stream.open(x_PD * filled.real), filled.batch.layout
@@ -92,7 +92,7 @@ def padded_states(
     for number, block in enumerate(trunk.blocks):
         state = block(state, layout if number == last else layout.everything, relations)
         if clear and number < last:
-            # A stream is zero where every part of its state is.
+            # A stream is zero where all parts of its state are zero.
             state = tuple(part * filled.real.view(-1, *(1 for _ in part.shape[1:])) for part in state)
     h_QD: Tensor = trunk.norm(trunk.stream.close(state))
     return h_QD if layout.asked is not None else h_QD.index_select(0, filled.cell_P)
@@ -102,11 +102,11 @@ class PaddedSASRecConfig(TrunkConfig, ModelConfig):
     """Settings of SASRec with attended padding."""
 
     name: Literal["sasrec-padded"] = "sasrec-padded"
-    clear_padding: bool = Field(False, description="the padding's states are zero before every block (code of 2020)")
+    clear_padding: bool = Field(False, description="set states of padding to zero before every block (code of 2020)")
 
 
 class PaddedSASRec(TiedEncoder):
-    """SASRec as SASRec.pytorch computes it: padding is attended, and starts as the zero vector.
+    """SASRec as SASRec.pytorch computes it: padding takes part in attention and starts as the zero vector.
 
     Source: github.com/pmixer/SASRec.pytorch; Kang & McAuley, ICDM 2018. Its code of 2020 (`clear_padding`) sets
     the padding to zero before every block; later code lets the padding pass through the blocks.
@@ -145,10 +145,11 @@ class PaddedTiSASRecConfig(TrunkConfig, ModelConfig):
 class PaddedTiSASRec(TiedEncoder):
     """TiSASRec as TiSASRec.pytorch computes it.
 
-    Source: github.com/pmixer/TiSASRec.pytorch; Li, Wang & McAuley, WSDM 2020. The padding's states are zero before
-    every block, but it is attended, with position vectors of its own and at time 0, where the time of an event is
-    round((t - t of the row's first event) / unit) + 1. There the unit is the smallest gap of the user's whole history,
-    held-out events included; here it is that of the events that are read, the newest `maxlen`, or `time_unit`.
+    Source: github.com/pmixer/TiSASRec.pytorch; Li, Wang & McAuley, WSDM 2020. The states of padding are zero before
+    every block, but padding takes part in attention, with its own position vectors and at time 0. The time of an event
+    is round((t - t of the row's first event) / unit) + 1. In that program the unit is the smallest gap in the user's
+    whole history, including held-out events; here it is the smallest gap among the newest `maxlen` events, or
+    `time_unit`.
     """
 
     def __init__(self, config: PaddedTiSASRecConfig, catalogue: Catalogue) -> None:
@@ -170,7 +171,7 @@ class PaddedTiSASRec(TiedEncoder):
 
     @property
     def interval_unit(self) -> tuple[int, IntervalUnit]:
-        """What intervals are counted in, such as 3600 seconds; the relations see units alone."""
+        """The unit of the intervals, such as 3600 seconds; the relations only see intervals in this unit."""
         return (self.time_unit, "seconds") if self.time_unit else (1, "smallest gaps")
 
     def encode(self, batch: SequenceBatch) -> Tensor:
@@ -180,7 +181,7 @@ class PaddedTiSASRec(TiedEncoder):
             DataError: the batch has no times.
         """
         if batch.times_P is None:
-            raise DataError("model tisasrec-padded reads the events' times, and here are none")
+            raise DataError("model tisasrec-padded needs times of events, but this data has none")
         filled = fill_left(self._in_units(batch, batch.times_P), self.maxlen)
         inner = filled.batch
         x_PD = self.dropout(self.items(inner.items_P) * self.scale)

@@ -1,8 +1,8 @@
 """State dicts of SASRec.pytorch and TiSASRec.pytorch (`.pth` files), mapped to models of this package.
 
-The names, shapes and values of a file are checked against what those programs write. A file does not contain where
-layers are normalised, the number of heads, or external ids. The activation of the feed-forward has no tensor, but
-`Module.state_dict` lists all modules, and `torch.save` keeps the list.
+The names, shapes and values of a file are checked against what those programs write. A file does not record the
+placement of the normalisations, the number of heads, or external ids. The activation of the feed-forward layers has no
+tensor, but `Module.state_dict` lists all modules, and `torch.save` keeps the list.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ MAX_BLOCKS = 1000
 
 @dataclass(frozen=True)
 class PthOptions:
-    """What a file may not contain; None is the file's own value or the usual one.
+    """Settings that a file may not record; None takes the file's value or the usual one.
 
     Attributes:
         norm: where layers are normalised: "original" before May 2025, then "post", or "pre" with `--norm_first`.
-        activation: of the feed-forward; by default as the file lists its modules, else "relu".
-        num_heads: attention heads; by default `head=` of the file's name, else 1.
-        maxlen: must be the file's, if given.
+        activation: of the feed-forward layers; by default from the file's list of modules, otherwise "relu".
+        num_heads: attention heads; by default `head=` of the file's name, otherwise 1.
+        maxlen: if given, it must equal the file's.
         time_unit: TiSASRec: seconds per unit of the intervals; 0: the smallest gap among the events that are read.
     """
 
@@ -60,9 +60,9 @@ class Imported:
         model: the model, in evaluation mode.
         config: its settings.
         origin: the program and generation that wrote the file.
-        norm_assumed: the file fits several normalisations, and the options do not choose one.
-        activation_assumed: the file may be of 2020 and does not list its modules, and the options do not choose an
-            activation.
+        norm_assumed: whether the file fits several normalisations and the options do not choose one.
+        activation_assumed: whether the file may be from 2020, does not list its modules, and the options do not choose
+            an activation.
         epoch: `epoch=` of the file's name; 0 without.
     """
 
@@ -79,13 +79,13 @@ def read_pth(path: Path, options: PthOptions | None = None, item_ids: Vocabulary
 
     Args:
         path: the file.
-        options: what the file may not contain.
+        options: settings that the file may not record.
         item_ids: the items of the data; by default the file's own 1..N.
 
     Raises:
         ArtefactError: the file is missing or is not such a state dict, or a tensor has a wrong name, shape or value.
-        DataError: the items are not the file's.
-        ConfigError: an option does not fit the file.
+        DataError: the items of the data are not those of the file.
+        ConfigError: an option contradicts the file.
     """
     options = options or PthOptions()
     file = load_state_dict(path)
@@ -98,7 +98,7 @@ def read_pth(path: Path, options: PthOptions | None = None, item_ids: Vocabulary
     else:
         raise ArtefactError(
             f"{path}: must be a state dict of SASRec.pytorch (with pos_emb.weight) or TiSASRec.pytorch (with "
-            f"abs_pos_K_emb.weight), contains {', '.join(sorted(tensors)[:5])}"
+            f"abs_pos_K_emb.weight), but contains {', '.join(sorted(tensors)[:5])}"
         )
     maxlen = _named(path, "maxlen", None) if options.maxlen is None else options.maxlen
     if maxlen is not None and maxlen != config.maxlen:
@@ -108,7 +108,7 @@ def read_pth(path: Path, options: PthOptions | None = None, item_ids: Vocabulary
         state["items.weight"] = _items_of(path, state["items.weight"], item_ids, by_id)
     model = build_model(config, Catalogue(len(state["items.weight"]) - 1), LOADING)
     model.load_state_dict(state)
-    # The padding of files since June 2024 is another, and by then there was an activation.
+    # Files since June 2024 have another padding and always an activation.
     may_be_of_2020 = isinstance(config, PaddedTiSASRecConfig) or config.clear_padding
     activation_assumed = activation is None and may_be_of_2020
     return Imported(model.eval(), config, origin, assumed, activation_assumed, _named(path, "epoch", 0))
@@ -118,7 +118,7 @@ def _activation(path: Path, modules: frozenset[str]) -> Activation | None:
     """The activation of the first feed-forward layer; None if the file does not list its modules.
 
     Raises:
-        ArtefactError: the layer has another module than those of the programs.
+        ArtefactError: the layer has a module that those programs do not use.
     """
     start = "forward_layers.0."
     names = {name.removeprefix(start) for name in modules if name.startswith(start)}
@@ -139,7 +139,7 @@ def _sasrec(path: Path, tensors: Tensors, options: PthOptions) -> tuple[PaddedCo
         shapes |= {f"{at}out_proj.weight": (width, width), f"{at}out_proj.bias": (width,)}
     _check_shapes(path, tensors, shapes)
     table = tensors["pos_emb.weight"]
-    # Since 2024 positions are numbered from 1, and row 0, the padding's, is zero; before, row 0 is the leftmost place.
+    # Since 2024 positions are numbered from 1, and row 0 (padding) is zero; before, row 0 was the leftmost position.
     is_older = bool(table[0].any())
     if not is_older and bool(tensors["item_emb.weight"][0].any()):
         raise ArtefactError(f"{path}: row 0 (padding) of tensor 'item_emb.weight' must be zero, as that of pos_emb is")
@@ -170,7 +170,7 @@ def _tisasrec(path: Path, tensors: Tensors, options: PthOptions) -> tuple[Padded
     spans = _rows(path, tensors, "time_matrix_V_emb.weight", width)
     shapes |= {"abs_pos_K_emb.weight": (maxlen, width), "abs_pos_V_emb.weight": (maxlen, width)}
     shapes["time_matrix_V_emb.weight"] = (spans, width)
-    # The first published file has rows for intervals that the program clips, so it never reads them.
+    # The first published file has rows for intervals beyond the clipping limit, which are never read.
     longer = max(spans, _rows(path, tensors, "time_matrix_K_emb.weight", width))
     shapes["time_matrix_K_emb.weight"] = (longer, width)
     for i in range(blocks):
@@ -179,7 +179,7 @@ def _tisasrec(path: Path, tensors: Tensors, options: PthOptions) -> tuple[Padded
             shapes |= {f"{at}weight": (width, width), f"{at}bias": (width,)}
     _check_shapes(path, tensors, shapes)
     if options.norm not in (None, "original"):
-        raise ConfigError(f"{path}: the norm of TiSASRec.pytorch can only be 'original' (got {options.norm!r})")
+        raise ConfigError(f"{path}: norm must be 'original' for TiSASRec.pytorch (got {options.norm!r})")
     config = PaddedTiSASRecConfig.parse(
         {
             "maxlen": maxlen,
@@ -267,7 +267,7 @@ def _common_state(tensors: Tensors, blocks: int) -> Tensors:
 
 
 def _items_of(path: Path, items: Tensor, item_ids: Vocabulary, by_id: bool) -> Tensor:
-    """The vectors of the data's items: all rows for as many ids; for fewer, with `by_id`, row n for the id n."""
+    """The vectors of the data's items: all rows if the numbers agree; for fewer ids, with `by_id`, row n for id n."""
     count = len(items) - 1
     if len(item_ids) == count:
         return items

@@ -1,4 +1,4 @@
-"""The classic program: read the data, name the model, then train it or evaluate a given one."""
+"""The classic program: read the data, print the model, then train it or evaluate a given one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from ensue.runs.config import RunConfig
 from ensue.runs.folder import STORE, interrupted
 from ensue.runs.log import Records, Watcher, best_of, epochs_of
 from ensue.runs.swap import claimed
-from ensue.terminal.memory import memory_told
+from ensue.terminal.memory import explain_memory_errors
 from ensue.terminal.output import Screen
 from ensue.train.distributed import World, join
 from ensue.train.fit import Fitted, fit
@@ -41,9 +41,9 @@ from ensue.train.loop import Trainer
 Say = Callable[[str], None]
 T = TypeVar("T")
 INTERRUPTED = 130
-# Cases that tell the normalisations of a file apart: the right one is far better than the others.
+# Validation cases for choosing among the normalisations of a file: the right one scores far better than the others.
 TRIAL_CASES = 1000
-# Seconds between two signs of life of ranks at work; far below the time that they wait for each other.
+# Seconds between two exchanges while ranks work; far below the timeout of an exchange.
 PULSE = 20.0
 
 
@@ -58,7 +58,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """
     arguments = parse(words)
     try:
-        with memory_told("lower --batch_size, --maxlen or --hidden_units"):
+        with explain_memory_errors("lower --batch_size, --maxlen or --hidden_units"):
             _run(arguments)
     except KeyboardInterrupt as stop:
         after = "" if arguments.inference_only else f": {interrupted(_folder(arguments))}"
@@ -106,18 +106,18 @@ def _run(arguments: Arguments) -> None:
 
 
 def _read(world: World, dataset: str) -> tuple[SequenceStore, str]:
-    """`read_data` on every rank, rank 0 first: it downloads what is not there yet, and that may take hours."""
+    """`read_data` on every rank, rank 0 first: it downloads missing data, which may take hours."""
     first = patiently(world, lambda: read_data(dataset) if world.is_main else None)
     return patiently(world, lambda: first or read_data(dataset))
 
 
 def patiently(world: World, work: Callable[[], T]) -> T:
-    """Do something on every rank, and go on when all are done, however long they take.
+    """Do some work on every rank, and return when all ranks are done, however long that takes.
 
-    The ranks tell each other every `PULSE` seconds that they are there, or those done would give up the others.
+    The ranks exchange a message every `PULSE` seconds, so that those that are done do not time out.
 
     Raises:
-        EnsueError: the work failed on rank 0; every rank raises, so that all end with the reason.
+        EnsueError: the work failed on rank 0. Every rank raises this error, with the reason.
     """
     if world.size == 1:
         return work()
@@ -135,20 +135,20 @@ def _folder(arguments: Arguments) -> Path:
 
 
 def device_of(arguments: Arguments) -> str:
-    """The device that is asked for, or the CPU where a GPU is asked for and there is none."""
+    """The requested device, or the CPU if a GPU is requested but none is available."""
     wants_gpu = arguments.device.startswith("cuda")
     return "cpu" if wants_gpu and not torch.cuda.is_available() else arguments.device
 
 
 def _warnings(arguments: Arguments, device: str, world: World) -> list[str]:
-    found = []
+    warnings = []
     if device != arguments.device:
-        found.append(f"--device={arguments.device}, and there is no CUDA GPU here: computing on the CPU")
+        warnings.append(f"--device={arguments.device}, but this machine has no CUDA GPU: computing on the CPU")
     if arguments.multi_gpu and world.size == 1:
-        found.append(
-            "--multi_gpu, and this is one process alone: start it with torchrun --nproc-per-node N main.py ..."
+        warnings.append(
+            "--multi_gpu, but this is a single process: start it with torchrun --nproc-per-node N main.py ..."
         )
-    return found
+    return warnings
 
 
 def _amp(arguments: Arguments, world: World) -> str:
@@ -164,7 +164,7 @@ def _start_path(arguments: Arguments, folder: Path) -> Path | None:
     if not arguments.inference_only:
         return None
     if not (folder / MANIFEST).is_file():
-        raise ConfigError(f"--inference_only needs --state_dict_path, for there is no trained run in {folder}")
+        raise ConfigError(f"--inference_only needs --state_dict_path, since {folder} contains no trained run")
     return folder
 
 
@@ -173,31 +173,31 @@ class LossLines:
 
     Attributes:
         say: prints a line.
-        evaluated: the epoch that was evaluated last, and has a line already.
+        evaluated: the epoch that was evaluated last; its line is already printed.
     """
 
     def __init__(self, say: Say) -> None:
         self.say, self.evaluated = say, 0
 
     def start(self, steps: int, epochs: int, epoch: int, step: int, records: Records) -> None:
-        """Nothing to say yet."""
+        """Print nothing."""
 
     def step(self, epoch: int, step: int, loss: float) -> None:
-        """Nothing to say yet."""
+        """Print nothing."""
 
     def record(self, record: dict[str, Any]) -> None:
-        """Print the epoch's loss, unless the trainer has printed its figures."""
+        """Print the epoch's loss, unless the trainer has printed its evaluation."""
         if record["epoch"] != self.evaluated:
             self.say(f"epoch:{record['epoch']}, loss: {record['loss']:.4f}")
 
     def finish(self) -> None:
-        """Nothing more to say."""
+        """Print nothing."""
 
 
 class ClassicTrainer(Trainer):
-    """The trainer, which prints the familiar line after each evaluation and may start from given weights.
+    """A trainer that prints the classic program's line after each evaluation and may start from given weights.
 
-    Test figures are printed and used for nothing else: the best state is chosen by validation NDCG@10.
+    Test figures are only printed: the best state is chosen by validation NDCG@10.
     """
 
     def __init__(
@@ -215,14 +215,14 @@ class ClassicTrainer(Trainer):
         if start is not None:
             self.model.load_state_dict(start.model.state_dict())
             self.progress.epoch = start.epoch
-            # Part of the checkpoints, so that a resumed run still names the weights that it started from.
+            # The record is part of the checkpoints, so a resumed run still names the weights it started from.
             self.progress.records = [start.record()]
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        # The settings first: where they differ, they are the reason to name.
+        # Compare settings first: if they differ, the message must name them.
         super()._restore(checkpoint)
         check_same_start(cast(Path, self.folder), self.given, self.progress.records)
-        self.say(f"goes on from the checkpoint in {self.folder}")
+        self.say(f"resuming from the checkpoint in {self.folder}")
 
     def _validate(self, record: dict[str, Any]) -> Standings | None:
         standings = super()._validate(record)
@@ -241,12 +241,12 @@ def _part(name: str, standings: Standings | None) -> str:
 
 
 def title(part: str, protocol: EvaluateConfig) -> str:
-    """The part's name, with the protocol's where that is not the usual one: the model is told the target's time."""
+    """The part's name; with the protocol's key if the model reads the target's time, which is another protocol."""
     return f"{part} {protocol.key}" if protocol.query_time else part
 
 
 def figures(name: str, ndcg: float, hit_rate: float) -> str:
-    """A part's figures in the familiar form."""
+    """A part's figures, formatted as by the original programs."""
     return f"{name} (NDCG@10: {ndcg:.4f}, HR@10: {hit_rate:.4f})"
 
 
@@ -262,10 +262,10 @@ def _train(world: World, config: RunConfig, store: SequenceStore, folder: Path, 
 
 
 def _kept_store(folder: Path, store: SequenceStore) -> SequenceStore:
-    """The store, kept in the run's folder, so that the run names its data."""
+    """Save the store in the run folder, so that the run refers to its data; return the saved store."""
     if (folder / STORE / MANIFEST).is_file():
         kept = SequenceStore.open(folder / STORE)
-        # Data of another run is left alone; `fit` refuses the folder.
+        # Data of another run is not touched; `fit` refuses the folder.
         return kept if kept.fingerprint == store.fingerprint else store
     with claimed(folder):
         store.save(folder / STORE)
@@ -274,7 +274,7 @@ def _kept_store(folder: Path, store: SequenceStore) -> SequenceStore:
 
 def _check_trainable(start: Start, config: RunConfig) -> None:
     if isinstance(start.model, CountedModel):
-        raise ConfigError(f"{start.origin} holds a model that is fitted by counting; there is nothing to train on from")
+        raise ConfigError(f"{start.origin} contains a model that is fitted by counting, so training cannot continue it")
     if start.epoch and start.epoch >= config.train.num_epochs:
         raise ConfigError(
             f"{start.file} is already at epoch {start.epoch}: --num_epochs must be larger "
@@ -283,7 +283,7 @@ def _check_trainable(start: Start, config: RunConfig) -> None:
 
 
 def _report(fitted: Fitted, store: SequenceStore, folder: Path, say: Say) -> None:
-    """Draw the curve, evaluate the state that was kept, and print its figures."""
+    """Draw the training curve, evaluate the kept state, and print its figures."""
     learning_curve(fitted.log, folder)
     recommender = Recommender.from_run(fitted.run, fitted.log)
     if len(make_split(store, fitted.run.config.split).test):
@@ -306,8 +306,8 @@ def _infer(
     say(_part(title("test", protocol), standings))
     if start.activation_assumed:
         say(
-            "note: the file does not list its modules, and activation relu is assumed. For a file of before 10 October "
-            f"2020: `ensue import {start.file} --activation none --out RUN`, then --state_dict_path=RUN"
+            "note: the file does not list its modules, so activation relu is assumed. For a file from before 10 "
+            f"October 2020: `ensue import {start.file} --activation none --out RUN`, then --state_dict_path=RUN"
         )
     if start.norm_assumed:
         _doubt_norm(arguments, protocol, start, store, split, world, say)
@@ -322,17 +322,17 @@ def _doubt_norm(
     world: World,
     say: Say,
 ) -> None:
-    """Say so if a file gives far better scores with a normalisation that was not assumed."""
+    """Print a note if a file scores far better with another normalisation than the assumed one."""
     here = _trial(start.model, protocol, split, world)
     models = other_norms(arguments, start.file, store)
     others = {norm: _trial(model, protocol, split, world) for norm, model in models.items()}
     best = max(others, key=lambda norm: others[norm])
-    # Between two wrong ones the difference is small.
+    # The difference between two wrong normalisations is small.
     if others[best] > here + 0.05:
         say(
-            f"note: the file does not say how its layers are normalised. With norm {best} its validation NDCG@10 is "
-            f"{others[best]:.4f}, here {here:.4f}. Make a run of it: `ensue import {start.file} --norm {best} "
-            "--out RUN`, and give --state_dict_path=RUN"
+            "note: the file does not record how its layers are normalised. Its validation NDCG@10 is "
+            f"{others[best]:.4f} with norm {best}, and {here:.4f} here. To use norm {best}: "
+            f"`ensue import {start.file} --norm {best} --out RUN`, then --state_dict_path=RUN"
         )
 
 

@@ -1,4 +1,4 @@
-"""The settings of a run from the classic flags: the rule of the two generations and the defaults of each model."""
+"""The settings of a run from the classic flags: the rule for the two generations and the defaults of each model."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ EVALUATIONS = 50
 
 @dataclass(frozen=True)
 class Resolved:
-    """The model that the flags and the data choose.
+    """The model that follows from the flags and the data.
 
     Attributes:
-        time: TiSASRec instead of SASRec.
-        mhc: mHC residuals instead of plain ones.
+        time: whether it is TiSASRec instead of SASRec.
+        mhc: whether it has mHC residuals instead of plain ones.
         newer: whether the defaults are those of the newer generation.
-        reason: what decided the generation.
+        reason: why that generation applies.
     """
 
     time: bool
@@ -41,7 +41,7 @@ class Resolved:
 
 
 def resolve(arguments: Arguments, timestamps: bool) -> Resolved:
-    """Apply the rule of the two generations (`arguments.RULE`).
+    """Apply the rule for the two generations (`arguments.RULE`).
 
     Args:
         arguments: the flags.
@@ -66,10 +66,10 @@ def resolve(arguments: Arguments, timestamps: bool) -> Resolved:
 
 
 def check(arguments: Arguments) -> None:
-    """Refuse flags that contradict each other, and a training of no epoch.
+    """Refuse flags that contradict each other, and a training of 0 epochs.
 
     Raises:
-        ConfigError: the flags are named.
+        ConfigError: there are such flags; the message names them.
     """
     if not arguments.inference_only and arguments.num_epochs is not None and arguments.num_epochs < 1:
         raise ConfigError(f"--num_epochs must be 1 or more (got {arguments.num_epochs})")
@@ -90,8 +90,8 @@ def _mhc_given(arguments: Arguments) -> list[str]:
 def classic_config(arguments: Arguments, resolved: Resolved, device: str, amp: str) -> RunConfig:
     """The settings of a training run.
 
-    Without `norm_first`, SASRec normalises after each sublayer, as its program does; TiSASRec as its authors do; and
-    mHC before each sublayer, as its paper defines.
+    Without `norm_first`, SASRec normalises after each sublayer, as its program does; TiSASRec normalises as its authors
+    do; and models with mHC normalise before each sublayer, as the mHC paper defines.
 
     Args:
         arguments: the flags.
@@ -152,10 +152,10 @@ def whole_config(arguments: Arguments, model: dict[str, Any], device: str, amp: 
 
 
 def check_model(arguments: Arguments, model: ModelConfig) -> None:
-    """Compare the flags that were given with a given model.
+    """Check that the flags agree with the model of `--state_dict_path`.
 
     Raises:
-        ConfigError: a flag has another value than the model.
+        ConfigError: the value of a flag differs from the model's.
     """
     config = model.model_dump()
     is_time, is_mhc = model.name.startswith("tisasrec"), config.get("residual") == "mhc"
@@ -171,7 +171,9 @@ def check_model(arguments: Arguments, model: ModelConfig) -> None:
     wrong += [(name, (value := vars(arguments)[name]) is not None and value != config.get(name)) for name in names]
     for name, differs in wrong:
         if differs:
-            raise ConfigError(f"--{name}={vars(arguments)[name]} does not fit {describe(model)} of --state_dict_path")
+            raise ConfigError(
+                f"--{name}={vars(arguments)[name]} contradicts --state_dict_path, which is {describe(model)}"
+            )
 
 
 def describe(model: ModelConfig) -> str:

@@ -1,4 +1,4 @@
-"""Opening what `--state_dict_path` names, a `.pth` file or a run folder, as a model."""
+"""Open the model named by `--state_dict_path`: a `.pth` file or a run folder."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Start:
         config: its settings.
         origin: where it comes from, for messages.
         file: the file of its weights.
-        epoch: the epochs it was trained for, if the file's name says so; else 0.
-        norm_assumed: neither the file nor the user says where its layers are normalised.
-        activation_assumed: neither the file nor the user says which activation its feed-forward layers have.
-        split: the split of its run; None for `.pth` files, whose split is leave-one-out.
-        own_times: it gives its program's scores only for times in that program's units.
+        epoch: the number of epochs it was trained for, from the file's name; 0 if unknown.
+        norm_assumed: whether neither the file nor the user states where its layers are normalised.
+        activation_assumed: whether neither the file nor the user states the activation of its feed-forward layers.
+        split: the split of its run; None for `.pth` files, which use leave-one-out.
+        own_times: whether it gives its program's scores only for times in that program's units.
     """
 
     model: Model
@@ -48,7 +48,7 @@ class Start:
     own_times: bool = False
 
     def record(self) -> dict[str, Any]:
-        """The line of a run's log that names the weights that training started from."""
+        """The log record that names the weights that training started from."""
         folder = self.file.resolve().parent.name
         name = f"{folder}/{MODEL}" if self.file.name == MODEL else self.file.name
         return {"started from": name, "sha256": sha256(self.file)}
@@ -62,7 +62,7 @@ def open_start(arguments: Arguments, path: Path, store: SequenceStore) -> Start:
     Raises:
         ArtefactError: it is neither a run nor a state dict of those programs.
         DataError: it was trained on other data.
-        ConfigError: a flag has another value than the model.
+        ConfigError: the value of a flag differs from the model's.
     """
     if path.is_dir():
         run = load_run(path)
@@ -82,13 +82,13 @@ def open_start(arguments: Arguments, path: Path, store: SequenceStore) -> Start:
     config = imported.config.replace(time_unit=0) if own_times else imported.config
     check_model(arguments, config)
     if own_times and store.times is None:
-        raise DataError(f"{path}: a TiSASRec, which needs timestamps, but the data has none")
+        raise DataError(f"{path}: this TiSASRec needs timestamps, but the data has none")
     assumed = (imported.norm_assumed, imported.activation_assumed)
     return Start(imported.model, config, imported.origin, path, imported.epoch, *assumed, own_times=own_times)
 
 
 def check_same_start(folder: Path, start: Start | None, records: Records) -> None:
-    """Check that the training in a folder started from these weights.
+    """Check that the training in a folder started from the given weights.
 
     Args:
         folder: the folder.
@@ -96,7 +96,7 @@ def check_same_start(folder: Path, start: Start | None, records: Records) -> Non
         records: the log of the training in the folder.
 
     Raises:
-        OtherRunError: it started from other weights; both are named.
+        OtherRunError: it started from other weights; the message names both.
     """
     then = next((record for record in records if "started from" in record), None)
     now = None if start is None else start.record()

@@ -1,4 +1,4 @@
-"""Reading the state dict of a `.pth` file safely: with `weights_only`, so that nothing in the file runs."""
+"""Read the state dict of a `.pth` file safely: with `weights_only`, so that no code in the file runs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import Tensor
 from ensue.errors import ArtefactError
 
 Tensors = dict[str, Tensor]
-# Keys under which training programs keep the state dict in a larger dictionary.
+# Keys under which training programs store the state dict in a larger dictionary.
 WRAPPERS = ("state_dict", "model_state_dict")
-# What DataParallel, DistributedDataParallel and torch.compile put before the names.
+# Prefixes that DataParallel, DistributedDataParallel and torch.compile add to the names.
 PREFIXES = ("module.", "_orig_mod.")
 
 
@@ -25,8 +25,8 @@ class StateDict:
 
     Attributes:
         tensors: name -> tensor, in float32.
-        modules: names of the model's modules, also of those without tensors, such as activations; empty where the file
-            does not list them. `torch.save(model.state_dict(), ...)` does.
+        modules: names of the model's modules, including those without tensors, such as activations; empty if the file
+            does not list them. Files written by `torch.save(model.state_dict(), ...)` do.
     """
 
     tensors: Tensors
@@ -34,7 +34,7 @@ class StateDict:
 
 
 def load_state_dict(path: Path) -> StateDict:
-    """Read a state dict, bare or under one of `WRAPPERS`; `PREFIXES` that all names have are removed.
+    """Read a state dict, bare or under one of `WRAPPERS`; remove `PREFIXES` that all names share.
 
     Raises:
         ArtefactError: the file is missing or is not a state dict, or a value is NaN or infinite.
@@ -44,7 +44,7 @@ def load_state_dict(path: Path) -> StateDict:
         loaded = next((loaded[key] for key in WRAPPERS if isinstance(loaded.get(key), dict)), loaded)
     if not isinstance(loaded, dict) or not loaded:
         kind = f"an empty {type(loaded).__name__}" if loaded == {} else f"a {type(loaded).__name__}"
-        raise ArtefactError(f"{path}: must contain a state dict (names -> tensors), contains {kind}")
+        raise ArtefactError(f"{path}: must contain a state dict (names -> tensors), but contains {kind}")
     tensors = {name: _checked(path, name, value) for name, value in loaded.items()}
     modules = frozenset(_modules(loaded))
     while prefix := _shared_prefix(tensors):
@@ -58,9 +58,9 @@ def _load(path: Path) -> Any:
         raise ArtefactError(f"{path}: no such file")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the loader has no error class of its own for broken and for refused files
+    except Exception as error:  # the loader has no error class of its own for damaged or refused files
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ArtefactError(f"{path}: not a state dict that can be read safely ({reason[:200]})") from None
+        raise ArtefactError(f"{path}: cannot be read safely as a state dict ({reason[:200]})") from None
 
 
 def _checked(path: Path, name: object, value: object) -> Tensor:
