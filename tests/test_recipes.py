@@ -188,7 +188,7 @@ def test_a_budget_that_is_too_small_or_cannot_be_measured_is_refused() -> None:
         plan(configure(None, None, {}), SHORT, None, 2.5)
     with pytest.raises(ConfigError, match="budget must be above 0"):
         plan(configure(None, None, {}), SHORT, None, 0)
-    with pytest.raises(ConfigError, match="measured in one process"):
+    with pytest.raises(ConfigError, match="needs a single process"):
         plan(configure(None, None, {}), SHORT, None, 5, measured=False)
 
 

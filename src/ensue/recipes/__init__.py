@@ -1,6 +1,6 @@
-"""Named, complete settings, and which of them suit a data set.
+"""Recipes: named, complete settings, and the choice of one for a data set.
 
-Each recipe's docstring states its source, and what to expect of it.
+Each recipe's docstring states its source, its measured scores, and the command that measured them.
 """
 
 from ensue.recipes import models, sessions

@@ -1,7 +1,7 @@
-"""Which recipe suits a data set: what `ensue train LOG` and `Recommender().fit(data)` take when they are given none.
+"""The choice of a recipe for a data set, used by `ensue train LOG` and `Recommender().fit(data)` without a recipe.
 
-`profile` counts, `choose` decides, `settle` adds the settings that were given. All three are pure: the same data and
-settings give the same run on every machine. docs/results/defaults.md states what the choice reaches.
+`profile` measures the data, `choose` picks the recipe, and `settle` applies the user's settings. All three are pure:
+the same data and settings give the same configuration on every machine. docs/results/defaults.md has the results.
 """
 
 from __future__ import annotations
@@ -20,31 +20,32 @@ from ensue.objectives.objective import ObjectiveConfig
 from ensue.recipes.presets import run_config
 from ensue.runs.config import RunConfig
 
-# The model whose settings are chosen; the others keep their own defaults.
+# The model whose settings are chosen from the data; other models keep their defaults.
 MODEL = "sasrec"
-# Events per user, on average, from which histories count as long: MovieLens has 100 to 160, shops and sessions 3 to 10.
+# Mean events per user from which histories count as long. MovieLens has 100 to 160, shops and sessions have 3 to 10.
 LONG = 30.0
-# (input, target) pairs from which a model of width 128 with dropout 0.2 still gains in its last epochs.
+# Number of (input, target) pairs from which a model of width 128 with dropout 0.2 still improves in its last epochs.
 MANY_PAIRS = 300_000
-# Scores that the full softmax computes in an epoch, pairs times items, in about a minute on one core; for short
-# histories with more of them it is sampled.
+# Number of scores (pairs times items) that the full softmax computes in about a minute on one core. For short histories
+# with more than that per epoch, the softmax is sampled.
 MANY_SCORES = 10e9
-# Small data: at least so many steps per epoch if batches of 16 windows allow it, and so many in all within 300 epochs.
+# For small data: the minimum number of steps per epoch, if batches of 16 windows allow it, and the minimum total number
+# of steps, within 300 epochs.
 EPOCH_STEPS, MIN_BATCH, MIN_STEPS, MAX_EPOCHS = 16, 16, 1_000, 300
-# Rows that are looked at for repeats, and the share of repeated events that the reason mentions.
+# Number of rows in which repeats are counted, and the share of repeated events from which the reason mentions it.
 SAMPLED_ROWS, SHOWN_REPEATS = 20_000, 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What the choice depends on, counted on the training part of a split.
+    """The properties of the training part of a split that the choice depends on.
 
     Attributes:
-        users: users with training events.
-        items: items of the catalogue.
-        pairs: (input, target) pairs of all training histories.
-        mean_length: training events per user.
-        repeats: share of events whose item is in the same history before, among the first 20,000 users.
+        users: number of users with training events.
+        items: number of items in the catalogue.
+        pairs: number of (input, target) pairs in all training histories.
+        mean_length: mean number of training events per user.
+        repeats: share of events whose item occurs earlier in the same history, among the first 20,000 users.
         has_times: whether events have times.
     """
 
@@ -62,8 +63,8 @@ class Choice:
 
     Attributes:
         config: the run's settings.
-        what: the recipe and what it comes to, in a line; "" where nothing was chosen.
-        why: the reason, in a line.
+        what: one line that names the recipe and its main settings; "" if nothing was chosen.
+        why: the reason, in one line.
     """
 
     config: RunConfig
@@ -72,12 +73,12 @@ class Choice:
 
 
 def chooses(model: str | None, preset: str | None, file: object = None) -> bool:
-    """Whether the data decides: neither a recipe nor a file of settings is given, and no model but SASRec."""
+    """Whether the data decides: no recipe and no file of settings is given, and no model other than SASRec."""
     return preset is None and file is None and model in (None, MODEL)
 
 
 def profile(split: Split) -> Profile:
-    """Count what the choice depends on."""
+    """Measure the properties that the choice depends on."""
     train = split.train
     lengths_R = train.lengths_R
     return Profile(
@@ -101,7 +102,7 @@ def _repeats(split: Split) -> float:
 
 
 def choose(data: Profile) -> tuple[str, str]:
-    """The name of the recipe for a data set, and the reason."""
+    """The name of the recipe for a data set, and the reason for it."""
     shape = f"{data.mean_length:.0f} events per user, {data.items:,} items"
     if data.repeats >= SHOWN_REPEATS:
         shape += f", {data.repeats:.0%} of events repeated"
@@ -117,14 +118,15 @@ def choose(data: Profile) -> tuple[str, str]:
 
 
 def settle(store: SequenceStore, model: str | None = None, settings: Mapping[str, Any] | None = None) -> Choice:
-    """The configuration of a run for which no recipe was given.
+    """The configuration of a run without a recipe.
 
-    Settings that are given win. One setting of the objective (the loss, its negatives) leaves the whole objective to
-    the given settings and their defaults, since negatives of one loss mean nothing to another.
+    Given settings take precedence. If a setting of the objective is given (the loss, its negatives), the recipe's
+    objective is not used at all: other settings of the objective have their defaults, since the negatives of one loss
+    do not suit another.
 
     Args:
         store: the data.
-        model: "sasrec", or None to let the data decide that too: where no user has two events, only popularity is left.
+        model: "sasrec", or None to let the data decide: if no user has two training events, popularity is chosen.
         settings: field -> value, by flat names.
 
     Raises:
@@ -145,7 +147,7 @@ def settle(store: SequenceStore, model: str | None = None, settings: Mapping[str
 
 
 def _heads(recipe: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The given settings, with one attention head where the recipe's heads do not divide a given width evenly."""
+    """The given settings, with one attention head if a given width is not divisible by the recipe's heads."""
     heads = run_config(None, recipe, {}).model.model_dump()["num_heads"]
     width = given.get("hidden_units")
     if width is None or "num_heads" in given or int(width) % (2 * heads) == 0:
@@ -154,7 +156,7 @@ def _heads(recipe: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _adapted(config: RunConfig, split: Split, given: dict[str, Any]) -> RunConfig:
-    """The recipe with batches, epochs, evaluations and warm-up that suit the size of the data, or the given epochs."""
+    """The recipe with batch size, epochs, evaluations and warm-up adapted to the data's size or the given epochs."""
     train = config.train
     windows = len(make_windows(split.train, config.model.maxlen, train.window, train.stride or None))
     changed: dict[str, Any] = {}
@@ -175,5 +177,5 @@ def _described(recipe: str, config: RunConfig) -> str:
     return (
         f"preset {recipe}: {config.objective.loss}, width {model['hidden_units']}, {model['num_blocks']} blocks, "
         f"maxlen {config.model.maxlen}, dropout {model['dropout_rate']}, batches of {train.batch_size}, "
-        f"{train.num_epochs} epochs at most" + (f", patience {train.patience}" if train.patience else "")
+        f"at most {train.num_epochs} epochs" + (f", patience {train.patience}" if train.patience else "")
     )

@@ -1,4 +1,4 @@
-"""How long a training takes, measured on its first steps."""
+"""An estimate of the duration of a training, measured on its first steps."""
 
 from __future__ import annotations
 
@@ -18,44 +18,44 @@ from ensue.runs.log import Records
 from ensue.runtime.devices import cpu_threads
 from ensue.train.loop import Trainer
 
-# Steps measured, at most for so many seconds. The first ones, which allocate memory, are not counted.
+# Limits of the measurement, in steps and in seconds. The first steps, which allocate memory, are not counted.
 WARM_UP, STEPS, SECONDS = 2, 12, 10.0
-# Validation cases ranked, to measure what ranking all of them takes.
+# Number of validation cases ranked, from which the duration of a whole evaluation is estimated.
 CASES = 512
-# The estimate is stated as an upper bound: a machine does not run at one speed for an hour.
+# A margin makes the estimate an upper bound, since the speed of a machine varies over an hour.
 MARGIN = 1.25
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a run takes, in seconds, margin included.
+    """The duration of a run in seconds, including the margin.
 
     Attributes:
-        epoch: of one epoch of training.
-        validation: of one evaluation on validation.
+        epoch: seconds of one epoch of training.
+        validation: seconds of one evaluation on validation.
     """
 
     epoch: float
     validation: float
 
     def total(self, train: TrainConfig) -> float:
-        """Seconds of all epochs and evaluations of these settings, if nothing ends the training early."""
+        """Seconds of all epochs and evaluations with these settings, without early stopping."""
         return train.num_epochs * self.epoch + math.ceil(train.num_epochs / train.eval_epochs) * self.validation
 
 
 def estimate(config: RunConfig, split: Split) -> Estimate:
-    """Measure the first steps of a training, and the ranking of some validation cases; nothing is kept.
+    """Measure the first steps of a training and the ranking of some validation cases; nothing is saved.
 
     Args:
-        config: the run's settings; the model is not one that only counts.
+        config: the run's settings; the model must be one that is trained, not counted.
         split: the data.
 
     Raises:
-        DataError: there is nothing to train on.
+        DataError: the training part has no events to predict.
         TrainingError: the loss of these steps is not finite.
     """
     stopwatch = Stopwatch()
-    # Every epoch has a step, so enough steps are done before the only evaluation, after epoch STEPS.
+    # Every epoch has at least one step, so enough steps are taken before the only evaluation, after epoch STEPS.
     short = config.train.replace(num_epochs=STEPS, eval_epochs=STEPS)
     trainer = Trainer(config.replace(train=short), split, None, [stopwatch])
     with suppress(EnoughError):
@@ -78,15 +78,15 @@ def _some(cases: Cases, seed: int) -> Cases:
 
 
 class EnoughError(Exception):
-    """Raised by the stopwatch to end a training that is only measured."""
+    """Raised by the stopwatch to end a training whose speed is being measured."""
 
 
 class Stopwatch:
     """A watcher that times the steps of a training and ends it.
 
     Attributes:
-        steps: steps of an epoch.
-        seconds: of each step so far.
+        steps: steps per epoch.
+        seconds: duration of each step so far.
     """
 
     def __init__(self) -> None:
@@ -95,11 +95,11 @@ class Stopwatch:
         self.began = 0.0
 
     def start(self, steps: int, epochs: int, epoch: int, step: int, records: Records) -> None:
-        """Training starts."""
+        """Note the start of training."""
         self.steps, self.began = steps, time.perf_counter()
 
     def step(self, epoch: int, step: int, loss: float) -> None:
-        """A step is done: note its time, and end the training after enough of them.
+        """Record the duration of a step, and end the training after enough steps.
 
         Raises:
             EnoughError: enough steps were measured.
@@ -111,12 +111,12 @@ class Stopwatch:
             raise EnoughError
 
     def record(self, record: dict[str, Any]) -> None:
-        """An epoch is done."""
+        """Do nothing."""
         self.began = time.perf_counter()
 
     def finish(self) -> None:
-        """Training ended."""
+        """Do nothing."""
 
     def seconds_per_epoch(self) -> float:
-        """Steps of an epoch times the mean of the steps after the warm-up."""
+        """The steps per epoch times the mean duration of the steps after the first ones."""
         return self.steps * sum(self.seconds[WARM_UP:]) / len(self.seconds[WARM_UP:])

@@ -7,7 +7,7 @@ from ensue.recipes.presets import Values, recipe, sasrec_ce
 
 @recipe("bert4rec-ce")
 def bert4rec_ce() -> Values:
-    """BERT4Rec with the full softmax for long histories: cloze, a fifth of the events masked.
+    """BERT4Rec with the full softmax for long histories: cloze task, a fifth of the events masked.
 
     Expect: not run yet on ML-1M, full; 60 epochs
     Command: ensue train data/ml-1m --preset bert4rec-ce --out runs/bert4rec-ce

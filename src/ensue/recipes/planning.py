@@ -1,4 +1,4 @@
-"""What is going to be trained and how long that takes, before it starts: for the command line and `Recommender`."""
+"""The settings of a training and its estimated duration, before it starts; for the command line and `Recommender`."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from ensue.runs.config import RunConfig
 from ensue.runs.folder import CHECKPOINTS, CONFIG, check_writable
 from ensue.train.distributed import ranks
 
-# The settings of a run on a store: with the number of epochs that is given or chosen, or with another one.
+# (store, epochs) -> the settings of a run on the store; None for the given or chosen number of epochs.
 Configure = Callable[[SequenceStore, int | None], Choice]
 
 
 def configure(
     model: str | None, preset: str | None, settings: Mapping[str, Any], file: Path | None = None
 ) -> Configure:
-    """The settings that were given, which the data may complete: see `ensue.recipes.auto.chooses`.
+    """A function that completes the given settings from the data, if `ensue.recipes.auto.chooses` allows it.
 
     Args:
         model: a model's name, or None.
@@ -37,7 +37,7 @@ def configure(
         file: a TOML file of settings to start from, or None.
 
     Raises:
-        ConfigError: as `run_config`; so that a wrong setting is reported before the data is read.
+        ConfigError: as `run_config`. A wrong setting is reported here, before the data is read.
     """
     run_config(model, preset, dict(settings), file)
 
@@ -51,7 +51,7 @@ def configure(
 
 
 def fixed(config: RunConfig) -> Configure:
-    """The settings of a complete configuration, whatever the data."""
+    """A function that returns a complete configuration for any data."""
 
     def configured(store: SequenceStore, epochs: int | None) -> Choice:
         if epochs is None:
@@ -63,11 +63,11 @@ def fixed(config: RunConfig) -> Configure:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Settings, and what to tell about them.
+    """The settings of a run, and lines that explain them.
 
     Attributes:
         config: the run's settings.
-        lines: the choice and the reason for it; none where nothing was chosen.
+        lines: the choice and its reason, for display; empty if nothing was chosen or measured.
     """
 
     config: RunConfig
@@ -77,39 +77,39 @@ class Plan:
 def plan(
     configure: Configure, store: SequenceStore, folder: Path | None, budget: float | None = None, measured: bool = True
 ) -> Plan:
-    """Settle a run's settings, and measure how long it takes where they were chosen or a budget is given.
+    """Determine a run's settings; measure its duration if the settings were chosen or a budget is given.
 
-    A run that is in the folder already, finished or not, goes on with its own number of epochs: a budget is for a
-    training that starts.
+    If the folder already contains a run, finished or not, it continues with its own number of epochs: a budget applies
+    only to a new training.
 
     Args:
-        configure: gives the settings.
+        configure: returns the settings for a store.
         store: the data.
-        folder: the run folder; None for a run that starts anew in any case.
-        budget: minutes that training and its evaluations on validation may take; fewer epochs are trained to fit. The
-            time that is stated, or the budget, is the `max_minutes` of the settings.
-        measured: False takes no measurement.
+        folder: the run folder; None for a run that starts from the beginning in any case.
+        budget: minutes that training and its evaluations on validation may take; the number of epochs is reduced to
+            fit. The budget, or else the stated time, becomes the setting `max_minutes`.
+        measured: whether to measure; False skips it.
 
     Raises:
-        ConfigError: not one epoch fits into the budget, the budget cannot be measured with several processes, or the
-            model does not fit into memory.
-        DataError: there is nothing to train on.
+        ConfigError: the budget is too short for one epoch or cannot be measured with several processes, or the model
+            does not fit into memory.
+        DataError: the training part has no events to predict.
         ArtefactError: the folder contains files that ensue did not create.
     """
     if budget is not None and not (isinstance(budget, int | float) and budget > 0):
         raise ConfigError(f"budget must be above 0 minutes (got {budget})")
     choice = configure(store, None)
     if is_counted(choice.config.model) or not (choice.what or budget):
-        return _told(choice, "")
+        return _plan_of(choice, "")
     check_fits(choice.config.model, Catalogue.of_store(store))
     if not measured or ranks()[1] > 1:
         if budget is not None:
-            raise ConfigError("a budget is measured in one process; with several, give num_epochs")
-        return _told(choice, "")
+            raise ConfigError("a budget needs a single process; with several, set num_epochs instead")
+        return _plan_of(choice, "")
     earlier = None if folder is None else _settings_in(folder)
     if earlier is not None:
         choice = choice if budget is None else configure(store, earlier.train.num_epochs)
-        return _told(_limited(choice, earlier.train.max_minutes), "")
+        return _plan_of(_limited(choice, earlier.train.max_minutes), "")
     cost = estimate(choice.config, make_split(store, choice.config.split))
     while budget is not None and (total := cost.total(choice.config.train)) > 60 * budget:
         epochs = choice.config.train.num_epochs
@@ -120,11 +120,11 @@ def plan(
             )
         choice = configure(store, max(1, min(epochs - 1, int(epochs * 60 * budget / total))))
     stated = max(1, math.ceil(cost.total(choice.config.train) / 60)) if budget is None else budget
-    return _told(_limited(choice, stated), _time(cost, choice.config))
+    return _plan_of(_limited(choice, stated), _time(cost, choice.config))
 
 
 def planned(configure: Configure, store: SequenceStore, folder: Path | None, budget: float | None = None) -> RunConfig:
-    """The settings of a `plan`, whose lines are printed on standard error; raises as it does."""
+    """The settings of `plan`, whose lines are printed on standard error. Errors are those of `plan`."""
     settled = plan(configure, store, folder, budget)
     for line in settled.lines if ranks()[0] == 0 else ():
         print(line, file=sys.stderr)
@@ -141,21 +141,21 @@ def _settings_in(folder: Path) -> RunConfig | None:
 
 
 def _limited(choice: Choice, max_minutes: float | None) -> Choice:
-    """The choice with a limit of its time, where the settings give none, so that it takes no longer than was said."""
+    """The choice with a limit of its time, unless the settings have one, so that it does not exceed the stated time."""
     train = choice.config.train
     if train.max_minutes is not None:
         return choice
     return replace(choice, config=choice.config.replace(train=train.replace(max_minutes=max_minutes)))
 
 
-def _told(choice: Choice, time: str) -> Plan:
+def _plan_of(choice: Choice, time: str) -> Plan:
     lines = (f"chosen: {choice.what}", f"because: {choice.why}{time}") if choice.what else (time,) if time else ()
     return Plan(choice.config, tuple(line.removeprefix("; ") for line in lines))
 
 
 def _time(cost: Estimate, config: RunConfig) -> str:
     train = config.train
-    ends = ", less if patience ends it" if train.patience else ""
+    ends = ", less if patience ends training" if train.patience else ""
     return (
         f"; measured here: {cost.epoch:.1f} s per epoch, at most {minutes(cost.total(train))} for {train.num_epochs} "
         f"epochs{ends}"
@@ -163,7 +163,7 @@ def _time(cost: Estimate, config: RunConfig) -> str:
 
 
 def minutes(seconds: float) -> str:
-    """A duration in words, rounded up.
+    """A duration as text, rounded up to minutes.
 
     >>> minutes(61), minutes(20), minutes(7300)
     ('2 minutes', '1 minute', '2 h 2 min')

@@ -1,4 +1,4 @@
-"""The recipes, and how a name, a recipe and single settings become a configuration."""
+"""The recipes, and the configuration that follows from a model's name, a recipe and single settings."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from ensue.registry import Registry
 from ensue.runs.config import RunConfig
 
 Values = dict[str, dict[str, Any]]
-# Fields whose own name is another section's too: the training's seed is the plain `seed`.
+# Flat names of fields whose own name another section uses too: plain `seed` is the training's.
 FLAT_NAMES = {("split", "seed"): "split_seed"}
-# Fields that follow another section's of the same name.
+# Fields that take the value of a field with the same name in another section.
 FOLLOWED = {("evaluate", "query_time")}
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Settings by section, with what they are for and what they gave.
+    """Settings by section, with their purpose and measured results.
 
     Attributes:
-        name: its name.
-        summary: what it is, with its source.
-        expected: measured score and time, and on what.
-        command: how that was measured, but for the data's place.
-        make: the settings.
+        name: name of the recipe.
+        summary: what the recipe is, with its source.
+        expected: measured score and time, with the data and machine.
+        command: the command that measured them, except for the path of the data.
+        make: returns the settings.
     """
 
     name: str
@@ -55,21 +55,21 @@ def recipe(name: str) -> Callable[[Callable[[], Values]], Callable[[], Values]]:
 
 
 def sections(model: str) -> dict[str, dict[str, str]]:
-    """Section -> flat name -> field, of a run with this model; every flat name is in one section only."""
-    found = {"model": {name: name for name in MODELS[model].config.model_fields if name != "name"}}
+    """Section -> flat name -> field, for a run with this model; each flat name occurs in only one section."""
+    fields = {"model": {name: name for name in MODELS[model].config.model_fields if name != "name"}}
     for section in ("objective", "train", "split", "evaluate"):
         annotation = RunConfig.model_fields[section].annotation
         assert annotation is not None
         names = [name for name in annotation.model_fields if (section, name) not in FOLLOWED]
-        found[section] = {FLAT_NAMES.get((section, name), name): name for name in names}
-    return found
+        fields[section] = {FLAT_NAMES.get((section, name), name): name for name in names}
+    return fields
 
 
 def run_config(model: str | None, preset: str | None, settings: dict[str, Any], file: Path | None = None) -> RunConfig:
-    """The configuration of a model and preset with single settings changed.
+    """The configuration of a model or preset, with single settings changed.
 
     Args:
-        model: a model's name; the preset's, or "sasrec", by default.
+        model: a model's name; by default the preset's, or "sasrec".
         preset: a recipe's name, or None.
         settings: field -> value, by flat names; the split's seed is `split_seed`.
         file: a TOML file of settings to start from instead of a preset.
@@ -78,7 +78,7 @@ def run_config(model: str | None, preset: str | None, settings: dict[str, Any], 
         ConfigError: an unknown model, preset or field, a value out of range, or both a preset and a file.
     """
     if preset is not None and file is not None:
-        raise ConfigError(f"start from preset {preset!r} or from {file}, not both")
+        raise ConfigError(f"give either preset {preset!r} or the settings file {file}, not both")
     start = f"preset {preset!r}" if file is None else str(file)
     values: Values = {}
     if preset is not None:
@@ -87,7 +87,7 @@ def run_config(model: str | None, preset: str | None, settings: dict[str, Any], 
         values = RunConfig.read_toml(file).model_dump(mode="json", exclude_none=True)
     chosen = values.setdefault("model", {})
     if model is not None and (preset or file) and chosen.get("name", "sasrec") != model:
-        raise ConfigError(f"{start} is of model {chosen.get('name')!r}, not {model!r}")
+        raise ConfigError(f"{start} is for model {chosen.get('name')!r}, not {model!r}")
     name = chosen.get("name", "sasrec") if model is None else model
     chosen["name"] = name
     known = {flat: (section, field) for section, fields in sections(name).items() for flat, field in fields.items()}
@@ -105,8 +105,8 @@ def run_config(model: str | None, preset: str | None, settings: dict[str, Any], 
 def sasrec_paper() -> Values:
     """SASRec as published for MovieLens-1M (Kang & McAuley 2018): BCE, one negative, width 50, post-norm.
 
-    The cosine schedule is ours, and that all events train, in sliding windows, where the paper takes everybody's
-    newest 200 (`--window last --num-epochs 300`, as many steps: .821 and .595).
+    Two settings differ from the paper: a cosine schedule, and sliding windows over all events instead of each user's
+    newest 200 (`--window last --num-epochs 300`, the same number of steps: .821 and .595).
 
     Expect: ML-1M, uniform-100: HR@10 .824, NDCG@10 .602 (3 seeds); 210 epochs of 12 s on one core
     Command: ensue train data/ml-1m --preset sasrec-paper --out runs/sasrec-paper
@@ -130,8 +130,8 @@ def sasrec_paper() -> Values:
 def sasrec_paper_sparse() -> Values:
     """SASRec as published for Amazon and Steam: BCE, width 50, maxlen 50, pre-norm.
 
-    The cosine schedule, eight negatives and dropout 0.6 are ours, where the paper has one and 0.5
-    (`--num-negatives 1 --dropout-rate 0.5 --num-epochs 300`: .737 and .536).
+    Three settings differ from the paper: a cosine schedule, eight negatives instead of one, and dropout 0.6 instead of
+    0.5 (`--num-negatives 1 --dropout-rate 0.5 --num-epochs 300`: .737 and .536).
 
     Expect: Amazon Games, uniform-100: HR@10 .746, NDCG@10 .548 (3 seeds); 80 epochs of 4 s on one core
     Command: ensue train data/games --preset sasrec-paper-sparse --out runs/sasrec-paper-sparse
@@ -147,7 +147,7 @@ def sasrec_paper_sparse() -> Values:
 
 @recipe("sasrec-ce")
 def sasrec_ce() -> Values:
-    """SASRec with the full softmax over whole histories: for catalogues up to some hundred thousand items.
+    """SASRec with the full softmax over whole histories, for catalogues of up to a few hundred thousand items.
 
     Expect: ML-1M, full: HR@10 .321, NDCG@10 .188 (3 seeds); 30 epochs of 60 s on one core, 45 with bf16
     Command: ensue train data/ml-1m --preset sasrec-ce --out runs/sasrec-ce
@@ -178,7 +178,7 @@ def sasrec_ce_small() -> Values:
     return {
         **values,
         "model": {**values["model"], "maxlen": 100, "hidden_units": 64, "num_heads": 1},
-        # A tenth of the steps of ML-100K warm up.
+        # A tenth of the steps on ML-100K.
         "train": {**values["train"], "num_epochs": 60, "batch_size": 64, "warmup_steps": 144},
     }
 
@@ -213,7 +213,7 @@ def sasrec_sampled() -> Values:
 
 @recipe("sasrec-sessions")
 def sasrec_sessions() -> Values:
-    """SASRec with sampled softmax for many short sessions over a large catalogue, where items come again.
+    """SASRec with sampled softmax for many short sessions over a large catalogue, where items are often repeated.
 
     Expect: Diginetica, full: HR@10 .451, NDCG@10 .311 (1 seed); 10 epochs of 80 s on one core with bf16
     Command: ensue train data/diginetica --preset sasrec-sessions --out runs/sasrec-sessions
@@ -238,7 +238,8 @@ def sasrec_sessions() -> Values:
 def gsasrec() -> Values:
     """gSASRec (Petrov & Macdonald, RecSys 2023): generalised BCE, t = 0.75, 256 negatives for each position.
 
-    The authors train tens of thousands of steps at a constant .001, with dropout 0.5; these settings are for 1,600.
+    The authors train for tens of thousands of steps at a constant rate of .001 with dropout 0.5; these settings are for
+    1,600 steps.
 
     Expect: ML-1M, full: HR@10 .307, NDCG@10 .179 (1 seed); 34 epochs of 40 s on one core, bf16
     Command: ensue train data/ml-1m --preset gsasrec --out runs/gsasrec
@@ -262,7 +263,7 @@ def gsasrec() -> Values:
 def tisasrec_paper() -> Values:
     """TiSASRec as published for MovieLens-1M (Li et al. 2020): BCE, one negative, maxlen 50, the authors' norm.
 
-    The cosine schedule is ours, and that all events train, in sliding windows, where the paper takes everybody's
+    Two settings differ from the paper: a cosine schedule, and sliding windows over all events instead of each user's
     newest 50 (`--window last --schedule constant --num-epochs 200 --patience 8 --eval-epochs 5`: .804 and .578).
 
     Expect: ML-1M, uniform-100: HR@10 .823, NDCG@10 .598 (3 seeds); 60 epochs of 23 s on one core
@@ -286,7 +287,7 @@ def tisasrec_paper() -> Values:
 
 @recipe("tisasrec-ce")
 def tisasrec_ce() -> Values:
-    """TiSASRec with the full softmax and all of every history: what time adds to sasrec-ce.
+    """TiSASRec with the full softmax over whole histories: the settings of sasrec-ce plus time intervals.
 
     Expect: ML-1M, full: NDCG@10 .009 above sasrec-ce at width 64, 1 head; not run at its own width
     Command: ensue train data/ml-1m --preset tisasrec-ce --out runs/tisasrec-ce
@@ -297,7 +298,7 @@ def tisasrec_ce() -> Values:
 
 @recipe("tisasrec-query-time")
 def tisasrec_query_time() -> Values:
-    """Log-interval bias and the request's time, full softmax: where the time of the request is known.
+    """Log-interval bias and the request's time with the full softmax, for use when the time of the request is known.
 
     Expect: ML-1M 3,706 items, full+query-time: HR@10 .366, NDCG@10 .220; 30 epochs of 70 s
     Command: ensue train data/ml-1m --preset tisasrec-query-time --out runs/tisasrec-query-time
@@ -311,7 +312,7 @@ def tisasrec_query_time() -> Values:
 def demo() -> Values:
     """A small SASRec that learns the simulated book club of `ensue demo` within a minute.
 
-    Expect: simulated book club, full: NDCG@10 .325 of a best possible .468; 30 s of one core
+    Expect: simulated book club, full: NDCG@10 .325 of a best possible .468; 30 s on one core
     Command: ensue demo
     """
     return {
