@@ -220,7 +220,7 @@ def test_permutations_are_all_of_them_once() -> None:
 
 
 def test_too_many_permutations_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"at most 5 for residual mhc_lite, which weighs all permutations .*got 6"):
+    with pytest.raises(ConfigError, match=r"at most 5 for residual mhc_lite, which has a weight .*got 6"):
         TrunkConfig.parse({"residual": "mhc_lite", "mhc_expansion_rate": 6})
     TrunkConfig(residual="mhc", mhc_expansion_rate=6)
 

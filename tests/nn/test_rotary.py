@@ -57,5 +57,5 @@ def test_the_layer_turns_queries_and_keys_and_never_values(asked: list[int] | No
 
 
 def test_pairs_need_an_even_width() -> None:
-    with pytest.raises(ConfigError, match=r"must be even \(got 5\)"):
+    with pytest.raises(ConfigError, match=r"needs an even hidden_units / num_heads \(got 5\)"):
         SASRecConfig.parse({"hidden_units": 10, "num_heads": 2, "positions": "rotary"})

@@ -1,1 +1,1 @@
-"""The parts that models are made of. All work on packed events `[P, ...]`."""
+"""The layers that models are built from. All of them work on packed events `[P, ...]`."""

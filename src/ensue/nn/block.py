@@ -1,4 +1,4 @@
-"""The transformer block: attention and a point-wise feed-forward, each with normalisation and residual.
+"""The transformer block: attention and a point-wise feed-forward layer, each with normalisation and residual.
 
 Suffixes: `P` events of all rows, `Q` asked events, `D` width.
 """
@@ -34,7 +34,7 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {"relu": torch.relu_
 
 
 class FeedForward(nn.Module):
-    """Linear - activation - dropout - linear - dropout, on each event alone: [P, D] -> [P, D] (SASRec, eq. 4)."""
+    """Linear, activation, dropout, linear, dropout, applied to each event: [P, D] -> [P, D] (SASRec, eq. 4)."""
 
     def __init__(self, hidden_units: int, dropout_rate: float, activation: Activation = "relu") -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class FeedForward(nn.Module):
 
 
 class Sublayer(NamedTuple):
-    """A layer around which a stream is read, normalised and written.
+    """The reading, normalisation and writing of a stream around a layer.
 
     Attributes:
         norm: where to normalise, see `Block`.
@@ -83,18 +83,18 @@ class Sublayer(NamedTuple):
 
 
 class Block(nn.Module):
-    """x = x + attention(norm(x)); x = x + feed_forward(norm(x)), for any residual in the place of the sum.
+    """x = x + attention(norm(x)); x = x + feed_forward(norm(x)), where the sum may be any residual.
 
     Args:
         hidden_units: D.
         num_heads: attention heads.
-        dropout_rate: on attention weights and in the feed-forward.
-        norm: where to normalise: `pre`: before each sublayer; `post`: after each sum; `original`, as SASRec's authors
-            do: the queries (and the feed-forward's input), and the residual adds the normalised value.
-        residuals: those of attention and feed-forward.
-        rotary: turns queries and keys by their age.
+        dropout_rate: on attention weights and in the feed-forward layer.
+        norm: where to normalise. `pre`: before each sublayer. `post`: after each sum. `original`: as SASRec's authors
+            do, the queries (and the feed-forward layer's input), and the residual adds the normalised value.
+        residuals: those of the attention and the feed-forward layer.
+        rotary: rotates queries and keys by their age.
         causal: whether an event sees only itself and the events before it.
-        activation: of the feed-forward.
+        activation: of the feed-forward layer.
     """
 
     attention_residual: Residual
@@ -123,9 +123,9 @@ class Block(nn.Module):
         """The stream at the asked events, from the stream at all events.
 
         Args:
-            state: what the residual keeps of the P events.
-            layout: the batch's rectangles, and the asked events.
-            relations: what attention knows of pairs of events beside their states.
+            state: the residual's state of the P events.
+            layout: the batch's rectangles and asked events.
+            relations: relation terms for pairs of events, or None.
         """
         attention = Sublayer(self.norm, self.attention_norm, self.attention_residual)
         feed_forward = Sublayer(self.norm, self.feed_forward_norm, self.feed_forward_residual)

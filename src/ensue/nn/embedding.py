@@ -1,4 +1,4 @@
-"""Item vectors, positions, and initial weights.
+"""Item vectors, position vectors and initial weights.
 
 Suffixes: `P` events of all rows, `R` rows of a table, `N` items, `D` width.
 """
@@ -19,15 +19,15 @@ Positions = Literal["learned", "sinusoidal", "rotary", "none"]
 
 
 class ItemEmbedding(nn.Embedding):
-    """Vectors of items 1..N; row 0, the padding, is zero, is never looked up and never a candidate.
+    """Vectors of items 1..N. Row 0, the padding, is zero; it is never looked up and never a candidate.
 
-    A lookup's gradient is sparse, so that the several lookups of a training step (inputs, targets, negatives) do not
-    each fill a table of the catalogue's size; `dense_gradients` makes one table of them all.
+    The gradient of a lookup is sparse, so the several lookups of a training step (inputs, targets, negatives) do not
+    each fill a table of the catalogue's size. `dense_gradients` combines them into one dense table.
 
     Args:
         num_items: N.
         hidden_units: D.
-        extra: further rows N + 1 .. N + extra, for inputs that are no items, such as [MASK].
+        extra: number of additional rows N + 1 .. N + extra, for inputs that are not items, such as [MASK].
     """
 
     def __init__(self, num_items: int, hidden_units: int, extra: int = 0) -> None:
@@ -35,7 +35,7 @@ class ItemEmbedding(nn.Embedding):
         self.num_items = num_items
 
     def forward(self, items: Tensor) -> Tensor:
-        """Vectors of item numbers, [...] -> [..., D]."""
+        """The vectors of item numbers, [...] -> [..., D]."""
         return lookup(self.weight, items)
 
     def catalogue(self) -> Tensor:
@@ -44,9 +44,9 @@ class ItemEmbedding(nn.Embedding):
 
 
 class PositionEmbedding(nn.Module):
-    """Add to each event a vector of its age: 0 for the newest event of its row, up to maxlen - 1.
+    """Add to each event the vector of its age, from 0 for the newest event of its row to maxlen - 1.
 
-    Implementations with left padding also count from the newest event; it makes the vectors independent of padding.
+    Counting from the newest event, as implementations with left padding do, makes the vectors independent of padding.
     """
 
     def __init__(self, maxlen: int, hidden_units: int, kind: Positions) -> None:
@@ -65,12 +65,12 @@ class PositionEmbedding(nn.Module):
 
 
 def lookup(table_RD: Tensor, rows_P: Tensor) -> Tensor:
-    """Rows of a table, [P, D]; the gradient is sparse, for `dense_gradients`, on devices that have sparse tensors."""
+    """Rows of a table, [P, D]. On devices with sparse tensors the gradient is sparse, for `dense_gradients`."""
     return nn.functional.embedding(rows_P, table_RD, sparse=table_RD.device.type in ("cpu", "cuda"))
 
 
 def sinusoids(maxlen: int, hidden_units: int) -> Tensor:
-    """[maxlen, D] sines and cosines of geometric wavelengths (Vaswani et al. 2017, section 3.5)."""
+    """Sines and cosines with geometric wavelengths, [maxlen, D] (Vaswani et al. 2017, section 3.5)."""
     age = torch.arange(maxlen, dtype=torch.float32)[:, None]
     rate = torch.exp(torch.arange(0, hidden_units, 2) * (-math.log(10_000.0) / hidden_units))
     table = torch.zeros(maxlen, hidden_units)
@@ -80,10 +80,10 @@ def sinusoids(maxlen: int, hidden_units: int) -> Tensor:
 
 
 def dense_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace the sparse gradients of lookups by dense ones, as optimisers and norms need them.
+    """Replace the sparse gradients of lookups by dense ones, which optimisers and gradient norms need.
 
-    On a CPU `index_add_` takes a fifth of the time of torch's own backward of a lookup. On other devices it adds in no
-    fixed order, and a resumed run would not end in the same bits.
+    On a CPU `index_add_` takes a fifth of the time of torch's own gradient of a lookup. It is not used on other
+    devices: there it adds in no fixed order, and a resumed run would not give the same bits.
     """
     for parameter in parameters:
         grad = parameter.grad
@@ -98,23 +98,23 @@ def dense_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 @runtime_checkable
 class StartsItself(Protocol):
-    """A module that sets its initial weights by a rule of its own."""
+    """A module that sets its own initial weights."""
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Set the module's own parameters, drawing from `generator` alone."""
+        """Set the module's own parameters, drawing only from `generator`."""
         ...
 
 
 @torch.no_grad()
 def initialise(module: nn.Module, seed: int) -> None:
-    """Set every parameter from `seed` alone; each draws from a stream of its own name, so adding one changes no other.
+    """Set every parameter as a function of `seed`, each from a random stream of its own, keyed by its name.
 
-    Matrices and tables are Xavier-normal, biases (parameters of one dimension with "bias" in their name) zero, weights
-    of normalisation layers one, the padding row of an `ItemEmbedding` zero. A module with a method
-    `initialise(generator)` then sets its own parameters.
+    Matrices and tables are Xavier-normal. Biases (one-dimensional parameters with "bias" in their name) are zero,
+    weights of normalisation layers are one, and the padding row of an `ItemEmbedding` is zero. Afterwards, modules with
+    a method `initialise(generator)` set their own parameters.
 
     Raises:
-        TypeError: no rule sets a parameter of one dimension or none.
+        TypeError: a parameter with fewer than two dimensions is covered by no rule.
     """
     unset = {}
     for name, parameter in module.named_parameters():
@@ -137,6 +137,6 @@ def initialise(module: nn.Module, seed: int) -> None:
     for name, parameter in unset.items():
         if bool(parameter.isnan().any()):
             raise TypeError(
-                f"no rule initialises parameter {name} of shape {list(parameter.shape)}, which is no matrix, bias or "
-                "normalisation weight: give its module a method initialise(generator) that sets it"
+                f"no rule initialises parameter {name} of shape {list(parameter.shape)}, which is not a matrix, bias "
+                "or normalisation weight: give its module a method initialise(generator) that sets it"
             )

@@ -1,8 +1,8 @@
 """Layers that mix the events of a row by frequency instead of by attention.
 
-A row is a signal over time: its events at the places 0..T - 1 of a window of `maxlen` places, zeros after them.
-Shifting a signal around its window only shifts what these layers make of it, so the zeros may as well stand before the
-events, as in implementations with left padding. Every output depends on every event of the row, later ones too.
+A row is a signal over time: its events at the places 0..T - 1 of a window of `maxlen` places, followed by zeros. A
+circular shift of the signal only shifts the output of these layers, so the result is the same as with the zeros before
+the events, as in implementations with left padding. Every output depends on all events of the row, even later ones.
 
 Suffixes: `P` events of all rows, `G` rows of a group, `T` events of its longest row, `F` frequencies, `D` width.
 """
@@ -17,14 +17,14 @@ from ensue.batches.layout import Layout
 
 
 class LowPass(nn.Module):
-    """The lowest frequencies of each channel: the inverse of a Fourier transform of which the others are cut off.
+    """Keep the lowest frequencies of each channel: Fourier transform, cut-off, inverse transform.
 
-    That is a circular convolution with one fixed signal, so a row of T events is a product with a T x T matrix whatever
-    `maxlen` is. `naive_low_pass` is the plain form.
+    This is a circular convolution with a fixed signal, so for a row of T events it is a product with a T x T matrix for
+    any `maxlen`. `naive_low_pass` is the plain form.
 
     Args:
-        maxlen: places of the window.
-        frequencies: how many of the lowest frequencies pass, the mean of the window first.
+        maxlen: number of places in the window.
+        frequencies: number of frequencies to keep, from the lowest (the mean of the window) upwards.
     """
 
     kernel: Tensor
@@ -35,7 +35,7 @@ class LowPass(nn.Module):
         lag = np.arange(maxlen)
         kernel = np.full(maxlen, 1 / maxlen)
         for number in range(1, min(frequencies, maxlen // 2 + 1)):
-            # A frequency stands for its mirror too, but for the highest of an even window.
+            # A frequency also represents its mirror image, except for 0 and the highest one of an even window.
             twice = 1 if 2 * number == maxlen else 2
             kernel += twice / maxlen * np.cos(2 * np.pi * number * lag / maxlen)
         self.register_buffer("kernel", torch.tensor(kernel, dtype=torch.float32), persistent=False)
@@ -58,7 +58,7 @@ def naive_low_pass(x_TD: Tensor, maxlen: int, frequencies: int) -> Tensor:
 
 
 class FrequencyRescaler(nn.Module):
-    """F(x) = LFC(x) + beta^2 HFC(x): low frequencies as they are, the rest times a learned factor of each channel.
+    """F(x) = LFC(x) + beta^2 HFC(x): low frequencies unchanged, the rest times a learned factor per channel.
 
     Source: BSARec (Shin et al., AAAI 2024), eq. 9.
     """
@@ -80,7 +80,7 @@ class FrequencyRescaler(nn.Module):
 
 
 class LearnedFilter(nn.Module):
-    """Every frequency of every channel times a learned complex number.
+    """Multiply every frequency of every channel by a learned complex number.
 
     Source: FMLP-Rec (Zhou et al., WWW 2022), eq. 4 to 6.
     """
@@ -88,16 +88,16 @@ class LearnedFilter(nn.Module):
     def __init__(self, maxlen: int, hidden_units: int) -> None:
         super().__init__()
         self.maxlen = maxlen
-        # Real and imaginary part: a checkpoint holds real numbers.
+        # Real and imaginary parts are separate, since checkpoints contain real numbers.
         self.weight_FD2 = nn.Parameter(torch.empty(maxlen // 2 + 1, hidden_units, 2))
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw the weights from a normal distribution of deviation 0.02, as the authors do."""
+        """Draw the weights from a normal distribution with standard deviation 0.02, as the authors do."""
         self.weight_FD2.normal_(0, 0.02, generator=generator)
 
     def forward(self, x_PD: Tensor, layout: Layout) -> Tensor:
-        """[P, D] to [P, D]. Fourier transforms take no bfloat16, so mixed precision leaves them in float32."""
+        """[P, D] to [P, D], in float32 under mixed precision too: Fourier transforms do not support bfloat16."""
         weight_FD = torch.view_as_complex(self.weight_FD2)
         wide_PD = x_PD.to(torch.promote_types(x_PD.dtype, torch.float32))
         rectangles = []

@@ -1,10 +1,10 @@
 """Hyper-connections: S residual streams that every sublayer reads from, mixes and writes to.
 
-Sources: HC, Zhu et al., ICLR 2025 (arXiv 2409.19606); mHC, DeepSeek-AI 2025 (arXiv 2512.24880), whose mixing matrices
-are doubly stochastic, so that a product of any number of them does not amplify; mHC-lite (arXiv 2601.05732), which
-reaches those matrices as averages of permutations, without iterations.
+Sources: HC, Zhu et al., ICLR 2025 (arXiv 2409.19606); mHC, DeepSeek-AI 2025 (arXiv 2512.24880), where mixing matrices
+are doubly stochastic, so that products of them do not amplify signals; mHC-lite (arXiv 2601.05732), which builds such
+matrices as averages of permutations, without iterations.
 
-Suffixes: `P` events, `D` width, `S` streams, `K` streams and what a sublayer adds, `E` coefficients, `M` entries of a
+Suffixes: `P` events, `D` width, `S` streams, `K` streams and the sublayer's output, `E` coefficients, `M` entries of a
 mixing matrix.
 """
 
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 Mixture = Literal["hc", "mhc", "mhc_lite"]
 GATE_START = 0.01
 PHI_STD = 0.02
-# Starting logits off the identity: each stream keeps about six sevenths of itself.
+# Initial off-diagonal logits: each stream keeps about six sevenths of itself.
 OFF_DIAGONAL = -3.0
 OFF_IDENTITY = -5.0
 MAX_STREAMS_OF_PERMUTATIONS = 5
 
 
 class Mixing(nn.Module):
-    """The coefficients of one sublayer, from the streams themselves: one fused projection S D -> 2 S + (S S or S!).
+    """The coefficients of one sublayer, computed from the streams by one fused projection S D -> 2 S + (S S or S!).
 
     Args:
         hidden_units: width of a stream, D.
         streams: S, at least 2.
-        mixture: how the coefficients are made of the projection.
-        iterations: Sinkhorn's, for `mhc`.
+        mixture: how the coefficients follow from the projection.
+        iterations: number of Sinkhorn iterations, for `mhc`.
         sublayer: number of the sublayer in the trunk; `hc` starts by reading stream `sublayer mod S`.
     """
 
@@ -60,7 +60,7 @@ class Mixing(nn.Module):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Start near the plain residual network: small gates, and streams that can become different."""
+        """Start close to a plain residual network: small gates, and streams that can diverge."""
         self.phi.normal_(0.0, PHI_STD, generator=generator)
         self.gates.fill_(GATE_START)
         pre_S, post_S, res = torch.split(self.start, self.sizes)
@@ -77,14 +77,14 @@ class Mixing(nn.Module):
                 res.fill_(OFF_IDENTITY)[0] = 0.0
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Coefficients for S streams, [P, S, D], or for S copies of one, [P, D].
+        """Coefficients for S streams, [P, S, D], or for S copies of one stream, [P, D].
 
         Returns:
             H_pre, [P, S], H_res, [P, S, S], and H_post, [P, S], at least float32; and x for the next reader.
         """
-        # In float32 under mixed precision too: Sinkhorn's sums and the gates need it.
+        # In float32 under mixed precision too, which the Sinkhorn sums and the gates need.
         with torch.autocast(x.device.type, enabled=False):
-            # S copies have the norm of one of them, and each is multiplied by its own columns of phi.
+            # The copies have equal norms, and each is multiplied by its own columns of phi.
             phi = self.phi.view(len(self.phi), self.streams, -1).sum(1) if x.dim() == 2 else self.phi
             raw_EP, x = project(x.to(phi.dtype), phi)
             gates_E = self.gates.repeat_interleave(torch.tensor(self.sizes, device=self.gates.device))
@@ -113,10 +113,11 @@ class Mixing(nn.Module):
 
 
 class CopiedStreams:
-    """S streams, which open as copies of the events and close as their mean.
+    """S streams that start as copies of the events; the result is their mean.
 
-    A state is `(x,)`, the vector [P, D] of which each stream is a copy, or a write that nothing has read yet,
-    `(weights, past, y)`, whose streams are weights @ (past, y); `past` is that vector or the streams before.
+    A state is either `(x,)`, where all streams are copies of the vector x [P, D], or a pending write
+    `(weights, past, y)`, where the streams are weights @ (past, y) and `past` is the common vector or the earlier
+    streams.
     """
 
     def __init__(self, streams: int) -> None:
@@ -144,10 +145,10 @@ class CopiedStreams:
 class HyperConnection(nn.Module):
     """x <- H_res x + H_post^T F(H_pre x), for the streams of `CopiedStreams`.
 
-    Streams are made only when a sublayer reads them. So the first sublayer reads the copies without making them, and
-    the streams after the last are never made: their mean is a sum by the mean weights.
+    Streams are computed only when a sublayer reads them. The first sublayer therefore reads the copies without creating
+    them, and the streams after the last sublayer are never created: their mean is a sum with the mean weights.
 
-    `sublayer` counts attention and feed-forward of every block; every sublayer has coefficients of its own.
+    `sublayer` numbers the attention and feed-forward layers of all blocks; each sublayer has its own coefficients.
     """
 
     def __init__(self, hidden_units: int, streams: int, mixture: Mixture, iterations: int, sublayer: int) -> None:
@@ -155,7 +156,7 @@ class HyperConnection(nn.Module):
         self.mixing = Mixing(hidden_units, streams, mixture, iterations, sublayer)
 
     def read(self, state: State) -> tuple[Tensor, State]:
-        """H_pre x, [P, D]; what is carried are H_res, H_post and x."""
+        """H_pre x, [P, D], and the carried state: H_res, H_post and x."""
         pre_PS, res_PSS, post_PS, x = self.mixing(_made(state))
         if x.dim() == 2:
             return x * pre_PS.sum(1, keepdim=True), (res_PSS.sum(2, keepdim=True), post_PS, x)
@@ -163,15 +164,15 @@ class HyperConnection(nn.Module):
         return x_PD, (res_PSS, post_PS, x)
 
     def write(self, carry: State, y_PD: Tensor, replaces: Tensor | None = None) -> State:
-        """Each stream gets its share of what the sublayer adds."""
+        """Add to each stream its share of the sublayer's output."""
         res_PSK, post_PS, past = carry
         added_PD = (y_PD if replaces is None else y_PD - replaces).to(past.dtype)
         return torch.cat((res_PSK, post_PS[:, :, None]), 2), past, added_PD
 
 
 def _made(state: State) -> Tensor:
-    """The streams, [P, S, D], or the one vector of which they are copies, [P, D]."""
-    # The streams stay float32 under mixed precision, as the sum x + F(x) does.
+    """The streams, [P, S, D], or, if all are copies of one vector, that vector, [P, D]."""
+    # The streams stay in float32 under mixed precision, as the sum x + F(x) does.
     with torch.autocast(state[0].device.type, enabled=False):
         x: Tensor = state[0] if len(state) == 1 else write_streams(*state)
     return x

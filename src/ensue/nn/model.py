@@ -1,4 +1,4 @@
-"""What a model is to training, evaluation and serving.
+"""The interface of a model for training, evaluation and serving.
 
 Suffixes: B rows of a batch, Q asked events, N items of the catalogue, C candidates, K shared candidates, D width.
 """
@@ -18,16 +18,16 @@ from ensue.nn.ops.candidates import candidate_logits
 
 
 class Model(nn.Module, ABC):
-    """Scores items as answers to what a batch asks. A ranker derives from this class and scores candidates one by one.
+    """A model that scores items at the asked events of a batch. A ranker derives directly from this class.
 
     Args:
-        num_items: items of the catalogue, N.
-        maxlen: the newest events of a history that the model reads.
+        num_items: number of items in the catalogue, N.
+        maxlen: number of newest events of a history that the model reads.
         query_time: whether the model reads the time of the request.
 
     Attributes:
-        answers_everywhere: whether any event may be asked, or only the newest of each row, as where states at earlier
-            events would have seen later ones.
+        answers_everywhere: whether any event may be asked. False allows only the newest of each row, since states at
+            earlier events have seen later ones.
     """
 
     answers_everywhere = True
@@ -43,36 +43,36 @@ class Model(nn.Module, ABC):
         """Scores at each asked event, higher is better.
 
         Args:
-            batch: the histories, and which of their events are asked.
+            batch: the histories and their asked events.
             items_QC: candidates of each asked event (item numbers); the whole catalogue by default.
-            shared_K: with `items_QC`, further candidates that all asked events share.
+            shared_K: with `items_QC`, additional candidates shared by all asked events.
 
         Returns:
-            [Q, C + K], or [Q, N] whose column j is item j + 1. The caller may write to it.
+            [Q, C + K], or [Q, N] with item j + 1 in column j. The caller may write to it.
         """
 
     @property
     def device(self) -> torch.device:
-        """Where the model's tensors are; the CPU for a model without tensors."""
+        """The device of the model's tensors; the CPU for a model without tensors."""
         for tensor in chain(self.parameters(), self.buffers()):
             return tensor.device
         return torch.device("cpu")
 
 
 def check_newest(batch: SequenceBatch) -> None:
-    """Make sure that a batch asks each row's newest event alone.
+    """Check that only the newest event of each row is asked.
 
     Raises:
-        EnsueError: it asks another event, whose state would have seen what comes after it.
+        EnsueError: another event is asked; its state would have seen the events after it.
     """
     if batch.asks == "next" and not torch.equal(batch.asked_Q, batch.layout.last_B):
-        raise EnsueError("this model answers at the newest event of a history alone: use task last or prefixes")
+        raise EnsueError("this model can only predict after the newest event of a history: use task last or prefixes")
 
 
 class Encoder(Model):
-    """A model of vectors: score = state . item vector. Hence full-catalogue losses and vector search.
+    """A model of vectors: score = state . item vector. It supports full-catalogue losses and vector search.
 
-    An item bias b is one more column: item vectors (e, b) and states (h, 1).
+    An item bias b is an additional column: item vectors (e, b) and states (h, 1).
     """
 
     @abstractmethod
@@ -96,7 +96,7 @@ class CountedModel(Model):
     """A model that is fitted by counting, in one pass and without gradients; it scores the whole catalogue.
 
     Attributes:
-        counts_events: whether a score is a probability or a number of events, so that its share is a probability.
+        counts_events: whether scores are probabilities or event counts, so that their shares are probabilities.
     """
 
     counts_events = False
@@ -119,7 +119,7 @@ class CountedModel(Model):
 
 
 def columns_of(scores_QN: Tensor, items_QC: Tensor | None, shared_K: Tensor | None) -> Tensor:
-    """What `Model.logits` returns, from the scores of the whole catalogue."""
+    """The return value of `Model.logits`, taken from the scores of the whole catalogue."""
     if items_QC is None:
         return scores_QN
     own_QC = scores_QN.gather(1, items_QC - 1)

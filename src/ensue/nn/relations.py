@@ -1,7 +1,7 @@
-"""Intervals between events as buckets, and the vectors and scalars that attention looks up by bucket.
+"""Buckets of the intervals between events, and the vectors and scalars that attention looks up by bucket.
 
 Suffixes: `P` events of all rows, `B` rows, `G` rows of a group, `T` events of its longest row, `A` asked events of the
-row that has most, `H` heads, `R` buckets, `D` width, `E` 3 D, `1` a dimension of one.
+row that has the most, `H` heads, `R` buckets, `D` width, `E` 3 D, `1` a dimension of one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LOG_STEP = 0.301
 
 
 def smallest_gap(times_P: Tensor, lengths_B: Tensor) -> Tensor:
-    """The smallest non-zero gap between neighbours of each row, float64 [B]; 1 where there is none."""
+    """The smallest non-zero gap between neighbouring events of each row, float64 [B]; 1 for rows without one."""
     row_P = torch.arange(len(lengths_B), device=times_P.device).repeat_interleave(lengths_B)
     gaps = times_P.diff().abs().double()
     gaps.masked_fill_((row_P[1:] != row_P[:-1]) | (gaps == 0), float("inf"))
@@ -35,7 +35,7 @@ def smallest_gap(times_P: Tensor, lengths_B: Tensor) -> Tensor:
 
 
 def bucket_of(gap: Tensor, unit: Tensor, kind: Buckets, last: int) -> Tensor:
-    """The bucket 0..last of gaps in seconds (float64, may be negative): int64.
+    """The bucket, 0..last, of gaps in seconds (float64, may be negative): int64.
 
     `linear`: floor(|gap| / unit), as TiSASRec; `log`: floor(ln(max(1, |gap| / unit)) / 0.301), as HSTU (Zhai et al.,
     ICML 2024).
@@ -50,16 +50,16 @@ class TimeRelations(nn.Module):
     """The relation terms of attention, shared by all blocks as in the authors' code.
 
     Args:
-        maxlen: longest history.
+        maxlen: length of the longest history.
         hidden_units: D.
         num_heads: H.
-        dropout_rate: on position and interval vectors; the latter per row and bucket. The paper draws per pair of
+        dropout_rate: on position and interval vectors; for the latter per row and bucket. The paper draws per pair of
             events, which would need a mask of [T, T, D].
-        relation: `embedding`: vectors for keys and values by interval, and by position (TiSASRec); `bias`: a scalar
-            per head and bucket (HSTU), with no position vectors here.
-        buckets: how an interval becomes a bucket.
+        relation: `embedding`: vectors for keys and values by interval and by position (TiSASRec); `bias`: a scalar
+            per head and bucket (HSTU), without position vectors.
+        buckets: how an interval is mapped to a bucket.
         time_span: the largest bucket.
-        time_unit: seconds of a unit; 0: the row's smallest non-zero gap for linear buckets, a second for log ones.
+        time_unit: seconds per unit; 0: the row's smallest non-zero gap for linear buckets, a second for log ones.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class TimeRelations(nn.Module):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Set the scalars to zero, so that attention starts without regard to time; vectors start as all others do."""
+        """Set the scalars to zero, so that attention initially ignores time; vectors follow the general rule."""
         if self.relation == "bias":
             self.interval_bias.zero_()
 
@@ -97,10 +97,10 @@ class TimeRelations(nn.Module):
 
         Args:
             times_P: seconds of each event, as a key.
-            query_times_P: seconds from which each event, as a query, looks back: its own, or those of the request.
-            lengths_B: events of each row.
-            layout: the batch's rectangles, and the asked events.
-            causal: whether attention is.
+            query_times_P: seconds of each event as a query: its own time, or that of the request.
+            lengths_B: number of events in each row.
+            layout: the batch's rectangles and asked events.
+            causal: whether attention is causal.
         """
         buckets, asked = self._buckets(times_P, query_times_P, lengths_B, layout, causal)
         if self.relation == "bias":
@@ -119,7 +119,7 @@ class TimeRelations(nn.Module):
     def _buckets(
         self, times_P: Tensor, query_times_P: Tensor, lengths_B: Tensor, layout: Layout, causal: bool
     ) -> tuple[tuple[StripBuckets, ...], tuple[StripBuckets, ...]]:
-        """r_ij by group and strip, of all queries and of the asked ones (empty when all are asked)."""
+        """r_ij by group and strip, for all queries and for the asked ones (empty if all are asked)."""
         if self.time_unit:
             unit_B = torch.full_like(lengths_B, self.time_unit, dtype=torch.float64)
         elif self.kind == "linear":

@@ -1,4 +1,4 @@
-"""How a sublayer's output joins the residual stream: two protocols, so that no block knows which residual it has.
+"""Residual connections: two protocols, `Stream` and `Residual`, so that a block works with any of them.
 
 Suffixes: `P` events of all rows, `D` width, `S` residual streams.
 """
@@ -21,22 +21,22 @@ State = tuple[Tensor, ...]
 
 
 class Stream(Protocol):
-    """The stream of a trunk, opened before its first block and closed after its last. Law: close(open(x)) == x.
+    """The stream of a trunk, opened before the first block and closed after the last. close(open(x)) equals x.
 
-    A state is a tuple of tensors that all have the events in their first dimension, so that events can be chosen from
-    it whatever else it is.
+    A state is a tuple of tensors. All of them have the events in their first dimension, so that events can be selected
+    from any state.
     """
 
     def open(self, x_PD: Tensor) -> State:
-        """The state that starts as the events `x_PD`."""
+        """The initial state, from the events `x_PD`."""
         ...
 
     def look(self, state: State) -> Tensor:
-        """The stream, [P, D], or the streams, [P, S, D]."""
+        """The stream, [P, D], or the streams, [P, S, D], in a state."""
         ...
 
     def close(self, state: State) -> Tensor:
-        """The events, [P, D], at the end of the trunk."""
+        """The output of the trunk, [P, D], from its last state."""
         ...
 
 
@@ -44,16 +44,17 @@ class Residual(Protocol):
     """How one sublayer reads from the stream and writes to it."""
 
     def read(self, state: State) -> tuple[Tensor, State]:
-        """What the sublayer sees, [P, D], and what is carried past it, a tuple like a state."""
+        """The sublayer's input, [P, D], and the values carried past the sublayer, a tuple like a state."""
         ...
 
     def write(self, carry: State, y_PD: Tensor, replaces: Tensor | None = None) -> State:
         """The state after the sublayer.
 
         Args:
-            carry: from `read`.
-            y_PD: what the sublayer adds; or, with `replaces`, what it makes of what it read.
-            replaces: what it read: the sublayer adds y - replaces. So normalising after the sum needs no rule here.
+            carry: the second result of `read`.
+            y_PD: the output to add; or, with `replaces`, the new value of the input.
+            replaces: the input that `y_PD` replaces: y - replaces is added. With this argument, normalisation after
+                the sum works for every residual.
         """
         ...
 
@@ -63,8 +64,8 @@ class ResidualEntry:
     """A kind of residual connection, built from the trunk's settings.
 
     Attributes:
-        stream: makes the stream of a trunk.
-        residual: makes the residual of a sublayer; sublayers are numbered from 0, two to a block.
+        stream: creates the stream of a trunk.
+        residual: creates the residual of a sublayer; sublayers are numbered from 0, two per block.
     """
 
     stream: Callable[[TrunkConfig], Stream]
@@ -97,11 +98,11 @@ class PlainResidual(nn.Module):
     """x + F(x). Source: He et al., CVPR 2016."""
 
     def read(self, state: State) -> tuple[Tensor, State]:
-        """The events, and the events to add to."""
+        """The events, twice: as the input and as the carried value."""
         return state[0], state
 
     def write(self, carry: State, y_PD: Tensor, replaces: Tensor | None = None) -> State:
-        """Carry plus output; an output that replaces the carry is the sum already."""
+        """The carried value plus the output; an output that replaces the input already is the sum."""
         return (carry[0] + y_PD if replaces is None else y_PD,)
 
 
@@ -116,7 +117,7 @@ class GatedResidual(PlainResidual):
         self.gate = nn.Linear(hidden_units, hidden_units)
 
     def write(self, carry: State, y_PD: Tensor, replaces: Tensor | None = None) -> State:
-        """Carry plus the gated share of what the sublayer adds."""
+        """The carried value plus the gated output."""
         (x_PD,) = carry
         added_PD = y_PD if replaces is None else y_PD - replaces
         return (torch.addcmul(x_PD, torch.sigmoid(self.gate(x_PD)), added_PD),)

@@ -1,4 +1,4 @@
-"""Rotary positions: queries and keys turned by their age, so that attention sees how far apart two events are.
+"""Rotary positions: queries and keys rotated by their age, so that attention depends on the distance of two events.
 
 Source: Su et al., RoFormer, Neurocomputing 2024 (arXiv 2104.09864), eq. 34, with the two halves of a head as the pairs.
 
@@ -14,7 +14,7 @@ BASE = 10_000.0
 
 
 class Rotary(nn.Module):
-    """Turns coordinates i and i + d/2 of every query and key by the angle age * BASE^(-2 i / d).
+    """Rotate coordinates i and i + d/2 of every query and key by the angle age * BASE^(-2 i / d).
 
     Ages count from the newest event of a row; an inner product depends only on the difference of two ages.
 
@@ -34,7 +34,7 @@ class Rotary(nn.Module):
         self.register_buffer("sin_AF", angle_AF.sin().float(), persistent=False)
 
     def forward(self, x_PE: Tensor, age_P: Tensor) -> Tensor:
-        """Heads beside each other, [P, H d] (queries, or queries and keys), each turned by the age of its event."""
+        """Rotate heads side by side, [P, H d] (queries, or queries and keys), each by the age of its event."""
         half = self.cos_AF.shape[1]
         cos, sin = (table[age_P].to(x_PE.dtype)[:, None] for table in (self.cos_AF, self.sin_AF))
         first, second = x_PE.reshape(len(age_P), -1, 2, half).unbind(2)

@@ -1,6 +1,6 @@
-"""The attention layer: projections around attention.
+"""The attention layer: attention with its projections.
 
-Suffixes: `P` events of all rows, `Q` asked events, `D` width, `E` queries, keys and values beside each other.
+Suffixes: `P` events of all rows, `Q` asked events, `D` width, `E` queries, keys and values side by side.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class SelfAttention(nn.Module):
         hidden_units: D.
         num_heads: heads; divides D.
         dropout_rate: on the attention weights.
-        rotary: turns queries and keys by their age.
+        rotary: rotates queries and keys by their age.
         causal: whether an event sees only itself and the events before it, or all events of its row.
     """
 
@@ -46,10 +46,10 @@ class SelfAttention(nn.Module):
         """Attend from the asked events.
 
         Args:
-            query_QD: what the queries are made of, at the asked events; often `x_PD` itself.
-            x_PD: what the keys and values are made of, at all events.
-            layout: the batch's rectangles, and the asked events.
-            relations: what is known of pairs of events beside their states.
+            query_QD: input of the queries, at the asked events; often `x_PD` itself.
+            x_PD: input of the keys and values, at all events.
+            layout: the batch's rectangles and asked events.
+            relations: relation terms for pairs of events, or None.
 
         Returns:
             [Q, D].
@@ -60,11 +60,11 @@ class SelfAttention(nn.Module):
         return attended
 
     def project(self, query_QD: Tensor, x_PD: Tensor, layout: Layout) -> tuple[Tensor | None, Tensor]:
-        """The arguments of `attention`; those of this method as in `forward`.
+        """The projected arguments of `attention`; the arguments are those of `forward`.
 
         Returns:
-            None and queries, keys and values beside each other, [P, 3 D], in one product, when the queries are made of
-            `x_PD` itself; else the queries, [Q, D], and keys and values beside each other, [P, 2 D].
+            If `query_QD` is `x_PD`: None, and queries, keys and values side by side, [P, 3 D], from one product.
+            Otherwise: the queries, [Q, D], and keys and values side by side, [P, 2 D].
         """
         if query_QD is x_PD:
             return None, self._turned(self.qkv(x_PD), layout.age_P)
@@ -76,7 +76,7 @@ class SelfAttention(nn.Module):
         return q_QD, self._turned(F.linear(x_PD, weight[width:], bias[width:]), layout.age_P)
 
     def _turned(self, packed_PE: Tensor, age_P: Tensor) -> Tensor:
-        """The same with all but the values, which come last, turned by age."""
+        """The packed values with queries and keys rotated by age; the values, which are last, stay."""
         if self.rotary is None:
             return packed_PE
         turned, values = packed_PE.tensor_split([-self.out.in_features], 1)

@@ -1,4 +1,4 @@
-"""The trunk that every transformer model shares: blocks along one residual stream, and a final normalisation.
+"""The trunk shared by all transformer models: blocks on one residual stream, and a final normalisation.
 
 Suffixes: `P` events of all rows, `Q` asked events, `D` width.
 """
@@ -30,16 +30,16 @@ def check_heads(hidden_units: int, num_heads: int) -> None:
 
 
 class TrunkConfig(Config):
-    """Settings of the trunk; the defaults are SASRec's for MovieLens-1M, with pre-norm."""
+    """Settings of the trunk; the defaults are SASRec's for MovieLens-1M, but with pre-norm."""
 
     hidden_units: int = Field(50, ge=1, description="width of item vectors and states")
     num_blocks: int = Field(2, ge=1, description="transformer blocks")
     num_heads: int = Field(1, ge=1, description="attention heads; divides hidden_units")
     dropout_rate: float = Field(0.2, ge=0, lt=1, description="dropout on embeddings, attention and feed-forward")
     norm: Norm = Field("pre", description="where layers are normalised: pre, post, or original (the authors' form)")
-    activation: Activation = Field("relu", description="activation of the feed-forward; none: it is linear")
+    activation: Activation = Field("relu", description="activation of the feed-forward layers; none: linear")
     residual: Annotated[str, RESIDUALS] = Field(
-        "plain", description="how sublayers join the stream; mhc: manifold-constrained"
+        "plain", description="how sublayers are added to the stream; mhc: manifold-constrained"
     )
     mhc_expansion_rate: int = Field(4, ge=2, le=16, description="residual streams of hc, mhc and mhc_lite")
     mhc_sinkhorn_iter: int = Field(20, ge=1, description="mhc: Sinkhorn iterations")
@@ -49,18 +49,18 @@ class TrunkConfig(Config):
         check_heads(self.hidden_units, self.num_heads)
         if self.residual == "mhc_lite" and self.mhc_expansion_rate > MAX_STREAMS_OF_PERMUTATIONS:
             raise ValueError(
-                f"mhc_expansion_rate must be at most {MAX_STREAMS_OF_PERMUTATIONS} for residual mhc_lite, which weighs "
-                f"all permutations of the streams (got {self.mhc_expansion_rate})"
+                f"mhc_expansion_rate must be at most {MAX_STREAMS_OF_PERMUTATIONS} for residual mhc_lite, which has a "
+                f"weight for each permutation of the streams (got {self.mhc_expansion_rate})"
             )
         return self
 
 
 class Trunk(nn.Module):
-    """Events [P, D] to the states of the asked events, [Q, D].
+    """From events [P, D] to the states of the asked events, [Q, D].
 
     Args:
         config: the settings.
-        rotary: turns queries and keys by their age, for rotary positions.
+        rotary: rotates queries and keys by their age, for rotary positions.
         causal: whether an event sees only itself and the events before it, or all events of its row.
     """
 
@@ -88,8 +88,8 @@ class Trunk(nn.Module):
 
         Args:
             x_PD: the events.
-            layout: the batch's rectangles, and the asked events.
-            relations: what attention knows of pairs of events beside their states.
+            layout: the batch's rectangles and asked events.
+            relations: relation terms for pairs of events, or None.
         """
         state = self.stream.open(x_PD)
         for block in self.blocks[:-1]:

@@ -1,1 +1,1 @@
-"""Kernels and gradients written by hand, each beside the obvious form that checks it."""
+"""Kernels and hand-written gradients, each with a plain form (`naive_...`) that tests compare it with."""

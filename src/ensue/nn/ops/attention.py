@@ -1,11 +1,11 @@
 """Multi-head attention over packed sequences: causal or not, with or without relations, for all events or some.
 
-Source: Vaswani et al., NeurIPS 2017, eq. 1; scale 1/sqrt(head width). Rows are padded on the right. A causal mask never
-looks right, so it needs no key mask; without it, a key mask hides the padding. Padding changes no state.
+Source: Vaswani et al., NeurIPS 2017, eq. 1; scale 1/sqrt(head width). Rows are padded on the right. With a causal mask
+no event sees the padding after it; without one, a key mask hides the padding. Padding therefore affects no state.
 
 Suffixes: `B` rows of the batch, `P` events of all rows, `Q` asked events, `G` rows of a group, `T` events of its
 longest row, `H` heads, `X` rows and heads of a group (G * H), `A` queries of a rectangle or strip, `K` keys of a strip,
-`R` buckets, `D` width, `d` width of a head, `E` queries, keys and values beside each other, `S` how many of these.
+`R` buckets, `D` width, `d` width of a head, `E` queries, keys and values side by side, `S` number of these parts.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from ensue.nn.ops.dropout import drop, dropped, keep_mask, random_bytes, thresho
 from ensue.nn.ops.heads import heads_first, join_heads, split_heads
 from ensue.nn.ops.relation_terms import Relations, Terms
 
-# Queries per strip: the smallest whose products still run at full speed (measured on CPU, width 50).
+# Queries per strip: the smallest number whose products still run at full speed (measured on CPU, width 50).
 STRIP = 40
 Strip = tuple[int, int, int]
 
 
-# Sizes are powers of two, so all of them together hold no more than 4/3 of the largest.
+# Sizes are powers of two, so all cached masks together are at most 4/3 of the size of the largest.
 @cache
 def _mask_of_size(size: int) -> Tensor:
     return torch.full((1, size, size), float("-inf")).triu_(1)
 
 
 def causal_mask(width: int, like: Tensor) -> Tensor:
-    """[1, T, T]: 0 where key j <= query i, -inf elsewhere, of a tensor's type; on a CPU in float32 a cached view."""
+    """[1, T, T]: 0 where key j <= query i, -inf elsewhere, in the type of `like`; on a CPU in float32 a cached view."""
     return _mask_of_size(1 << (width - 1).bit_length())[:, :width, :width].to(like)
 
 
 def strips(width: int, causal: bool = True) -> list[Strip]:
     """Cut the queries of a rectangle into strips (lo, hi, keys): queries lo..hi - 1 see at most the first `keys` keys.
 
-    With a causal mask `keys` is `hi`, so nearly half of all cells are never computed; without one there is one strip.
+    With a causal mask `keys` is `hi`, so nearly half of all cells are never computed. Without one there is one strip.
     """
     count = max(1, width // STRIP) if causal else 1
     return [(lo, hi, hi) for lo, hi in pairwise(width * i // count for i in range(count + 1))]
@@ -52,18 +52,18 @@ def strips(width: int, causal: bool = True) -> list[Strip]:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """How the attention of one group is computed.
+    """The inputs for computing the attention of one group.
 
     Attributes:
         keys: the rectangle of the keys and values.
-        queries: the rectangle of the queries; `keys` itself when all events are asked.
-        places_GA: the place of each query in its row; None when all events are asked.
-        events: the group's part of the packed events.
-        asked: its part of the asked events.
-        rows: its part of the rows.
-        strips: those of the queries.
+        queries: the rectangle of the queries; `keys` itself if all events are asked.
+        places_GA: the place of each query in its row; None if all events are asked.
+        events: the group's slice of the packed events.
+        asked: its slice of the asked events.
+        rows: its slice of the rows.
+        strips: strips of the queries.
         buckets: r_ij of each strip; None without relations.
-        causal: whether a query sees no newer key.
+        causal: whether keys newer than a query are hidden from it.
         heads: H.
         drop_below: threshold of dropout on the weights.
     """
@@ -88,14 +88,14 @@ class _Plan:
         return bucket_GAK if self.heads == 1 else bucket_GAK.repeat_interleave(self.heads, 0)
 
     def is_hidden(self) -> Tensor:
-        """Whether a key is hidden from a query, [G, A, T] or [G, 1, T]; for causal attention of all events unused."""
+        """Whether a key is hidden from a query, [G, A, T] or [G, 1, T]; not used for causal attention of all events."""
         t = torch.arange(self.keys.width, device=self.keys.length_G.device)
         if self.causal and self.places_GA is not None:
             return t > self.places_GA[:, :, None]
         return t >= self.keys.length_G[:, None, None]
 
     def mask(self, like: Tensor) -> Tensor:
-        """What is added to the scores, 0 or -inf: [X or 1, A or 1, T]."""
+        """The mask added to the scores, 0 or -inf: [X or 1, A or 1, T]."""
         if self.causal and self.places_GA is None:
             return causal_mask(self.keys.width, like)
         hidden = self.is_hidden()
@@ -121,16 +121,16 @@ def _plans(layout: Layout, causal: bool, relations: Relations | None, heads: int
 
 
 class _Attention(torch.autograd.Function):
-    """softmax(mask + scale q k^T), dropout, times v, rectangle by rectangle and strip by strip, gradient by hand.
+    """dropout(softmax(mask + scale q k^T)) v, by rectangles and strips, with a hand-written gradient.
 
-    Compared with autograd's gradient it saves the masked part of the work, several passes over the weights, and most
-    copies between packed events and rectangles. `naive_attention` is the plain form and checks it.
+    Compared with autograd's gradient, it saves the masked part of the work, several passes over the weights, and most
+    copies between packed events and rectangles. `naive_attention` is the plain form.
     """
 
     @staticmethod
     def forward(ctx: Any, plans: list[_Plan], packed_PE: Tensor, q_QD: Tensor | None, *tables: Tensor | None) -> Tensor:
-        # Saved for each group: the rectangles of packed values and of queries (None: they are among the former), then
-        # for each strip the weights and the random bytes (None: no dropout).
+        # Saved for each group: the rectangles of the packed values and of the queries (None if the packed values
+        # include them); then for each strip, the weights and the random bytes (None without dropout).
         saved: list[Tensor | None] = []
         out_QD = packed_PE.new_empty((len(packed_PE), packed_PE.shape[1] // 3) if q_QD is None else q_QD.shape)
         for plan in plans:
@@ -172,7 +172,7 @@ class _Attention(torch.autograd.Function):
 
 
 def _qkv(packed: Tensor, q: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values; the queries are the first of the packed values, or apart from them."""
+    """Queries, keys and values; the queries are part of the packed values, or given separately."""
     k, v = packed[-2:]
     return packed[0] if q is None else q, k, v
 
@@ -218,15 +218,15 @@ def _attend_backward(
     Args:
         grad: the gradient of the output, [X, A, d].
         qkv: queries, keys and values.
-        grads: where theirs go, [G, H, A or T, d].
-        plan: the group's.
+        grads: where their gradients are written, [G, H, A or T, d].
+        plan: the group's plan.
         terms: its relation terms.
-        grad_terms: where their gradients are added.
-        weights: what `_attend` appended to `saved`.
+        grad_terms: where the gradients of the terms are added.
+        weights: the tensors that `_attend` appended to `saved`.
     """
     (q, k, v), (grad_q, grad_k, grad_v) = qkv, grads
     rows, size, scale = len(q) // plan.heads, q.shape[-1], q.shape[-1] ** -0.5
-    # The last strip comes first: it alone reaches every key, so its products are the sums to add to.
+    # The last strip is processed first: only it covers all keys, so its products initialise the sums.
     for number in reversed(range(len(plan.strips))):
         (lo, hi, keys), bucket = plan.strips[number], plan.bucket(number)
         attention, drawn = weights[2 * number : 2 * number + 2]
@@ -267,13 +267,14 @@ def attention(
     """Attention within each row of a packed batch, with dropout on the attention weights.
 
     Args:
-        packed_PE: queries, keys and values beside each other, [P, 3 D]; with `q_QD`, keys and values alone, [P, 2 D].
-        layout: the batch's rectangles, and the asked events.
-        num_heads: heads, H; each takes D / H columns of queries, keys and values.
+        packed_PE: queries, keys and values side by side, [P, 3 D]; with `q_QD`, only keys and values, [P, 2 D].
+        layout: the batch's rectangles and asked events.
+        num_heads: heads, H; each has D / H columns of the queries, keys and values.
         dropout_rate: rate in [0, 1); 0 outside training.
-        causal: whether a query sees the events up to its own alone, or all of its row.
-        relations: terms for pairs of events, made for this layout (or one whose `everything` it is) and this `causal`.
-        q_QD: the queries of the asked events, in the order of `layout.asked_Q`; required when some are not asked.
+        causal: whether a query sees only the events up to its own, or all events of its row.
+        relations: terms for pairs of events, computed for the same `causal` and for this layout, or for a layout whose
+            `everything` this is.
+        q_QD: the queries of the asked events, in the order of `layout.asked_Q`; required if some events are not asked.
 
     Returns:
         [Q, D], for the asked events.
@@ -294,8 +295,8 @@ def attention(
     if relations is None and device != "cpu":
         out_QD = _fused(packed_PE, q_QD, plans, dropout_rate)
     else:
-        # Mixed precision leaves attention itself in float32: on a CPU the conversions cost less than its own bfloat16
-        # products, and sums by bucket need it.
+        # Under mixed precision attention stays in float32: on a CPU the conversions cost less than bfloat16 products,
+        # and the sums by bucket need it.
         wide = torch.promote_types(dtype, torch.float32)
         values = (None if x is None else x.to(wide) for x in (packed_PE, q_QD, *tables))
         with torch.autocast(device, enabled=False):
@@ -308,7 +309,7 @@ def _ordered(x_PD: Tensor, order_P: Tensor | None) -> Tensor:
 
 
 def _fused(packed_PE: Tensor, q_QD: Tensor | None, plans: list[_Plan], dropout_rate: float) -> Tensor:
-    """The same by torch's own kernels, without relations."""
+    """Attention with torch's own kernels, without relations."""
     outs = []
     for plan in plans:
         packed_SGHTd = heads_first(pad_group(packed_PE[plan.events], plan.keys), 3 if q_QD is None else 2, plan.heads)
@@ -330,16 +331,16 @@ def naive_attention(
     bucket_TT: Tensor | None = None,
     keep_HTT: Tensor | None = None,
 ) -> Tensor:
-    """The plain O(T T D) form for one row, in any precision and with autograd's gradient; it checks the fast one.
+    """The plain O(T T D) form of `attention` for one row, in any precision and with autograd's gradient.
 
     Args:
-        q_HTd: queries of all events; without relations further dimensions may precede.
-        k_HTd: keys; with relations the position vectors are in them already.
+        q_HTd: queries of all events; without relations, there may be further leading dimensions.
+        k_HTd: keys; with relations, including the position vectors.
         v_HTd: values, likewise.
-        causal: whether a query sees the events up to its own alone.
+        causal: whether a query sees only the events up to its own.
         terms: tables of relations, keys and values [H, R, d], bias [H, R].
         bucket_TT: r_ij, with `terms`.
-        keep_HTT: what dropout multiplies the weights with, the scale included.
+        keep_HTT: dropout's factors of the weights, including the scale.
     """
     scores = q_HTd @ k_HTd.transpose(-1, -2)
     if terms is not None and terms.keys is not None:

@@ -1,4 +1,4 @@
-"""Scores of a few candidates for each state, by whichever products are the cheapest.
+"""Scores of a few candidates for each state, computed by the cheapest kind of products.
 
 Suffixes: `P` positions, `R` positions of a chunk, `C` candidates, `N` items, `D` width.
 """
@@ -13,23 +13,23 @@ from torch import Tensor
 
 from ensue.nn.ops.full_softmax import apply_under_autocast, chunk_rows
 
-# Up to so many candidates plain products are faster than a batch of tiny matrix products (two: 2.1 ms, not 8.1).
+# Up to this many candidates, plain products are faster than a batch of tiny matrix products (two: 2.1 ms, not 8.1).
 FEW = 2
-# A catalogue of up to so many items for each candidate is faster scored whole than gathered: benchmarks/candidates.py.
+# Up to this many items per candidate, scoring the whole catalogue is faster than gathering: benchmarks/candidates.py.
 CATALOGUE = 64
 
 
 def candidate_logits(h_PD: Tensor, items_PC: Tensor, item_vectors: Callable[..., Tensor], num_items: int) -> Tensor:
     """Inner products of each state with the vectors of its own candidates, [P, C].
 
-    Many candidates of a small catalogue are picked from the products with all of it, made in chunks of states: a
-    matrix product reads an item's vector once, but gathering copies it for every candidate. `naive_candidate_logits`
-    is the plain form.
+    For many candidates of a small catalogue, the products with the whole catalogue are computed in chunks of states and
+    the candidates are picked from them: a matrix product reads an item's vector once, but gathering copies it for every
+    candidate. `naive_candidate_logits` is the plain form.
 
     Args:
         h_PD: states.
         items_PC: item numbers of the candidates, int64 in 1..N.
-        item_vectors: of an encoder: item numbers [...] -> [..., D], and without any the whole catalogue, [N, D].
+        item_vectors: an encoder's method: item numbers [...] -> [..., D]; without an argument the catalogue, [N, D].
         num_items: N.
     """
     count = items_PC.shape[1]
@@ -41,12 +41,12 @@ def candidate_logits(h_PD: Tensor, items_PC: Tensor, item_vectors: Callable[...,
 
 
 def naive_candidate_logits(h_PD: Tensor, items_PC: Tensor, items_ND: Tensor) -> Tensor:
-    """The plain form: the vectors of all candidates, gathered from the catalogue's, and one product each."""
+    """The plain form of `candidate_logits`: gather the vectors of all candidates and compute one product each."""
     return (h_PD[:, None] * items_ND[items_PC - 1]).sum(-1)
 
 
 class _Picked(torch.autograd.Function):
-    """logits[p, c] = h[p] . items[picks[p, c]]; a chunk's products with the whole catalogue live only while needed."""
+    """logits[p, c] = h[p] . items[picks[p, c]]; a chunk's products with the whole catalogue are freed after use."""
 
     @staticmethod
     def forward(ctx: Any, h_PD: Tensor, picks_PC: Tensor, items_ND: Tensor) -> Tensor:

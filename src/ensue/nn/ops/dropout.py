@@ -1,10 +1,10 @@
-"""Dropout from random bytes: the same distribution as torch's, many times faster on a CPU.
+"""Dropout from random bytes: many times faster than torch's on a CPU.
 
-Torch's own `bernoulli_` draws one number after another on one thread (5.4 ms for 640,000 values, of the 8 ms of a whole
-attention layer). Here one 64-bit draw of numpy's SFC64, twice as fast as torch's generator, decides eight values. The
-rate is rounded to 1/256 and the scale is the inverse of the rounded keep rate, so the expectation is exact. Draws come
-from the generator of `draws_from`, which the training loop seeds from (seed, epoch, step); outside it from torch's
-global generator. `naive_dropout` is the plain form.
+Torch's `bernoulli_` draws one number after another on one thread (5.4 ms for 640,000 values, of 8 ms for a whole
+attention layer). Here one 64-bit draw of numpy's SFC64, which is twice as fast as torch's generator, decides eight
+values. The rate is rounded to 1/256 and the scale is the inverse of the rounded keep rate, so the expectation is exact.
+Inside `draws_from` the draws come from its generator, which the training loop seeds from (seed, epoch, step); outside,
+from torch's global generator. `naive_dropout` is the plain form.
 
 Suffix: `X` any shape.
 """
@@ -25,7 +25,7 @@ LEVELS = 256
 
 
 class _Draws(threading.local):
-    """One generator per thread, so that two trainings in one process do not disturb each other."""
+    """One generator per thread, so that two trainings in one process do not affect each other."""
 
     generator: np.random.SFC64 | None = None
 
@@ -34,7 +34,7 @@ _draws = _Draws()
 
 
 class _GlobalState:
-    """The state of torch's global generator before the first of the trainings that now draw from it."""
+    """The state that torch's global generator had before the first of the trainings that currently draw from it."""
 
     def __init__(self) -> None:
         self.lock, self.users, self.state = threading.Lock(), 0, torch.empty(0)
@@ -57,12 +57,12 @@ _global_state = _GlobalState()
 
 @contextmanager
 def draws_from(seed: int, device: torch.device) -> Iterator[None]:
-    """Make all random draws of a model within it a function of `seed`.
+    """A context in which all random draws of a model are a function of `seed`.
 
-    On a CPU `Dropout` and attention draw from a generator of their thread. Torch's global generator, which all threads
-    share, is seeded too, for layers such as `nn.Dropout` and `nn.GRU(dropout=...)`, and gets its state back afterwards.
-    Two threads that train models with such layers at the same time disturb each other. Other devices have only a global
-    generator, which stays seeded.
+    On a CPU, `Dropout` and attention draw from a generator per thread. Torch's global generator, which all threads
+    share, is seeded too, for layers such as `nn.Dropout` and `nn.GRU(dropout=...)`, and its state is restored at the
+    end. Two threads that train models with such layers at the same time affect each other. Other devices have only a
+    global generator, whose state is not restored.
     """
     before = _draws.generator
     with _global_state:
@@ -76,7 +76,7 @@ def draws_from(seed: int, device: torch.device) -> Iterator[None]:
 def _seed(seed: int, device: torch.device) -> None:
     if device.type == "cpu":
         _draws.generator = np.random.SFC64(seed)
-        # Not torch.manual_seed: it also prepares the seeding of devices, which formats a stack trace each time.
+        # torch.manual_seed would also prepare the seeding of devices, which formats a stack trace each time.
         torch.default_generator.manual_seed(seed)
     else:
         torch.manual_seed(seed)
@@ -94,24 +94,24 @@ def random_bytes(shape: torch.Size | tuple[int, ...], device: torch.device | Non
 
 
 def threshold(rate: float) -> int:
-    """The byte below which values are dropped: `rate` in units of 1/256, at most 255, so that some values are kept."""
+    """The byte below which values are dropped: `rate` in units of 1/256, and at most 255, so some values are kept."""
     return min(round(rate * LEVELS), LEVELS - 1)
 
 
 def keep_mask(bytes_X: Tensor, drop_below: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """1.0 where the byte keeps its value and 0.0 where it drops it, in the bytes' shape."""
+    """1.0 where the byte keeps its value, 0.0 where it drops it; the shape is that of the bytes."""
     mask = torch.empty(bytes_X.shape, dtype=dtype, device=bytes_X.device)
     return torch.ge(bytes_X, drop_below, out=mask)
 
 
 def drop(x: Tensor, mask_X: Tensor, drop_below: int, out: Tensor) -> Tensor:
-    """Write to `out` what a `keep_mask` of the type of `x` keeps of it, divided by the keep rate."""
+    """Write to `out` the values of `x` kept by a `keep_mask` of its type, divided by the keep rate; others are zero."""
     scale = LEVELS / (LEVELS - drop_below)
     return torch.addcmul(mask_X.new_zeros(()), mask_X, x, value=scale, out=out)
 
 
 def dropped(x: Tensor, bytes_X: Tensor, drop_below: int) -> Tensor:
-    """What the bytes, of the shape of `x`, keep of it, divided by the keep rate."""
+    """The values of `x` kept by bytes of its shape, divided by the keep rate; others are zero."""
     mask_X = keep_mask(bytes_X, drop_below, x.dtype)
     return drop(x, mask_X, drop_below, out=mask_X)
 
@@ -123,7 +123,7 @@ def naive_dropout(x: Tensor, bytes_X: Tensor, rate: float) -> Tensor:
 
 
 class ByteDropout(torch.autograd.Function):
-    """Dropout that saves its random bytes for the gradient; they take a quarter of the memory of a float mask."""
+    """Dropout that saves its random bytes for the gradient; they need a quarter of the memory of a float mask."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, drop_below: int) -> Tensor:

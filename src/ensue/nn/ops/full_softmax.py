@@ -1,4 +1,4 @@
-"""Full softmax cross-entropy over a catalogue, in chunks of positions, with its gradient made in the same pass.
+"""Full softmax cross-entropy over a catalogue, in chunks of positions, with the gradient computed in the same pass.
 
 Suffixes: `P` positions, `C` positions of a chunk, `N` items, `D` width.
 """
@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Cells of a chunk of logits: 1 million float32 are 4 MB and stay in the cache (measured: 0.9 of the time of 4 million).
+# Logits per chunk: 1 million float32 are 4 MB and stay in the cache (measured: 0.9 of the time of 4 million).
 CHUNK_CELLS = 1_000_000
-# At least this many rows, below which the products are slow: 128 MB for a million items.
+# Minimum number of rows per chunk, since products with fewer are slow: 128 MB for a million items.
 CHUNK_ROWS = 32
 
 
 def cross_entropy(h_PD: Tensor, target_P: Tensor, items_ND: Tensor) -> Tensor:
     """Full softmax cross-entropy, logsumexp_j(h . e_j) - h . e_target, in chunks of positions.
 
-    The logits of a chunk are freed after it. When gradients are needed they are computed in the same pass, for an
-    upstream gradient of one; a mean over positions only scales them. An upstream gradient that differs between
-    positions takes a second pass. `naive_cross_entropy` is the plain form.
+    The logits of a chunk are freed after use. If gradients are needed, they are computed in the same pass for an
+    upstream gradient of one; a mean over positions only scales them. If the upstream gradient differs between
+    positions, a second pass computes them. `naive_cross_entropy` is the plain form.
 
     Args:
         h_PD: states, [P, D].
@@ -41,9 +41,9 @@ def naive_cross_entropy(h_PD: Tensor, target_P: Tensor, items_ND: Tensor) -> Ten
 
 
 def apply_under_autocast(function: type[torch.autograd.Function], h_PD: Tensor, *others: Tensor) -> Tensor:
-    """Apply a function that makes its own products in the type of the states; under autocast that is autocast's type.
+    """Apply a function that computes its products in the type of the states; under autocast, in autocast's type.
 
-    Autocast does not reach the products of a function's gradient, so it is switched off for those of the function too.
+    Autocast does not apply to the products in a function's gradient, so it is switched off for the forward pass too.
     """
     device = h_PD.device.type
     if torch.is_autocast_enabled(device):
@@ -54,7 +54,7 @@ def apply_under_autocast(function: type[torch.autograd.Function], h_PD: Tensor, 
 
 
 def chunk_rows(num_items: int) -> int:
-    """Rows of a chunk of logits over a catalogue."""
+    """The number of rows in a chunk of logits over a catalogue."""
     return max(CHUNK_ROWS, CHUNK_CELLS // num_items)
 
 
@@ -83,7 +83,7 @@ class _CrossEntropy(torch.autograd.Function):
 def _cross_entropy_pass(
     h_PD: Tensor, target_P: Tensor, items_ND: Tensor, upstream_P: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Loss [P], and with `upstream_P` the gradients [P, D] and [N, D]."""
+    """The loss [P] and, with `upstream_P`, the gradients [P, D] and [N, D]."""
     rows = chunk_rows(items_ND.shape[0])
     table_ND = items_ND.to(h_PD.dtype)
     losses = []
@@ -94,7 +94,7 @@ def _cross_entropy_pass(
         h_CD, target_C = h_PD[start:stop], target_P[start:stop, None]
         logits = h_CD @ table_ND.T
         probability = torch.softmax(logits, 1)
-        # The largest logit and its probability, which never underflows, give the logarithm of the softmax's sum.
+        # logsumexp = the largest logit - the log of its probability, which never underflows.
         log_sum = logits.amax(1).float() - probability.amax(1).float().log()
         losses.append(log_sum - logits.gather(1, target_C)[:, 0].float())
         if upstream_P is not None and grad_h is not None and grad_items is not None:

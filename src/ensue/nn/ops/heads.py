@@ -1,7 +1,7 @@
-"""Attention heads: between packed columns and one matrix per row and head.
+"""Attention heads: conversion between packed columns and one matrix per row and head.
 
 Suffixes: `G` rows of a rectangle, `T` its events, `H` heads, `X` rows and heads (G * H), `d` width of a head, `S` parts
-beside each other (such as queries, keys and values), `E` all columns (S * H * d).
+side by side (such as queries, keys and values), `E` all columns (S * H * d).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def heads_first(x_GTE: Tensor, parts: int, heads: int) -> Tensor:
 
 
 def split_heads(x_GTE: Tensor, parts: int, heads: int) -> Tensor:
-    """[G, T, S * H * d] -> [S, G * H, T, d]; a view when there is one head."""
+    """[G, T, S * H * d] -> [S, G * H, T, d]; a view if there is one head."""
     return heads_first(x_GTE, parts, heads).flatten(1, 2)
 
 

@@ -1,12 +1,12 @@
-"""What attention adds for the interval between two events, without a [T, T, D] tensor.
+"""The attention terms for the interval between two events, without a [T, T, D] tensor.
 
 Source: TiSASRec, Li, Wang & McAuley, WSDM 2020, eq. 5 to 8:
 
     e_ij = q_i . (k_j + R^K[r_ij]) / sqrt(d)        z_i = sum_j softmax(e)_ij (v_j + R^V[r_ij])
 
-r_ij is one of a few hundred buckets, so q_i . R^K[r_ij] is a gather from the small product q R^K^T, and the value term
-is a scatter-add of the weights into buckets, then a product with R^V: O(T T + T R) memory per head. The position
-vectors of eq. 5 belong to single events, so they are added to k and v.
+r_ij is one of a few hundred buckets. Therefore q_i . R^K[r_ij] is a gather from the small product q R^K^T, and the
+value term is a scatter-add of the weights into buckets followed by a product with R^V: O(T T + T R) memory per head.
+The position vectors of eq. 5 belong to single events, so they are added to k and v.
 
 Suffixes: `B` rows of the batch, `P` events of all rows, `G` rows of a group, `X` rows and heads of a group (G * H),
 `A` queries of a strip, `K` keys of a strip, `R` buckets, `H` heads, `D` width, `d` width of a head, `E` 3 D.
@@ -25,15 +25,15 @@ Buckets = tuple[Tensor, ...]
 
 @dataclass(frozen=True, slots=True)
 class Relations:
-    """What attention knows of pairs of events, for one batch; the same in every block.
+    """The relation terms of one batch for pairs of events; all blocks use the same.
 
     Attributes:
-        buckets: for each group of the layout, for each strip of all its queries, r_ij: int64 [G, A, K].
-        asked_buckets: likewise for the queries of the asked events alone; empty when all events are asked.
-        position_PE: vectors to add to queries (zeros), keys and values, beside each other, [P, 3 D]; or None.
-        keys_BRD: R^K for each row, [B, R, D], rows as the layout sorts them, or for all, [1, R, D]; None: no such term.
+        buckets: r_ij for each group of the layout and each strip of all its queries: int64 [G, A, K].
+        asked_buckets: the same for the queries of the asked events only; empty if all events are asked.
+        position_PE: vectors to add to queries (zeros), keys and values, side by side, [P, 3 D]; or None.
+        keys_BRD: R^K for each row in the layout's order, [B, R, D], or for all rows, [1, R, D]; None omits the term.
         values_BRD: R^V, likewise.
-        bias_HR: a scalar for each head and bucket, added to e_ij. None: no such term.
+        bias_HR: a scalar for each head and bucket, added to e_ij; None omits the term.
     """
 
     buckets: tuple[Buckets, ...]
@@ -46,7 +46,7 @@ class Relations:
 
 @dataclass
 class Terms:
-    """The tables as one group's heads see them, or their gradients: keys and values [X, R, d], bias [H, R]."""
+    """The tables for the heads of one group, or their gradients: keys and values [X, R, d], bias [H, R]."""
 
     keys: Tensor | None = None
     values: Tensor | None = None
@@ -65,11 +65,11 @@ class Terms:
         return cls(of(tables[0]), of(tables[1]), tables[2])
 
     def zeros(self) -> Terms:
-        """Gradients to add to."""
+        """Zero gradients of the same shapes, to add to."""
         return Terms(*(None if t is None else t.new_zeros(t.shape) for t in (self.keys, self.values, self.bias)))
 
     def add_to(self, tables: list[Tensor | None], rows: slice, heads: int) -> None:
-        """Add these gradients, of one group, to those of the whole tables."""
+        """Add these gradients of one group to the gradients of the whole tables."""
         for part_XRD, table in zip((self.keys, self.values), tables, strict=False):
             if part_XRD is not None and table is not None:
                 joined = join_heads(part_XRD[None], heads)
@@ -96,17 +96,20 @@ class Terms:
             out.baddbmm_(by_bucket(weights, bucket, self.values.shape[1]), self.values)
 
     def add_to_weights_gradient(self, grad_weights: Tensor, grad: Tensor, bucket: Tensor) -> None:
-        """Add what the value term makes of the output's gradient, [X, A, d], in place."""
+        """Add the gradient of the weights through the value term, from the output's gradient [X, A, d], in place."""
         if self.values is not None:
             grad_weights.add_(grad.bmm(self.values.transpose(1, 2)).gather(2, bucket))
 
     def add_to_queries_gradient(self, grad_q: Tensor, grad_XAR: Tensor | None) -> None:
-        """Add what the key term makes of the scores' gradient, summed by bucket, in place; both without the scale."""
+        """Add the queries' gradient through the key term, from the scores' gradient summed by bucket, in place.
+
+        Both are without the scale.
+        """
         if self.keys is not None and grad_XAR is not None:
             grad_q.baddbmm_(grad_XAR, self.keys)
 
     def add_scores_gradient(self, grad_scores: Tensor, q_scaled: Tensor, bucket: Tensor) -> Tensor | None:
-        """Of gradients: add those of R^K and the bias; returns `grad_scores` summed by bucket, [X, A, R], if needed."""
+        """On gradients: add those of R^K and the bias; return `grad_scores` summed by bucket, [X, A, R], if needed."""
         table = self.keys if self.keys is not None else self.bias
         if table is None:
             return None
@@ -118,7 +121,7 @@ class Terms:
         return grad_XAR
 
     def add_values_gradient(self, weights: Tensor, grad: Tensor, bucket: Tensor) -> None:
-        """Of gradients: add that of R^V, from the weights and the output's gradient."""
+        """On gradients: add that of R^V, from the weights and the output's gradient."""
         if self.values is not None:
             self.values.baddbmm_(by_bucket(weights, bucket, self.values.shape[1]).transpose(1, 2), grad)
 

@@ -14,20 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Entries below exp(-80) of a matrix's largest are raised to it, so that every sum stays a normal float32.
+# Entries below exp(-80) times a matrix's largest entry are raised to that value, so that all sums are normal float32.
 FLOOR = -80.0
-# Iterations have converged when they leave at most this share of a disturbance, by the bound of `_left_after`, and no
-# column's sum is further than this from 1.
+# Iterations have converged if they leave at most this share of a disturbance, by the bound of `_left_after`, and every
+# column sum is within this of 1.
 CONVERGED = 3e-3
-# Fewer iterations than this never count as converged: the bound holds near the limit.
+# Fewer iterations than this never count as converged, since the bound only holds near the limit.
 FEW = 10
 
 
 class _Sinkhorn(torch.autograd.Function):
     """H = diag(u) K diag(v), K = exp(logits); saves K and H, not the iterations.
 
-    For matrices whose iterations have converged the gradient is that of their limit (`_limit_gradient`), a tenth of the
-    work; for the others, and when the iterations are few, the iterations are run again and differentiated
+    For matrices whose iterations have converged, the gradient is that of the limit (`_limit_gradient`), which takes a
+    tenth of the work. For the others, and with few iterations, the iterations are repeated and differentiated
     (`_unrolled_gradient`).
     """
 
@@ -55,10 +55,10 @@ class _Sinkhorn(torch.autograd.Function):
 
 
 def _left_after(matrix: Tensor, iterations: int) -> Tensor:
-    """The largest share of a disturbance of the scales that the iterations can leave: [P].
+    """An upper bound of the share of a disturbance of the scales that remains after the iterations: [P].
 
-    Near the limit an iteration acts on the scales as H and its transpose do; each shrinks what is not constant at least
-    by the factor 1 - (the sum of its columns' smallest entries) (Doeblin's bound).
+    Near the limit, an iteration acts on the scales as H and its transpose do. Each of them shrinks the non-constant
+    part at least by the factor 1 - (the sum of its columns' smallest entries) (Doeblin's bound).
     """
     rate_P = (1 - matrix.amin(0).sum(0)) * (1 - matrix.amin(1).sum(0))
     return rate_P.clamp_(min=0).pow_(iterations)
@@ -67,8 +67,8 @@ def _left_after(matrix: Tensor, iterations: int) -> Tensor:
 def _limit_gradient(matrix: Tensor, grad: Tensor) -> Tensor:
     """The logits' gradient by the implicit function theorem.
 
-    A change of the logits by L changes log H by L + x 1^T + 1 y^T, with x and y such that the sums of rows, 1, and of
-    columns, c, stay. So g = G * H loses what would move the sums: it becomes g - H * (x 1^T + 1 y^T), where
+    A change of the logits by L changes log H by L + x 1^T + 1 y^T, where x and y keep the row sums, 1, and the column
+    sums, c, unchanged. The gradient g = G * H is therefore projected to g - H * (x 1^T + 1 y^T), where
     x = g 1 - H y and (diag(c) - H^T H) y = g^T 1 - H^T g 1.
     """
     grad = grad * matrix
@@ -81,9 +81,10 @@ def _limit_gradient(matrix: Tensor, grad: Tensor) -> Tensor:
 
 
 def _unrolled_gradient(kernel: Tensor, matrix: Tensor, grad: Tensor, iterations: int) -> Tensor:
-    """The logits' gradient through the iterations, run again.
+    """The logits' gradient through the iterations, which are repeated.
 
-    It works on log u and log v, whose gradients stay bounded when those of u and v do not; u_s v_t is at most 1 / K_st.
+    It works on log u and log v: their gradients stay bounded even where those of u and v do not; u_s v_t is at most
+    1 / K_st.
     """
     scales = list(_iterate(kernel, iterations))
     before = [torch.ones_like(kernel[:, 0]), *(u for u, _ in scales[:-1])]
@@ -109,7 +110,7 @@ def _iterate(kernel: Tensor, iterations: int) -> Iterator[tuple[Tensor, Tensor]]
 
 
 def _weighted_rows(matrix_STP: Tensor, weight_SP: Tensor) -> Tensor:
-    """sum_s weight_s matrix_s: [T, P]; row by row, which is twice as fast as a product and a sum."""
+    """sum_s weight_s matrix_s: [T, P], row by row, which is twice as fast as a product and a sum."""
     total = matrix_STP[0] * weight_SP[0]
     for row_TP, weight_P in zip(matrix_STP[1:], weight_SP[1:], strict=True):
         total.addcmul_(row_TP, weight_P)
@@ -117,9 +118,9 @@ def _weighted_rows(matrix_STP: Tensor, weight_SP: Tensor) -> Tensor:
 
 
 def _solve(system_SSP: Tensor, right_SP: Tensor) -> Tensor:
-    """Solve a Laplacian (zero row sums) for the solution whose last entry is 0, by elimination in place.
+    """Solve a Laplacian system (zero row sums) by in-place elimination, with the last entry of the solution set to 0.
 
-    Streams that do not mix leave pivots of zero. Their part of the solution has no effect; the ridge keeps it small.
+    Streams that do not mix cause zero pivots. Their part of the solution has no effect; the ridge keeps it small.
     """
     ridge = 8 * torch.finfo(system_SSP.dtype).eps
     last = system_SSP.shape[0] - 1
@@ -136,15 +137,15 @@ def _solve(system_SSP: Tensor, right_SP: Tensor) -> Tensor:
 
 
 def sinkhorn(logits_SSP: Tensor, iterations: int = 20) -> Tensor:
-    """exp(logits), with columns and rows normalised in turn `iterations` times, the rows (first dimension) last.
+    """exp(logits), with columns and rows normalised alternately `iterations` times, the rows (first dimension) last.
 
     Args:
-        logits_SSP: [S, S, P]; entry (s, t) says how much of input stream t goes to output stream s. Finite for
+        logits_SSP: [S, S, P]; entry (s, t) is the weight of input stream t in output stream s. The result is finite for
             logits up to +-50 and beyond.
-        iterations: how many.
+        iterations: number of iterations.
 
     Returns:
-        [S, S, P]: rows sum to 1 within rounding, columns as closely as the iterations came.
+        [S, S, P]: rows sum to 1 within rounding, columns up to the convergence of the iterations.
     """
     out: Tensor = _Sinkhorn.apply(logits_SSP, iterations)  # type: ignore[no-untyped-call]
     return out

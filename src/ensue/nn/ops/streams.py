@@ -1,12 +1,12 @@
-"""Reading and writing residual streams, with gradients written by hand.
+"""Reading and writing residual streams, with hand-written gradients.
 
-`project` and `read_streams` return their input beside their result, and the next reader takes that. So in the backward
-pass each adds its share to one gradient, in place; autograd would make a tensor of the streams' size for each and sum
-them. This is safe because only readers use that gradient: streams come from `write_streams` and pass from one reader to
-the next, and nothing else may use them.
+`project` and `read_streams` return their input together with their result, and the next reader uses that input. In the
+backward pass each reader therefore adds its share to one gradient in place; autograd would create a tensor of the
+streams' size for each reader and sum them. This is safe because only readers use that gradient: streams come from
+`write_streams` and are passed from one reader to the next, and nothing else may use them.
 
-Suffixes: `P` events, `S` streams, `D` width, `F` S D (or D, for copies of one stream), `K` streams and what a sublayer
-adds (S + 1, or 2 for copies of one stream), `E` coefficients.
+Suffixes: `P` events, `S` streams, `D` width, `F` S D (or D, for copies of one stream), `K` streams and the sublayer's
+output (S + 1, or 2 for copies of one stream), `E` coefficients.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RMS_EPS = 1e-6
 
 
 def project(x: Tensor, phi_EF: Tensor) -> tuple[Tensor, Tensor]:
-    """phi @ RMSNorm(x)^T, [E, P], and x itself, for streams [P, S, D], or one vector [P, D] that all of them copy."""
+    """phi @ RMSNorm(x)^T, [E, P], and x itself, for streams [P, S, D] or one vector [P, D] copied to all of them."""
     projected: tuple[Tensor, Tensor] = _Project.apply(x, phi_EF)  # type: ignore[no-untyped-call]
     return projected
 
@@ -35,9 +35,9 @@ def write_streams(weights_PSK: Tensor, past: Tensor, y_PD: Tensor) -> Tensor:
     """weights @ (past, y), [P, S, D].
 
     Args:
-        weights_PSK: of the streams before and of y.
-        past: the streams before, [P, S, D], or the one vector [P, D] that all of them copied.
-        y_PD: what a sublayer adds.
+        weights_PSK: weights of the past streams and of y.
+        past: the past streams, [P, S, D], or one vector [P, D] copied to all of them.
+        y_PD: the sublayer's output.
     """
     streams_PSD: Tensor = _Write.apply(weights_PSK, past, y_PD)  # type: ignore[no-untyped-call]
     return streams_PSD
@@ -61,7 +61,7 @@ def naive_write_streams(weights_PSK: Tensor, past: Tensor, y_PD: Tensor) -> Tens
 
 
 class _Project(torch.autograd.Function):
-    """phi @ RMSNorm(x)^T, [E, P], and x. The norm is one factor per event, so it is applied to the small product."""
+    """phi @ RMSNorm(x)^T, [E, P], and x. The norm is a factor per event, so it is applied to the small product."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, phi_EF: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,7 +87,7 @@ class _Project(torch.autograd.Function):
 
 
 class _Read(torch.autograd.Function):
-    """The sum of the streams by weight, [P, D], and the streams."""
+    """The weighted sum of the streams, [P, D], and the streams."""
 
     @staticmethod
     def forward(ctx: Any, weights_PS: Tensor, streams_PSD: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,9 +108,9 @@ class _Read(torch.autograd.Function):
 
 
 class _Write(torch.autograd.Function):
-    """weights @ (past, y): [P, S, D], of what was before, one vector or S streams, and of what a sublayer adds.
+    """weights @ (past, y): [P, S, D], where `past` is one vector or S streams and y is the sublayer's output.
 
-    The gradient is written by hand: neither direction needs (past, y) as one tensor, or a product of the streams' size.
+    With a hand-written gradient, neither pass needs (past, y) as one tensor, or a product of the streams' size.
     """
 
     @staticmethod
@@ -138,7 +138,7 @@ def _inner(streams_PSD: Tensor, y_PD: Tensor) -> Tensor:
 
 
 def _weighted(weights_PS: Tensor, streams_PSD: Tensor) -> Tensor:
-    """The weighted sum of the streams, [P, D]: stream by stream, as a matrix product with one row is slower."""
+    """The weighted sum of the streams, [P, D], stream by stream, since a matrix product with one row is slower."""
     streams_SPD = streams_PSD.unbind(1)
     total = streams_SPD[0] * weights_PS[:, :1]
     for stream in range(1, len(streams_SPD)):
