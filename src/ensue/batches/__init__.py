@@ -1,1 +1,1 @@
-"""From rows of a store to batches: packed sequences, tasks, negatives, the loader."""
+"""From rows of a store to batches: packed sequences, layouts, tasks and the loader."""

@@ -1,4 +1,4 @@
-"""`SequenceBatch`: what every model reads, and what is asked of it.
+"""`SequenceBatch`: the histories that a model reads, and the events at which it is asked to predict.
 
 Suffixes: B rows, P events of all rows, Q asked events, K negatives.
 """
@@ -25,18 +25,18 @@ class SequenceBatch:
     """Histories, packed: the events of all rows one after another, oldest first, without padding.
 
     Attributes:
-        items_P: int64, item numbers 1..N; larger ones stand for [MASK] and the like.
-        lengths_B: int64, events of each row, at least 1.
-        layout: the rectangles that attention sees, the ages of the events, and what is asked of each rectangle.
-        asked_Q: int64, the events that are asked, distinct and ascending: all of them, the newest, the masked ones.
-        row_Q: int64, the row of each.
-        asks: `next`, the item after an asked event; `own`, its own item, which is masked.
-        target_Q: int64, the item that is the answer; None where there is nothing to learn.
-        negatives: int64, items that are not the answer: [Q, K], or [K] for all asked events; or None.
+        items_P: int64, item numbers 1..N; larger numbers are special inputs such as [MASK].
+        lengths_B: int64, number of events in each row, at least 1.
+        layout: the rectangles for attention, the ages of the events, and the asked events of each rectangle.
+        asked_Q: int64, event numbers of the asked events, distinct and ascending: all, the newest, or the masked ones.
+        row_Q: int64, the row of each asked event.
+        asks: `next`: predict the item after an asked event; `own`: predict its own, masked item.
+        target_Q: int64, the correct item; None outside training.
+        negatives: int64, incorrect items: [Q, K], or [K] for all asked events; or None.
         times_P: int64 seconds, or None.
-        query_times_P: int64 seconds at which what follows each event is asked for: the next event's time, and for a
-            row's newest event the request's; or None. Every event has one, for every event is a query of attention.
-        views: changed copies of the rows, for an auxiliary term of the loss; or None.
+        query_times_P: int64 seconds of the request after each event: the next event's time, or, for a row's newest
+            event, that of the request; or None. Every event has one, since every event is a query of attention.
+        views: augmented copies of the rows, for an auxiliary term of the loss; or None.
     """
 
     items_P: Tensor
@@ -62,7 +62,7 @@ class SequenceBatch:
         target_Q: np.ndarray | None = None,
         asks: Asks = "next",
     ) -> SequenceBatch:
-        """Make a batch from arrays; the layout is planned here. Without `asked_Q` each row's newest event is asked."""
+        """Create a batch, with its layout, from arrays. Without `asked_Q` each row's newest event is asked."""
         if asked_Q is None:
             asked_Q = newest(lengths_B)
         row_Q = np.searchsorted(np.cumsum(lengths_B), asked_Q, side="right")
@@ -81,7 +81,7 @@ class SequenceBatch:
 
     @classmethod
     def from_lists(cls, histories: Sequence[Sequence[int]]) -> SequenceBatch:
-        """Make a batch from lists of item numbers, each non-empty; each row's newest event is asked."""
+        """Create a batch from non-empty lists of item numbers; each row's newest event is asked."""
         lengths = np.array([len(history) for history in histories], dtype=np.int64)
         return cls.from_numpy(np.concatenate([np.asarray(h, dtype=np.int64) for h in histories]), lengths)
 
@@ -158,7 +158,7 @@ def _int64(values: np.ndarray) -> Tensor:
 
 
 def query_times(times_P: np.ndarray, lengths_B: np.ndarray, request_times_B: np.ndarray) -> np.ndarray:
-    """When what follows each event is asked for: the next event's time, and for each row's newest the request's."""
+    """The time of the request after each event: the next event's time, or the request's for each row's newest event."""
     query_P = np.append(times_P[1:], 0)
     query_P[np.cumsum(lengths_B) - 1] = request_times_B
     return query_P
@@ -172,8 +172,8 @@ def history_batch(
     Args:
         histories: the view.
         rows_B: row numbers; every row must have at least one event.
-        maxlen: the longest history that the model reads.
-        request_times_B: seconds of each request, for models that read them.
+        maxlen: length of the longest history that the model reads.
+        request_times_B: time of each request in seconds, for models that read it.
     """
     stop_B = histories.stop_R[rows_B]
     start_B = np.maximum(histories.start_R[rows_B], stop_B - maxlen)
@@ -191,9 +191,9 @@ def case_batch(cases: Cases, rows_B: np.ndarray, maxlen: int, query_time: bool) 
 
     Args:
         cases: histories and targets.
-        rows_B: which of them.
-        maxlen: the longest history that the model reads.
-        query_time: give the model the time of the request, which is that of the target.
+        rows_B: numbers of the cases.
+        maxlen: length of the longest history that the model reads.
+        query_time: whether to include the time of the request, which is the target's.
     """
     histories = Sequences(cases.store, cases.users_B, cases.start_B, cases.stop_B)
     times = cases.store.times

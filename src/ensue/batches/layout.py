@@ -1,11 +1,11 @@
 """The layout of a packed batch: the rectangles that attention computes on, and the events that are asked.
 
-A batch is packed (all events of all rows one after another, `[P, ...]`), so a layer that works on one event at a time
-never meets padding. Attention needs rectangles: the layout sorts the rows by length and cuts them into the groups whose
-rectangles cost least. The grouping changes no result.
+A batch is packed (the events of all rows one after another, `[P, ...]`), so layers that work on one event at a time
+process no padding. Attention needs rectangles: the layout sorts the rows by length and cuts them into the groups with
+the cheapest rectangles. The grouping changes no result.
 
 Suffixes: `B` rows of the batch, `P` events of all rows, `Q` asked events; within one group `G` rows, `T` events of the
-longest row, `A` asked events of the row that has most, `p` events, `q` asked events, `c` cells; `D` width.
+longest row, `A` asked events of the row that has the most, `p` events, `q` asked events, `c` cells; `D` width.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# The cost of a group in units of one attention cell (measured on CPU, float32): a row of length T costs T * T cells and
-# T * COPY for copying its queries, keys and values; every further group costs CALL.
+# The cost of a group in units of one attention cell (measured on CPU, float32): a row of length T costs T * T cells,
+# plus T * COPY for copying its queries, keys and values; each additional group costs CALL.
 COPY = 100
 CALL = 50_000
 CUTS = 32
@@ -32,22 +32,22 @@ class Group:
 
     rows: int
     width: int
-    cell_p: Tensor  # [p] the cell of each of the group's events, row * width + t
+    cell_p: Tensor  # [p] the cell of each event of the group, row * width + t
     padding_c: Tensor  # [c] the cells without an event
     length_G: Tensor  # [rows] events of each row
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The asked events of a batch, as rectangles of their own.
+    """The asked events of a batch, in separate rectangles.
 
     Attributes:
         event_Q: their event numbers, ascending.
-        groups: for each group of the layout the rectangle [rows, A] of its asked events; A may be 0.
-        sizes: asked events of each group.
-        places: for each group [rows, A], the place of each asked event in its row (the oldest has 0); padding has 0.
-        order_Q: numbers 0..Q-1 of the asked events in the order of the groups; None when that is their own order.
-        inverse_Q: the inverse of `order_Q`; None likewise.
+        groups: for each group of the layout, the rectangle [rows, A] of its asked events; A may be 0.
+        sizes: number of asked events in each group.
+        places: for each group [rows, A], the place of each asked event in its row (0 is the oldest); 0 for padding.
+        order_Q: numbers 0..Q-1 of the asked events in the order of the groups; None if the order is the same.
+        inverse_Q: the inverse of `order_Q`, or None.
     """
 
     event_Q: Tensor
@@ -64,13 +64,13 @@ class Layout:
 
     Attributes:
         groups: the rectangles, longest rows first.
-        sizes: events of each group.
-        order_P: event numbers in the order of the groups; None when the rows are sorted already.
-        inverse_P: the inverse of `order_P`; None likewise.
-        inverse_B: the inverse of the order of the groups' rows; None likewise.
-        age_P: how many newer events the row has; 0 for the newest.
-        last_B: the event number of each row's newest event.
-        asked: the asked events; None when all are.
+        sizes: number of events in each group.
+        order_P: event numbers in the order of the groups; None if the rows are already sorted.
+        inverse_P: the inverse of `order_P`, or None.
+        inverse_B: the inverse of the order of the rows in the groups, or None.
+        age_P: number of newer events in the same row; 0 for the newest.
+        last_B: event number of each row's newest event.
+        asked: the asked events; None if all events are asked.
     """
 
     groups: tuple[Group, ...]
@@ -84,7 +84,7 @@ class Layout:
 
     @property
     def asked_Q(self) -> Tensor | None:
-        """Event numbers of the asked events, int64, ascending; None when all are asked."""
+        """Event numbers of the asked events, int64, ascending; None if all are asked."""
         return None if self.asked is None else self.asked.event_Q
 
     @property
@@ -93,7 +93,7 @@ class Layout:
         return self if self.asked is None else replace(self, asked=None)
 
     def choose(self, x_PD: Tensor) -> Tensor:
-        """The asked ones of packed events, [P, ...] -> [Q, ...]; `x_PD` itself when all are asked."""
+        """Select the asked events, [P, ...] -> [Q, ...]; `x_PD` itself if all are asked."""
         return x_PD if self.asked is None else x_PD.index_select(0, self.asked.event_Q)
 
     def to(self, device: torch.device) -> Layout:
@@ -102,7 +102,7 @@ class Layout:
         return moved
 
     def parts(self) -> list[tuple[Group, slice, slice]]:
-        """Each group with the slice of events and the slice of rows that are its own, in the order of the groups."""
+        """Each group with its slice of events and its slice of rows, in the order of the groups."""
         events = slices(self.sizes)
         rows = slices([group.rows for group in self.groups])
         return list(zip(self.groups, events, rows, strict=True))
@@ -188,7 +188,7 @@ def _ask(asked_Q: np.ndarray, lengths_B: np.ndarray, rows: np.ndarray, cuts: lis
 
 
 def _group(lengths_G: np.ndarray, width: int) -> Group:
-    """The rectangle of rows of these lengths."""
+    """The rectangle of rows with these lengths."""
     rows = len(lengths_G)
     t_p = np.arange(lengths_G.sum()) - np.repeat(np.cumsum(lengths_G) - lengths_G, lengths_G)
     cell_p = np.repeat(np.arange(rows) * width, lengths_G) + t_p
@@ -199,14 +199,14 @@ def _group(lengths_G: np.ndarray, width: int) -> Group:
 
 
 def _order(lengths_B: np.ndarray, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-    """The numbers of packed values when the rows are put in the order `rows`, and the inverse of that order."""
+    """The order of packed values if the rows are sorted by `rows`, and the inverse of that order."""
     start_B, ordered = np.cumsum(lengths_B) - lengths_B, lengths_B[rows]
     order = np.repeat(start_B[rows] - (np.cumsum(ordered) - ordered), ordered) + np.arange(ordered.sum())
     return torch.from_numpy(order), torch.from_numpy(np.argsort(order))
 
 
 def _moved(value: Any, device: torch.device) -> Any:
-    """A copy of a layout or a part of it with every tensor on `device`."""
+    """A copy of a layout, or of a part of it, with all tensors on `device`."""
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
     if isinstance(value, tuple):
@@ -217,12 +217,12 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 
 def _cut(lengths: np.ndarray) -> list[tuple[int, int]]:
-    """Cut rows, longest first, into consecutive groups of least total cost (exact among CUTS possible cuts)."""
+    """Cut rows, longest first, into consecutive groups of minimum total cost (exact among CUTS possible cuts)."""
     if len(lengths) == 1:
         return [(0, 1)]
     edges = np.unique(np.linspace(0, len(lengths), min(CUTS, len(lengths)) + 1).astype(np.int64))
     width = lengths[edges[:-1]].astype(np.float64)
-    # cost[first, end]: that of a group from one edge to another, as wide as its first row.
+    # cost[first, end]: the cost of a group from one edge to another, as wide as its first row.
     cost = (edges - edges[:-1, None]) * (width * (width + COPY))[:, None] + CALL
     best = np.zeros(len(edges))
     came_from = [0] * len(edges)

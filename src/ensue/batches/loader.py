@@ -1,4 +1,4 @@
-"""The order of training: each epoch a new permutation of the windows, cut into batches."""
+"""The order of training: in each epoch a new permutation of the windows, cut into batches."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ensue.rng import stream
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """Batches of windows in the order of (seed, epoch), made in this process.
+    """Batches of windows in an order keyed by (seed, epoch), created in this process.
 
-    Making a batch is a few array operations (under 2 ms for 128 windows of 200 events), so worker processes
-    would cost more than they save.
+    Creating a batch takes a few array operations (under 2 ms for 128 windows of 200 events), so worker processes would
+    cost more than they save.
     """
 
     windows: Windows
@@ -30,13 +30,13 @@ class Loader:
 
     @property
     def steps(self) -> int:
-        """Batches in an epoch; the last may be smaller."""
+        """Number of batches in an epoch; the last may be smaller."""
         return -(-len(self.windows) // self.batch_size)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[int, np.ndarray, SequenceBatch]]:
         """Yield (step, training row of each batch row, batch) from `first_step` on.
 
-        The rows of a batch are sorted by length, which changes no statistic and saves a permutation.
+        The rows of a batch are sorted by length, which changes no statistic and saves a permutation in the layout.
         """
         order = stream(self.seed, "order", epoch).permutation(len(self.windows))
         for step in range(first_step, self.steps):
@@ -48,14 +48,14 @@ class Loader:
 
 
 def take_share(batch: SequenceBatch, rank: int, size: int) -> SequenceBatch | None:
-    """The rows rank, rank + size, ... of a batch: what one of several processes works on. None without rows.
+    """One process's share of a batch: the rows rank, rank + size and so on. None if there are none.
 
-    Rows are sorted by length, so such shares cost about the same.
+    Rows are sorted by length, so the shares cost about the same.
 
     Args:
         batch: the global batch, on the CPU, with its negatives.
-        rank: whose share, 0 .. size - 1.
-        size: how many shares.
+        rank: number of the share, 0 .. size - 1.
+        size: number of shares.
 
     Raises:
         ConfigError: the batch has views, which are compared among all rows.
@@ -73,7 +73,7 @@ def take_share(batch: SequenceBatch, rank: int, size: int) -> SequenceBatch | No
     is_own_P = np.repeat(np.arange(len(lengths_B)) % size == rank, lengths_B)
     is_own_Q = is_own_P[batch.asked_Q.numpy()]
     own_P, own_Q = torch.from_numpy(np.flatnonzero(is_own_P)), torch.from_numpy(np.flatnonzero(is_own_Q))
-    # The number that an event of the global batch has in the share.
+    # The number in the share of each event of the global batch.
     number_P = np.cumsum(is_own_P) - 1
     asked_Q = number_P[batch.asked_Q.numpy()[is_own_Q]]
     negatives = batch.negatives

@@ -1,4 +1,4 @@
-"""Tasks: how windows of a training view become batches with questions and answers.
+"""Tasks: how windows of a training view become batches with asked events and targets.
 
 Suffixes: R rows of a view, W windows, B rows of a batch, P events of a batch, Q asked events.
 """
@@ -25,8 +25,8 @@ WindowName = Literal["last", "sliding", "prefixes"]
 class Windows:
     """The training windows of a view: window w is the events start_W[w]:stop_W[w] of row row_W[w].
 
-    A window has at most maxlen + 1 events and at least two, so that it gives at least one pair of input and target.
-    `maxlen` is the longest history that the model reads.
+    A window has at least two and at most maxlen + 1 events, so it gives at least one pair of input and target. `maxlen`
+    is the length of the longest history that the model reads.
     """
 
     sequences: Sequences
@@ -44,11 +44,11 @@ Maker = Callable[[Windows, np.ndarray, np.random.Generator], SequenceBatch]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What training asks.
+    """The events at which a model is asked in training, and their targets.
 
     Attributes:
-        make: (windows, the windows of this batch, the random stream of this step) -> batch with targets.
-        window: the windows that the task needs; None for those that the training settings name.
+        make: (windows, the numbers of this batch's windows, the random stream of this step) -> batch with targets.
+        window: the kind of windows that the task needs; None for the kind in the training settings.
     """
 
     make: Maker
@@ -59,15 +59,16 @@ TASKS: Registry[Task] = Registry("task")
 
 
 def make_windows(sequences: Sequences, maxlen: int, window: WindowName = "last", stride: int | None = None) -> Windows:
-    """Cut the rows of a training view into windows; they are ranges of the store's events, never copies.
+    """Cut the rows of a training view into windows, which are ranges of the store's events, not copies.
 
     Args:
         sequences: the training view.
-        maxlen: inputs of a window at most.
-        window: `last`: each row's newest maxlen + 1 events (SASRec). `sliding`: windows that end at the newest event
-            and step back by `stride`, which cover the whole row. `prefixes`: a window for each event but a row's
-            first, which ends with it.
-        stride: events between the ends of sliding windows; maxlen by default, so that every event is a target once.
+        maxlen: maximum number of inputs in a window.
+        window: `last`: each row's newest maxlen + 1 events (SASRec). `sliding`: windows that cover the whole row; the
+            last ends at the newest event, the others `stride` events before the next. `prefixes`: for each event except
+            a row's first, a window that ends with it.
+        stride: number of events between the ends of sliding windows; by default maxlen, so that every event is a target
+            once.
 
     Raises:
         DataError: no row has two events.
@@ -75,7 +76,7 @@ def make_windows(sequences: Sequences, maxlen: int, window: WindowName = "last",
     start_R, stop_R = np.asarray(sequences.start_R), np.asarray(sequences.stop_R)
     rows = np.flatnonzero(stop_R - start_R >= 2)
     if len(rows) == 0:
-        raise DataError("nothing to train on: no user has two events before the split's held-out ones")
+        raise DataError("nothing to train on: no user has 2 or more training events after the split")
     start_R, stop_R = start_R[rows], stop_R[rows]
     if window != "last":
         step = 1 if window == "prefixes" else stride or maxlen
@@ -88,7 +89,7 @@ def make_windows(sequences: Sequences, maxlen: int, window: WindowName = "last",
 
 
 def next_items(windows: Windows, chosen_B: np.ndarray, rng: np.random.Generator) -> SequenceBatch:
-    """Each event but a window's last is asked what comes next (SASRec).
+    """Ask for the next item at each event of a window except the last (SASRec).
 
     A window of the items 3 1 4 becomes the history 3 1, asked at both events, with the targets 1 4.
     """
@@ -96,7 +97,7 @@ def next_items(windows: Windows, chosen_B: np.ndarray, rng: np.random.Generator)
 
 
 def newest_items(windows: Windows, chosen_B: np.ndarray, rng: np.random.Generator) -> SequenceBatch:
-    """The last event but one of each window is asked what comes next.
+    """Ask for the next item only at the last event but one of each window.
 
     A window of the items 3 1 4 becomes the history 3 1, asked at its newest event, with the target 4.
     """
@@ -104,10 +105,10 @@ def newest_items(windows: Windows, chosen_B: np.ndarray, rng: np.random.Generato
 
 
 def next_of(count: int) -> Task:
-    """A task that asks each event but a window's last for one of its next `count` items, drawn with equal chances.
+    """A task whose target at each event of a window except the last is one of the next `count` items, drawn uniformly.
 
-    Over many draws that is the mean loss of `count` targets (Caser, Tang & Wang, WSDM 2018, section 3.4). The window of
-    the items 3 1 4 becomes the history 3 1 with the targets 1 or 4 (of two next items), and 4.
+    Over many draws this is the mean loss of `count` targets (Caser, Tang & Wang, WSDM 2018, section 3.4). With two next
+    items, the window of the items 3 1 4 becomes the history 3 1 with the targets 1 or 4, and 4.
     """
 
     def make(windows: Windows, chosen_B: np.ndarray, rng: np.random.Generator) -> SequenceBatch:
@@ -127,13 +128,13 @@ def _shifted(
     asked: Callable[[np.ndarray], np.ndarray],
     ahead: Callable[[np.ndarray], np.ndarray | int] = lambda _: 0,
 ) -> SequenceBatch:
-    """The events of each window but its last, asked what comes next at the events that `asked` picks.
+    """The events of each window except its last; the events selected by `asked` are asked for the next item.
 
     Args:
         windows: all windows.
-        chosen_B: those of the batch.
+        chosen_B: the numbers of this batch's windows.
         asked: lengths of the rows -> the asked events.
-        ahead: lengths of the rows -> items between each event and its target.
+        ahead: lengths of the rows -> number of items between each event and its target.
     """
     start_B, stop_B = windows.start_W[chosen_B], windows.stop_W[chosen_B]
     events_P, lengths_B = gather_events(start_B, stop_B - 1), stop_B - start_B - 1
@@ -152,16 +153,16 @@ def _shifted(
 def cloze(
     mask_prob: float = 0.2, mask_share: float = 1.0, random_share: float = 0.0, newest_share: float = 0.0
 ) -> Task:
-    """A task that masks events and asks for their own items (BERT4Rec, Sun et al., CIKM 2019, section 3.6).
+    """A task that masks events and asks for their items (BERT4Rec, Sun et al., CIKM 2019, section 3.6).
 
     The history 3 1 4 with its second event masked becomes 3 [MASK] 4, asked at the second event, with the target 1.
     [MASK] is item N + 1. Every history has at least one masked event.
 
     Args:
         mask_prob: probability that an event is masked.
-        mask_share: share of the masked events that show [MASK].
-        random_share: share that show a random item instead; the rest keep their own.
-        newest_share: share of the histories in which the newest event alone is masked, as in serving.
+        mask_share: share of the masked events that are replaced by [MASK].
+        random_share: share that are replaced by a random item; the rest keep their own.
+        newest_share: share of the histories in which only the newest event is masked, as in serving.
     """
 
     def make(windows: Windows, chosen_B: np.ndarray, rng: np.random.Generator) -> SequenceBatch:
@@ -183,11 +184,11 @@ def cloze(
 
 
 def _masked(lengths_B: np.ndarray, mask_prob: float, newest_share: float, rng: np.random.Generator) -> np.ndarray:
-    """The events to mask: at least one of each row, the newest alone of some."""
+    """The events to mask: at least one per row; in some rows only the newest."""
     score_P = rng.random(int(lengths_B.sum()))
     first_B = np.cumsum(lengths_B) - lengths_B
     is_masked = score_P < mask_prob
-    # A row without a masked event masks the one whose draw was the smallest.
+    # In a row without a masked event, the event with the smallest draw is masked.
     row_P = np.repeat(np.arange(len(lengths_B)), lengths_B)
     is_masked[np.lexsort((score_P, row_P))[first_B]] = True
     only_newest_B = rng.random(len(lengths_B)) < newest_share
@@ -197,12 +198,12 @@ def _masked(lengths_B: np.ndarray, mask_prob: float, newest_share: float, rng: n
 
 
 def append_mask(batch: SequenceBatch, mask: int, maxlen: int) -> SequenceBatch:
-    """A batch that asks what follows each row, as a batch that asks for the own item of a [MASK] after it.
+    """Append [MASK] to each row and ask for its item, instead of asking for the next item after the row.
 
     Args:
         batch: histories; each row's newest event is asked.
         mask: the number of [MASK].
-        maxlen: the longest row afterwards; the oldest event of a longer one is left out.
+        maxlen: length of the longest row after appending; the oldest event of a longer row is dropped.
     """
     lengths_B = batch.lengths_B.cpu().numpy()
     kept_B = np.minimum(lengths_B, maxlen - 1)

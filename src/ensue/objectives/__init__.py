@@ -1,1 +1,1 @@
-"""Losses, negatives, and what training minimises."""
+"""Losses, negatives, and the objective that training minimises."""

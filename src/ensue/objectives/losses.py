@@ -1,4 +1,4 @@
-"""One function per loss, never reduced: the training loop takes the mean once, over all asked events.
+"""One function per loss. Losses are not reduced: the training loop takes the mean once, over all asked events.
 
 `Loss = (pos_Q, neg_QK) -> loss_Q` compares the target's logit with those of K negatives. The full softmax,
 `(h_QD, target_Q, items_ND) -> loss_Q`, reads the catalogue in chunks. All are computed in float32, except the full
@@ -33,7 +33,7 @@ class SampledLoss:
     Attributes:
         function: (pos_Q, neg_QK) -> loss_Q.
         logq: whether the log rate of each negative is subtracted from its logit first.
-        is_softmax: whether it makes the softmax of a model's scores the probabilities of the next item.
+        is_softmax: whether the softmax of the scores of a model trained with it is the probability of the next item.
     """
 
     function: Loss
@@ -46,20 +46,20 @@ class CatalogueLoss:
     """A loss over the whole catalogue, which needs no negatives.
 
     Attributes:
-        function: (states h_QD, targets from 0, item vectors_ND) -> loss_Q.
-        is_softmax: as of `SampledLoss`.
+        function: (states h_QD, target_Q counted from 0, item vectors items_ND) -> loss_Q.
+        is_softmax: as in `SampledLoss`.
     """
 
     function: Callable[[Tensor, Tensor, Tensor], Tensor]
     is_softmax: bool = False
 
 
-# Name -> (settings, number of items) -> the loss.
+# Functions from (settings, number of items) to the loss, by name.
 LOSSES: Registry[Callable[[ObjectiveConfig, int], SampledLoss | CatalogueLoss]] = Registry("loss", hint=OWN)
 
 
 def register_loss(name: str) -> Callable[[Loss], Loss]:
-    """Return a decorator that registers a loss without settings of its own, (pos_Q, neg_QK) -> loss_Q."""
+    """Return a decorator that registers a loss (pos_Q, neg_QK) -> loss_Q without settings of its own."""
 
     def put(loss: Loss) -> Loss:
         LOSSES.register(name)(lambda config, num_items: SampledLoss(loss))
@@ -98,8 +98,8 @@ def gbce(beta: float) -> Loss:
 def gbce_beta(num_negatives: int, num_items: int, t: float) -> float:
     """beta = a (t (1 - 1/a) + 1/a), with a = K / (N - 1) the sampling rate, at most 1 (gSASRec, eq. 10).
 
-    t = 0 gives 1, the plain BCE; t = 1 gives a, which calibrates the scores to the full softmax. With as many draws as
-    items, or more, there is nothing to calibrate: beta is 1.
+    t = 0 gives 1, the plain BCE; t = 1 gives a, which calibrates the scores to the full softmax. With K >= N - 1 there
+    is nothing to calibrate, and beta is 1.
     """
     rate = min(1.0, num_negatives / max(1, num_items - 1))
     return rate * (t * (1 - 1 / rate) + 1 / rate)
@@ -127,7 +127,7 @@ def sampled_softmax(pos_Q: Tensor, neg_QK: Tensor) -> Tensor:
 
 @LOSSES.register("sampled-softmax")
 def _sampled_softmax(config: ObjectiveConfig, num_items: int) -> SampledLoss:
-    # Uncorrected, the scores are those of the full softmax only up to the rate of the negatives.
+    # Without the correction, scores differ from those of the full softmax by the log rate of the negatives.
     return SampledLoss(sampled_softmax, config.logq, is_softmax=config.logq or config.negatives == "uniform")
 
 

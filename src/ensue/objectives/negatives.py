@@ -1,8 +1,8 @@
 """Negatives: items that are compared with the target.
 
-A draw depends on its stream alone (keyed by seed, epoch and step), never on earlier draws or on the number of workers.
-No draw is the target or padding. Drawing among the unseen items needs no rejection: a uniform rank among them becomes
-an item by a search in the user's sorted items, so a user who has seen almost everything costs the same as any other.
+A draw depends only on its stream (keyed by seed, epoch and step), never on earlier draws or on the number of workers.
+No draw is the target or padding. Drawing among the unseen items needs no rejection: a uniform rank among them is mapped
+to an item by a search in the user's sorted items, so a user who has seen almost everything costs the same as any other.
 
 Suffixes: Q asked events, K negatives, R rows of a view, P events, N items.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class SeenItems:
-    """The distinct items of every row of a view, sorted: what draws of unseen items avoid."""
+    """The distinct items of every row of a view, sorted, which draws of unseen items avoid."""
 
     def __init__(self, sequences: Sequences) -> None:
         self.num_items = sequences.store.num_items
@@ -38,8 +38,8 @@ class SeenItems:
         """Whether item [q, k] is among the items of row rows_Q[q]: bool [Q, K]."""
         rows, keys, _ = self._keys(rows_Q)
         wanted = rows[:, None] * (self.num_items + 1) + items_QK
-        found = np.searchsorted(keys, wanted)
-        inside: np.ndarray = keys[np.minimum(found, len(keys) - 1)] == wanted
+        place = np.searchsorted(keys, wanted)
+        inside: np.ndarray = keys[np.minimum(place, len(keys) - 1)] == wanted
         return inside
 
     def draw_unseen(self, rows_Q: np.ndarray, targets_Q: np.ndarray, uniform_QK: np.ndarray) -> np.ndarray:
@@ -47,8 +47,8 @@ class SeenItems:
 
         Args:
             rows_Q: the row of each asked event.
-            targets_Q: the target of each asked event; never drawn. Where the row has seen every item, the draw is
-                uniform among all items but the target.
+            targets_Q: the target of each asked event; never drawn. If the row has seen every item, the draw is uniform
+                among all items except the target.
             uniform_QK: random numbers in [0, 1), one for each draw.
 
         Returns:
@@ -70,7 +70,7 @@ class SeenItems:
     def _unseen_by_search(
         self, rows_Q: np.ndarray, keys: np.ndarray, first_R: np.ndarray, rank_QK: np.ndarray
     ) -> np.ndarray:
-        """The unseen item of each rank, by a search among the seen ones: a catalogue of any size costs the same."""
+        """The unseen item of each rank, by a search among the seen ones; the cost does not depend on the catalogue."""
         # The i-th (from 0) seen item of a row has `item - 1 - i` unseen items before it: non-decreasing in i.
         row, item = np.divmod(keys, self.num_items + 1)
         ladder = row * (self.num_items + 1) + item - 1 - (np.arange(len(keys)) - first_R[row])
@@ -79,13 +79,13 @@ class SeenItems:
         return drawn
 
     def _unseen_by_list(self, rows_Q: np.ndarray, keys: np.ndarray, num_rows: int, rank_QK: np.ndarray) -> np.ndarray:
-        """The same, from a list of every row's unseen items: for more draws than the rows have items."""
+        """The same, from a list of every row's unseen items; for more draws than the rows have items."""
         is_unseen = np.ones((num_rows, self.num_items + 1), bool)
         is_unseen[:, 0] = False
         is_unseen.ravel()[keys] = False
         count_R = is_unseen.sum(1)
         start_R = np.cumsum(count_R) - count_R
-        # A row that has seen everything has nothing in the list, so its ranks point at others', or behind the end.
+        # A row that has seen everything has no entries, so its ranks point to those of other rows or beyond the end.
         listed = np.append(np.flatnonzero(is_unseen) % (self.num_items + 1), 1).astype(np.int32)
         drawn: np.ndarray = listed.take(start_R[rows_Q][:, None] + rank_QK, mode="clip").astype(np.int64)
         return drawn
@@ -93,8 +93,8 @@ class SeenItems:
     def _keys(self, rows_Q: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Local row of each asked event, sorted keys (local row, item) of those rows, and each row's first key.
 
-        A local row is a run of equal rows. Asked events come row by row, so nothing needs sorting; a row that comes
-        again later is simply listed twice.
+        A local row is a run of equal rows. Asked events are ordered by row, so no sorting is needed; a row that occurs
+        again later is listed twice.
         """
         is_first = np.diff(rows_Q, prepend=-1) != 0
         runs = rows_Q[is_first]
@@ -106,7 +106,7 @@ class SeenItems:
 
 
 def distinct(keys: np.ndarray) -> np.ndarray:
-    """Sorted distinct values of non-negative integers, by sorting: keys here are nearly sorted already."""
+    """Sorted distinct values of non-negative integers, by sorting, since these keys are nearly sorted already."""
     ordered = np.sort(keys)
     kept: np.ndarray = ordered[np.diff(ordered, prepend=-1) != 0]
     return kept
@@ -128,12 +128,12 @@ class Negatives(Protocol):
         ...
 
 
-# Name -> (settings, the items of every training row, training events of each item) -> the distribution.
+# Functions from (settings, items of every training row, training events of each item) to the distribution, by name.
 NEGATIVES: Registry[Callable[[ObjectiveConfig, SeenItems, np.ndarray], Negatives]] = Registry("negatives", hint=OWN)
 
 
 class UniformNegatives:
-    """Uniform among the items the user has not seen (in training data)."""
+    """Uniform among the items that the user has not seen in the training data."""
 
     def __init__(self, seen: SeenItems) -> None:
         self.seen = seen
@@ -147,12 +147,12 @@ class UniformNegatives:
         return rng.choice(self.seen.num_items, count, replace=False, shuffle=False).astype(np.int64) + 1
 
     def log_q(self) -> np.ndarray:
-        """The same for every item."""
+        """The same value for every item."""
         return np.full(self.seen.num_items + 1, -np.log(self.seen.num_items), dtype=np.float32)
 
 
 class PopularityNegatives:
-    """In proportion to (training count)^alpha; items never seen in training count as one."""
+    """In proportion to (training count)^alpha; items without training events have a count of one."""
 
     def __init__(self, seen: SeenItems, counts_N: np.ndarray, alpha: float) -> None:
         self.seen = seen
@@ -161,7 +161,7 @@ class PopularityNegatives:
         self.cumulative = np.cumsum(self.share_N)
 
     def draw(self, rows_Q: np.ndarray, targets_Q: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-        """int64 [Q, K]; draws that the user has seen are drawn again, a few times, and at last uniformly unseen."""
+        """int64 [Q, K]; seen items are redrawn a few times and finally replaced by uniform draws of unseen items."""
         drawn = self._sample((len(rows_Q), count), rng)
         return _replace_seen(self.seen, rows_Q, targets_Q, drawn, rng, self._sample)
 
@@ -170,18 +170,18 @@ class PopularityNegatives:
         return _distinct(self.log_q()[1:], count, rng)
 
     def log_q(self) -> np.ndarray:
-        """log share of each item."""
+        """The log of each item's share."""
         log_q: np.ndarray = np.concatenate(([0.0], np.log(self.share_N))).astype(np.float32)
         return log_q
 
     def _sample(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-        found = np.searchsorted(self.cumulative, rng.random(shape) * self.cumulative[-1], side="right")
-        items: np.ndarray = np.minimum(found, len(self.cumulative) - 1).astype(np.int64) + 1
+        places = np.searchsorted(self.cumulative, rng.random(shape) * self.cumulative[-1], side="right")
+        items: np.ndarray = np.minimum(places, len(self.cumulative) - 1).astype(np.int64) + 1
         return items
 
 
 class InBatchNegatives:
-    """Targets of other asked events of the batch, so in proportion to popularity; seen ones are replaced."""
+    """Targets of other asked events of the batch, and therefore in proportion to popularity; seen ones are replaced."""
 
     def __init__(self, seen: SeenItems, counts_N: np.ndarray) -> None:
         self.seen = seen
@@ -201,7 +201,7 @@ class InBatchNegatives:
         return self.popularity.draw_shared(count, rng)
 
     def log_q(self) -> np.ndarray:
-        """log popularity: the share of a batch's targets that an item is expected to have."""
+        """The log of the item's popularity, which is its expected share of a batch's targets."""
         return self.popularity.log_q()
 
 
@@ -222,7 +222,7 @@ class MixedNegatives:
         return _distinct(self.log_q()[1:], count, rng)
 
     def log_q(self) -> np.ndarray:
-        """log of the mixture's probability."""
+        """The log of the mixture's probability."""
         share = self.uniform_share
         mixed = share * np.exp(self.uniform.log_q()) + (1 - share) * np.exp(self.popularity.log_q())
         log_q: np.ndarray = np.log(mixed).astype(np.float32)
@@ -251,7 +251,7 @@ def _mixed(config: ObjectiveConfig, seen: SeenItems, counts_N: np.ndarray) -> Ne
 
 
 def _distinct(log_share_N: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """A draw without replacement: the items of the `count` largest log share + Gumbel noise."""
+    """Draw without replacement: the items with the `count` largest values of log share + Gumbel noise."""
     keys = log_share_N + rng.gumbel(size=len(log_share_N))
     return np.argpartition(-keys, count - 1)[:count].astype(np.int64) + 1
 
@@ -259,9 +259,9 @@ def _distinct(log_share_N: np.ndarray, count: int, rng: np.random.Generator) -> 
 def log_inclusion(log_q: np.ndarray, count: int) -> np.ndarray:
     """float32 [N + 1]: log probability that an item is among `count` distinct ones, drawn one after another by share.
 
-    1 - exp(-t q), with the t for which these sum to `count` (Rosen, Asymptotic Theory for Successive Sampling, Ann.
-    Math. Stat. 1972: exact in the limit of many items). With replacement, count * q would stand in its place, which
-    for an item of large share is far above one.
+    The probability is 1 - exp(-t q), with t such that the probabilities sum to `count` (Rosen, Asymptotic Theory for
+    Successive Sampling, Ann. Math. Stat. 1972; exact in the limit of many items). The formula for draws with
+    replacement, count * q, would give values far above one for items with a large share.
 
     Args:
         log_q: log share of each item, [N + 1], index 0 unused.

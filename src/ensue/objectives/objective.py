@@ -1,4 +1,4 @@
-"""What training minimises: a loss over the targets and their negatives, or over the whole catalogue.
+"""The objective of training: a loss over the targets and their negatives, or over the whole catalogue.
 
 Suffixes: `B` rows, `Q` asked events, `K` negatives, `C` candidates.
 """
@@ -29,12 +29,12 @@ class ObjectiveConfig(Config):
 
     loss: Annotated[str, LOSSES] = Field("bce", description="loss; ce is the full softmax and draws no negatives")
     negatives: Annotated[str, NEGATIVES] = Field("uniform", description="distribution of negatives")
-    num_negatives: int = Field(1, ge=1, description="negatives of each asked event, or of a batch when shared")
-    share_negatives: bool = Field(False, description="one set of distinct negatives for a batch, of all items")
-    hard_pool: int = Field(0, ge=0, description="draw this many and keep the num_negatives of highest score; 0: off")
+    num_negatives: int = Field(1, ge=1, description="negatives per target, or per batch if shared")
+    share_negatives: bool = Field(False, description="one set of distinct negatives for a batch, from all items")
+    hard_pool: int = Field(0, ge=0, description="draw this many and keep the num_negatives highest-scored; 0: off")
     popularity_alpha: float = Field(0.75, ge=0, description="popularity negatives: share ~ count^alpha")
     uniform_share: float = Field(0.5, ge=0, le=1, description="mixed negatives: share of uniform draws")
-    logq: bool = Field(True, description="sampled-softmax: subtract the log of each negative's rate from its logit")
+    logq: bool = Field(True, description="sampled-softmax: subtract each negative's log sampling rate from its logit")
     gbce_t: float = Field(0.75, ge=0, le=1, description="gbce: calibration, 0 is bce and 1 matches the full softmax")
     bpr_max_regularisation: float = Field(1.0, ge=0, description="bpr-max: weight of the score regularisation")
     auxiliary: Annotated[str, AUXILIARIES] = Field(
@@ -56,7 +56,7 @@ class ObjectiveConfig(Config):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.share_negatives and self.num_negatives < 2:
-            raise ValueError("share_negatives needs num_negatives of at least 2")
+            raise ValueError(f"share_negatives needs num_negatives of at least 2 (got {self.num_negatives})")
         if self.hard_pool and self.hard_pool < self.num_negatives:
             raise ValueError(f"hard_pool {self.hard_pool} must be at least num_negatives {self.num_negatives}")
         return self
@@ -83,7 +83,7 @@ class Objective:
         self.log_rate = self._log_rate() if self.loss.logq else None
 
     def _log_rate(self) -> Tensor:
-        """log of how often an item is expected among the draws of an asked event, or of a batch: [N + 1]."""
+        """The log of an item's expected number among the draws of an asked event, or of a batch: [N + 1]."""
         log_q = self.negatives.log_q()
         if self.config.share_negatives:
             return torch.from_numpy(log_inclusion(log_q, self.draws))
@@ -114,11 +114,11 @@ class Objective:
         """The loss at every asked event, float32 [Q]; its mean has the auxiliary term's mean over rows in it.
 
         Args:
-            model: what scores the candidates.
+            model: scores the candidates.
             batch: from `draw`, on the model's device.
 
         Raises:
-            ConfigError: the model ranks candidates, and the loss is over the whole catalogue or needs states.
+            ConfigError: the model ranks candidates, but the loss is over the whole catalogue or needs states.
         """
         loss_Q = self._item_loss(model, batch)
         if self.auxiliary is None:
@@ -148,17 +148,17 @@ class Objective:
         logits_QC = model.logits(batch, own_QC, negatives if is_shared else None)
         pos_Q, neg_QK = logits_QC[:, 0], self._corrected(logits_QC[:, 1:], negatives)
         if is_shared:
-            # A shared negative may be a target; its neighbour, which is never the same item, takes its place.
+            # A shared negative that is the target of an event is replaced by its neighbour, which is another item.
             neg_QK = torch.where(negatives == target_Q[:, None], neg_QK.roll(1, 1), neg_QK)
         if self.config.hard_pool:
             neg_QK = neg_QK.topk(self.config.num_negatives, dim=1).values
         return self.loss.function(pos_Q, neg_QK)
 
     def _corrected(self, neg_QK: Tensor, negatives: Tensor) -> Tensor:
-        """Subtract the log rate of each negative, so that exp of it is an unbiased share of the full softmax's sum.
+        """Subtract each negative's log rate, so that the sum of exp(logits) estimates the full softmax's without bias.
 
-        The target is among the candidates with certainty, so its logit stays (Yi et al. 2019 subtract both; with the
-        target always included, its rate is one).
+        The target is always among the candidates, so its rate is one and its logit stays (Yi et al. 2019 subtract
+        both).
         """
         if self.log_rate is None:
             return neg_QK
