@@ -67,7 +67,7 @@ def test_duplicates_and_repeats() -> None:
     timed = check(store_of(rows, times))
     assert timed["duplicates"].value == pytest.approx(1 / 10)
     assert timed["repeats"].value == pytest.approx(4 / 10)
-    assert "filter_seen spares a repeated target" in timed["repeats"].advice
+    assert "filter_seen keeps a repeated target" in timed["repeats"].advice
     untimed = check(store_of([[1, 1, 2, 2], [2, 1, 2, 1]]))
     assert untimed["duplicates"].value == pytest.approx(2 / 8)
     assert check(store_of([[1, 2, 3]], [[0, 1, 2]]))["duplicates"].level == "ok"
@@ -168,7 +168,7 @@ def test_the_last_second_of_the_calendar_is_within_it() -> None:
 def test_mixed_units_are_a_problem(odd: int) -> None:
     found = check(timed([*USUAL, odd]))["time-units"]
     assert (found.level, found.value) == ("problem", 1 / 8)
-    assert "1 of 8 times are of another size than their median (2020-09-" in found.text
+    assert "1 of 8 times differ from their median (2020-09-" in found.text
     assert f"such as {odd} seconds since 1970" in found.text
 
 
@@ -264,7 +264,7 @@ def test_maxlen_covers_what_it_says(lengths: list[int], coverage: float) -> None
 def test_the_suggestion_stays_affordable() -> None:
     report = check(store_of([list(np.arange(1500) % 40 + 1)]))
     assert report.suggested_maxlen == 200
-    assert "95% take 1500" in report["lengths"].text
+    assert "95% need 1500" in report["lengths"].text
 
 
 def test_order_is_found_where_it_is_and_not_where_it_is_not() -> None:

@@ -1,1 +1,1 @@
-"""Published data sets and simulated worlds."""
+"""Published and simulated data sets."""

@@ -1,7 +1,7 @@
-"""Named public datasets: where their publishers keep them, and how the SASRec paper prepares them.
+"""Named public datasets: their publishers' addresses, and the preparation of the SASRec paper.
 
-No data comes with the package. A dataset is looked for in the folder named by the environment variable
-ENSUE_DATA (`$ENSUE_DATA/<name>/`), then in the cache, and only then downloaded.
+The package contains no data. A dataset is searched for in the folder named by the environment variable ENSUE_DATA
+(`$ENSUE_DATA/<name>/`), then in the cache, and only then downloaded.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ensue.datasets import publishers
 from ensue.datasets.download import DownloadProgress, UnreachableError, check_download, download
 from ensue.errors import ConfigError, DataError, nearest
 
-# Sections IV-A of the paper and data/DataProcessing.py of its code: five events, counted once.
+# Section IV-A of the paper and data/DataProcessing.py of its code: at least five events, counted once.
 SASREC = PrepareConfig(min_user_events=5, min_item_events=5, filter="single")
 _AS_IS = PrepareConfig()
 _GROUPLENS = "GroupLens: research use, no redistribution without permission, cite Harper & Konstan 2015"
@@ -37,22 +37,22 @@ class Dataset:
     """A published log.
 
     Attributes:
-        name: the name in ensue.
-        title: what it is.
-        url: the publisher's file.
-        file: its name on disk.
+        name: name in ensue.
+        title: short description.
+        url: address of the publisher's file.
+        file: name of that file on disk.
         licence: the terms, in one line.
         log: the file with the log: `file` itself, or a member of it.
         described: the file with titles, if any.
-        members: what to unpack when `file` is an archive.
-        md5: the publisher's checksum of `file`; where none is published the SHA-256 of the first download
-            is kept beside the file instead.
-        log_md5: the same of `log`.
+        members: the members to unpack if `file` is an archive.
+        md5: the publisher's checksum of `file`; if none is published, the SHA-256 of the first download is stored
+            beside the file instead.
+        log_md5: the checksum of `log`, likewise.
         columns: the columns of `log`.
-        read_log: reads `log` where the general reader cannot.
+        read_log: reads `log` if the general reader cannot.
         read_items: reads `described`.
-        prepared: folders of $ENSUE_DATA that hold the log filtered as the paper does already.
-        counts: users, items and interactions that the SASRec preparation gives, where verified or published.
+        prepared: folders of $ENSUE_DATA whose log is already filtered as in the paper.
+        counts: users, items and interactions after the SASRec preparation, if verified or published.
     """
 
     name: str
@@ -145,8 +145,8 @@ def load_dataset(
     """Find or download a dataset and prepare it as the SASRec paper does.
 
     Args:
-        name: a name of `DATASETS`, or a folder of $ENSUE_DATA that holds `interactions.parquet`; such a
-            folder's own log is taken as it is, with the event features event, split and period.
+        name: a name of `DATASETS`, or a folder of $ENSUE_DATA with `interactions.parquet`; such a log is not filtered,
+            and its event features event, split and period are kept.
         out: the folder of the store, or None to stay in memory.
         overwrite: as in `prepare`.
         progress: as in `prepare`.
@@ -155,8 +155,8 @@ def load_dataset(
 
     Raises:
         ConfigError: an unknown name or setting.
-        DataError: the dataset is nowhere to be had.
-        ArtefactError: a file differs from the published one, or `out` is in the way.
+        DataError: the dataset is neither on this machine nor can it be downloaded.
+        ArtefactError: a file differs from the published one, or `out` cannot be written or replaced.
     """
     out = None if out is None else Path(out)
     dataset = DATASETS.get(name)
@@ -176,12 +176,12 @@ def load_dataset(
 
 
 def folder_of(dataset: Dataset) -> Path | None:
-    """The folder that `load_dataset` takes a dataset from; None if it is to be downloaded."""
+    """The folder from which `load_dataset` reads a dataset; None if it must be downloaded."""
     return _own_folder(dataset.name) or _filtered_folder(dataset) or _published(dataset)
 
 
 def _changed(own: PrepareConfig, changes: Mapping[str, Any]) -> PrepareConfig:
-    """A dataset's own preparation with some settings changed; without a filter, without its own minima too."""
+    """A dataset's own preparation with some settings changed; filter "none" also removes its own minima."""
     if changes.get("filter") == "none":
         own = own.replace(min_user_events=1, min_item_events=1)
     return own.replace(**changes)
@@ -200,7 +200,7 @@ def local_names() -> list[str]:
 
 
 def _own_folder(name: str) -> Path | None:
-    """The folder of $ENSUE_DATA under this name, if it holds a log of its own."""
+    """The folder of $ENSUE_DATA with this name, if it contains a log."""
     local = data_folder()
     return local / name if local is not None and (local / name / _LOG).is_file() else None
 
@@ -255,13 +255,13 @@ def _places(dataset: Dataset) -> list[Path]:
 
 
 def _published(dataset: Dataset) -> Path | None:
-    """The place that holds the publisher's log, or else the file that it comes in."""
+    """The folder with the publisher's log, or else with the archive that contains it."""
     held = ((file, folder) for file in (dataset.log, dataset.file) for folder in _places(dataset))
     return next((folder for file, folder in held if (folder / file).is_file()), None)
 
 
 def _fetch(dataset: Dataset, progress: DownloadProgress | None) -> Path:
-    """Download into $ENSUE_DATA if it can be written, else into the cache."""
+    """Download into $ENSUE_DATA if it is writable, otherwise into the cache."""
     places = _places(dataset)
     local = data_folder()
     writable = local is not None and os.access(local, os.W_OK)

@@ -1,4 +1,4 @@
-"""Fetching a publisher's file: whole or not at all, and compared with its checksum whenever it is used."""
+"""Download of a publisher's file: whole or not at all, and compared with its checksum at each use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TIMEOUT = 30.0
 
 
 class UnreachableError(DataError):
-    """There is no network, or the server does not give the file."""
+    """There is no network, or the server refuses to send the file."""
 
 
 def download(url: str, target: Path, md5: str | None = None, progress: DownloadProgress | None = None) -> Path:
@@ -28,14 +28,14 @@ def download(url: str, target: Path, md5: str | None = None, progress: DownloadP
     `<target>.sha256`, and `check_download` compares with it later.
 
     Args:
-        url: where from.
-        target: where to.
+        url: address of the file.
+        target: path to write to.
         md5: the published checksum.
-        progress: called with bytes done and bytes in all (None if the server does not say).
+        progress: called with (bytes done, number of bytes); the latter is None if the server does not report it.
 
     Raises:
         UnreachableError: there is no network, or the server refuses.
-        DataError: the content is cut off or not what was published.
+        DataError: the content is incomplete or differs from the published one.
         OSError: `target` cannot be written.
     """
     with atomic_path(target) as temporary:
@@ -55,7 +55,7 @@ def download(url: str, target: Path, md5: str | None = None, progress: DownloadP
 
 
 def check_download(path: Path, md5: str | None = None) -> None:
-    """Compare a file with its published MD5, or else with the SHA-256 of its first download, if recorded.
+    """Compare a file with its published MD5, or otherwise with the SHA-256 of its first download, if recorded.
 
     Raises:
         ArtefactError: it differs.
@@ -66,11 +66,11 @@ def check_download(path: Path, md5: str | None = None) -> None:
     else:
         same = not record.is_file() or record.read_text().strip() == sha256(path)
     if not same:
-        raise ArtefactError(f"{path}: not the file once published or downloaded; remove it to try again")
+        raise ArtefactError(f"{path}: differs from the published or downloaded file: remove it to download it again")
 
 
 def _chunks(url: str) -> Iterator[tuple[bytes, int | None]]:
-    """The content piece by piece, each with the bytes in all if the server tells. All errors here are the network's."""
+    """The content in pieces, each with the total size if the server reports it. All errors are network errors."""
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer:
             length = answer.headers.get("Content-Length")
@@ -83,7 +83,7 @@ def _chunks(url: str) -> Iterator[tuple[bytes, int | None]]:
     except (OSError, HTTPException) as error:
         raise UnreachableError(f"no network ({error.reason if isinstance(error, URLError) else error})") from None
     if total is not None and done != total:
-        raise DataError(f"{url}: cut off after {done} of {total} bytes")
+        raise DataError(f"{url}: the connection ended after {done} of {total} bytes: try again")
 
 
 def _record(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The publishers' own file forms, read as tables: zipped MovieLens, Amazon ratings, Steam reviews."""
+"""Readers of publishers' own formats: zipped MovieLens, Amazon ratings, Steam reviews."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def movies_100k(path: Path) -> pl.DataFrame:
 
 
 def steam_reviews(path: Path) -> pl.DataFrame:
-    """`steam_reviews.json.gz`: one Python literal a line (not JSON); columns user, item and time.
+    """`steam_reviews.json.gz`: one Python literal per line (not JSON); columns user, item and time.
 
     Raises:
         DataError: a line is not such a literal, or the file is damaged.
@@ -92,5 +92,5 @@ def _latin1_lines(path: Path) -> list[str]:
 
 def _columns(path: Path, rows: list[list[str]], count: int) -> list[tuple[str, ...]]:
     if not rows or any(len(row) != count for row in rows):
-        raise DataError(f"{path}: lines of {count} fields are due")
+        raise DataError(f"{path}: every line must have {count} fields, but some do not")
     return list(zip(*rows, strict=True))

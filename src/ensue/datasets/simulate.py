@@ -7,11 +7,11 @@ unread books:
    volume of its series, sometimes one of three related books;
 2. taste: a hidden state, one of `num_tastes`, prefers a few categories, and popular books within them.
 
-Gaps between events are hours (the same sitting) or days. Within a sitting the threads have most of the weight, after
-days the taste has, and the taste may change with every day. So order over several steps and time both matter, and a
-first-order Markov chain captures only a part. The hidden taste has few states, so its posterior given a history can be
-computed exactly (the forward filter of a hidden Markov model), and from it the true probability of every next book: on
-average, no ranking based on the history can be better.
+Gaps between events are hours (the same sitting) or days. Within a sitting the threads have most of the weight; after
+days the taste has most of it, and the taste may change every day. Therefore order over several steps and time both
+matter, and a first-order Markov chain captures only a part. The hidden taste has few states, so its posterior given a
+history can be computed exactly (the forward filter of a hidden Markov model), and from it the true probability of every
+next book. On average, no ranking based on the history can be better.
 
 Suffixes: `N` books, `Z` tastes, `B` readers or histories, `P` events of all histories, `R` some of the rows, `J` lags.
 """
@@ -37,7 +37,7 @@ DAY = 86_400
 START = 1_672_531_200  # 1 January 2023, UTC
 NEXT_VOLUME = 0.7  # probability that the next volume follows a book; its related books share the rest
 NUM_RELATED = 3
-FIRST_VOLUME = 6.0  # how much more often taste chooses a series' first volume than a later one
+FIRST_VOLUME = 6.0  # ratio of the probabilities that taste chooses a series' first volume and a later one
 THREAD_SHARE = np.array([0.85, 0.45])  # weight of the threads within a sitting, and after days
 SAME_SITTING = 0.6  # probability that the next event is in the same sitting
 STAY_PER_DAY = 0.985  # probability that the taste stays the same for a day
@@ -52,8 +52,8 @@ class SimulateConfig(Config):
         num_users: number of readers.
         num_items: number of books.
         num_tastes: number of states of the hidden taste.
-        min_length: fewest events of a reader.
-        max_length: most events of a reader.
+        min_length: minimum number of events per reader.
+        max_length: maximum number of events per reader.
         lags: weights of continuing from the last book, the one before it, and so on.
         seed: seed of the world and the log.
     """
@@ -70,7 +70,7 @@ class SimulateConfig(Config):
     def _check(self) -> Self:
         if not self.min_length <= self.max_length < self.num_items:
             raise ValueError(
-                f"min_length <= max_length < num_items must hold, as no book is read twice (got {self.min_length}, "
+                f"min_length <= max_length < num_items must hold, since no book is read twice (got {self.min_length}, "
                 f"{self.max_length}, {self.num_items})"
             )
         if min(self.lags) < 0 or sum(self.lags) <= 0:
@@ -84,7 +84,7 @@ class Simulation:
 
     Attributes:
         config: its configuration.
-        items: one row for each book: id (1..N), title, category.
+        items: one row per book: id (1..N), title, category.
         interactions: user, item, timestamp (seconds since the epoch), in time order.
         follow_NN: row i is the distribution of the books that follow book i + 1 in a thread.
         taste_ZN: row z is the distribution of the books chosen by taste z.
@@ -101,11 +101,11 @@ class Simulation:
     ) -> FloatArray:
         """The true probability of each next book given a history and its times, [B, N].
 
-        Only the history is used: the taste is summed out by its exact posterior, and so are the kind and length of the
-        next gap. Books already read have probability 0.
+        Only the history is used: the taste is marginalised with its exact posterior, and so are the kind and length of
+        the next gap. Books already read have probability 0.
 
         Args:
-            items_P: *whole* histories, packed, each oldest first, from a reader's first event on.
+            items_P: *complete* histories, packed, each oldest first, from the reader's first event on.
             lengths_B: their lengths; 0 is allowed.
             times_P: seconds since the epoch.
             item_ids: the book ids of item numbers 1, 2, ..., for `items_P` and the columns (a store's `item_ids.ids`);
@@ -196,7 +196,7 @@ class _State:
         return np.where(self.last_BJ[rows, 0] >= 0, THREAD_SHARE[later.astype(np.int64)], 0.0)
 
     def unread(self, rows: IntArray, threads: FloatArray, share: FloatArray) -> FloatArray:
-        """The mixture's mass on unread books for each taste, by which probabilities are divided: [R, Z]."""
+        """The mixture's mass on unread books for each taste, the divisor of the probabilities: [R, Z]."""
         mask = self.unread_BN[rows]
         by_taste = mask @ self.world.taste_ZN.T
         return np.asarray((share * (threads * mask).sum(axis=1))[:, None] + (1 - share)[:, None] * by_taste)
@@ -212,7 +212,7 @@ def _days(gap_B: IntArray) -> IntArray:
 
 
 def _drift(taste_BZ: FloatArray, stay_B: FloatArray) -> FloatArray:
-    """The distribution of the taste after a gap: with probability 1 - stay it is drawn uniformly."""
+    """The distribution of the taste after a gap; with probability 1 - stay it is drawn uniformly."""
     stay = stay_B[:, None]
     return np.asarray(stay * taste_BZ + (1 - stay) * taste_BZ.sum(axis=1, keepdims=True) / taste_BZ.shape[1])
 
@@ -252,7 +252,7 @@ def _catalogue(config: SimulateConfig) -> tuple[pl.DataFrame, FloatArray]:
 
 
 def _tastes(config: SimulateConfig, items: pl.DataFrame) -> FloatArray:
-    """Each taste's distribution: three preferred categories, Zipf-like popularity, first volumes more than later."""
+    """Each taste's distribution: three preferred categories, Zipf-like popularity, first volumes more likely."""
     rng = stream(config.seed, "simulate/tastes")
     names, code = np.unique(items["category"].to_numpy(), return_inverse=True)
     popularity = 1.0 / (1.0 + rng.permuted(np.arange(config.num_items)) / 20)
@@ -296,12 +296,12 @@ def _draw(world: Simulation) -> pl.DataFrame:
 
 
 def ordered_sequences(num_users: int = 200, num_items: int = 40, length: int = 12, seed: int = 0) -> SequenceStore:
-    """Sequences in which each item determines the next (one fixed cycle), which any model must learn.
+    """Sequences in which each item determines the next (one fixed cycle), which every model must learn.
 
     Args:
         num_users: number of sequences, each with a random first item.
         num_items: length of the cycle; above `length`, so that no item repeats.
-        length: events of each sequence.
+        length: number of events in each sequence.
         seed: seed of the cycle and the first items.
 
     Raises:
@@ -321,7 +321,7 @@ def ordered_sequences(num_users: int = 200, num_items: int = 40, length: int = 1
 def shuffled(store: SequenceStore, seed: int = 0) -> SequenceStore:
     """A store with the same items and lengths, permuted over all users, so that only popularity can be learned.
 
-    Shuffling within each user would keep which items occur together, and that predicts the target.
+    Shuffling within each user would preserve which items occur together, and that predicts the target.
     """
     order = stream(seed, "shuffled").permutation(store.num_events)
     return SequenceStore.from_arrays(

@@ -1,1 +1,1 @@
-"""Examines a log or a store before anyone trusts a figure from it."""
+"""The examination of a log or a store before training."""

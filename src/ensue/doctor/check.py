@@ -1,4 +1,4 @@
-"""A check-up of a log before anything is trained on it: what is odd, how much of it, and what to do."""
+"""A check-up of a log before training: unusual properties, how common they are, and what to do about them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class DoctorReport:
     Attributes:
         findings: in the order of the check.
         suggested_maxlen: sequence length that keeps 95% of the events, but at most 200.
-        order: the test of order (real against shuffled histories), None without cases to ask.
+        order: the test of order (real against shuffled histories); None if there are too few cases.
     """
 
     findings: tuple[Finding, ...]
@@ -56,7 +56,7 @@ def check(source: SequenceStore | Interactions, split_config: SplitConfig | None
     """Examine a log or a prepared store.
 
     Args:
-        source: a store, or a log as read; for a log its rows and their order are examined too.
+        source: a store, or a log as it was read; for a log, its rows and their order are examined too.
         split_config: the split whose leakage and cold items are measured; leave-one-out by default.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a check-up finds in the events: duplicates, repeats, lengths, rare users and items, concentration."""
+"""Findings about events: duplicates, repeats, lengths, rare users and items, concentration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ensue.doctor.findings import Finding, graded
 from ensue.evaluation.metrics import gini
 
 FEW = 5
-MAX_SUGGESTED = 200  # the length SASRec used on ML-1M; attention's cost grows with the square of it
+MAX_SUGGESTED = 200  # SASRec's length for ML-1M; the cost of attention grows with its square
 
 
 def of_events(store: SequenceStore, log: Interactions | None) -> Iterator[Finding]:
@@ -33,7 +33,7 @@ def of_events(store: SequenceStore, log: Interactions | None) -> Iterator[Findin
     elif _made(store, "config", "exact_duplicates") == "drop" or _made(store, "report", "tie_share") == 0:
         exact = 0.0
     else:
-        # A store keeps whole seconds, and the filter compares microseconds.
+        # A store has whole seconds, but the filter compares microseconds.
         exact = 1 - pairs.with_columns(time=pl.Series(store.times)).n_unique() / store.num_events
         what = "repeat the user, item and second of another"
         advice = 'Prepare with exact_duplicates = "drop", which drops those of the same time to the microsecond.'
@@ -48,24 +48,24 @@ def of_events(store: SequenceStore, log: Interactions | None) -> Iterator[Findin
         "repeats",
         graded(repeats, 0.01),
         repeats,
-        f"{repeats:.1%} of the events are of an item that the user has elsewhere too.",
-        "Evaluate with --no-filter-seen: filter_seen spares a repeated target but hides its rivals from the history, "
-        "which flatters the figures."
+        f"{repeats:.1%} of the events repeat an item of the same user.",
+        "Evaluate with --no-filter-seen: filter_seen keeps a repeated target but hides the other items of the history, "
+        "which makes the figures too high."
         if repeats > 0.01
         else "",
     )
 
 
 def _made(store: SequenceStore, part: str, name: str) -> Any:
-    """What `prepare` wrote down of a store's making; None if something else made it."""
-    told = store.made.get(part)
-    return told.get(name) if isinstance(told, dict) else None
+    """A value that `prepare` recorded in the store; None if something else created the store."""
+    record = store.made.get(part)
+    return record.get(name) if isinstance(record, dict) else None
 
 
 def maxlen_for(lengths_U: NDArray[np.int64], coverage: float) -> int:
-    """The smallest round `maxlen` whose last events of each user are at least `coverage` of all events.
+    """The smallest round `maxlen` such that the users' last `maxlen` events are at least `coverage` of all events.
 
-    Round is a multiple of 10 up to 100, of 50 up to 500, then of 100.
+    Round means a multiple of 10 up to 100, of 50 up to 500, and of 100 beyond.
     """
     counts = np.bincount(lengths_U)
     longer = counts[::-1].cumsum()[::-1][1:]  # users with at least 1, 2, ... events
@@ -86,8 +86,8 @@ def of_sizes(store: SequenceStore) -> Iterator[Finding]:
         graded(-median, -FEW),
         median,
         f"{store.num_users:,} users have {int(lengths.min())} to {int(lengths.max()):,} events, median "
-        f"{median:g}, mean {lengths.mean():.1f}; maxlen {maxlen} keeps {kept:.1%} of the events (90% take "
-        f"{maxlen_for(lengths, 0.9)}, 95% take {maxlen_for(lengths, 0.95)}).",
+        f"{median:g}, mean {lengths.mean():.1f}; maxlen {maxlen} keeps {kept:.1%} of the events (90% need "
+        f"{maxlen_for(lengths, 0.9)}, 95% need {maxlen_for(lengths, 0.95)}).",
         f"Train with maxlen = {maxlen}.",
     )
     few = float((lengths < FEW).mean())
@@ -96,7 +96,7 @@ def of_sizes(store: SequenceStore) -> Iterator[Finding]:
         graded(few, 0.2),
         few,
         f"{few:.1%} of the users have fewer than {FEW} events, {float((lengths < 3).mean()):.1%} fewer than 3.",
-        f"Consider min_user_events = {FEW}, as most papers do; say so beside the results." if few > 0.2 else "",
+        f"Consider min_user_events = {FEW}, as in most papers, and report it with the results." if few > 0.2 else "",
     )
     counts = np.bincount(store.items, minlength=store.num_items + 1)[1:]
     rare = float((counts < FEW).mean())
@@ -105,7 +105,7 @@ def of_sizes(store: SequenceStore) -> Iterator[Finding]:
         graded(rare, 0.3),
         rare,
         f"{rare:.1%} of {store.num_items:,} items have fewer than {FEW} events.",
-        f"Little can be learnt about them; consider min_item_events = {FEW}." if rare > 0.3 else "",
+        f"Little can be learned about them; consider min_item_events = {FEW}." if rare > 0.3 else "",
     )
     top = max(1, round(store.num_items / 100))
     share = float(np.sort(counts)[-top:].sum() / store.num_events)
@@ -114,5 +114,5 @@ def of_sizes(store: SequenceStore) -> Iterator[Finding]:
         graded(share, 0.5),
         share,
         f"The most popular 1% of the items have {share:.1%} of the events (Gini {gini(counts):.2f}).",
-        "Popularity will score high: always report it beside the model." if share > 0.5 else "",
+        "The popularity model will score high: always report it as a baseline." if share > 0.5 else "",
     )

@@ -1,4 +1,4 @@
-"""What a check-up finds: one thing looked at, and how bad it is."""
+"""A finding of a check-up, with its level."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ LEVELS: tuple[Level, ...] = ("ok", "warn", "problem")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at.
+    """The result of one examination.
 
     Attributes:
         name: a short fixed name.
-        level: "ok", "warn" (know this) or "problem" (mend this first).
-        value: the number behind it; None if it cannot be measured.
-        text: one sentence that says what was found.
-        advice: what to do; empty if nothing.
+        level: "ok", "warn" (be aware of this) or "problem" (fix this first).
+        value: the measured number; None if it cannot be measured.
+        text: the result, in one sentence.
+        advice: what to do; empty if nothing is needed.
     """
 
     name: str
@@ -31,5 +31,5 @@ class Finding:
 
 
 def graded(value: float, warn: float, problem: float = np.inf) -> Level:
-    """The level of a share: above `problem`, above `warn`, or fine."""
+    """The level of a share: "problem" above `problem`, "warn" above `warn`, otherwise "ok"."""
     return "problem" if value > problem else "warn" if value > warn else "ok"

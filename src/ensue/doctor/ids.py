@@ -1,4 +1,4 @@
-"""What a check-up finds in the ids: near-equal ones, and columns in which ids and texts are mixed."""
+"""Findings about ids: near-equal ones, and columns that mix numbers and texts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import polars as pl
 from ensue.data.store import SequenceStore
 from ensue.doctor.findings import Finding
 
-# A column is mixed if at least this share of its ids are whole numbers, and not all.
+# A column is mixed if at least this share of its ids, but not all, are whole numbers.
 MOSTLY = 0.9
 
 
@@ -38,8 +38,8 @@ def _near_equal(texts: dict[str, pl.Series]) -> Finding:
         "near-equal-ids",
         "warn" if count else "ok",
         count / max(total, 1),
-        f"{' and '.join(parts) or 'No ids'} differ from another only in case, blanks or leading zeros.",
-        "If they mean the same user or item, write them alike in the source: ids are kept as written." if count else "",
+        f"{' and '.join(parts) or 'No ids'} differ from another id only in case, blanks or leading zeros.",
+        "If they mean the same user or item, unify them in the source: ids are kept as written." if count else "",
     )
 
 

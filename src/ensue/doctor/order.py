@@ -20,11 +20,11 @@ SCORES_AT_ONCE = 8_000_000
 
 
 def compare_with_shuffled(split: Split, seed: int = 0) -> Comparison | None:
-    """Does order matter? A first-order chain on the real sequences against one on them shuffled.
+    """Test whether order matters: compare a first-order chain on the real sequences with one on shuffled sequences.
 
     Both are fitted on the training part and evaluated on validation targets (NDCG@10 over all items not in the
-    history); the second sees the events of every sequence and of every history in a random order, so it still
-    learns what occurs together.
+    history). The second sees the events of every sequence and every history in random order, so it can still learn
+    which items occur together.
 
     Returns:
         The paired comparison (real - shuffled) over up to 2,000 cases; None with fewer than two cases.
@@ -49,7 +49,7 @@ def _shuffle_rows(sequences: Sequences, rng: np.random.Generator) -> Sequences:
 
 
 def _mixed_within(lengths_R: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """A permutation of packed rows that keeps every place in its row."""
+    """A permutation of packed events that keeps every event in its row."""
     row = np.repeat(np.arange(len(lengths_R)), lengths_R)
     return np.asarray(np.lexsort((rng.random(row.size), row)))
 
@@ -77,9 +77,9 @@ def _chain_ndcg(train: Sequences, cases: Cases, rng: np.random.Generator | None)
 
 
 def of_order(comparison: Comparison | None) -> Finding:
-    """Whether order matters, by the test of order; None where there were too few cases for it."""
+    """Whether order matters, by the test of order; `comparison` is None if there were too few cases."""
     if comparison is None:
-        return Finding("order", "warn", None, "Too few validation cases to tell whether order matters.")
+        return Finding("order", "warn", None, "There are too few validation cases to test whether order matters.")
     matters = comparison.effect.low > 0
     return Finding(
         "order",
@@ -88,5 +88,5 @@ def of_order(comparison: Comparison | None) -> Finding:
         f"A first-order chain scores NDCG@10 {comparison.mean_a:.4f} on the real order and {comparison.mean_b:.4f} "
         f"on a shuffled one: difference {comparison.effect} over {comparison.num_cases:,} validation cases, "
         f"p = {comparison.p:.2g}.",
-        "" if matters else "Order shows no effect here: compare any sequential model with popularity first.",
+        "" if matters else "Order has no measurable effect: compare any sequential model with popularity first.",
     )

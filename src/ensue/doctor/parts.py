@@ -1,4 +1,4 @@
-"""What a check-up finds in a split: what there is to train on, targets without training events, leakage."""
+"""Findings about a split: training sequences, targets without training events, leakage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ensue.doctor.findings import Finding, graded
 
 
 def of_split(store: SequenceStore, split: Split) -> Iterator[Finding]:
-    """What there is to train on, cold targets and leakage."""
+    """Training sequences, cold targets and leakage."""
     lengths = split.train.lengths_R
     trainable = int((lengths >= 2).sum())
     yield Finding(
@@ -20,8 +20,8 @@ def of_split(store: SequenceStore, split: Split) -> Iterator[Finding]:
         "ok" if trainable else "problem",
         trainable,
         f"The split {split.name!r} leaves {lengths.sum():,} events for training; {trainable:,} of {store.num_users:,} "
-        "users have two of them or more.",
-        "" if trainable else "No model of sequences can be trained: use a longer log or another split.",
+        "users have 2 or more of them.",
+        "" if trainable else "No sequential model can be trained: use a longer log or another split.",
     )
     trained = np.zeros(store.num_items + 1, dtype=bool)
     trained[split.train.items_P] = True
@@ -33,7 +33,7 @@ def of_split(store: SequenceStore, split: Split) -> Iterator[Finding]:
         f"{cold:.1%} of {len(split.test):,} test targets are items that never occur in training."
         if len(split.test)
         else f"The split {split.name!r} leaves no test case.",
-        "No model of ids can predict these: they bound the best score." if cold > 0.01 else "",
+        "No model of item ids can predict these, so they limit the best possible score." if cold > 0.01 else "",
     )
     if store.times is None or not len(split.test):
         lacking = "times" if store.times is None else "a test case"

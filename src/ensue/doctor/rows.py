@@ -1,4 +1,4 @@
-"""What a check-up finds in a log as it is written: rows that cannot be used, their order, notes of the reader."""
+"""Findings about a log as it is written: rows that cannot be used, the order of rows, notes of the reader."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ensue.doctor.findings import Finding, graded
 
 
 def of_rows(log: Interactions) -> Iterator[Finding]:
-    """What only the log as written can tell."""
+    """Findings that need the log as it is written, not only its store."""
     dropped = sum(log.dropped.values())
     share = dropped / max(log.rows_in, 1)
     reasons = in_words(log.dropped, log.examples)
@@ -24,7 +24,7 @@ def of_rows(log: Interactions) -> Iterator[Finding]:
         return
     by_user = log.frame.select("user", "time").sort("user", maintain_order=True)
     user_E, time_E = by_user["user"].to_numpy(), by_user["time"].to_numpy()
-    # Compared, not subtracted: the steps of an odd log may be too large for an int64.
+    # Times are compared, not subtracted: differences in a malformed log may not fit an int64.
     back = (time_E[1:] < time_E[:-1])[user_E[1:] == user_E[:-1]]
     share = float(back.mean()) if back.size else 0.0
     yield Finding(
@@ -32,18 +32,18 @@ def of_rows(log: Interactions) -> Iterator[Finding]:
         "warn" if share > 0 else "ok",
         share,
         f"{share:.1%} of the steps from one row of a user to the next go back in time.",
-        "Nothing to do for prepared data, which is sorted; tools that trust the row order would be wrong."
+        "Prepared data is sorted, so nothing needs to be done; tools that rely on the row order would be wrong."
         if share > 0
         else "",
     )
 
 
 def of_notes(notes: tuple[str, ...]) -> Finding:
-    """What reading and preparing the log noticed."""
+    """The notes from reading and preparing the log."""
     return Finding(
         "reading",
         "warn" if notes else "ok",
         len(notes),
-        "; ".join(notes) + "." if notes else "Nothing is odd about how the log was read.",
+        "; ".join(notes) + "." if notes else "The log was read without notes.",
         "Check these against the source." if notes else "",
     )

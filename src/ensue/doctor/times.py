@@ -1,4 +1,4 @@
-"""What a check-up finds in the times of a log: their span, their unit, ties, and orders that look made up."""
+"""Findings about the times of a log: their span, their unit, ties, and orders that do not look like times."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ensue.data.moments import day
 from ensue.data.store import SequenceStore
 from ensue.doctor.findings import Finding, graded
 
-# Times of 1995, and the first and last of the years that a calendar writes with four digits; seconds since 1970.
+# The start of 1995, and the limits of the years with four digits; in seconds since 1970.
 EARLIEST = 788_918_400
 YEAR_1, YEAR_9999 = -62_135_596_800, 253_402_300_799
 DAY = 86_400
-FAR = 100  # times the median; units differ by 1,000
+FAR = 100  # factor from the median; units differ by a factor of 1,000
 
 
 def of_times(store: SequenceStore) -> Iterator[Finding]:
-    """Times, ties, and orders that look made up."""
+    """The times, ties, and orders that do not look like times."""
     user_E = np.repeat(np.arange(store.num_users), store.lengths)
     same = np.diff(user_E) == 0
     moves = np.diff(store.items)[same]
@@ -39,8 +39,8 @@ def of_times(store: SequenceStore) -> Iterator[Finding]:
             "times",
             "warn",
             None,
-            "The log has no times; the order of its rows is taken as the order of events.",
-            "Give a time column if there is one; the global-time split and time-aware models need it.",
+            "The log has no times; the order of its rows is used as the order of events.",
+            "If the log has a column of times, name it; the global-time split and time-aware models need it.",
         )
         return
     yield _span(store.times)
@@ -53,7 +53,7 @@ def of_times(store: SequenceStore) -> Iterator[Finding]:
         graded(share, 0.05, 0.8),
         share,
         f"{share:.1%} of the events share their second with another event of the same user.",
-        "Their order is that of the log's rows, so keep the rows as they were recorded; next-item scores depend on it."
+        "They keep the order of the log's rows, which affects next-item scores: keep the rows as they were recorded."
         if share > 0.05
         else "",
     )
@@ -70,7 +70,7 @@ def _span(times_E: NDArray[np.int64]) -> Finding:
         "problem" if odd else "ok",
         (last - first) / DAY,
         text + (f"; outside the years 1 to 9999: {' and '.join(beyond)} seconds since 1970." if beyond else "."),
-        "Check the unit of the times (seconds, milliseconds) and missing ones read as 0." if odd else "",
+        "Check the unit of the times (seconds, milliseconds), and whether missing times are 0." if odd else "",
     )
 
 
@@ -90,20 +90,20 @@ def _future(times_E: NDArray[np.int64], now: int) -> Finding:
 
 
 def _units(times_E: NDArray[np.int64]) -> Finding:
-    """Events far away from the others by orders of magnitude: times of another unit, or missing ones."""
+    """Events whose times differ by orders of magnitude from the others: another unit, or missing times."""
     middle = float(np.median(times_E))
     if middle < EARLIEST:
-        return Finding("time-units", "ok", None, "Most times are of before 1995, so mixed units cannot be told.")
+        return Finding("time-units", "ok", None, "Most times are before 1995, so mixed units cannot be detected.")
     near, wide = middle / FAR, middle * FAR
     far_E = times_E[(times_E > wide) | (times_E < -wide) | ((times_E > -near) & (times_E < near))]
     if not far_E.size:
-        return Finding("time-units", "ok", 0.0, f"All times are of the size of their median, {day(int(middle))}.")
+        return Finding("time-units", "ok", 0.0, f"All times are close to their median, {day(int(middle))}.")
     example = int(far_E[np.argmax(np.abs(far_E))])
     return Finding(
         "time-units",
         "problem",
         far_E.size / times_E.size,
-        f"{far_E.size:,} of {times_E.size:,} times are of another size than their median ({day(int(middle))}), by a "
-        f"factor above {FAR}, such as {example} seconds since 1970 ({day(example)}).",
-        "Seconds and milliseconds may be mixed, or missing times read as 0: mend or remove these rows in the source.",
+        f"{far_E.size:,} of {times_E.size:,} times differ from their median ({day(int(middle))}) by a factor above "
+        f"{FAR}, such as {example} seconds since 1970 ({day(example)}).",
+        "Seconds and milliseconds may be mixed, or missing times may be 0: correct or remove these rows in the source.",
     )
