@@ -43,8 +43,8 @@ def test_of_a_store() -> None:
     ("column", "message"),
     [
         ("vektor", "no column 'vektor': did you mean 'vector'"),
-        ("category", "'category' must hold vectors, lists of numbers"),
-        ("ragged", r"vectors of item column 'ragged' must have one width \(got \[1, 2\]\)"),
+        ("category", "'category' must contain vectors, as lists of numbers"),
+        ("ragged", r"vectors of item column 'ragged' must all have the same width \(got \[1, 2\]\)"),
     ],
 )
 def test_what_is_refused(column: str, message: str) -> None:

@@ -84,7 +84,7 @@ def test_a_model_beyond_memory_is_refused(
     settings: dict[str, Any], named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ensue.models.size.memory", lambda: 16 << 30)
-    with pytest.raises(ConfigError, match=r"GiB of memory .*, more than the 16\.0 GiB that are here: lower ") as caught:
+    with pytest.raises(ConfigError, match=r"GiB of memory .*, but only 16\.0 GiB are available: lower ") as caught:
         build_model(model_config({"name": "sasrec", **settings}), Catalogue(1000))
     assert f"lower {named}" in str(caught.value)
 
@@ -168,7 +168,7 @@ def test_a_model_beyond_the_containers_memory_is_refused(tmp_path: Path, monkeyp
     (tmp_path / "memory.max").write_text(str(1 << 20))
     monkeypatch.setattr("ensue.runtime.limits.OWN_CGROUPS", tmp_path / "own")
     monkeypatch.setattr("ensue.runtime.limits.CGROUPS", tmp_path)
-    with pytest.raises(ConfigError, match=r"more than the 0\.0 GiB that are here: lower maxlen"):
+    with pytest.raises(ConfigError, match=r"but only 0\.0 GiB are available: lower maxlen"):
         build_model(model_config({"name": "sasrec", "maxlen": 10_000}), Catalogue(10))
 
 
@@ -188,7 +188,7 @@ def test_too_many_tensors_for_a_runs_file_are_refused_unbuilt(monkeypatch: pytes
     monkeypatch.setattr("ensue.models.base.MODELS", {"sasrec": type(entry)(entry.config, build)})
     with pytest.raises(
         ConfigError,
-        match=r"has 120,004 tensors, more than the 32,768 that a run's file may have: lower num_blocks \(got 10000\)",
+        match=r"has 120,004 tensors, but a run's file may have at most 32,768: lower num_blocks \(got 10000\)",
     ):
         build_model(model_config({"name": "sasrec", "hidden_units": 1, "num_blocks": 10_000}), Catalogue(5))
     assert sorted(set(built)) == [1, 2]

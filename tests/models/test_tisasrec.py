@@ -216,9 +216,9 @@ def test_in_training_a_state_is_that_of_a_request_at_the_next_events_time(relati
 
 
 def test_without_times_there_is_a_clear_error() -> None:
-    with pytest.raises(DataError, match=r"tisasrec reads the events' times, and here are none.*--time order"):
+    with pytest.raises(DataError, match=r"tisasrec needs times of events, but there are none.*--time order"):
         model_of().logits(SequenceBatch.from_lists([[1, 2]]))
-    with pytest.raises(DataError, match="trained with query_time: it needs the time of the request"):
+    with pytest.raises(DataError, match="trained with query_time: give the time of the request"):
         model_of(query_time=True).logits(batch_of([[1, 2]], [[5, 9]]))
     assert model_of(time="order").logits(SequenceBatch.from_lists([[1, 2]])).shape == (1, NUM_ITEMS)
 
@@ -242,7 +242,7 @@ def test_training_on_data_without_times_stops_before_the_first_step(tmp_path: Pa
     split = make_split(without_times(gap_tells(20)), SplitConfig())
     trainer = Trainer(run_config(SMALL.replace(query_time=query_time)), split, tmp_path)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-    with pytest.raises(DataError, match="here are none"):
+    with pytest.raises(DataError, match="there are none"):
         trainer.run()
     assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
     assert not (tmp_path / "checkpoints").exists()

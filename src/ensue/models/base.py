@@ -1,4 +1,4 @@
-"""The settings that every model has, and the table of models."""
+"""The common settings of all models, and the table of models."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ensue.registry import OWN, Registry
 
 
 class ModelConfig(Config):
-    """What every model has: its name and the longest history it reads."""
+    """The common settings of all models: the name and the length of the longest history."""
 
     name: str
     maxlen: int = Field(200, ge=1, description="newest events of a history that the model reads")
 
     @property
     def reads_query_time(self) -> bool:
-        """Whether the model reads the time of the request; its figures then have a protocol name of their own."""
+        """Whether the model reads the time of the request; if so, its figures have a separate protocol name."""
         return False
 
     @property
@@ -35,31 +35,31 @@ class ModelConfig(Config):
         return False
 
     def make_task(self) -> Task:
-        """What training asks."""
+        """The training task."""
         return TASKS["next"]
 
 
 class CausalConfig(ModelConfig):
-    """Settings of a model whose state at an event depends on that event and earlier ones alone."""
+    """Settings of a model whose state at an event depends only on that event and earlier ones."""
 
     task: Literal["next", "last", "prefixes"] = Field(
-        "next", description="asked in training: every event, the newest of a window, or the newest of every prefix"
+        "next", description="events to predict after: all (next), a window's newest (last), each prefix's (prefixes)"
     )
 
     def make_task(self) -> Task:
-        """The task that `task` names."""
+        """The task named by `task`."""
         return TASKS[self.task]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """A configuration class and what builds the model: a class, or a function, of (config, catalogue)."""
+    """A configuration class, and a class or function of (config, catalogue) that builds the model."""
 
     config: type[ModelConfig]
     build: Callable[[Any, Catalogue], Model]
 
 
-# One line for each model of the package; a model of a user's own registers when its module is imported.
+# One line for each model of the package. A user's own model is registered when its module is imported.
 MODELS: Registry[ModelEntry] = Registry(
     "model",
     {
@@ -71,7 +71,6 @@ MODELS: Registry[ModelEntry] = Registry(
         "fmlprec": "ensue.models.fmlprec",
         "hstu": "ensue.models.hstu",
         "caser": "ensue.models.caser",
-        "vsknn": "ensue.models.vsknn",
         "markov": "ensue.models.markov",
         "popularity": "ensue.models.popularity",
         "recent-popularity": "ensue.models.recent_popularity",
@@ -83,10 +82,10 @@ MODELS: Registry[ModelEntry] = Registry(
 
 
 def model_config(values: dict[str, Any] | ModelConfig) -> ModelConfig:
-    """The configuration of the model that `values["name"]` names, checked.
+    """The checked configuration of the model named by `values["name"]`.
 
     Raises:
-        ConfigError: no or an unknown name, an unknown setting, a value out of range.
+        ConfigError: the name is missing or unknown, a setting is unknown, or a value is out of range.
     """
     if isinstance(values, ModelConfig):
         return values
@@ -99,22 +98,22 @@ def build_model(config: ModelConfig, catalogue: Catalogue, copies: int = TRAININ
     """A new model for a catalogue; its weights are not initialised yet.
 
     Args:
-        config: its settings.
+        config: the model's settings.
         catalogue: the items.
-        copies: how many times the model's size must fit into memory.
+        copies: the required memory, as a multiple of the model's size.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: there is not enough memory.
     """
     check_fits(config, catalogue, copies)
     return MODELS[config.name].build(config, catalogue)
 
 
 def fit_counted(config: ModelConfig, catalogue: Catalogue, train: Sequences) -> Model:
-    """A new model that is fitted by counting, fitted.
+    """A new counted model, fitted to the training sequences.
 
     Raises:
-        ConfigError: the model is trained, or there is no memory for it.
+        ConfigError: the model is trained instead, or there is not enough memory.
     """
     model = build_model(config, catalogue)
     if not isinstance(model, CountedModel):
@@ -124,20 +123,20 @@ def fit_counted(config: ModelConfig, catalogue: Catalogue, train: Sequences) -> 
 
 
 def check_fits(config: ModelConfig, catalogue: Catalogue, copies: int = TRAINING) -> None:
-    """Make sure that there is memory for a model.
+    """Check that there is enough memory for a model.
 
     Raises:
-        ConfigError: there is not; the size, the limit and the setting to lower are named.
+        ConfigError: there is not; the message names the size, the limit and the setting to lower.
     """
     check_memory(MODELS[config.name].build, config, catalogue, copies)
 
 
 def is_counted(config: ModelConfig) -> bool:
-    """Whether the model is fitted by counting, in one pass, and not trained."""
+    """Whether the model is fitted by counting, in one pass, instead of being trained."""
     build = MODELS[config.name].build
     return isinstance(build, type) and issubclass(build, CountedModel)
 
 
 def model_size(config: ModelConfig, catalogue: Catalogue) -> ModelSize:
-    """The size of what `build_model` would build, however large."""
+    """The size of the model that `build_model` would build, for any size."""
     return measure(MODELS[config.name].build, config, catalogue)

@@ -21,18 +21,18 @@ from ensue.nn.trunk import Trunk, TrunkConfig
 
 
 class BERT4RecConfig(TrunkConfig, ModelConfig):
-    """Settings of BERT4Rec: the trunk's, and what the cloze task masks."""
+    """Settings of BERT4Rec: those of the trunk and of the cloze task."""
 
     name: Literal["bert4rec"] = "bert4rec"
-    maxlen: int = Field(200, ge=2, description="newest events of a history that the model reads, [MASK] among them")
-    activation: Activation = Field("gelu", description="activation of the feed-forward; none: it is linear")
+    maxlen: int = Field(200, ge=2, description="newest events of a history that the model reads, including [MASK]")
+    activation: Activation = Field("gelu", description="activation of the feed-forward layers; none: linear")
     mask_prob: float = Field(0.2, gt=0, le=1, description="probability that an event of a training window is masked")
-    mask_share: float = Field(1.0, ge=0, le=1, description="share of the masked events that show [MASK]")
+    mask_share: float = Field(1.0, ge=0, le=1, description="share of the masked events that are replaced by [MASK]")
     random_share: float = Field(
-        0.0, ge=0, le=1, description="share of the masked events that show a random item; the rest show their own"
+        0.0, ge=0, le=1, description="share of the masked events replaced by a random item; the rest keep their own"
     )
     newest_share: float = Field(
-        0.0, ge=0, le=1, description="share of the windows in which the newest event alone is masked, as in serving"
+        0.0, ge=0, le=1, description="share of the windows in which only the newest event is masked, as in serving"
     )
 
     @model_validator(mode="after")
@@ -51,11 +51,11 @@ class BERT4RecConfig(TrunkConfig, ModelConfig):
 class BERT4Rec(BiasedEncoder):
     """h = GELU(W trunk(dropout(E[items] + P[age])) + b), score(h, i) = h . E[i] + b_i; [MASK] is item N + 1.
 
-    An event sees all events of its row. In training the masked events are asked for their own items; in serving a
-    [MASK] is appended to the history and asked, so that a history of `maxlen` events loses its oldest.
+    An event sees all events of its row. In training the model predicts the items of masked events. In serving, [MASK]
+    is appended to the history and its item is predicted; a history of `maxlen` events therefore loses its oldest.
 
-    Where we differ from the authors' code: pre-norm (`norm="post"` is theirs); the feed-forward has width D, not 4 D;
-    positions count from the newest event; each epoch draws new masks, where theirs fix ten copies of the data.
+    Differences from the authors' code: pre-norm (theirs is `norm="post"`); the feed-forward layer has width D, not 4 D;
+    positions count from the newest event; each epoch draws new masks (theirs fixes ten masked copies of the data).
     """
 
     answers_everywhere = False
@@ -71,7 +71,7 @@ class BERT4Rec(BiasedEncoder):
         """States at the asked events, [Q, D + 1].
 
         Raises:
-            EnsueError: the batch asks what follows an event that is not the newest of its row.
+            EnsueError: the batch asks for the next item after an event that is not the newest of its row.
         """
         check_newest(batch)
         if batch.asks == "next":

@@ -1,4 +1,4 @@
-"""An encoder whose items have a vector and a bias."""
+"""An encoder with a vector and a bias per item."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ensue.nn.model import Encoder
 
 
 class BiasedEncoder(Encoder):
-    """score(h, i) = h . E[i] + b[i]: the bias is one more column of the item vectors, and states end with a one.
+    """score(h, i) = h . E[i] + b[i]: the bias is an additional column of the item vectors, and states end with a one.
 
     Args:
         num_items: N.
-        maxlen: newest events of a history that the model reads.
+        maxlen: number of newest events of a history that the model reads.
         hidden_units: D, the width of E.
-        extra: further rows of E for inputs that are no items, such as [MASK]; they are never scored.
+        extra: number of additional rows of E for inputs that are not items, such as [MASK]; they are never scored.
     """
 
     def __init__(self, num_items: int, maxlen: int, hidden_units: int, extra: int = 0) -> None:
@@ -33,5 +33,5 @@ class BiasedEncoder(Encoder):
 
 
 def with_one(h_QD: Tensor) -> Tensor:
-    """States that the bias is a column for: [Q, D] -> [Q, D + 1], the last column one."""
+    """States with an additional last column of ones, which selects the bias: [Q, D] -> [Q, D + 1]."""
     return F.pad(h_QD, (0, 1), value=1.0)

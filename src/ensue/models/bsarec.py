@@ -1,4 +1,4 @@
-"""BSARec: attention beside a filter of frequencies (Shin et al., AAAI 2024)."""
+"""BSARec: attention combined with a frequency filter (Shin et al., AAAI 2024)."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from ensue.nn.trunk import check_heads
 class FrequencyConfig(ModelConfig):
     """Settings of a model that mixes events by frequency; the defaults are the authors' for Amazon Beauty."""
 
-    maxlen: int = Field(50, ge=1, description="newest events of a history that the model reads; the window of the FFT")
+    maxlen: int = Field(50, ge=1, description="newest events of a history that the model reads; also the FFT window")
     hidden_units: int = Field(64, ge=1, description="width of item vectors and states")
-    num_blocks: int = Field(2, ge=1, description="blocks: a mixing layer and a feed-forward each")
+    num_blocks: int = Field(2, ge=1, description="blocks, each with a mixing layer and a feed-forward layer")
     dropout_rate: float = Field(0.5, ge=0, lt=1, description="dropout on embeddings, mixing and feed-forward")
     task: Literal["prefixes", "last"] = Field(
-        "prefixes", description="asked in training: the newest event of every prefix, or of a window"
+        "prefixes", description="events to predict after: each prefix's newest (prefixes) or a window's newest (last)"
     )
 
     def make_task(self) -> Task:
-        """The task that `task` names."""
+        """The task named by `task`."""
         return TASKS[self.task]
 
 
@@ -46,7 +46,7 @@ class BSARecConfig(FrequencyConfig):
     name: Literal["bsarec"] = "bsarec"
     num_heads: int = Field(1, ge=1, description="attention heads; divides hidden_units")
     alpha: float = Field(0.7, ge=0, le=1, description="share of the frequency layer; the rest is attention")
-    frequencies: int = Field(3, ge=1, description="frequencies that count as low; from maxlen / 2 + 1 on, all")
+    frequencies: int = Field(3, ge=1, description="number of low frequencies; with maxlen / 2 + 1 or more, all are low")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -60,7 +60,7 @@ class AddAndNorm(nn.Module):
     Args:
         layer: (all events [P, D], layout) -> asked events [Q, D].
         hidden_units: D.
-        dropout_rate: on what the layer adds.
+        dropout_rate: on the output of the layer.
     """
 
     def __init__(self, layer: nn.Module, hidden_units: int, dropout_rate: float) -> None:
@@ -76,12 +76,12 @@ class AddAndNorm(nn.Module):
 
 
 class FrequencyBlock(nn.Module):
-    """x = mixer(x); x = norm(x + dropout(W2 GELU(W1 x + b1) + b2)), 4 D wide inside.
+    """x = mixer(x); x = norm(x + dropout(W2 GELU(W1 x + b1) + b2)), with an inner width of 4 D.
 
     Args:
-        mixer: (all events [P, D], layout) -> asked events [Q, D], added and normalised already.
+        mixer: (all events [P, D], layout) -> asked events [Q, D], after addition and normalisation.
         hidden_units: D.
-        dropout_rate: on what the feed-forward adds.
+        dropout_rate: on the output of the feed-forward layer.
     """
 
     def __init__(self, mixer: nn.Module, hidden_units: int, dropout_rate: float) -> None:
@@ -100,12 +100,12 @@ class FrequencyBlock(nn.Module):
 
 
 class FrequencyEncoder(TiedEncoder):
-    """h = blocks(dropout(norm(E[items] + P[age]))), score(h, i) = h . E[i], at the newest event of a row alone.
+    """h = blocks(dropout(norm(E[items] + P[age]))), score(h, i) = h . E[i], only at the newest event of a row.
 
     Args:
         config: the settings.
         catalogue: the items.
-        mixer: makes the mixing layer of a block, see `FrequencyBlock`.
+        mixer: creates the mixing layer of a block, see `FrequencyBlock`.
     """
 
     answers_everywhere = False
@@ -123,7 +123,7 @@ class FrequencyEncoder(TiedEncoder):
         """States at the newest events, [Q, D].
 
         Raises:
-            EnsueError: the batch asks another event, whose state would have seen what comes after it.
+            EnsueError: another event is asked; its state would have seen the events after it.
         """
         check_newest(batch)
         layout = batch.layout
@@ -179,8 +179,9 @@ class BSARec(FrequencyEncoder):
 
     F(x) = LFC(x) + beta^2 HFC(x): the low frequencies, and a learned share of the others.
 
-    Where we differ from the authors' code: the places of the window before a short history are zeros and no events of
-    attention, where theirs are vectors of position and padding item in the filter; weights are Xavier-normal.
+    Differences from the authors' code: the places of the window before a short history are zeros in the filter and
+    absent from attention (in theirs they are vectors of the position and the padding item in the filter); weights are
+    Xavier-normal.
     """
 
     def __init__(self, config: BSARecConfig, catalogue: Catalogue) -> None:

@@ -1,4 +1,4 @@
-"""`Catalogue`: what a model may know of the items when it is built."""
+"""`Catalogue`: the information on items that is available when a model is built."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ensue.errors import DataError, nearest
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """The items that a model recommends among.
+    """The items from which a model recommends.
 
     Attributes:
         num_items: N.
-        items: the item table, N rows, item number i in row i - 1, with whatever columns the data has; a table of
-            no columns where nothing is known but the number of items.
+        items: the item table with N rows, item number i in row i - 1, and the columns that the data has; a table
+            without columns if only the number of items is known.
     """
 
     num_items: int
@@ -32,12 +32,12 @@ class Catalogue:
         return cls(store.num_items, store.item_table)
 
     def codes(self, column: str) -> tuple[Tensor, int]:
-        """A column's values as numbers: int64 [N], 0 where the value is missing, and how many values there are.
+        """A column's values as numbers, int64 [N] (0 for missing values), and the number of distinct values.
 
-        The numbers 1.. follow the sorted values, so that they are the same whenever the table is.
+        The numbers 1, 2 and so on follow the sorted values, so they depend only on the table.
 
         Raises:
-            DataError: no such column.
+            DataError: there is no such column.
         """
         values = self._column(column).cast(pl.String)
         known = values.drop_nulls().unique().sort()
@@ -46,18 +46,18 @@ class Catalogue:
         return torch.from_numpy(codes_N.astype(np.int64)), len(known)
 
     def vectors(self, column: str) -> Tensor:
-        """A column of vectors, one list of numbers for each item: float32 [N, D], zero where an item has none.
+        """A column of vectors, one list of numbers per item: float32 [N, D], zero for items without one.
 
         Raises:
-            DataError: no such column, not numbers, or vectors of different widths.
+            DataError: there is no such column, its values are not numbers, or the vectors differ in width.
         """
         values = self._column(column)
         if not isinstance(values.dtype, pl.List | pl.Array) or not values.dtype.inner.is_numeric():
-            raise DataError(f"item column {column!r} must hold vectors, lists of numbers (got {values.dtype})")
+            raise DataError(f"item column {column!r} must contain vectors, as lists of numbers (got {values.dtype})")
         lists = values.cast(pl.List(pl.Float32))
         widths = lists.list.len().drop_nulls().unique().sort().to_list()
         if len(widths) != 1:
-            raise DataError(f"the vectors of item column {column!r} must have one width (got {widths[:5]})")
+            raise DataError(f"the vectors of item column {column!r} must all have the same width (got {widths[:5]})")
         vectors_ND = np.zeros((len(lists), widths[0]), np.float32)
         vectors_ND[lists.is_not_null().to_numpy()] = np.stack(lists.drop_nulls().to_list())
         return torch.from_numpy(vectors_ND)

@@ -1,4 +1,4 @@
-"""FMLP-Rec: learned filters of frequencies in the place of attention (Zhou et al., WWW 2022)."""
+"""FMLP-Rec: learned frequency filters instead of attention (Zhou et al., WWW 2022)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Filter(nn.Module):
 class FMLPRec(FrequencyEncoder):
     """Blocks whose mixing layer multiplies every frequency of every channel by a learned complex number.
 
-    Where we differ from the authors' code: full softmax or any other objective, where theirs ranks one negative.
+    Difference from the authors' code: any objective can be used (theirs ranks the target against one negative).
     """
 
     def __init__(self, config: FMLPRecConfig, catalogue: Catalogue) -> None:

@@ -19,22 +19,22 @@ Input = Literal["tied", "separate", "none"]
 
 
 class GRU4RecConfig(CausalConfig):
-    """Settings of GRU4Rec; `input` is the authors' constrained embedding, embedding and one-hot input."""
+    """Settings of GRU4Rec; the values of `input` are the authors' constrained embedding, embedding and one-hot."""
 
     name: Literal["gru4rec"] = "gru4rec"
     hidden_units: int = Field(100, ge=1, description="width of item vectors and states")
     num_layers: int = Field(1, ge=1, description="stacked GRU layers")
     input: Input = Field(
-        "tied", description="item vectors that enter: those that score, separate ones, or none (one-hot)"
+        "tied", description="input vectors: the scoring vectors (tied), separate ones, or none (one-hot)"
     )
-    dropout_rate: float = Field(0.2, ge=0, lt=1, description="dropout on the item vectors that enter")
+    dropout_rate: float = Field(0.2, ge=0, lt=1, description="dropout on the input vectors")
     hidden_dropout_rate: float = Field(0.0, ge=0, lt=1, description="dropout on the states of every layer")
 
 
 class OneHotGRU(nn.Module):
-    """A GRU layer that reads one-hot items: the product with its input weights is a row of them, [3 D].
+    """A GRU layer with one-hot input: the product of an item with the input weights W is a row of W, [3 D].
 
-    The gates read W x, here the rows themselves, so torch's recurrence is given the identity for W.
+    The layer receives these rows instead of x, so torch's recurrence gets the identity for W.
     """
 
     def __init__(self, hidden_units: int) -> None:
@@ -53,10 +53,9 @@ class OneHotGRU(nn.Module):
 class GRU4Rec(BiasedEncoder):
     """h = dropout(GRU(dropout(E[items]))), score(h, i) = h . W[i] + b_i, with W = E for tied input.
 
-    Where we differ from the authors' code: whole histories (windows of `maxlen` events) are unrolled, where theirs go
-    through lanes of parallel sessions one event at a time, with gradients of one step; Adam instead of Adagrad, and
-    Xavier-normal weights. Their negatives, other targets of the batch and draws by popularity, are settings of the
-    objective.
+    Differences from the authors' code: whole histories (windows of `maxlen` events) are unrolled (theirs processes
+    parallel sessions one event at a time, with gradients of one step); Adam instead of Adagrad; Xavier-normal weights.
+    Their negatives, other targets of the batch and draws by popularity, are settings of the objective.
     """
 
     def __init__(self, config: GRU4RecConfig, catalogue: Catalogue) -> None:

@@ -1,4 +1,4 @@
-"""Markov chain of order k with back-off: what followed the last items before."""
+"""Markov chain of order k with back-off: the items that followed the last items in training."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from ensue.nn.model import CountedModel
 
 
 class MarkovConfig(ModelConfig):
-    """Length of the context, weight of the shorter ones, and contexts that lie farther back."""
+    """The length of the context, the weight of shorter contexts, and contexts farther back."""
 
     name: Literal["markov"] = "markov"
     order: int = Field(1, ge=1, le=MAX_ORDER, description="longest context, in items")
     smoothing: float = Field(
-        1.0, gt=0, description="events that the shorter context's prediction is worth; additive: added to each count"
+        1.0, gt=0, description="weight of the shorter context's prediction, in events; additive: added to each count"
     )
     smoothing_method: Method = Field(
         "interpolated", description="how counts of longer and shorter contexts become probabilities"
     )
-    discount: float = Field(0.75, gt=0, lt=1, description="kneser-ney: taken off each count for the shorter context")
+    discount: float = Field(0.75, gt=0, lt=1, description="kneser-ney: subtracted from counts, for the shorter context")
     skips: int = Field(
-        0, ge=0, lt=MAX_ORDER, description="further contexts of one item each, 2 and up to 1 + skips steps before"
+        0, ge=0, lt=MAX_ORDER, description="additional contexts of one item each, 2 to 1 + skips steps before"
     )
-    skip_weight: float = Field(0.5, gt=0, le=1, description="weight of a context that lies one step farther back")
+    skip_weight: float = Field(0.5, gt=0, le=1, description="factor of the weight of a context for each step back")
 
     @property
     def how(self) -> Smoothing:
@@ -54,7 +54,7 @@ class Markov(CountedModel):
         self.transitions: Transitions | None = None
 
     def fit(self, train: Sequences) -> None:
-        """Count what follows every context of up to `order` items."""
+        """Count the items that follow each context of up to `order` items."""
         self.transitions = fit_transitions(train, self.config.order, self.config.how)
 
     def logits_of_all(self, batch: SequenceBatch) -> Tensor:
@@ -71,22 +71,22 @@ class Markov(CountedModel):
         return {name: torch.from_numpy(array) for name, array in self._fitted().arrays().items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Take the counts that `state_dict` gave.
+        """Load the counts returned by `state_dict`.
 
         Raises:
-            ArtefactError: the counts do not fit together, or are of another catalogue or order.
+            ArtefactError: the counts are inconsistent, or belong to another catalogue or order.
         """
         named, config = {name: tensor.numpy() for name, tensor in state_dict.items()}, self.config
         transitions = Transitions.from_arrays(named, config.how)
         if transitions.order != config.order or transitions.popularity_N.size != self.num_items:
             raise ArtefactError(
-                f"transition counts of order {transitions.order} over {transitions.popularity_N.size} items; the "
-                f"settings say order {config.order} over {self.num_items}"
+                f"transition counts of order {transitions.order} over {transitions.popularity_N.size} items, but the "
+                f"settings require order {config.order} over {self.num_items} items"
             )
         continued = [level.continuations_M is not None for level in transitions.levels[:-1]]
         is_kneser_ney = config.smoothing_method == "kneser-ney"
         if len(transitions.skips) != config.skips or continued != [is_kneser_ney] * (config.order - 1):
-            raise ArtefactError("the transition counts are not those of the settings skips and smoothing_method")
+            raise ArtefactError("the transition counts do not match the settings skips and smoothing_method")
         self.transitions = transitions
 
     def _fitted(self) -> Transitions:

@@ -1,4 +1,4 @@
-"""Popularity: the same for everyone, and the least that any model must beat."""
+"""Popularity: the same recommendations for all users, and the baseline that any model must beat."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ensue.nn.model import CountedModel
 
 
 class PopularityConfig(ModelConfig):
-    """All training events count, or those of a recent window."""
+    """The counted events: all training events, or those of a recent window."""
 
     name: Literal["popularity"] = "popularity"
     last_fraction: float | None = Field(None, gt=0, le=1, description="count only this newest share of events")
@@ -26,12 +26,12 @@ class PopularityConfig(ModelConfig):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.last_fraction is not None and self.last_days is not None:
-            raise ValueError("give one window, last_fraction or last_days, not both")
+            raise ValueError("set either last_fraction or last_days, not both")
         return self
 
 
 class Popularity(CountedModel):
-    """score(i) = training events of item i, whatever the history."""
+    """score(i) = training events of item i, for any history."""
 
     counts_events = True
 

@@ -18,7 +18,7 @@ from ensue.nn.trunk import Trunk, TrunkConfig
 
 
 class SASRecConfig(TrunkConfig, CausalConfig):
-    """Settings of SASRec; the defaults are the paper's for MovieLens-1M, with pre-norm."""
+    """Settings of SASRec; the defaults are the paper's for MovieLens-1M, but with pre-norm."""
 
     name: Literal["sasrec"] = "sasrec"
     positions: Positions = Field("learned", description="positions, counted from the newest event")
@@ -27,14 +27,14 @@ class SASRecConfig(TrunkConfig, CausalConfig):
     def _check_positions(self) -> Self:
         width = self.hidden_units // self.num_heads
         if self.positions == "rotary" and width % 2:
-            raise ValueError(f"positions rotary turns pairs: hidden_units / num_heads must be even (got {width})")
+            raise ValueError(f"positions rotary needs an even hidden_units / num_heads (got {width})")
         return self
 
 
 class SASRec(TiedEncoder):
     """h = trunk(dropout(sqrt(D) E[items] + P[age])), score(h, i) = h . E[i], with tied item vectors.
 
-    Where we differ from the authors' code: attention has an output projection (as the widely used PyTorch version);
+    Differences from the authors' code: attention has an output projection (as in the widely used PyTorch version);
     `norm="original"` restores their normalisation; dropout rates are rounded to 1/256 on a CPU.
     """
 

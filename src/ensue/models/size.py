@@ -1,4 +1,4 @@
-"""What a model needs of memory, by its settings: it is built on torch's meta device, where no tensor has data."""
+"""The memory that a model needs, from its settings: it is built on torch's meta device, where tensors have no data."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from ensue.runtime.limits import gpu_memory, memory
 Build = Callable[[Any, Catalogue], nn.Module]
 # The weights, their gradients and Adam's two moments.
 TRAINING = 4
-# The weights, and the file's tensors that they are taken from.
+# The weights, and the tensors of the file from which they are copied.
 LOADING = 2
-# The least that a model has whose sizes are beyond 64 bits.
+# A lower bound for models whose sizes do not fit into 64 bits.
 UNCOUNTABLE = 1 << 63
-# Tensors that a run's file may have; a thousand blocks have fewer. A small file could ask for many more, and for the
-# modules and the header that belong to them.
+# Maximum number of tensors in a run's file; a thousand blocks have fewer. Without a limit, a small file could require
+# many more, with their modules and a large header.
 TENSOR_LIMIT = 1 << 15
 
 
 class ModelSize(NamedTuple):
-    """What a model holds.
+    """The size of a model.
 
     Attributes:
-        tensors: tensors of its state.
-        state_bytes: of its state, as a file keeps it.
-        total_bytes: of its parameters and all its buffers, as memory keeps them.
+        tensors: number of tensors in its state.
+        state_bytes: bytes of its state, as in a file.
+        total_bytes: bytes of its parameters and all its buffers, as in memory.
     """
 
     tensors: int
@@ -42,7 +42,7 @@ class ModelSize(NamedTuple):
 
 
 class _Untouched(TorchFunctionMode):
-    """Leaves parameters as they are made: on the meta device filling them loads torch's compiler, a second's work."""
+    """Skip the filling of parameters, which on the meta device would load torch's compiler and take a second."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -52,11 +52,11 @@ class _Untouched(TorchFunctionMode):
 
 
 def measure(build: Build, config: Config, catalogue: Catalogue) -> ModelSize:
-    """The size of a model that is not built. Of many blocks, which are all alike, only two are looked at.
+    """The size of a model that is not built. Since all blocks are alike, at most two of them are measured.
 
     Args:
-        build: makes the model of a configuration, on the meta device too.
-        config: its settings, however large.
+        build: builds the model of a configuration, also on the meta device.
+        config: the model's settings, of any size.
         catalogue: the items.
     """
     blocks = getattr(config, "num_blocks", 1)
@@ -71,47 +71,47 @@ def _measure(build: Build, config: Config, catalogue: Catalogue) -> ModelSize:
         with torch.device("meta"), _Untouched():
             model = build(config, catalogue)
     except (RuntimeError, TypeError, OverflowError) as error:
-        # What does not fit into 64 bits has no class of its own: "... overflowed", "Overflow ...", "int too big ...".
+        # Sizes beyond 64 bits have no error class of their own: "... overflowed", "Overflow ...", "int too big ...".
         if not isinstance(error, OverflowError) and "overflow" not in str(error).lower():
             raise
         return ModelSize(1, UNCOUNTABLE, UNCOUNTABLE)
-    # Not the model's own method: one that only counts has no state before it is fitted.
+    # The model's own method is not used, since a counted model has no state before it is fitted.
     state = nn.Module.state_dict(model).values()
     whole = chain(model.parameters(), model.buffers())
     return ModelSize(len(state), sum(tensor.nbytes for tensor in state), sum(tensor.nbytes for tensor in whole))
 
 
 def check_memory(build: Build, config: Config, catalogue: Catalogue, copies: int) -> None:
-    """Make sure that a model fits into memory and into a run's file, before any of it is there.
+    """Check that a model fits into memory and into a run's file, before it is built.
 
     Args:
-        build: makes the model.
+        build: builds the model.
         config: its settings.
         catalogue: the items.
         copies: `TRAINING` or `LOADING`. Training may take place in a GPU's memory.
 
     Raises:
-        ConfigError: it does not fit; the size, the limit and the setting to lower are named.
+        ConfigError: it does not fit; the message names the size, the limit and the setting to lower.
     """
     limit, (tensors, _, size) = memory(), measure(build, config, catalogue)
     if copies * size <= limit or (size <= limit and copies * size <= gpu_memory()):
         if tensors > TENSOR_LIMIT:
             raise ConfigError(
-                f"the model has {tensors:,} tensors, more than the {TENSOR_LIMIT:,} that a run's file may have: "
+                f"the model has {tensors:,} tensors, but a run's file may have at most {TENSOR_LIMIT:,}: "
                 f"lower num_blocks (got {getattr(config, 'num_blocks', 'none')})"
             )
         return
-    parts = "weights, gradients and Adam's two moments" if copies == TRAINING else "weights, and those of the file"
-    # One item is what a model is tried with before there is a catalogue.
+    parts = "weights, gradients and Adam's two moments" if copies == TRAINING else "weights, in the model and the file"
+    # Before the catalogue is known, a model is checked with one item.
     items = f" of {catalogue.num_items:,} items" if catalogue.num_items > 1 else ""
     raise ConfigError(
-        f"the model{items} needs at least {_gib(copies * size)} of memory ({parts}), more than the {_gib(limit)} that "
-        f"are here: {_lower(build, config, catalogue, size)}"
+        f"the model{items} needs at least {_gib(copies * size)} of memory ({parts}), but only {_gib(limit)} are "
+        f"available: {_lower(build, config, catalogue, size)}"
     )
 
 
 def _lower(build: Build, config: Config, catalogue: Catalogue, size: int) -> str:
-    """Which setting to lower: the one whose default would leave least; the width if none is above its default."""
+    """The setting to lower: the one whose default gives the smallest model; the width if none is above its default."""
     left = {}
     for name, field in type(config).model_fields.items():
         if type(value := getattr(config, name)) is int and type(field.default) is int and value > field.default:

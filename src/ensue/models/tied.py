@@ -9,7 +9,7 @@ from ensue.nn.model import Encoder
 
 
 class TiedEncoder(Encoder):
-    """score(h, i) = h . E[i]: the vectors that events enter with are those that items are scored by."""
+    """score(h, i) = h . E[i]: the input vectors of events are also the scoring vectors of items."""
 
     def __init__(self, num_items: int, maxlen: int, hidden_units: int, query_time: bool = False) -> None:
         super().__init__(num_items, maxlen, query_time)

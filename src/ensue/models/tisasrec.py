@@ -1,4 +1,4 @@
-"""TiSASRec: time interval aware self-attention (Li, Wang & McAuley, WSDM 2020), and what came after it."""
+"""TiSASRec: time interval aware self-attention (Li, Wang & McAuley, WSDM 2020), with extensions."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ class TiSASRecConfig(TrunkConfig, CausalConfig):
     )
     time: Literal["timestamps", "order"] = Field("timestamps", description="order: intervals count events, not seconds")
     relation: Relation = Field("embedding", description="embedding: the paper's vectors; bias: a scalar per bucket")
-    buckets: Buckets = Field("linear", description="intervals to buckets: linear as the paper, or log")
-    query_time: bool = Field(False, description="the request's time is known: look back from it, not the last event")
+    buckets: Buckets = Field("linear", description="mapping of intervals to buckets: linear as in the paper, or log")
+    query_time: bool = Field(False, description="measure intervals from the request's time, not from the last event")
 
     @property
     def reads_query_time(self) -> bool:
-        """As `query_time` says."""
+        """The value of `query_time`."""
         return self.query_time
 
     @property
     def reads_times(self) -> bool:
-        """Unless intervals count events."""
+        """True unless intervals count events."""
         return self.time == "timestamps"
 
     @model_validator(mode="after")
@@ -53,16 +53,16 @@ class TiSASRecConfig(TrunkConfig, CausalConfig):
 
 
 class TiSASRec(TiedEncoder):
-    """h = trunk(dropout(sqrt(D) E[items])) with attention that sees positions and intervals; tied item vectors.
+    """h = trunk(dropout(sqrt(D) E[items])) with attention that reads positions and intervals; tied item vectors.
 
-    Beyond the paper: `relation="bias"` replaces the interval vectors by HSTU's scalar per head and bucket, with
-    SASRec's positions at the input; `query_time` measures intervals from the time of the request (in training, that of
-    the next event), and adds a vector for the gap to it at the input. With `query_time` the model is told the target's
-    timestamp, so its figures stand under a protocol name of their own.
+    Extensions of the paper: `relation="bias"` replaces the interval vectors by HSTU's scalar per head and bucket, with
+    SASRec's positions at the input. `query_time` measures intervals from the time of the request (in training, that of
+    the next event), and adds a vector for the gap to it at the input. With `query_time` the model reads the target's
+    timestamp, so its figures have a separate protocol name.
 
-    Where we differ from the authors' code: attention has an output projection; `norm="original"` is their
-    normalisation; dropout on interval vectors is drawn per row and bucket, not per pair of events; the unit of a row's
-    intervals is the smallest gap among the events of that row, never a held-out one.
+    Differences from the authors' code: attention has an output projection; `norm="original"` is their normalisation;
+    dropout on interval vectors is drawn per row and bucket, not per pair of events; the unit of a row's intervals is
+    the smallest gap among the events of that row, without held-out events.
     """
 
     def __init__(self, config: TiSASRecConfig, catalogue: Catalogue) -> None:
@@ -87,7 +87,7 @@ class TiSASRec(TiedEncoder):
 
     @property
     def interval_unit(self) -> tuple[int, IntervalUnit]:
-        """What intervals are counted in, such as 3600 seconds."""
+        """The unit of the intervals, such as 3600 seconds."""
         if self.time == "order":
             return 1, "events"
         unit, kind = self.relations.time_unit, self.relations.kind
@@ -97,7 +97,7 @@ class TiSASRec(TiedEncoder):
         """States at the asked events, [Q, D].
 
         Raises:
-            DataError: the batch has no times, or not those of the requests, and the model reads them.
+            DataError: the model reads times of events or of requests, but the batch does not have them.
         """
         times_P, query_times_P = self._times(batch)
         x_PD = self.positions(self.items(batch.items_P) * self.scale, batch.layout.age_P)
@@ -109,19 +109,19 @@ class TiSASRec(TiedEncoder):
         return h_QD
 
     def _times(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
-        """The events' times, and those from which each looks back."""
+        """The times of the events as keys, and their times as queries."""
         if self.time == "order":
             times_P = -batch.layout.age_P
             return times_P, times_P
         if batch.times_P is None:
             raise DataError(
-                "model tisasrec reads the events' times, and here are none: give them (times=, --times), or train with "
-                "time = 'order' (--time order), whose intervals count events"
+                "model tisasrec needs times of events, but there are none: give them (times=, --times), or train with "
+                "time = 'order' (--time order), so that intervals count events"
             )
         if not self.query_time:
             return batch.times_P, batch.times_P
         if batch.query_times_P is None:
-            raise DataError("this model was trained with query_time: it needs the time of the request (at=, --at)")
+            raise DataError("this model was trained with query_time: give the time of the request (at=, --at)")
         return batch.times_P, batch.query_times_P
 
 
