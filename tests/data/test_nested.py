@@ -41,7 +41,7 @@ def test_the_user_of_a_list_is_its_place() -> None:
 @pytest.mark.parametrize(
     ("lists", "message"),
     [
-        ([1, 2, 3], r"\[\[1, 2, 3\], \[1, 4\]\]: entry 0 is 1"),
+        ([1, 2, 3], r"\[\[1, 2, 3\], \[1, 4\]\], but entry 0 is 1"),
         ([[1], "ab"], "entry 1 is 'ab'"),
         ([{"user": 1}], "entry 0 is {'user': 1}"),
         ([{1, 2}], "entry 0 is {1, 2}"),
@@ -50,8 +50,8 @@ def test_the_user_of_a_list_is_its_place() -> None:
         ([[1, None]], "list 0 has None at place 1"),
         ([[True]], "list 0 has True at place 0"),
         ([[[1]]], r"list 0 has \[1\] at place 0"),
-        ([[1], ["1"]], "the first is 1, and list 1 has '1'"),
-        ([["a"], [1]], "the first is 'a', and list 1 has 1"),
+        ([[1], ["1"]], "the first is 1 and list 1 has '1'"),
+        ([["a"], [1]], "the first is 'a' and list 1 has 1"),
         ([[2**63]], "64 bits"),
         ([["a", ""]], "empty string"),
         ([], "no events: 0 lists"),

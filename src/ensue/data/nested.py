@@ -29,15 +29,16 @@ def is_lists(data: object) -> TypeIs[Lists]:
 
 
 def frame_of_lists(lists: Lists) -> pl.DataFrame:
-    """One row for each event: `user`, the place of its list, from 0, and `item`.
+    """One row per event: `user`, the index of its list, from 0, and `item`.
 
-    An empty list has no events, and so no user.
+    An empty list has no events and therefore no user.
 
     >>> frame_of_lists([["tea", "milk"], [], ["tea"]]).rows()
     [(0, 'tea'), (0, 'milk'), (2, 'tea')]
 
     Raises:
-        DataError: an entry is not a list, an id is neither an integer nor a string, both occur, or there is no event.
+        DataError: an entry is not a list; an id is neither an integer nor a string; both kinds of ids occur; or there
+            are no events.
     """
     rows = [_row(place, row) for place, row in enumerate(lists)]
     kinds = set(map(type, chain.from_iterable(rows)))
@@ -58,8 +59,8 @@ def frame_of_lists(lists: Lists) -> pl.DataFrame:
 def _row(place: int, row: Any) -> list[Any]:
     if isinstance(row, str | bytes | Mapping | Set) or not isinstance(row, Iterable):
         raise DataError(
-            f"data given as a list must hold lists of item ids, oldest first, such as [[1, 2, 3], [1, 4]]: entry "
-            f"{place} is {row!r:.60}. Other data: a path, or a frame (polars.DataFrame(rows))"
+            "data given as a list must contain lists of item ids, oldest first, such as [[1, 2, 3], [1, 4]], but entry "
+            f"{place} is {row!r:.60}. For other data, give a path or a frame (polars.DataFrame(rows))"
         )
     return list(row)
 
@@ -70,7 +71,7 @@ def _plain(item: Any, place: int, event: int) -> ExternalId:
         return str(item)
     if isinstance(item, int | np.integer) and not isinstance(item, bool):
         return int(item)
-    raise DataError(f"item ids must be integers or strings: list {place} has {item!r:.60} at place {event}")
+    raise DataError(f"item ids must be integers or strings, but list {place} has {item!r:.60} at place {event}")
 
 
 def _refuse_mixed(rows: list[list[ExternalId]]) -> None:
@@ -80,6 +81,6 @@ def _refuse_mixed(rows: list[list[ExternalId]]) -> None:
         for item in row:
             if type(item) is not type(first):
                 raise DataError(
-                    f"item ids must be all integers or all strings: the first is {first!r}, and list {place} has "
+                    f"item ids must be all integers or all strings, but the first is {first!r} and list {place} has "
                     f"{item!r:.60}"
                 )
