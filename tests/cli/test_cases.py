@@ -80,7 +80,7 @@ def test_values_that_cannot_be_are_one_line(
 
 def test_data_that_a_history_does_not_need_is_refused(ensue: Run, counted: Path) -> None:
     done = ensue("recommend", counted, "--history", "1", "--data", "nope")
-    assert (done.status, "leave out --data" in done.err) == (2, True)
+    assert (done.status, "omit --data" in done.err) == (2, True)
 
 
 def test_an_altered_large_array_is_found_before_it_answers(ensue: Run, tmp_path: Path) -> None:

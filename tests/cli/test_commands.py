@@ -257,7 +257,7 @@ def test_an_interrupted_run_resumes_by_the_same_command(
         patched.setattr(TrainingState, "step", interrupt)
         stopped = ensue(*words, "--out", tmp_path / "cut")
     assert stopped.status == 130
-    assert stopped.err == "ensue: interrupted: the same command goes on from its last checkpoint\n"
+    assert stopped.err == "ensue: interrupted: the same command resumes from the last checkpoint\n"
     assert not (tmp_path / "cut" / "manifest.json").exists()
     resumed = ensue(*words, "--out", tmp_path / "cut", "--json")
     assert (resumed.status, resumed.json["epochs"]) == (0, 4)
@@ -348,9 +348,9 @@ def test_only_the_filter_spares_repeated_targets(ensue: Run, tmp_path: Path) -> 
     (tmp_path / "log.csv").write_text("user,item\n" + rows)
     words = (tmp_path / "run", "--data", tmp_path / "log.csv")
     assert ensue("train", tmp_path / "log.csv", "--model", "markov", "--out", words[0]).status == 0
-    assert "4 targets are in their own history; the filter spares them" in ensue("evaluate", *words).out
+    assert "4 targets occur in their history; the filter keeps them" in ensue("evaluate", *words).out
     free = ensue("evaluate", *words, "--no-filter-seen").out
-    assert "the filter spares" not in free
+    assert "the filter keeps" not in free
     assert [line.split()[0] for line in free.splitlines() if "hr@10" in line] == ["full-with-seen", "full"]
     assert ensue("evaluate", *words, "--no-filter-seen", "--json").json["protocol"] == "full-with-seen"
 
@@ -359,7 +359,7 @@ def test_evaluate_refuses_other_data(ensue: Run, trained: Path, tmp_path: Path) 
     (tmp_path / "other.csv").write_text("user,item\n" + "".join(f"{u},{i}\n" for u in "ab" for i in range(4)))
     done = ensue("evaluate", trained, "--data", tmp_path / "other.csv")
     assert done.status == 1
-    assert "item numbers would not agree" in done.err
+    assert "item numbers would differ" in done.err
 
 
 def test_recommend_shows_titles_and_reports_unknown_items(ensue: Run, trained: Path) -> None:
@@ -431,9 +431,9 @@ def test_newcomers_of_another_log_are_counted(ensue: Run, trained: Path, tmp_pat
     [
         (("--all",), "--all needs --out FILE"),
         (("--all", "--out", "all.pickle"), "--out all.pickle: must end in one of .parquet, .csv, .jsonl"),
-        (("--all", "--user", "7", "--out", "all.csv"), "one of these"),
-        (("--all", "--out", "all.csv", "--times", "5"), "--times are those of --history"),
-        (("--all", "--out", "all.csv", "--at", "5"), "at is for models trained with query_time"),
+        (("--all", "--user", "7", "--out", "all.csv"), "exactly one of"),
+        (("--all", "--out", "all.csv", "--times", "5"), "--times is for --history"),
+        (("--all", "--out", "all.csv", "--at", "5"), "at needs a model trained with query_time"),
         (("--user", "7", "--out", "all.csv"), "--out and --overwrite are for --all"),
         (("--history", "3", "--overwrite"), "--out and --overwrite are for --all"),
     ],
@@ -460,8 +460,8 @@ def query_time_run(store: Path) -> Path:
     ("words", "status", "message"),
     [
         (("--history", "3,5", "--times", "5,9", "--at", "9"), 0, ""),
-        (("--user", "7", "--times", "5"), 2, "--times are those of --history"),
-        (("--history", "3,5", "--times", "9,5", "--at", "9"), 1, "times must not fall"),
+        (("--user", "7", "--times", "5"), 2, "--times is for --history"),
+        (("--history", "3,5", "--times", "9,5", "--at", "9"), 1, "times must not decrease"),
         (("--history", "3,5", "--times", "5,9", "--at", "8"), 1, "at 8 is earlier than the newest event"),
         (("--user", "7", "--at", "8"), 1, "at 8 is earlier than the newest event"),
         (("--history", "3", "--times", "99999999999999999999", "--at", "9"), 1, "times must be seconds since"),
@@ -480,7 +480,7 @@ def test_the_times_of_a_request_are_checked(
 def test_at_is_refused_by_a_model_that_would_not_read_it(ensue: Run, trained: Path) -> None:
     done = ensue("recommend", trained, "--history", "3", "--at", 9)
     assert done.status == 2
-    assert "at is for models trained with query_time, and this sasrec was not" in done.err
+    assert "at needs a model trained with query_time, and this sasrec was not" in done.err
 
 
 def test_similar(ensue: Run, store: Path, trained: Path, tmp_path: Path) -> None:
@@ -534,7 +534,7 @@ def test_data_check_of_a_log_and_of_a_store(ensue: Run, csv_log: Path, store: Pa
     assert "Split 'global-time'" in " ".join(shown.out.split())
     assert shown.out.splitlines()[-1].startswith(f"next: ensue train {store}")
     assert "no such file or folder" in ensue("data", "check", store / "nothing").err
-    assert "leave out user" in ensue("data", "check", store, "--user", "userId").err
+    assert "omit user" in ensue("data", "check", store, "--user", "userId").err
 
 
 def test_presets(ensue: Run) -> None:
@@ -645,4 +645,4 @@ def test_ctrl_c_ends_without_a_traceback(store: Path, tmp_path: Path) -> None:
                 break
         _, errors = process.communicate()
     assert process.returncode == 130
-    assert errors == "ensue: interrupted: the same command goes on from its last checkpoint\n"
+    assert errors == "ensue: interrupted: the same command resumes from the last checkpoint\n"

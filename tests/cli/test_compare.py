@@ -50,7 +50,7 @@ def runs(ensue: Run, store: Path, tmp_path: Path) -> tuple[Path, Path]:
 def test_a_sampled_protocol_that_turns_the_order_round_is_named(ensue: Run, runs: tuple[Path, Path]) -> None:
     shown = ensue("compare", *runs).out
     # Half in the first place, or all in the second: HR@10 1/2 and 1, NDCG@10 1/2 and 1/log2(3), MRR about 1/2 both.
-    line = "by uniform-100 the order is the other way round: hr@10|uni100 0.5000 and 1.0000, "
+    line = "under uniform-100 the order is reversed: hr@10|uni100 0.5000 and 1.0000, "
     assert line + "ndcg@10|uni100 0.5000 and 0.6309" in shown.splitlines()
     found = ensue("compare", *runs, "--json").json["reversed"]
     assert found["uniform-100"].keys() == {"hr@10|uni100", "ndcg@10|uni100"}
@@ -61,7 +61,7 @@ def test_a_sampled_protocol_that_turns_the_order_round_is_named(ensue: Run, runs
 
 def test_one_order_is_not_mentioned(ensue: Run, store: Path, runs: tuple[Path, Path]) -> None:
     evaluated(runs[1], store, {SAMPLED: [50]})
-    assert "other way round" not in ensue("compare", *runs).out
+    assert "order is reversed" not in ensue("compare", *runs).out
     assert ensue("compare", *runs, "--json").json["reversed"] == {}
 
 

@@ -25,14 +25,14 @@ def test_the_demo_runs_and_runs_again(ensue: Run, tmp_path: Path) -> None:
     assert again.out.splitlines()[-1].startswith(f"next: ensue recommend {out / 'runs' / 'sasrec'} --history ")
     other = ensue("demo", "--out", out, "--users", 160, "--epochs", 1)
     assert other.status == 0
-    assert "sasrec starts anew" in other.out
+    assert "training sasrec again" in other.out
 
 
 def test_the_demo_spares_other_folders(ensue: Run, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     done = ensue("demo", "--out", tmp_path)
     assert done.status == 1
-    assert "was not made by ensue demo" in done.err
+    assert "was not created by ensue demo" in done.err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
@@ -41,5 +41,5 @@ def test_a_readme_does_not_make_a_folder_the_demos(ensue: Run, tmp_path: Path) -
         (tmp_path / README).write_bytes(text)
         done = ensue("demo", "--out", tmp_path)
         assert done.status == 1
-        assert "was not made by ensue demo" in done.err
+        assert "was not created by ensue demo" in done.err
         assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(README, text)]

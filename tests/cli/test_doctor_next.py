@@ -24,7 +24,7 @@ def test_a_training_is_proposed_only_where_there_is_something_to_train_on(
     done = ensue("data", "check", store)
     assert done.status == 0
     assert ("next: " in done.out) == trains
-    assert ("No model of sequences can be trained" in " ".join(done.out.split())) != trains
+    assert ("No sequential model can be trained" in " ".join(done.out.split())) != trains
     words = ("train", store, "--model", "sasrec", "--out", tmp_path / "run")
     if trains:
         words = (*shlex.split(done.out.splitlines()[-1])[2:-1], tmp_path / "run")

@@ -183,5 +183,5 @@ def test_a_file_is_a_start_that_flags_change(tmp_path: Path) -> None:
     assert (config.model.model_dump()["hidden_units"], config.train.lr) == (12, 0.25)
     with pytest.raises(ConfigError, match="not both"):
         run_config(None, "demo", {}, tmp_path / "mine.toml")
-    with pytest.raises(ConfigError, match="is of model 'sasrec', not 'markov'"):
+    with pytest.raises(ConfigError, match="is for model 'sasrec', not 'markov'"):
         run_config("markov", None, {}, tmp_path / "mine.toml")

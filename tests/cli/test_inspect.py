@@ -66,7 +66,7 @@ def test_inspect_needs_the_runs_own_data(ensue: Run, trained: Path, tmp_path: Pa
     (tmp_path / "log.csv").write_text("user,item\n" + "".join(f"{user},{item}\n" for user in "ab" for item in "xyzw"))
     done = ensue("inspect", trained, "--data", tmp_path / "log.csv")
     assert done.status == 1
-    assert "item numbers would not agree" in done.err
+    assert "item numbers would differ" in done.err
 
 
 def test_intervals_are_readable() -> None:

@@ -130,7 +130,7 @@ def test_compare_says_how_to_make_what_is_lacking(ensue: Run, store: Path, tmp_p
         for _ in range(2):
             asked = ensue(*words)
             assert asked.status == 1
-            command = asked.err.partition("Make it with: ensue ")[2]
+            command = asked.err.partition("Create it with: ensue ")[2]
             assert ensue(*shlex.split(command)).status == 0
         assert ensue(*words).status == 0
     assert "did you mean 'uniform-100'" in ensue("compare", a, b, "--protocol", "uniform100").err

@@ -110,4 +110,4 @@ def test_an_altered_evaluation_is_told_from_none(ensue: Run, counted: Path) -> N
     results = read_json(counted / "metrics.json")
     results["test/full"]["metrics"]["ndcg@10"] = 0.99
     write_json(counted / "metrics.json", results)
-    assert "metrics.json: was altered, and 'test/full'" in ensue("compare", counted, counted).err
+    assert "metrics.json: was altered: 'test/full'" in ensue("compare", counted, counted).err

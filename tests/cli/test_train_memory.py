@@ -9,7 +9,7 @@ import pytest
 
 from ensue.errors import TrainingError
 from ensue.files import MANIFEST, read_json, sha256, write_json
-from ensue.terminal.memory import memory_told
+from ensue.terminal.memory import explain_memory_errors
 
 from .conftest import SMALL, Run
 
@@ -34,7 +34,7 @@ def sixteen(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_too_large_a_model_is_refused(ensue: Run, store: Path, tmp_path: Path, flag: str, devices: int) -> None:
     done = ensue("train", store, "--out", tmp_path / "run", f"--{flag}", 10**9, "--devices", devices)
     assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
-    assert f"that are here: lower {flag.replace('-', '_')} (got 1000000000)" in done.err
+    assert f"are available: lower {flag.replace('-', '_')} (got 1000000000)" in done.err
     assert not (tmp_path / "run" / MANIFEST).exists()
 
 
@@ -70,9 +70,9 @@ def test_a_run_whose_file_cannot_hold_its_model_is_refused(
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (RuntimeError(CPU), "memory ran out (200000000000 bytes more were asked for): "),
-        (RuntimeError(GPU), "memory ran out (20.00 GiB more were asked for): "),
-        (MemoryError(ARRAY), "memory ran out (7.28 TiB more were asked for): "),
+        (RuntimeError(CPU), "memory ran out (200000000000 bytes more were requested): "),
+        (RuntimeError(GPU), "memory ran out (20.00 GiB more were requested): "),
+        (MemoryError(ARRAY), "memory ran out (7.28 TiB more were requested): "),
         (MemoryError(), "memory ran out: "),
         (RuntimeError("std::bad_alloc"), "memory ran out: "),
     ],
@@ -86,10 +86,10 @@ def test_memory_that_runs_out_in_training_is_one_line(
     monkeypatch.setattr("ensue.train.fit.fit", fail)
     done = ensue("train", store, *SMALL, "--out", tmp_path / "run")
     assert done.status == 1
-    assert done.err == f"ensue: {told}work on a batch in parts (--batch-parts), or lower --batch-size or --maxlen\n"
+    assert done.err == f"ensue: {told}raise --batch-parts, or lower --batch-size or --maxlen\n"
 
 
 def test_other_errors_pass() -> None:
     for error in (RuntimeError("shapes do not match"), ValueError("out of memory"), TrainingError("loss")):
-        with pytest.raises(type(error), match=str(error)), memory_told("nothing"):
+        with pytest.raises(type(error), match=str(error)), explain_memory_errors("nothing"):
             raise error

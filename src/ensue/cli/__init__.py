@@ -1,4 +1,4 @@
-"""The command line: `ensue COMMAND`. Every command is one module; the heavy imports wait until they are needed."""
+"""The command line: `ensue COMMAND`. Every command is one module; heavy modules are imported only when needed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ensue import __version__
-from ensue.errors import ConfigError, EnsueError, InterruptedTrainingError, is_utf8
+from ensue.errors import ConfigError, EnsueError, InterruptedTrainingError
 
 INTERRUPTED = 130
 
@@ -17,15 +17,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line.
 
     Args:
-        argv: the arguments; those of the process by default.
+        argv: the arguments; by default those of the process.
 
     Returns:
-        The exit status: 0, 1 for an error, 2 for a wrong command line or setting, 130 after Ctrl-C; a training that
-        was ended by TERM or HUP gives 143 or 129.
+        The exit status: 0 on success, 1 for an error, 2 for a wrong command line or setting, 130 after Ctrl-C; 143 or
+        129 if TERM or HUP ended a training.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
-        # A title with characters that the terminal cannot show must not end the command.
+        # Characters that the terminal cannot show must not end the command.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
@@ -34,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
     except OSError as error:
-        # Standard output is closed (errors of other files are handled in `_run`). What is still buffered must not
-        # fail again at exit. When the reader has closed the pipe, nothing is reported.
+        # Standard output is closed (errors of other files are handled in `_run`). Buffered output must not fail again
+        # at exit. If the reader has closed the pipe, nothing is reported.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1 if isinstance(error, BrokenPipeError) else _fail(f"standard output: {error.strerror}", 1)
     return status
@@ -56,14 +56,11 @@ def _run(words: list[str]) -> int:
         return 0
     from ensue.cli.app import build
     from ensue.modules import import_named
-    from ensue.terminal.memory import memory_told
+    from ensue.terminal.memory import explain_memory_errors
 
     words = words or ["--help"]
-    odd = next((word for word in words if not is_utf8(word)), None)
-    if odd is not None:
-        return _fail(f"{odd!r} is not UTF-8: rename the file, or write the value in UTF-8", 2)
     try:
-        with memory_told("use a smaller model or less data, or a machine with more memory"):
+        with explain_memory_errors("use a smaller model or less data, or a machine with more memory"):
             import_named(words)
             status = build(words)(words, prog_name="ensue", standalone_mode=False)
     except EnsueError as error:
@@ -77,13 +74,13 @@ def _run(words: list[str]) -> int:
             raise
         return _fail(str(error), 1)
     except Exception as error:
-        # Typer's usage errors have no common public class; they format their own message.
+        # Typer's usage errors have no common public class, but each formats its own message.
         message = getattr(error, "format_message", None)
         if message is None or "--debug" in words:
             raise
         status = int(getattr(error, "exit_code", 2))
         if not message():
-            # A group without a command has shown its help.
+            # A group without a command has already shown its help.
             return status
         context = getattr(error, "ctx", None)
         hint = f" (see {context.command_path} --help)" if context is not None else ""
@@ -113,7 +110,7 @@ def _status(error: EnsueError) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    """One line on standard error."""
+    """Print one line on standard error; return the status."""
     line = "; ".join(part.strip() for part in message.splitlines() if part.strip())
     sys.stdout.flush()
     print(f"ensue: {line}", file=sys.stderr)

@@ -15,7 +15,7 @@ from ensue.cli import inspect as look
 from ensue.cli.flags import Flag, settings_of
 from ensue.terminal.output import Screen
 
-# A command: (screen, its own arguments..., settings) -> the object that --json prints.
+# A command: (screen, its own arguments, settings) -> the object that --json prints.
 Command = Callable[..., dict[str, Any]]
 
 
@@ -24,10 +24,10 @@ class Entry:
     """A command.
 
     Attributes:
-        path: its words: ("train",) or ("data", "check").
-        run: the function; its docstring is the help, whose part after a form feed is not shown.
-        examples: lines of the help's end.
-        flags: makes the flags of settings, from the command line; called only for the command in use, since it may
+        path: the words of the command: ("train",) or ("data", "check").
+        run: the function; its docstring is the help text, of which the part after a form feed is not shown.
+        examples: example lines at the end of the help.
+        flags: creates the flags of settings from the command line; called only for the command in use, since it may
             load torch.
     """
 
@@ -94,7 +94,7 @@ ENTRIES = (
 )
 
 
-# Lines of the help's end of `ensue` and of `ensue data`.
+# Example lines at the end of the help of `ensue` and of `ensue data`.
 EXAMPLES = (
     "ensue demo",
     "ensue prepare ratings.csv --out data/ml",
@@ -106,7 +106,7 @@ DATA_EXAMPLES = tuple(line for entry in ENTRIES if entry.path[0] == "data" for l
 
 
 def build(words: Sequence[str]) -> typer.Typer:
-    """The application for one command line; only the command it names gets its generated flags.
+    """The application for one command line; only the named command gets its generated flags.
 
     Args:
         words: the arguments.
@@ -133,14 +133,14 @@ def build(words: Sequence[str]) -> typer.Typer:
 
 
 def _epilog(examples: Sequence[str]) -> str:
-    """The help's end; a blank line between lines keeps them apart there."""
+    """The end of the help text; blank lines keep the examples on separate lines."""
     return "[bold]Examples[/bold]\n\n" + "\n\n".join(f"  {escape(line)}" for line in examples)
 
 
 def _root(
     version: bool = typer.Option(False, "--version", help="Print the version and exit."),
 ) -> None:
-    # Handled before the application is built; declared here so that the help lists it.
+    # Handled before the application is built, but declared here so that the help lists it.
     del version
 
 
@@ -178,12 +178,12 @@ def _common(name: str, option: str, text: str) -> inspect.Parameter:
 _MODEL_MODULE = inspect.Parameter(
     "model_module",
     inspect.Parameter.KEYWORD_ONLY,
-    # Handled before the application is built, since the module's models have flags.
+    # Handled before the application is built, since the models of the module have flags.
     default=typer.Option(
         None,
         "--model-module",
         metavar="FILE.py",
-        help="A Python file of your own that registers models, losses, negatives or residuals.",
+        help="Your own Python file that registers models, losses, negatives or residuals.",
     ),
     annotation=list[str] | None,
 )

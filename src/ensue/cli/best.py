@@ -1,4 +1,4 @@
-"""The best possible scorer of the simulated data, as one more model for the evaluation."""
+"""The best possible scorer of the simulated data, as a model for the evaluation."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ensue.nn.model import Model, columns_of
 
 
 class BestPossible(Model):
-    """Scores by the generator's own probabilities, given the whole history and nothing else.
+    """Score items by the generator's own probabilities, given the whole history and nothing else.
 
     Args:
         world: the simulation that drew the log.
-        store: the log as prepared; its item numbers are those of the batches.
+        store: the prepared log; batches have its item numbers.
     """
 
     def __init__(self, world: Simulation, store: SequenceStore) -> None:
-        # The filter needs every event from the first on.
+        # The filter needs all events of a history.
         super().__init__(store.num_items, maxlen=int(store.lengths.max()))
         self.world = world
         self.item_ids = store.item_ids.ids.to_numpy()

@@ -1,4 +1,4 @@
-"""`ensue datasets`: the public datasets that ensue knows by name."""
+"""`ensue datasets`: the public datasets that are available by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ensue.terminal.output import Screen, table
 
 def run(
     screen: Screen,
-    name: Annotated[str | None, typer.Argument(help="A dataset to prepare; without it they are listed.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A dataset to prepare; without a name, list all.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the store to write.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing store.")] = False,
 ) -> dict[str, Any]:
@@ -52,6 +52,6 @@ def run(
     if own:
         screen.say(f"also in {folder}: {', '.join(own)}")
     if folder is None:
-        screen.say("ENSUE_DATA is not set; it names a folder to look in first", style="dim")
+        screen.say("ENSUE_DATA is not set; it can name a folder that is searched first", style="dim")
     screen.next("ensue datasets ml-1m --out data/ml-1m")
     return {"datasets": listed, "folder": None if folder is None else str(folder), "local": own}

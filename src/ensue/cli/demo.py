@@ -1,4 +1,4 @@
-"""`ensue demo`: the embedded data end to end, beside the best score that is possible on it."""
+"""`ensue demo`: the simulated data end to end, compared with the best possible score on it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ensue.recommender import Recommender
 
 README = "README.txt"
-ABOUT = "Made by `ensue demo`, which may replace everything in this folder.\n"
+ABOUT = "Created by `ensue demo`, which may replace everything in this folder.\n"
 MODELS = (("popularity", None), ("markov", None), ("sasrec", "demo"))
 LABELS = {
     "popularity": "popularity",
@@ -37,15 +37,15 @@ HISTORY_SHOWN = 8
 
 def run(
     screen: Screen,
-    out: Annotated[Path, typer.Option("--out", help="Folder for data and runs; made if missing.")] = Path("ensue-demo"),
-    users: Annotated[int, typer.Option("--users", help="Readers to simulate.", min=100)] = 2_000,
+    out: Annotated[Path, typer.Option("--out", help="Folder for data and runs.")] = Path("ensue-demo"),
+    users: Annotated[int, typer.Option("--users", help="Number of readers to simulate.", min=100)] = 2_000,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", help="Epochs of SASRec at most; by default the preset's.", min=1)
+        int | None, typer.Option("--epochs", help="Maximum epochs of SASRec; by default the preset's.", min=1)
     ] = None,
 ) -> dict[str, Any]:
-    """Simulate a book club, prepare its log, train three models, and show how far they are from the best possible.
+    """Simulate a book club, prepare its log, train three models, and compare them with the best possible score.
 
-    Run again, it takes the models that are trained already; with other sizes it starts anew.
+    If run again, it uses the models that are already trained; with other sizes it trains them again.
     """
     from ensue.data.split import make_split
     from ensue.datasets.simulate import SimulateConfig, simulate
@@ -67,35 +67,35 @@ def run(
     from ensue.cli.best import BestPossible
 
     standings["best"] = evaluate(BestPossible(world, store), split.test, config, split.train)
-    means = {name: found.means(config) for name, found in standings.items()}
+    means = {name: each.means(config) for name, each in standings.items()}
     _scores(screen, means, len(split.test))
     example = one_reader(screen, recommender, split.test, standings["sasrec"])
-    screen.say(f"done in {duration(time.monotonic() - began)}; all of it is in {out}", "dim")
+    screen.say(f"done in {duration(time.monotonic() - began)}; everything is in {out}", "dim")
     history = ",".join(str(item) for item in example["history"][-3:])
     screen.next("ensue recommend", out / "runs" / "sasrec", "--history", history)
     return {"out": str(out), "protocol": "full", "users": len(split.test), "metrics": means, "example": example}
 
 
 def claim(out: Path) -> None:
-    """Make the demo's folder, or make sure that it is one.
+    """Create the demo's folder, or check that an existing one is the demo's.
 
     Raises:
-        DataError: the folder holds something else.
+        DataError: the folder contains something else.
     """
     mark = out / README
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not _is_mark(mark):
-        raise DataError(f"{out}: exists and was not made by ensue demo; choose another folder with --out")
+        raise DataError(f"{out}: exists and was not created by ensue demo; choose another folder with --out")
     out.mkdir(parents=True, exist_ok=True)
     mark.write_bytes(ABOUT.encode())
 
 
 def _is_mark(path: Path) -> bool:
-    """Whether it is the demo's own file: others have a README.txt, too."""
+    """Whether a file is the demo's own README.txt; other folders may have one too."""
     return path.is_file() and path.stat().st_size == len(ABOUT.encode()) and path.read_bytes() == ABOUT.encode()
 
 
 def write_and_prepare(screen: Screen, world: Simulation, out: Path) -> SequenceStore:
-    """Write log and items as CSV, and prepare them as anyone's log."""
+    """Write log and items as CSV, and prepare them like any other log."""
     from ensue.data.prepare import prepare
 
     log, items = out / "log.csv", out / "items.csv"
@@ -109,7 +109,7 @@ def write_and_prepare(screen: Screen, world: Simulation, out: Path) -> SequenceS
 
 
 def _order_line(screen: Screen, store: SequenceStore) -> None:
-    """The doctor's verdict in a line: does order matter here?"""
+    """Print the doctor's finding on order in one line."""
     from ensue.doctor.check import check
 
     report = check(store)
@@ -119,7 +119,7 @@ def _order_line(screen: Screen, store: SequenceStore) -> None:
 def trained(
     screen: Screen, name: str, preset: str | None, settings: dict[str, Any], store: SequenceStore, folder: Path
 ) -> Recommender:
-    """The model, trained into the folder; a run of other data or settings that is there is replaced."""
+    """The model, trained into the folder; a run of other data or settings in it is replaced."""
     from ensue.cli.training import FitOptions, fit_shown
     from ensue.recipes import run_config
     from ensue.recommender import Recommender
@@ -129,7 +129,7 @@ def trained(
     try:
         fitted = fit_shown(screen, config, store, folder)
     except OtherRunError:
-        screen.say(f"{folder} was trained with other sizes: {name} starts anew")
+        screen.say(f"{folder} was trained with other sizes: training {name} again")
         fitted = fit_shown(screen, config, store, folder, FitOptions(overwrite=True))
     if not fitted.is_new:
         screen.say(f"{name}: already trained, in {folder}")
@@ -151,7 +151,7 @@ def _scores(screen: Screen, means: dict[str, dict[str, float]], cases: int) -> N
     screen.say()
     screen.show(
         table(
-            ("model", "NDCG@10", "HR@10", "NDCG@10 beside the best possible", "share"),
+            ("model", "NDCG@10", "HR@10", "NDCG@10 relative to the best possible", "share"),
             rows,
             title=f"The next book among all unread ones, {cases:,} readers",
             right=("NDCG@10", "HR@10", "share"),
@@ -160,7 +160,7 @@ def _scores(screen: Screen, means: dict[str, dict[str, float]], cases: int) -> N
 
 
 def one_reader(screen: Screen, recommender: Recommender, cases: Cases, standings: Standings) -> dict[str, Any]:
-    """Show a history, what is recommended after it and what came; the first reader whose next book is in the ten."""
+    """Show the history, recommendations and next book of the first reader whose next book is among the ten."""
     hits = (standings.rank_B <= 10).nonzero()[0]
     case = int(hits[0]) if len(hits) else 0
     store = cases.store
@@ -168,10 +168,10 @@ def one_reader(screen: Screen, recommender: Recommender, cases: Cases, standings
     history = store.item_ids.decode(store.items[events])
     times = None if store.times is None else store.times[events].tolist()
     target = int(cases.target_items_B[case])
-    found = recommender.recommend(history, k=10, times=times)
+    answer = recommender.recommend(history, k=10, times=times)
     titles = store.titles or [None] * (store.num_items + 1)
     screen.say(
-        f"One of the {len(hits):,} readers of {len(cases):,} whose next book is among the ten. Read, newest last:",
+        f"One of the {len(hits):,} readers (of {len(cases):,}) whose next book is among the ten. History, newest last:",
         "bold",
     )
     numbers = store.items[events][-HISTORY_SHOWN:]
@@ -179,14 +179,14 @@ def one_reader(screen: Screen, recommender: Recommender, cases: Cases, standings
         screen.say(f"  ... {len(history) - HISTORY_SHOWN} before these")
     for number in numbers:
         screen.say(f"  {titles[int(number)]}")
-    screen.show(items_table(found.items))
+    screen.show(items_table(answer.items))
     (came,) = store.item_ids.decode([target])
     rank = float(standings.rank_B[case])
-    screen.say(f"What came next: {titles[target]} (item {came}, rank {rank:g})", "bold")
+    screen.say(f"Actual next book: {titles[target]} (item {came}, rank {rank:g})", "bold")
     return {
         "user": store.users.decode([int(cases.users_B[case]) + 1])[0],
         "history": history,
-        "recommended": found.ids,
+        "recommended": answer.ids,
         "next": came,
         "rank": rank,
     }

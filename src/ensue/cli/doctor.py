@@ -24,7 +24,7 @@ SPLIT_NAMES = {"seed": "split_seed"}
 
 
 def flags() -> list[Flag]:
-    """The split's flags, and the columns' for a log that is not prepared."""
+    """The flags of the split and, for a log that is not prepared, of its columns."""
     from ensue.data.interactions import Columns
     from ensue.data.split import SplitConfig
 
@@ -51,7 +51,7 @@ def run(
     folder = store_folder(source)
     if folder is not None:
         if columns:
-            raise ConfigError(f"{folder}: a store has no columns to name: leave out {', '.join(columns)}")
+            raise ConfigError(f"{folder}: a store has no columns to name: omit {', '.join(columns)}")
         store = SequenceStore.open(folder)
         store.verify_once()
         report, lengths = check(store, split), store.lengths
@@ -82,7 +82,7 @@ def run(
         if names:
             screen.say(f"{level}: {', '.join(names)}", style=STYLE[level])
     if worst == "ok":
-        screen.say("nothing stands out", style=STYLE[worst])
+        screen.say("no warnings or problems", style=STYLE[worst])
     if folder is None:
         words = words_of(flags(), columns)
         if "exact_duplicates" in report["duplicates"].advice:
@@ -103,12 +103,12 @@ def _both(text: str, advice: str) -> Text:
 
 
 def histogram(lengths_U: np.ndarray) -> list[tuple[str, int]]:
-    """Users by number of events: 1, 2, 3-4, 5-9, 10-19, 20-49, 50-99, ... up to the longest; [(label, users)]."""
+    """Number of users by number of events (1, 2, 3-4, 5-9, 10-19, 20-49, 50-99 and so on): [(label, users)]."""
     import numpy as np
 
     edges = [1, 2, 3, 5, 10, 20, 50]
     while edges[-1] <= lengths_U.max(initial=1):
-        # 50, 100, 200, 500, ...: each is ten times the third before it.
+        # 50, 100, 200, 500 and so on: each is ten times the third before it.
         edges.append(10 * edges[-3])
     counts, _ = np.histogram(lengths_U, bins=[*edges, np.inf])
     labels = [str(low) if high == low + 1 else f"{low}-{high - 1}" for low, high in pairwise(edges)]

@@ -15,7 +15,7 @@ from ensue.terminal.output import Screen, table
 
 
 def flags() -> list[Flag]:
-    """The protocol's flags."""
+    """The flags of the protocol."""
     from ensue.evaluation.protocol import EvaluateConfig
 
     return flags_of(EvaluateConfig, "Protocol (by default the run's)", skip={"query_time"})
@@ -28,7 +28,7 @@ def run(
     data: Annotated[list[str] | None, typer.Option("--data", help="Store or log; by default the run's.")] = None,
     part: Annotated[Literal["test", "validation"], typer.Option("--part", help="Which held-out events.")] = "test",
 ) -> dict[str, Any]:
-    """Rank the held-out items; write metrics.json and the table of every user's rank."""
+    """Rank the held-out items; write metrics.json and the per-user table."""
     from ensue.recommender import Recommender
     from ensue.runs.results import read_metrics
 
@@ -38,23 +38,23 @@ def run(
     config = recommender.config.evaluate.replace(**settings)
     with screen.counting("evaluate") as counted:
         recommender.evaluate(store, part, config, folder, counted)
-    found = read_metrics(folder).items()
-    results = {key.removeprefix(f"{part}/"): each for key, each in found if each["part"] == part}
+    evaluations = read_metrics(folder).items()
+    results = {key.removeprefix(f"{part}/"): each for key, each in evaluations if each["part"] == part}
     entry: dict[str, Any] = results.pop(config.key)
     screen.show(metrics_table(part, {config.key: entry, **results}))
     if config.protocol == "full" and config.filter_seen and entry["targets_in_history"]:
-        screen.say(f"{entry['targets_in_history']:,} targets are in their own history; the filter spares them", "dim")
+        screen.say(f"{entry['targets_in_history']:,} targets occur in their history; the filter keeps them", "dim")
     screen.say(f"written: {folder / 'metrics.json'}, {folder / entry['per_user']}")
     screen.next(*recommend_to_user(folder, recommender.config.model, store, data))
     return {"run": str(folder), "model": recommender.config.model.name, **entry, "protocol": config.key}
 
 
 def metrics_table(part: str, entries: dict[str, dict[str, Any]]) -> Table:
-    """One row per metric, with its protocol; the figures of two protocols never share a row.
+    """One row per metric and protocol.
 
     Args:
-        part: the part evaluated.
-        entries: protocol, as results are filed under it -> the entry of `metrics.json`.
+        part: the evaluated part.
+        entries: key of the protocol -> its entry in `metrics.json`.
     """
     rows = [
         (protocol, name, f"{value:.4f}", f"{entry['cases']:,}")

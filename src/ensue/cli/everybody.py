@@ -1,4 +1,4 @@
-"""`ensue recommend --all`: recommendations for every user of the data, in a file."""
+"""`ensue recommend --all`: write recommendations for all users of the data to a file."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def recommend_all(
     at: int | None,
     overwrite: bool,
 ) -> dict[str, Any]:
-    """Write the file and show its beginning.
+    """Write the file and show its first rows.
 
     Raises:
-        ConfigError: no file is named, it is of another kind, or there already.
-        ArtefactError: it cannot be written there.
+        ConfigError: no file is named, its ending is unknown, or it exists already.
+        ArtefactError: it cannot be written.
     """
     if out is None:
-        raise ConfigError(f"--all needs --out FILE, with one of the endings {', '.join(WRITERS)}")
+        raise ConfigError(f"--all needs --out FILE with one of the endings {', '.join(WRITERS)}")
     if (write := WRITERS.get(out.suffix)) is None:
         raise ConfigError(f"--out {out}: must end in one of {', '.join(WRITERS)}")
     if out.exists() and not (overwrite and out.is_file()):
@@ -54,17 +54,17 @@ def recommend_all(
     store = data_of_run(folder, recommender.run, data, screen)
     began = time.monotonic()
     with screen.counting("recommend") as counted:
-        found = recommender.recommend_all(store, k, exclude_seen=not keep_seen, at=at, progress=counted)
+        answers = recommender.recommend_all(store, k, exclude_seen=not keep_seen, at=at, progress=counted)
     took = time.monotonic() - began
     with atomic_path(out) as path:
-        write(found, path)
-    newcomers = found.filter(history=0)["user"].n_unique()
-    shown = [name for name in ("user", "rank", "item", "title", "score") if name in found.columns]
-    rows = [(*row[:-1], f"{row[-1]:.3f}") for row in found.head(SHOWN).select(shown).iter_rows()]
+        write(answers, path)
+    newcomers = answers.filter(history=0)["user"].n_unique()
+    shown = [name for name in ("user", "rank", "item", "title", "score") if name in answers.columns]
+    rows = [(*row[:-1], f"{row[-1]:.3f}") for row in answers.head(SHOWN).select(shown).iter_rows()]
     screen.show(table(shown, rows, right=("rank", "score")))
     if newcomers:
         screen.say(f"{newcomers:,} users have no item that this model knows: they get the most popular ones", "yellow")
-    rate = f"{store.num_users / max(took, 1e-9):,.0f} users a second"
-    screen.say(f"written: {out}: {found.height:,} rows for {store.num_users:,} users in {duration(took)}, {rate}")
+    rate = f"{store.num_users / max(took, 1e-9):,.0f} users per second"
+    screen.say(f"written: {out}: {answers.height:,} rows for {store.num_users:,} users in {duration(took)}, {rate}")
     screen.next(*recommend_to_user(folder, recommender.config.model, store, data))
-    return {"written": str(out), "users": store.num_users, "newcomers": newcomers, "rows": found.height, "k": k}
+    return {"written": str(out), "users": store.num_users, "newcomers": newcomers, "rows": answers.height, "k": k}

@@ -27,15 +27,15 @@ class Flag:
 
     Attributes:
         name: the setting's flat name; the flag is `--` and the name with dashes.
-        panel: the section of the help it is listed in.
-        help: what it does.
-        metavar: the kind of its value.
-        default: the default, as it is written; "" for none.
-        limits: the range of its values, such as `>= 0, < 1`; "" without one.
-        choices: the allowed values, where they are a list or the names of a registry.
-        switch: a yes-or-no flag, `--x` and `--no-x`.
-        many: several values, separated by commas.
-        hidden: accepted, and not listed in the help.
+        panel: the section of the help.
+        help: the description.
+        metavar: the kind of value.
+        default: the default, as it is written on a command line; "" without one.
+        limits: the range of values, such as `>= 0, < 1`; "" without one.
+        choices: the allowed values, if they are a list or the names of a registry.
+        switch: whether it is a yes-or-no flag, `--x` and `--no-x`.
+        many: whether it takes several values, separated by commas.
+        hidden: whether it is accepted but not listed in the help.
     """
 
     name: str
@@ -51,19 +51,19 @@ class Flag:
 
     @property
     def option(self) -> str:
-        """As written on the command line."""
+        """The flag as written on the command line."""
         return "--" + self.name.replace("_", "-")
 
     @property
     def description(self) -> str:
-        """What the command's help says: Typer shows choices in a column too narrow for them, and no range at all."""
+        """The text in the command's help. Typer's column for choices is too narrow, and it shows no ranges."""
         choices = f"one of {', '.join(self.choices)}" if self.choices else ""
         numbers = ", ".join(part for part in (f"default {self.default}" if self.default else "", self.limits) if part)
         facts = "; ".join(part for part in (choices, numbers) if part)
         return f"{self.help} ({facts})" if facts else self.help
 
     def parameter(self) -> Parameter:
-        """The flag as a keyword parameter that Typer understands; None when it is not given."""
+        """The flag as a keyword parameter for Typer, whose value is None if it is not given."""
         names = f"{self.option}/--no-{self.option[2:]}" if self.switch else self.option
         info = typer.Option(
             None,
@@ -81,7 +81,7 @@ class Flag:
         """The given text as a value for the configuration, which checks its type and range.
 
         Raises:
-            ConfigError: not one of the choices; the nearest is named.
+            ConfigError: it is not one of the choices; the message names the nearest.
         """
         if isinstance(given, bool):
             return given
@@ -95,14 +95,14 @@ class Flag:
         return given
 
     def words(self, value: Any) -> list[str]:
-        """The flag with a value of `value`, as it is typed."""
+        """The flag with a value, as words of a command line."""
         if self.switch:
             return [self.option if value else f"--no-{self.option[2:]}"]
         return [self.option, join_list(value) if self.many else "none" if value is None else str(value)]
 
 
 def split_list(text: str) -> list[str]:
-    """`a,b,"c,d"` -> a, b and c,d; blanks around an entry go, those in quotes stay; an empty text is an empty list.
+    """`a,b,"c,d"` -> a, b and c,d. Blanks around an entry are removed, except in quotes; an empty text has no entries.
 
     Raises:
         ConfigError: a quote is not closed, or an entry without quotes contains a line break.
@@ -112,16 +112,16 @@ def split_list(text: str) -> list[str]:
     entries: list[str] = []
     place = 0
     while True:
-        found = _ENTRY.match(text, place)
-        if found is None:
+        entry = _ENTRY.match(text, place)
+        if entry is None:
             raise ConfigError(
                 f"{text!r} is not a list: separate entries by commas, and put an entry that contains a comma or a line "
                 'break in double quotes (write "" for a quote in it)'
             )
-        quoted, plain = found.groups()
+        quoted, plain = entry.groups()
         entries.append((plain or "") if quoted is None else quoted.replace('""', '"'))
-        place = found.end()
-        if not found.group().endswith(","):
+        place = entry.end()
+        if not entry.group().endswith(","):
             return entries
 
 
@@ -146,7 +146,7 @@ def flags_of(
         config: the class.
         panel: the help's section.
         skip: fields without a flag.
-        rename: field -> flat name, where that differs.
+        rename: field -> flat name, for fields where they differ.
     """
     text = descriptions(config)
     return [
@@ -157,12 +157,12 @@ def flags_of(
 
 
 def descriptions(config: ConfigClass) -> dict[str, str]:
-    """Field -> what it does, from the field itself or from the class's `Attributes:` section; "" if neither has it."""
-    told: dict[str, str] = {}
+    """Field -> description, from the field itself or the class's `Attributes:` section; "" if neither has one."""
+    attributes: dict[str, str] = {}
     _, _, section = (config.__doc__ or "").partition("Attributes:\n")
     for name, text in re.findall(r"^ {8}(\w+): (.*(?:\n {9,}.*)*)", section, flags=re.MULTILINE):
-        told[name] = " ".join(text.split())
-    return {name: field.description or told.get(name, "") for name, field in config.model_fields.items()}
+        attributes[name] = " ".join(text.split())
+    return {name: field.description or attributes.get(name, "") for name, field in config.model_fields.items()}
 
 
 def _flag(name: str, field: FieldInfo, panel: str, text: str) -> Flag:
@@ -177,7 +177,7 @@ def _flag(name: str, field: FieldInfo, panel: str, text: str) -> Flag:
 
 
 def _kinds(annotation: Any) -> list[Any]:
-    """The types of an annotation with unions taken apart, `tuple` for any tuple, and a Literal's values."""
+    """The types of an annotation, with unions split, `tuple` for any tuple, and the values of a Literal."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _kinds(get_args(annotation)[0])
@@ -210,7 +210,7 @@ def _limits(field: FieldInfo) -> str:
 
 
 def _written(default: Any) -> str:
-    """A default as it is typed; "" where there is none to show."""
+    """A default as written on a command line; "" if there is none to show."""
     if default is None:
         return ""
     if isinstance(default, bool):
@@ -231,5 +231,5 @@ def settings_of(flags: Iterable[Flag], given: Mapping[str, Any]) -> dict[str, An
 
 
 def words_of(flags: Iterable[Flag], settings: Mapping[str, Any]) -> list[str]:
-    """The command line of the settings that have one of the flags."""
+    """The words of a command line for the settings that have a flag."""
     return [word for flag in flags if flag.name in settings for word in flag.words(settings[flag.name])]

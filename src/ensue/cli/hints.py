@@ -1,4 +1,4 @@
-"""Suggestions of the next command, complete enough to run as they stand."""
+"""Suggestions of the next command, which can be run unchanged."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 def recommend_to_user(
     folder: Path, model: ModelConfig, store: SequenceStore, data: list[str] | None, user: ExternalId | None = None
 ) -> list[Any]:
-    """`ensue recommend` for a user in the data; for a model that reads the request's time, at the user's last event.
+    """`ensue recommend` for a user in the data; with the time of the user's last event if the model reads that time.
 
     Args:
         folder: the run folder.
         model: the settings of its model.
         store: the data.
-        data: the places of the data, if the run does not name it.
+        data: the paths of the data, if the run does not name it.
         user: the user's id; by default the first user.
     """
     chosen = store.users.decode([1])[0] if user is None else user

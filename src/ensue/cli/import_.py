@@ -1,4 +1,4 @@
-"""`ensue import`: a `.pth` file of SASRec.pytorch or TiSASRec.pytorch becomes a run folder."""
+"""`ensue import`: convert a `.pth` file of SASRec.pytorch or TiSASRec.pytorch to a run folder."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ def run(
         Literal["relu", "none"] | None,
         typer.Option(
             "--activation",
-            help="Feed-forward activation (none before 10 October 2020); by default what the file lists, else relu.",
+            help="Feed-forward activation (none before 10 October 2020); default: as listed in the file, or relu.",
         ),
     ] = None,
     norm_first: Annotated[bool, typer.Option("--norm-first", help="The same as --norm pre.")] = False,
     num_heads: Annotated[
-        int | None, typer.Option("--num-heads", help="Attention heads; by default `head=` of the file's name, else 1.")
+        int | None, typer.Option("--num-heads", help="Attention heads; default: `head=` of the file's name, or 1.")
     ] = None,
     time_unit: Annotated[
         int, typer.Option("--time-unit", help="TiSASRec: seconds per unit; 0: smallest gap of the events read.", min=0)
     ] = 0,
 ) -> dict[str, Any]:
-    """Make a run folder from a .pth file of SASRec.pytorch or TiSASRec.pytorch, with the scores of its program.
+    """Convert a .pth file of SASRec.pytorch or TiSASRec.pytorch to a run folder with the same scores.
 
-    Reading runs nothing in the file, and its names, shapes and values are checked. A file does not contain where layers
-    are normalised, nor the external ids of its items.
+    No code in the file is run, and its names, shapes and values are checked. A file does not record where layers are
+    normalised, nor the external ids of its items.
     """
     from ensue.classic.artefact import save_import
     from ensue.classic.pth import PthOptions, read_pth
 
     if norm_first and norm not in (None, "pre"):
-        raise ConfigError(f"--norm-first is --norm pre (got --norm {norm})")
+        raise ConfigError(f"--norm-first means --norm pre (got --norm {norm})")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ArtefactError(f"{out}: exists already; --out must be a new or empty folder")
     store: SequenceStore | None = None if not data else open_data(data, screen)
@@ -85,8 +85,8 @@ def _describe(screen: Screen, file: Path, imported: Imported) -> None:
     )
     if imported.norm_assumed:
         screen.say(
-            f"assumed norm {config['norm']}, which the file does not contain: files from before May 2025 need --norm "
-            "original, those trained with --norm_first need --norm-first",
+            f"assumed norm {config['norm']}, which the file does not record: files from before May 2025 need --norm "
+            "original, and those trained with --norm_first need --norm-first",
             "yellow",
         )
     if imported.activation_assumed:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 REPORT = "inspect.json"
 BANDS = 8
-# Attention on padding below this is a rounding error.
+# Attention on padding below this value is a rounding error.
 LEAST = 1e-5
 SECONDS = ((31_536_000, "yr"), (2_592_000, "mo"), (86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
@@ -27,7 +27,7 @@ def run(
     screen: Screen,
     folder: RunFolder,
     data: Annotated[list[str] | None, typer.Option("--data", help="Store or log; by default the run's own.")] = None,
-    users: Annotated[int, typer.Option("--users", help="How many users' histories to measure.", min=1)] = 256,
+    users: Annotated[int, typer.Option("--users", help="Number of users to sample.", min=1)] = 256,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the sample of users.", min=0)] = 0,
 ) -> dict[str, Any]:
     """Measure the residual streams, attention and intervals of a transformer; write RUN/inspect."""
@@ -38,7 +38,7 @@ def run(
     from ensue.runs.load import load_run
 
     loaded = load_run(folder)
-    # Before the data is read: a model without a trunk is refused whatever the data.
+    # Checked before the data is read: a model without a trunk is refused for any data.
     transformer_of(loaded.model)
     store = data_of_run(folder, loaded, data, screen)
     inspection = inspect_run(loaded, store, users, seed)
@@ -129,14 +129,14 @@ def _ages(report: AttentionReport) -> Table:
 
 
 def _spans(share: list[float], padding: bool) -> tuple[str, ...]:
-    """The attention by age, on padding if the model attends to it, and the mean age of the attended events."""
+    """The attention by age, the attention on padding if the model has any, and the mean age of the attended events."""
     sums = [share[0], sum(share[1:10]), sum(share[10:100]), sum(share[100:]), *[_padding(share)] * padding]
     age = sum(age * part for age, part in enumerate(share)) / (sum(share) or 1.0)
     return (*(f"{part:.1%}" for part in sums), f"{age:.1f}")
 
 
 def _padding(share: list[float]) -> float:
-    """The attention on padding, for models that attend to it (`sasrec-padded`): all that is not on events."""
+    """The attention on padding, for models that attend to it (`sasrec-padded`): the rest beyond that on events."""
     return max(0.0, 1 - sum(share))
 
 
@@ -158,7 +158,7 @@ def _intervals(report: TimeReport) -> Table:
     if (uniform := _padding(report.uniform)) > LEAST:
         shares = [sum(_padding(head) for head in heads) / len(heads) for heads in report.share]
         rows.append(("padding", f"{uniform:.1%}", *(f"{share:.1%}" for share in shares), ""))
-    title = "attention by interval to the newest event, mean over heads; logit: what the interval adds, mean of all"
+    title = "attention by interval to the newest event, mean over heads; logit: mean term of the interval"
     return table(columns, rows, title, columns[1:])
 
 

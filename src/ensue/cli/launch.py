@@ -1,7 +1,8 @@
-"""`ensue train --devices N`: N processes on this machine, under torchrun's agent, and one message when one fails.
+"""`ensue train --devices N`: N processes on this machine, under torchrun's agent, and one message if one fails.
 
 The command checks the data and the settings, starts the ranks (`python -m ensue.cli.launch`, below) and waits. Rank 0
-shows the training; the output of the others goes to a file. A rank that fails writes its error to a file of the agent.
+shows the training; the output of the others is written to a file. A rank that fails writes its error to a file of the
+agent.
 """
 
 from __future__ import annotations
@@ -45,16 +46,16 @@ def fit_in_ranks(
     devices: int,
     options: FitOptions,
 ) -> Fitted:
-    """Train into a folder with several processes, or take the finished run of these settings that is there.
+    """Train into a folder with several processes, or load the finished run of these settings in the folder.
 
     Args:
-        screen: where messages go.
+        screen: for messages.
         config: the settings.
-        store: the data, opened; the ranks open `data` themselves.
-        data: where the data is.
+        store: the opened data; the ranks open `data` themselves.
+        data: the path of the data.
         out: the run folder.
-        devices: how many processes.
-        options: what becomes of a run that is there.
+        devices: number of processes.
+        options: how to treat a run in the folder.
 
     Raises:
         ConfigError: the model is fitted by counting or too large, or there are too few devices.
@@ -70,7 +71,7 @@ def fit_in_ranks(
         return fit_shown(screen, config, store, out, options)
     check_fits(config.model, Catalogue.of_store(store))
     if is_counted(config.model):
-        raise ConfigError(f"model {config.model.name!r} is fitted by counting, in one process: leave --devices out")
+        raise ConfigError(f"model {config.model.name!r} is fitted by counting, in one process: omit --devices")
     where = "GPUs" if device_type(config.train.device, devices) == "cuda" else "processes on the CPU"
     screen.say(f"training with {devices} {where}")
     with tempfile.TemporaryDirectory(prefix="ensue-") as folder:
@@ -91,11 +92,11 @@ def fit_in_ranks(
 
 
 def _launch(words: list[str], devices: int, folder: Path) -> None:
-    """Run the ranks to their end.
+    """Run the ranks until they end.
 
     Raises:
         TrainingError: a rank failed.
-        Interrupted: a signal ended the command, and the ranks have ended.
+        Interrupted: a signal ended the command; the ranks have ended too.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -126,7 +127,7 @@ def _launch(words: list[str], devices: int, folder: Path) -> None:
 
 @contextmanager
 def _quiet_agent() -> Iterator[None]:
-    """Keep the agent's log from the screen, and restore the signal handlers that it replaces."""
+    """Suppress the agent's log, and restore the signal handlers that it replaces."""
     logger = logging.getLogger("torch.distributed.elastic")
     handler, propagate = logging.NullHandler(), logger.propagate
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
@@ -142,17 +143,17 @@ def _quiet_agent() -> Iterator[None]:
 
 
 def _first_cause(failures: dict[int, Any], size: int) -> EnsueError:
-    """The failure that caused the others, with its rank, as the error that the rank raised.
+    """The error of the rank whose failure caused the others, with its number.
 
     Args:
-        failures: rank -> the agent's `ProcessFailure`, of all ranks that failed. The agent ends the other ranks with
-            SIGTERM, and some of them may have noticed the loss before that.
-        size: how many ranks there were.
+        failures: rank -> the agent's `ProcessFailure`, for all ranks that failed. The agent ends the other ranks with
+            SIGTERM, and some of them may have reported the lost connection before that.
+        size: number of ranks.
     """
 
     def order(rank: int) -> tuple[bool, bool, bool, int]:
         code, message = failures[rank].exitcode, str(failures[rank].message)
-        return code == -signal.SIGTERM, "lost touch" in message, code >= 0, rank
+        return code == -signal.SIGTERM, "lost the connection" in message, code >= 0, rank
 
     rank = min(failures, key=order)
     failure = failures[rank]
@@ -171,13 +172,13 @@ def _first_cause(failures: dict[int, Any], size: int) -> EnsueError:
 
 
 def main(words: list[str]) -> int:
-    """One rank: what the agent starts.
+    """Run one rank; the agent starts this function.
 
     Args:
-        words: the data as a JSON list, the run folder, a TOML file of all settings, and flags.
+        words: the data as a JSON list, the run folder, a TOML file with all settings, and flags.
 
     Returns:
-        The exit status; an error's message goes into the agent's file, for the command that waits.
+        The exit status. An error's message is written to the agent's file, for the waiting command.
     """
     from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
@@ -204,7 +205,7 @@ def _train(data: list[str], out: Path, settings: Path, flags: list[str]) -> None
 
 
 def _end_with_parent() -> None:
-    """Ask the system to end this process when its parent is gone: two trainings must not write one folder."""
+    """Have the system end this process with its parent, so that two trainings never write into one folder."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 

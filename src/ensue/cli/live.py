@@ -1,4 +1,4 @@
-"""What a person sees while a model trains: a live display on a terminal, else one line per epoch."""
+"""The display of a training: a live display on a terminal, otherwise one line per epoch."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ VALIDATION = "validation "
 
 
 class TrainingState:
-    """Follows the training and knows its rates. It is a watcher; the displays draw what it holds.
+    """A watcher that tracks the state and speed of a training, which the displays draw.
 
     Args:
-        events: training events of one epoch, for the rate of events.
+        events: number of training events per epoch, for the rate of events.
     """
 
     def __init__(self, events: int) -> None:
@@ -36,7 +36,7 @@ class TrainingState:
         self.epoch_begun_at = 0
 
     def start(self, steps: int, epochs: int, epoch: int, step: int, records: Records) -> None:
-        """Training starts or resumes."""
+        """Record where training starts or resumes."""
         self.steps, self.epochs, self.epoch, self.done = steps, epochs, epoch, step
         self.began = self.epoch_began = time.monotonic()
         self.begun_at, self.epoch_begun_at = epoch * steps + step, step
@@ -44,12 +44,12 @@ class TrainingState:
             self._note(record)
 
     def step(self, epoch: int, step: int, loss: float) -> None:
-        """A step is done."""
+        """Record a completed step."""
         self.epoch = epoch
         self.done, self.loss = step + 1, loss
 
     def record(self, record: dict[str, Any]) -> None:
-        """An epoch is done and, perhaps, evaluated; the next one begins."""
+        """Record a completed epoch, with its evaluation if there was one."""
         self.epoch, self.done = record["epoch"], 0
         self.epoch_began, self.epoch_begun_at = time.monotonic(), 0
         self.loss = record.get("loss", self.loss)
@@ -64,7 +64,7 @@ class TrainingState:
                     self.best = (value, record["epoch"])
 
     def finish(self) -> None:
-        """Training ended."""
+        """Do nothing when training ends."""
 
     def rate(self) -> float:
         """Steps per second of this epoch; 0 before the first step."""
@@ -76,7 +76,7 @@ class TrainingState:
         return steps_per_second * self.events / self.steps if self.steps else 0.0
 
     def seconds_left(self) -> tuple[float, float] | None:
-        """Seconds to the end of the epoch, and to that of the last epoch, by the pace so far (evaluations included).
+        """Seconds to the end of the epoch and of the last epoch, at the pace so far (including evaluations).
 
         None before the first step.
         """
@@ -88,7 +88,7 @@ class TrainingState:
 
 
 class LiveTraining(TrainingState):
-    """A few lines that are drawn over again."""
+    """A few lines that are redrawn in place."""
 
     def __init__(self, events: int, screen: Screen) -> None:
         super().__init__(events)
@@ -106,7 +106,7 @@ class LiveTraining(TrainingState):
         self.live.stop()
 
     def draw(self) -> RenderableType:
-        """The display as it stands."""
+        """The current display."""
         rate, left = self.rate(), self.seconds_left()
         grid = Table.grid(padding=(0, 2))
         grid.add_row(
@@ -140,7 +140,7 @@ class PlainTraining(TrainingState):
         self.screen = screen
 
     def record(self, record: dict[str, Any]) -> None:
-        """An epoch is done: print its line."""
+        """Print the line of a completed epoch."""
         super().record(record)
         seconds = record.get("seconds") or 0.0
         parts = [f"epoch {record['epoch']}/{self.epochs}", f"loss {record['loss']:.4f}"]
@@ -157,5 +157,5 @@ class PlainTraining(TrainingState):
 
 
 def training_display(events: int, screen: Screen) -> TrainingState:
-    """The display that suits the screen."""
+    """The display suitable for the screen."""
     return LiveTraining(events, screen) if screen.live else PlainTraining(events, screen)

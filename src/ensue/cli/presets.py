@@ -11,14 +11,14 @@ from ensue.terminal.output import Screen, table
 
 def run(
     screen: Screen,
-    name: Annotated[str | None, typer.Argument(help="A preset to print as TOML; without it they are listed.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A preset to print as TOML; without a name, list all.")] = None,
 ) -> dict[str, Any]:
     """List the presets with their expected score and time, or print one as TOML."""
     from ensue.recipes import RECIPES, run_config
 
     if name is not None:
         recipe, config = RECIPES[name], run_config(None, name, {})
-        # Plain lines, so that `ensue presets NAME > mine.toml` is a file for --config.
+        # Comment lines, so that `ensue presets NAME > mine.toml` gives a file for --config.
         screen.say(f"# {recipe.name}: {recipe.summary}")
         screen.say(f"# Expected: {recipe.expected}")
         screen.say(config.to_toml().rstrip())

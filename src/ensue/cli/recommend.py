@@ -1,4 +1,4 @@
-"""`ensue recommend` and `ensue similar`: use of a trained run."""
+"""`ensue recommend` and `ensue similar`: recommendations from a trained run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SHOWN = 12
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as ensue train writes it.")]
-Count = Annotated[int, typer.Option("-k", help="How many items.", min=1)]
+Count = Annotated[int, typer.Option("-k", help="Number of items.", min=1)]
 
 
 def recommend(
@@ -34,10 +34,12 @@ def recommend(
         str | None, typer.Option("--history", metavar="A,B,...", help='Item ids, oldest first; "" for a newcomer.')
     ] = None,
     user: Annotated[str | None, typer.Option("--user", metavar="ID", help="A user in the data, by id.")] = None,
-    everybody: Annotated[bool, typer.Option("--all", help="Every user of the data, into the file --out.")] = False,
+    everybody: Annotated[bool, typer.Option("--all", help="All users of the data; write to the file --out.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="File of --all: .parquet, .csv or .jsonl.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file --out.")] = False,
-    data: Annotated[list[str] | None, typer.Option("--data", help="Data of --user and --all; else the run's.")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option("--data", help="Data of --user and --all; default: the run's.")
+    ] = None,
     times: Annotated[
         str | None, typer.Option("--times", metavar="T,T,...", help="Times of --history: seconds since 1970, or dates.")
     ] = None,
@@ -48,7 +50,7 @@ def recommend(
     k: Count = 10,
     keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Allow items of the history.")] = False,
 ) -> dict[str, Any]:
-    """What comes next after a history, or after those of all users."""
+    """Recommend the next items for a history, a user, or all users."""
     _check_flags(history, user, everybody, times, data, out, overwrite)
     from ensue.data.moments import parse_seconds
     from ensue.models import Encoder
@@ -67,19 +69,19 @@ def recommend(
         store = data_of_run(folder, recommender.run, data, screen)
         store.verify_once()
         ids, stamps = history_of(store, user)
-    found = recommender.recommend(ids, k=k, exclude_seen=not keep_seen, times=stamps, at=at)
+    answer = recommender.recommend(ids, k=k, exclude_seen=not keep_seen, times=stamps, at=at)
     known = _named(recommender.run, ids)
-    _show(screen, known, found, k)
-    near = found.ids[0] if found else known[0][0]
+    _show(screen, known, answer, k)
+    near = answer.ids[0] if answer else known[0][0]
     if isinstance(recommender.run.model, Encoder):
         screen.next("ensue similar", folder, "--item", near)
     else:
         screen.next(*recommend_after_item(folder, model, near))
     return {
         "history": [{"item": item, "title": title} for item, title in known],
-        "unknown": list(found.unknown),
-        "note": found.note,
-        "items": [{"rank": rank, **asdict(entry)} for rank, entry in enumerate(found.items, start=1)],
+        "unknown": list(answer.unknown),
+        "note": answer.note,
+        "items": [{"rank": rank, **asdict(entry)} for rank, entry in enumerate(answer.items, start=1)],
     }
 
 
@@ -94,30 +96,30 @@ def _check_flags(
 ) -> None:
     """Refuse flags that contradict each other."""
     if (history is not None) + (user is not None) + everybody != 1:
-        raise ConfigError('give a history (--history A,B or --history ""), a user (--user ID) or --all, one of these')
+        raise ConfigError('give exactly one of --history A,B (or --history ""), --user ID and --all')
     if history is not None and data:
-        raise ConfigError("--data is for --user and --all; --history names its items itself: leave out --data")
+        raise ConfigError("--data is for --user and --all, and --history does not need it: omit --data")
     if history is None and times is not None:
-        raise ConfigError("--times are those of --history; a user's are in the data: leave out --times")
+        raise ConfigError("--times is for --history, and the times of a user are in the data: omit --times")
     if not everybody and (out is not None or overwrite):
-        raise ConfigError("--out and --overwrite are for --all; a single answer is shown, or printed with --json")
+        raise ConfigError("--out and --overwrite are for --all: omit them (--json prints a single result as JSON)")
 
 
-def _show(screen: Screen, known: list[tuple[Any, str | None]], found: Recommendations, k: int) -> None:
-    """The history's newest items, what of it was skipped, and the recommendations."""
-    screen.say("history, oldest first:" if known or found.unknown else "history: empty")
+def _show(screen: Screen, known: list[tuple[Any, str | None]], answer: Recommendations, k: int) -> None:
+    """Show the history's newest items, the skipped ids, and the recommendations."""
+    screen.say("history, oldest first:" if known or answer.unknown else "history: empty")
     if len(known) > SHOWN:
         screen.say(f"  ... {len(known) - SHOWN:,} before these")
     for item, title in known[-SHOWN:]:
         screen.say(f"  {item}  {title}" if title else f"  {item}")
-    if found.unknown:
-        names = ", ".join(map(str, found.unknown))
-        screen.say(f"skipped {len(found.unknown)} that this model does not know: {names}", "yellow")
-    if found.note:
-        screen.say(found.note, "yellow")
-    screen.show(items_table(found.items))
-    if len(found) < k:
-        screen.say(f"{len(found)} of {k}: no more items are left", "yellow")
+    if answer.unknown:
+        names = ", ".join(map(str, answer.unknown))
+        screen.say(f"skipped {len(answer.unknown)} ids that this model does not know: {names}", "yellow")
+    if answer.note:
+        screen.say(answer.note, "yellow")
+    screen.show(items_table(answer.items))
+    if len(answer) < k:
+        screen.say(f"{len(answer)} of {k}: no more items are left", "yellow")
 
 
 def similar(
@@ -126,20 +128,20 @@ def similar(
     item: Annotated[str, typer.Option("--item", metavar="ID", help="The item, by id.")],
     k: Count = 10,
 ) -> dict[str, Any]:
-    """The items whose vectors are nearest to an item's, by cosine."""
+    """List the items whose vectors have the largest cosine with an item's."""
     from ensue.recommender import Recommender
 
     recommender = Recommender.load(folder)
     assert recommender.run is not None
-    found = recommender.similar(item, k=k)
+    answer = recommender.similar(item, k=k)
     ((known, title),) = _named(recommender.run, [item])
     screen.say(f"near {known}  {title}" if title else f"near {known}")
-    screen.show(items_table(found.items, "cosine"))
+    screen.show(items_table(answer.items, "cosine"))
     screen.next(*recommend_after_item(folder, recommender.config.model, known))
     return {
         "item": known,
         "title": title,
-        "items": [{"rank": rank, **asdict(entry)} for rank, entry in enumerate(found.items, start=1)],
+        "items": [{"rank": rank, **asdict(entry)} for rank, entry in enumerate(answer.items, start=1)],
     }
 
 
@@ -147,7 +149,7 @@ def times_of(text: str) -> list[int]:
     """The times of `--times`: seconds since 1970, or dates.
 
     Raises:
-        DataError: one is neither.
+        DataError: a value is neither.
     """
     from ensue.data.moments import parse_seconds
 
@@ -155,7 +157,7 @@ def times_of(text: str) -> list[int]:
 
 
 def items_table(items: Sequence[Recommendation], score: str = "score") -> Table:
-    """Rank, id, title where there is one, and score."""
+    """Rank, id, title if there is one, and score."""
     titled = any(entry.title for entry in items)
     rows = [
         (rank, entry.item, *([entry.title] if titled else []), f"{entry.score:.3f}")
@@ -165,7 +167,7 @@ def items_table(items: Sequence[Recommendation], score: str = "score") -> Table:
 
 
 def _named(run: Run, ids: Sequence[Any]) -> list[tuple[Any, str | None]]:
-    """The ids that the run knows, as the run writes them, with their titles."""
+    """The ids in the run's vocabulary, in its own type, with their titles."""
     numbers = run.item_ids.encode(ids)
     numbers = numbers[numbers > 0]
     titles: list[Any] = [None] * len(numbers)

@@ -16,7 +16,7 @@ from ensue.cli.flags import Flag, flags_of
 from ensue.cli.hints import recommend_after_item
 from ensue.cli.sources import check_outside, data_words, open_data
 from ensue.errors import ConfigError
-from ensue.terminal.memory import memory_told
+from ensue.terminal.memory import explain_memory_errors
 from ensue.terminal.output import Screen
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ Data = Annotated[
 
 
 def flags(words: Sequence[str] = ()) -> list[Flag]:
-    """Every setting of a run: the model's, then objective, training, split and evaluation.
+    """The flags of all settings of a run: model, objective, training, split and evaluation.
 
-    The help lists the settings of the model that the command line names, with that model's defaults; without a name,
-    those that all models have. The flags of other models are accepted and not listed.
+    The help lists the settings of the model named on the command line, with that model's defaults; without a name, the
+    settings common to all models. The flags of other models are accepted but not listed.
 
     Args:
         words: the command line.
@@ -65,7 +65,7 @@ def flags(words: Sequence[str] = ()) -> list[Flag]:
 
 
 def _model_of(words: Sequence[str]) -> str | None:
-    """The model that a command line names, by itself or through a preset; None if it names none."""
+    """The model named on a command line, directly or through a preset; None if there is none."""
     from ensue.recipes import RECIPES
 
     for flag in ("--model", "--preset"):
@@ -81,32 +81,32 @@ def _model_of(words: Sequence[str]) -> str | None:
 def run(
     screen: Screen,
     data: Data,
-    out: Annotated[Path, typer.Option("--out", help="The run folder; an interrupted training there goes on.")],
+    out: Annotated[Path, typer.Option("--out", help="The run folder; an interrupted training in it is resumed.")],
     settings: dict[str, Any],
     model: Annotated[
-        str | None, typer.Option("--model", help="The model's name; by default the settings are chosen by the data.")
+        str | None, typer.Option("--model", help="The model's name; by default the settings are chosen from the data.")
     ] = None,
     preset: Annotated[str | None, typer.Option("--preset", help="Settings to start from; see ensue presets.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="A TOML file of settings to start from.")] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the run in the folder, which stays until the new one is whole.")
+        bool, typer.Option("--overwrite", help="Replace the run in the folder when the new one is complete.")
     ] = False,
     finish: Annotated[
         bool, typer.Option("--finish", help="Train no further: write the run from the best state so far.")
     ] = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write RUN/tensorboard (extra log).")] = False,
     devices: Annotated[
-        int, typer.Option("--devices", min=1, help="Processes that train together; a GPU or a share of the cores each.")
+        int, typer.Option("--devices", min=1, help="Number of processes, each with a GPU or a share of the cores.")
     ] = 1,
     budget: Annotated[
-        float | None, typer.Option("--budget", help="Minutes that training may take: fewer epochs, to fit.")
+        float | None, typer.Option("--budget", help="Minutes that training may take; reduces the epochs to fit.")
     ] = None,
 ) -> dict[str, Any]:
-    """Train a model and write a run folder. The same command resumes a training that was interrupted.
+    """Train a model and write a run folder. The same command resumes an interrupted training.
 
-    With a larger --num-epochs (or --patience) a finished run goes on.
+    With a larger --num-epochs (or --patience) a finished run is continued.
 
-    Without a preset, a file of settings or a model, the data decides what is trained; settings that are given win.
+    Without a preset, a file of settings or a model, settings are chosen from the data; given settings take precedence.
     """
     from ensue.cli.launch import fit_in_ranks
     from ensue.cli.training import ADVICE, FitOptions, fit_shown, interruption_reported, tensorboard_of
@@ -117,19 +117,20 @@ def run(
     settled = configure(model, preset, settings, config)
     rank, size = ranks()
     if size > 1 and devices not in (1, size):
-        raise ConfigError(f"--devices {devices} in a group of {size} processes: leave it out under torchrun")
+        raise ConfigError(f"--devices {devices} in a group of {size} processes: omit it under torchrun")
     if overwrite:
         check_outside(data, out)
     if rank > 0:
         screen.as_json, screen.console = False, Console(quiet=True)
     store = open_data(data, screen)
-    planned = memory_told(ADVICE)(plan)(settled, store, out / NEXT if overwrite else out, budget, devices == 1)
+    work = out / NEXT if overwrite else out
+    planned = explain_memory_errors(ADVICE)(plan)(settled, store, work, budget, devices == 1)
     for line in planned.lines:
         screen.say(line)
     chosen = planned.config
     world = join(chosen.train.device)
     if tensorboard:
-        tensorboard_of(out)  # an error here comes before any work
+        tensorboard_of(out)  # raises here, before any work, if tensorboard is not installed
     options = FitOptions(overwrite, finish, tensorboard)
     with interruption_reported(out):
         if devices > size:
@@ -140,7 +141,7 @@ def run(
 
 
 def report(screen: Screen, fitted: Fitted, store: SequenceStore, data: Sequence[str], out: Path) -> dict[str, Any]:
-    """Say where the run is and what to do next; the object that --json prints."""
+    """Print where the run is and the next command; return the object that --json prints."""
     from ensue.data.split import make_split
     from ensue.runs.lock import LOCK
     from ensue.runs.log import best_of, epochs_of

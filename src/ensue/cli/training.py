@@ -1,4 +1,4 @@
-"""Training with a display, as `ensue train`, its ranks and `ensue demo` share it."""
+"""Training with a display, shared by `ensue train`, its ranks and `ensue demo`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ensue.cli import INTERRUPTED
 from ensue.cli.live import training_display
 from ensue.errors import InterruptedTrainingError
-from ensue.terminal.memory import memory_told
+from ensue.terminal.memory import explain_memory_errors
 from ensue.terminal.output import Screen, duration
 
 if TYPE_CHECKING:
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from ensue.train.fit import Fitted
     from ensue.train.loop import Trainer
 
-# From so many items on, a step of the full softmax takes seconds on a CPU.
+# From this number of items on, a step of the full softmax takes seconds on a CPU.
 MANY_ITEMS = 200_000
-ADVICE = "work on a batch in parts (--batch-parts), or lower --batch-size or --maxlen"
+ADVICE = "raise --batch-parts, or lower --batch-size or --maxlen"
 
 
 @dataclass(frozen=True, slots=True)
 class FitOptions:
-    """What becomes of a run that is in the folder, and what else is written; see `ensue train`.
+    """How to treat a run in the folder, and what else to write; see `ensue train`.
 
     Attributes:
         overwrite: replace a run of other settings, or a finished one.
@@ -44,10 +44,10 @@ class FitOptions:
 
 @contextmanager
 def interruption_reported(out: Path) -> Iterator[None]:
-    """Let a signal that ends the training in a folder end as an error that says how to go on.
+    """Replace the interrupt of a training by an error that states how to resume it.
 
     Raises:
-        InterruptedTrainingError: a signal ended it.
+        InterruptedTrainingError: a signal ended the training.
     """
     from ensue.runs.folder import interrupted
     from ensue.train.interrupt import Interrupted
@@ -59,20 +59,20 @@ def interruption_reported(out: Path) -> Iterator[None]:
         raise InterruptedTrainingError(f"interrupted: {interrupted(out)}", status) from None
 
 
-@memory_told(ADVICE)
+@explain_memory_errors(ADVICE)
 def fit_shown(
     screen: Screen, config: RunConfig, store: SequenceStore, out: Path, options: FitOptions = FitOptions()
 ) -> Fitted:
-    """Train into a folder with a display, or take the finished run of these settings that is there.
+    """Train into a folder with a display, or load the finished run of these settings in the folder.
 
-    Under torchrun every rank calls this, and rank 0 shows and writes.
+    Under torchrun every rank calls this function; only rank 0 shows and writes.
 
     Args:
-        screen: where messages go.
+        screen: for messages.
         config: the settings.
         store: the data.
         out: the run folder.
-        options: what becomes of a run that is there.
+        options: how to treat a run in the folder.
 
     Raises:
         EnsueError: as `fit`, or memory ran out.
@@ -99,7 +99,7 @@ def fit_shown(
 
 
 def tensorboard_of(folder: Path) -> Watcher:
-    """The watcher that writes `tensorboard` in a run's folder.
+    """The watcher that writes the folder `tensorboard` of a run.
 
     Raises:
         EnsueError: tensorboard is not installed.
@@ -111,7 +111,7 @@ def tensorboard_of(folder: Path) -> Watcher:
 
 
 class Announcement:
-    """A watcher that prints what is trained on which data, when training starts."""
+    """A watcher that prints the model and the size of the data when training starts."""
 
     def __init__(self, screen: Screen, trainer: Trainer) -> None:
         self.screen, self.trainer = screen, trainer
@@ -121,27 +121,27 @@ class Announcement:
         trainer, say = self.trainer, self.screen.say
         store, config = trainer.split.train.store, trainer.config
         counts = f"{store.num_users:,} users, {store.num_items:,} items, {store.num_events:,} events"
-        resumes = f"; goes on from the checkpoint after {epoch} epochs and {step} steps" if epoch or step else ""
+        resumes = f"; resuming from the checkpoint after {epoch} epochs and {step} steps" if epoch or step else ""
         say(f"{config.model.name} on {counts}{resumes}")
         if trainer.is_stretched:
-            say(f"the cosine schedule is stretched to {epochs} epochs from here on", "yellow")
+            say(f"from here on, the cosine schedule extends over {epochs} epochs", "yellow")
         if not len(trainer.split.validation):
             say("no validation cases: training does not stop early, and the last state is kept", "yellow")
         if config.objective.loss == "ce" and store.num_items >= MANY_ITEMS:
             say(
-                f"loss ce compares every position with all {store.num_items:,} items, which takes seconds a step: "
+                f"loss ce compares every position with all {store.num_items:,} items, which takes seconds per step: "
                 "--loss sampled-softmax is many times faster",
                 "yellow",
             )
 
     def step(self, epoch: int, step: int, loss: float) -> None:
-        """Nothing to print."""
+        """Print nothing."""
 
     def record(self, record: dict[str, Any]) -> None:
-        """Nothing to print."""
+        """Print nothing."""
 
     def finish(self) -> None:
-        """Nothing to print."""
+        """Print nothing."""
 
 
 def _summary(screen: Screen, config: RunConfig, records: Records) -> None:
@@ -153,8 +153,8 @@ def _summary(screen: Screen, config: RunConfig, records: Records) -> None:
     text = f"{len(log)} epochs in {duration(seconds)}"
     best = best_of(log, name)
     if best is not None:
-        text += f"; best validation {name} {best[0]:.4f} at epoch {best[1]}, and that state is kept"
+        text += f"; best validation {name} {best[0]:.4f} at epoch {best[1]}, whose state is kept"
     if len(log) < config.train.num_epochs:
-        limits = "a larger --num-epochs, --patience or --max-minutes goes on"
-        text += f"; stopped before epoch {config.train.num_epochs}: {limits}"
+        limits = "--num-epochs, --patience or --max-minutes"
+        text += f"; stopped before epoch {config.train.num_epochs}: raise {limits} to continue"
     screen.say(text)
