@@ -125,7 +125,7 @@ def test_quality_runs_what_the_data_chooses(quality: ModuleType, monkeypatch: py
     store = ordered_sequences(num_users=40)
     monkeypatch.setattr(quality, "open_store", lambda _: store)
     small = ["hidden_units=8", "num_blocks=1", "num_epochs=1"]
-    quality.run(SimpleNamespace(data="cycle", preset=None, seeds=[1], set=small, threads=1, sessions=False))
+    quality.run(SimpleNamespace(data="cycle", preset=None, seeds=[1], set=small, threads=1))
     (folder,) = quality.RUNS.iterdir()
     assert folder.name == "cycle-chosen-hidden_units=8-num_blocks=1-num_epochs=1-seed1"
     assert json.loads((folder / "quality.json").read_text())["preset"] == "chosen"
@@ -165,7 +165,7 @@ def test_quality_report_refuses_what_would_lose_or_mix_runs(quality: ModuleType)
     with pytest.raises(SystemExit, match=r"one and .*one again are the same settings and seed"):
         quality.report(None)
     (quality.RUNS / "one" / "users.parquet").write_text("altered")
-    with pytest.raises(ArtefactError, match="was altered, and 'test/full'"):
+    with pytest.raises(ArtefactError, match="was altered: 'test/full'"):
         quality.report(None)
     assert (quality.RESULTS / "quality.json").read_text() == before
 

@@ -205,7 +205,7 @@ def test_names_outside_the_folder_are_refused(tmp_path: Path, name: str) -> None
     ("manifest", "message"),
     [
         ({"kind": "run", "schema_version": 1, "sha256": {}}, "expected an ensue store, found kind 'run'"),
-        ({"kind": "store", "schema_version": 2, "sha256": {}}, "schema version 2, this release reads 1"),
+        ({"kind": "store", "schema_version": 2, "sha256": {}}, "schema version 2, but this release reads 1"),
         ({"kind": "store", "schema_version": 1}, "no table of file hashes"),
         ({"kind": "store", "schema_version": 1, "sha256": ["items.bin"]}, "no table of file hashes"),
         (["store"], "found kind None"),

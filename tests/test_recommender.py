@@ -78,7 +78,7 @@ def test_evaluation_takes_what_fit_takes(fitted: Recommender, store: SequenceSto
     (tmp_path / "ratings.csv").write_text(log)
     own = Recommender("markov").fit(str(tmp_path / "ratings.csv"))
     assert own.evaluate(str(tmp_path / "ratings.csv"))[0] == own.evaluate(read(tmp_path / "ratings.csv"))[0]
-    with pytest.raises(DataError, match="item numbers would not agree"):
+    with pytest.raises(DataError, match="item numbers would differ"):
         fitted.evaluate(str(tmp_path / "ratings.csv"))
     with pytest.raises(ConfigError, match="unknown part 'tests': did you mean 'test'"):
         fitted.evaluate(store, part="tests")

@@ -1,4 +1,4 @@
-"""Sequential recommendation: predicts what comes next in a person's history."""
+"""Sequential recommendation: predict the next item in a person's history."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Recommendation", "Recommendations", "Recommender", "__version__", "r
 
 
 def __getattr__(name: str) -> Any:
-    """Import the public face when it is first asked for, so that `import ensue` does not load torch."""
+    """Import the public names when they are first used, so that `import ensue` does not load torch."""
     if name in __all__:
         from ensue import recommender
 
@@ -22,5 +22,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """The public face among the names, imported or not."""
+    """All names, including public ones that are not imported yet."""
     return sorted({*globals(), *__all__})

@@ -14,7 +14,7 @@ from ensue.files import write_text
 
 
 class Config(BaseModel):
-    """Base class of every configuration: frozen, without unknown keys, compared by value."""
+    """Base class of all configurations: frozen, no unknown keys, compared by value."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
@@ -29,8 +29,8 @@ class Config(BaseModel):
         except ValidationError as error:
             raise ConfigError(_explain(type(self), error, "")) from None
 
-    # Pydantic calls an overridden constructor for nested settings too, whose errors would not name the outer key. With
-    # this mark it treats the constructor as its own and validates nested settings directly.
+    # Pydantic also calls an overridden constructor for nested settings; its errors would not name the outer key. With
+    # this mark, pydantic treats the constructor as its own and validates nested settings directly.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @classmethod
@@ -96,7 +96,7 @@ def _explain(cls: type[BaseModel], error: ValidationError, where: str) -> str:
         cause = item.get("ctx", {}).get("error")
         is_section = item["type"] == "value_error" and isinstance(item["input"], dict | BaseModel)
         if is_section and (isinstance(cause, ConfigError) or not item["loc"]):
-            # The message names the settings itself, or the section was parsed alone and `where` names it.
+            # The message already names the settings, or the section was parsed alone and `where` names it.
             lines += [prefix + line for line in message.splitlines()]
         elif is_section:
             lines.append(f"{prefix}[{key}]: {message}")

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and manifests that show when a file was altered."""
+"""Files written whole or not at all, and manifests that reveal altered files."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import Any
 from ensue.errors import ArtefactError
 
 MANIFEST = "manifest.json"
-# How the writers in Rust (polars, safetensors) give an error of the system.
+# How libraries written in Rust (polars, safetensors) report an error of the operating system.
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 def sync(path: Path) -> None:
-    """Make a file's content, or a folder's names, durable: a power cut loses a rename until its folder is synced."""
+    """Make a file's content or a folder's names durable: until the folder is synced, a power cut can undo a rename."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -30,11 +30,11 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; when the block ends well, sync it and rename it into place.
+    """Provide a temporary path beside `path`; if the block succeeds, sync the file and rename it to `path`.
 
-    If the block raises, the temporary file is removed and `path` stays as it was. An error of the system that does not
-    name the file, as that of a full disk, is raised with the name of `path`, also where a library gives it in words
-    alone. Temporary files of the same path that a killed process left are removed.
+    If the block raises, the temporary file is removed and `path` stays unchanged. A system error that does not name the
+    file, such as a full disk, is raised with the name of `path`, even if a library reports it only as text. Temporary
+    files of the same path left by killed processes are removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path.parent, re.compile(re.escape(f".{path.name}.") + r"\d+\.tmp"))
@@ -61,7 +61,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _held_file(path: Path) -> Iterator[None]:
-    """Make a file and lock it, as a sign that a process is at work on it."""
+    """Create and lock a file, which marks it as being written by a running process."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
     try:
         take_lock(handle)
@@ -71,11 +71,11 @@ def _held_file(path: Path) -> Iterator[None]:
 
 
 def remove_leftovers(folder: Path, name: re.Pattern[str]) -> None:
-    """Remove the temporary files of a form of name that no process holds: those of killed ones."""
+    """Remove temporary files whose name matches and that no process has locked, which killed processes left."""
     with os.scandir(folder) as entries:
         left = [Path(entry) for entry in entries if name.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)]
     for path in left:
-        # Another process may remove it first, or hold it.
+        # Another process may have removed it first, or may have locked it.
         with suppress(OSError):
             handle = os.open(path, os.O_RDONLY)
             try:
@@ -86,10 +86,10 @@ def remove_leftovers(folder: Path, name: re.Pattern[str]) -> None:
 
 
 def check_place(path: Path) -> None:
-    """Check before the work that a file or folder can be written at a path.
+    """Check, before long work, that a file or folder can be written at a path.
 
     Raises:
-        ArtefactError: it is not below a folder, or that folder is not writable.
+        ArtefactError: the path is not inside a folder, or that folder is not writable.
     """
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir():
@@ -102,7 +102,7 @@ def take_lock(handle: int) -> bool | None:
     """Lock an open file or folder until it is closed or the process ends.
 
     Returns:
-        True if it is locked now, False if another process holds it, None if the file system has no locks.
+        True if it is now locked, False if another process holds the lock, None if the file system has no locks.
     """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -130,10 +130,10 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON, naming the file when it is missing or is not JSON.
+    """Read JSON.
 
     Raises:
-        ArtefactError: the file is missing or cannot be parsed.
+        ArtefactError: the file is missing or cannot be parsed; the message names it.
     """
     try:
         return json.loads(path.read_bytes())
@@ -150,7 +150,7 @@ def sha256(path: Path) -> str:
 
 
 def write_manifest(folder: Path, names: list[str], about: dict[str, Any]) -> None:
-    """Write `manifest.json`: what the folder is (`about`) and the SHA-256 of each named file in it."""
+    """Write `manifest.json`: the fields of `about`, and the SHA-256 of each named file in the folder."""
     write_json(folder / MANIFEST, {**about, "sha256": {name: sha256(folder / name) for name in names}})
 
 
@@ -168,7 +168,7 @@ def read_manifest(folder: Path, kind: str, version: int) -> dict[str, Any]:
         raise ArtefactError(f"{folder / MANIFEST}: expected an ensue {kind}, found kind {own!r}")
     if about.get("schema_version") != version:
         raise ArtefactError(
-            f"{folder / MANIFEST}: schema version {about.get('schema_version')!r}, this release reads {version}"
+            f"{folder / MANIFEST}: schema version {about.get('schema_version')!r}, but this release reads {version}"
         )
     if not isinstance(about.get("sha256"), dict):
         raise ArtefactError(f"{folder / MANIFEST}: has no table of file hashes")

@@ -1,4 +1,4 @@
-"""Models of a user's own: their modules register them when they are imported."""
+"""Import of a user's own modules, which register models, losses and other entries."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from ensue.errors import ConfigError
 
 FLAG = "--model-module"
-# Where the ranks of a training find what the command that started them was given.
+# The environment variable that passes the modules of a command to the ranks that it starts.
 VARIABLE = "ENSUE_MODEL_MODULES"
 
 
@@ -24,7 +24,7 @@ def import_model_module(name: str) -> None:
         name: the path of a Python file, or the dotted name of an installed module.
 
     Raises:
-        ConfigError: there is no such file or module, or it does not run.
+        ConfigError: there is no such file or module, or importing it fails.
     """
     try:
         if not name.endswith(".py"):
@@ -54,7 +54,7 @@ def import_model_module(name: str) -> None:
 
 
 def import_named(words: Sequence[str]) -> None:
-    """Import the modules that a command line names, and those of the command that started this process.
+    """Import the modules named on a command line, and those of the command that started this process.
 
     The environment then names all of them, for the processes that this one starts.
 
@@ -67,6 +67,6 @@ def import_named(words: Sequence[str]) -> None:
     for name in (*before, *given):
         import_model_module(name)
     if given:
-        # As absolute paths: those processes may work in another folder.
+        # The paths are absolute, since those processes may run in another folder.
         files = [str(Path(name).resolve()) if name.endswith(".py") else name for name in given]
         os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys([*before, *files]))

@@ -1,4 +1,4 @@
-"""From whatever a caller has to a store: a log in a file or frame, lists of sequences, a folder, a store."""
+"""Conversion of a caller's data to a store: a log in a file or frame, lists of sequences, a folder, or a store."""
 
 from __future__ import annotations
 
@@ -31,17 +31,18 @@ def read(
 
     Args:
         source: a file (CSV, TSV, `::`, JSON Lines, Parquet), a folder of files, a pattern such as "log/*.csv", a frame
-            (polars, pandas, pyarrow, DuckDB), a list of these, train, validation and test to these, or sequences as
-            lists of item ids, oldest first: `[[1, 2, 3, 4], [1, 2, 5]]`. The user of a list is its place, from 0.
-        user: column of user ids; by default a usual name.
-        item: column of item ids; by default a usual name.
-        time: column of times; by default a usual name, or the order of rows.
+            (polars, pandas, pyarrow, DuckDB), a list of these, a dictionary of these for train, validation and test, or
+            sequences as lists of item ids, oldest first: `[[1, 2, 3, 4], [1, 2, 5]]`. The user of a list is its index,
+            from 0.
+        user: column of user ids; by default a column with a usual name.
+        item: column of item ids; by default a column with a usual name.
+        time: column of times; by default a column with a usual name, or else the order of rows.
         items: a file or frame with the items' titles and categories.
-        settings: further fields of `Columns`, such as `rating="stars"` or `header=False`, and of `PrepareConfig`, such
-            as `min_user_events=5`.
+        settings: other fields of `Columns`, such as `rating="stars"` or `header=False`, and of `PrepareConfig`, such as
+            `min_user_events=5`.
 
     Raises:
-        DataError: the log cannot be read, or nothing of it is left.
+        DataError: the log cannot be read, or no events are left after preparation.
         ConfigError: an unknown setting, or a value that breaks its rule.
     """
     check_process()
@@ -59,7 +60,7 @@ def read(
 
 
 def open_data(data: Data) -> SequenceStore:
-    """A store as it is, from its folder, or of a log or lists; its files are checked before it is read whole."""
+    """The given store, or the store of a folder, a log or lists; a folder's files are checked before they are read."""
     check_process()
     if isinstance(data, str | Path) and (Path(data) / MANIFEST).is_file():
         data = SequenceStore.open(Path(data))

@@ -1,4 +1,4 @@
-"""Recommendations for every user of some data at once, as a table.
+"""Recommendations for all users of a data set, as a table.
 
 Suffixes: R users, K recommendations of each.
 """
@@ -50,10 +50,10 @@ def retrieve_all(
 
 
 def _places(store: SequenceStore, users: Iterable[ExternalId]) -> np.ndarray:
-    """Where some users stand in a store, 0-based.
+    """The numbers of some users in a store, 0-based.
 
     Raises:
-        DataError: the store does not know one, or one comes twice.
+        DataError: a user is not in the store, or is listed twice.
     """
     ids = ids_of("users", users, ordered=False)
     numbers = store.users.encode(ids)
@@ -63,7 +63,7 @@ def _places(store: SequenceStore, users: Iterable[ExternalId]) -> np.ndarray:
     _, first = np.unique(numbers, return_index=True)
     if len(first) < len(numbers):
         twice = ids[int(np.setdiff1d(np.arange(len(numbers)), first)[0])]
-        raise DataError(f"users must be asked for once each (got {twice!r} twice)")
+        raise DataError(f"users must be listed once each (got {twice!r} twice)")
     return numbers.astype(np.int64) - 1
 
 

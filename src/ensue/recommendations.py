@@ -1,4 +1,4 @@
-"""The answer to one request: items from the best down, by their external ids."""
+"""The result of one request: items by external id, best first."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Recommendations(Sequence[Recommendation]):
-    """Items from the best down, and what there is to know about them.
+    """Recommended items, best first.
 
     Attributes:
         items: the recommendations.
-        unknown: ids of the history that the model does not know; they were skipped.
-        note: says so when the items are merely the popular ones; else None.
+        unknown: ids of the history that are not in the model's vocabulary; they were skipped.
+        note: a message if the items are only the most popular ones; otherwise None.
     """
 
     items: tuple[Recommendation, ...]
@@ -40,5 +40,5 @@ class Recommendations(Sequence[Recommendation]):
 
     @property
     def ids(self) -> list[ExternalId]:
-        """The external ids alone."""
+        """The external ids."""
         return [entry.item for entry in self.items]

@@ -1,4 +1,4 @@
-"""The public face: read a log, fit a model, recommend, evaluate, save and load."""
+"""The public interface: read a log, fit a model, recommend, evaluate, save and load."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ PARTS = ("test", "validation")
 
 
 class Recommender:
-    """A model by name or recipe, its settings, and after `fit` or `load` all it needs to recommend.
+    """A model given by name or recipe, with its settings and, after `fit` or `load`, everything needed to recommend.
 
     Args:
-        model: "sasrec", "tisasrec", "markov", "popularity", ...
-        preset: a recipe to start from, as `ensue presets` lists them.
+        model: name of a model, such as "sasrec", "tisasrec", "markov" or "popularity".
+        preset: name of a recipe to start from; `ensue presets` lists them.
         settings: any field of the run's settings by its flat name, such as `hidden_units=64, loss="ce"`. Without a
-            preset, and without a model or with "sasrec", `fit` chooses the others from the data.
+            preset, and without a model or with "sasrec", `fit` chooses the other settings from the data.
 
     Attributes:
         config: the run's settings.
         run: the fitted run; None before `fit`.
-        log: the records of training, one for each epoch.
+        log: the records of training, one per epoch.
     """
 
     config: RunConfig
@@ -77,7 +77,7 @@ class Recommender:
 
     @classmethod
     def from_config(cls, config: RunConfig) -> Self:
-        """A recommender of a complete configuration."""
+        """A recommender with a complete configuration."""
         self = cls.__new__(cls)
         self.config, self.run, self.log = config, None, []
         self.configure = self._configure_lists = fixed(config)
@@ -86,7 +86,7 @@ class Recommender:
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Open a run folder that `save`, `fit(folder=...)` or `ensue train` wrote.
+        """Open a run folder written by `save`, `fit(folder=...)` or `ensue train`.
 
         Raises:
             ArtefactError: a file is missing, altered or foreign.
@@ -96,7 +96,7 @@ class Recommender:
 
     @classmethod
     def from_run(cls, run: Run, log: Records) -> Self:
-        """A recommender of a trained model, with the records of its training."""
+        """A recommender from a trained model and the records of its training."""
         self = cls.from_config(run.config)
         self.run, self.log = run, log
         return self
@@ -109,20 +109,20 @@ class Recommender:
         budget: float | None = None,
         finish: bool = False,
     ) -> Self:
-        """Train on the training part of the split; the best state on validation is kept.
+        """Train on the training part of the split; keep the state that is best on validation.
 
         Args:
-            data: a store or its folder, or a log to prepare with the usual settings; or sequences as lists of item
-                ids, oldest first, which train whole unless a `split` was given: `[[1, 2, 3, 4], [1, 2, 5]]`.
-            folder: a run folder, new or empty at first; training there resumes where it stopped, and the run is saved
-                when done. A finished run in the folder is taken as it is; with a larger `num_epochs` it goes on.
-            watchers: objects that follow the training.
-            budget: minutes that training may take; the number of epochs is lowered to fit.
+            data: a store or its folder, or a log to prepare with the default settings; or sequences as lists of item
+                ids, oldest first, such as `[[1, 2, 3, 4], [1, 2, 5]]`, which all train unless a `split` was given.
+            folder: where the run is saved: a new or empty folder, or one whose interrupted training is resumed. A
+                finished run in the folder is loaded; with a larger `num_epochs` its training is continued.
+            watchers: observers of the training.
+            budget: minutes that training may take; the number of epochs is reduced to fit.
             finish: train no further, and write the run from the best state of the training in the folder.
 
         Raises:
-            DataError: the log cannot be read, or there is nothing to train on.
-            TrainingError: the folder holds a run of other data or settings, another training writes there, or the
+            DataError: the log cannot be read, or the training part has no events to predict.
+            TrainingError: the folder contains a run of other data or settings, another training writes there, or the
                 loss is not finite.
             ArtefactError: the folder contains files that ensue did not create.
         """
@@ -140,7 +140,7 @@ class Recommender:
 
         Raises:
             ArtefactError: the folder contains files that ensue did not create.
-            TrainingError: the folder holds a run of other data or settings, or a training writes there.
+            TrainingError: the folder contains a run of other data or settings, or a training writes there.
         """
         save_run(path_of("folder", folder), self._run(), self.log)
 
@@ -156,20 +156,20 @@ class Recommender:
         """Recommend the next items after a history.
 
         Args:
-            history: external ids, oldest first. Unknown ones are reported and skipped; if none is left, the items
-                are the popular ones, and the note says so.
-            k: how many; fewer come back when fewer are left.
+            history: external ids, oldest first. Unknown ids are skipped and reported; if none is left, the most popular
+                items are returned, with a note.
+            k: number of items; fewer are returned if fewer are left.
             exclude_seen: leave out the items of the history.
-            times: seconds since the epoch of each event, for models that read times.
-            at: seconds since the epoch of the request, for models trained with `query_time`.
-            probabilities: give scores as probabilities, which sum to 1 over all items that may be recommended.
+            times: time of each event in seconds since the epoch, for models that read times.
+            at: time of the request in seconds since the epoch, for models trained with `query_time`.
+            probabilities: return scores as probabilities, which sum to 1 over all items that may be recommended.
 
         Raises:
-            EnsueError: `k` is not a whole number of 1 or more, the model was not fitted, or its scores are no
+            EnsueError: `k` is not a whole number of 1 or more, the model was not fitted, or its scores are not
                 probabilities.
             ConfigError: `at` is given to a model that was not trained with `query_time`.
-            DataError: the history is not a list of ids (a string is none), the times are not seconds, one for each,
-                or fall, the request comes before them, or the model reads times, and they are not given.
+            DataError: the history is not a list of ids (a string is refused); the times are not seconds, are too few or
+                too many, decrease, or are after the request; or the model reads times and they are missing.
         """
         run = self._run()
         k = whole("k", k)
@@ -204,20 +204,20 @@ class Recommender:
         at: int | None = None,
         progress: CountProgress | None = None,
     ) -> pl.DataFrame:
-        """Recommend the next items of every user in some data, after all of their events; faster than one by one.
+        """Recommend the next items for all users of a data set, after all their events; faster than one by one.
 
         Args:
-            data: a store, its folder, or a log; of any users, and not only the data that the model was trained on.
-            k: how many for each; fewer come back when fewer are left.
-            users: external ids, each once; all users of the data by default.
+            data: a store, its folder, or a log. The users may differ from those that the model was trained on.
+            k: number of items per user; fewer are returned if fewer are left.
+            users: external ids, each once; by default all users of the data.
             exclude_seen: leave out the items of the history.
-            at: seconds since the epoch of the requests, for models trained with `query_time`.
-            progress: called with (users done, users in all).
+            at: time of the requests in seconds since the epoch, for models trained with `query_time`.
+            progress: called with (users done, number of users).
 
         Returns:
-            A row for each recommendation, users in the order asked for, best first: `user`, `rank` from 1, `item`,
-            `score`, `history`, and `title` if titles are known. `history` says how many events of the user the model
-            knows; where that is 0, the items are the popular ones, and the score is their number of training events.
+            One row per recommendation, in the order of `users`, best first: `user`, `rank` from 1, `item`, `score`,
+            `history`, and `title` if titles are known. `history` is the number of the user's events with known items.
+            If it is 0, the items are the most popular ones and the score is their number of training events.
 
         Raises:
             EnsueError: `k` is not a whole number of 1 or more, or the model was not fitted.
@@ -230,10 +230,10 @@ class Recommender:
             return retrieve_all(run, self.retriever, open_data(data), whole("k", k), users, exclude_seen, at, progress)
 
     def similar(self, item: ExternalId, k: int = 10) -> Recommendations:
-        """Items whose vectors have the largest cosine with this item's.
+        """The items whose vectors have the largest cosine with this item's.
 
         Raises:
-            DataError: the model does not know the item.
+            DataError: the item is not in the model's vocabulary.
             EnsueError: the model has no item vectors, or `k` is not a whole number of 1 or more.
         """
         run = self._run()
@@ -261,19 +261,19 @@ class Recommender:
         """Rank the held-out events of the run's split.
 
         Args:
-            data: the store that the model was trained on, its folder, or the log as `fit` takes it.
+            data: the store that the model was trained on, its folder, or the log given to `fit`.
             part: "test" or "validation".
-            config: protocol and metrics; the run's own by default. Its `query_time` is always the model's.
-            folder: the folder where this run is saved, to add the results to.
-            progress: called with (cases done, cases in all).
+            config: protocol and metrics; by default those of the run. `query_time` always follows the model.
+            folder: the folder in which this run is saved; the results are added to it.
+            progress: called with (cases done, number of cases).
 
         Returns:
-            The mean of every metric, and each case's standing.
+            The mean of every metric, and the standing of each case.
 
         Raises:
             DataError: the store is not the one that the model was trained on.
-            ConfigError: there is no such part.
-            ArtefactError: the folder does not hold this run.
+            ConfigError: `part` is unknown, or `config` is not an `EvaluateConfig`.
+            ArtefactError: the folder does not contain this run.
         """
         run = self._run()
         if part not in PARTS:
@@ -296,9 +296,9 @@ class Recommender:
 
     @property
     def retriever(self) -> Retriever:
-        """The way from histories to items, of one request and of all: by default all scores of the model.
+        """The retriever of `recommend` and `recommend_all`; by default it scores the whole catalogue.
 
-        Set it to another, such as `VectorSearch(model, index)` for a large catalogue.
+        Set it to another one, such as `VectorSearch(model, index)`, for a large catalogue.
         """
         return self._retriever or Exhaustive(self._run().model)
 
@@ -307,7 +307,7 @@ class Recommender:
         self._retriever = retriever
 
     def _batch(self, numbers: np.ndarray, times: np.ndarray | None, at: int | None) -> SequenceBatch:
-        """One history as a batch on the model's device: its newest event is asked."""
+        """One history as a batch on the model's device; its newest event is asked."""
         model = self._run().model
         numbers = numbers[-model.maxlen :]
         times = None if times is None else times[-model.maxlen :]
@@ -336,7 +336,7 @@ def history_of(store: SequenceStore, user: ExternalId) -> tuple[list[ExternalId]
     """A user's items, oldest first, and their times if the store has them.
 
     Raises:
-        DataError: the store does not know the user.
+        DataError: the user is not in the store.
     """
     number = int(store.users.encode([user])[0])
     if number == 0:

@@ -1,8 +1,8 @@
 """Registries: the names that a configuration can choose from, such as models, losses, negatives, residuals and splits.
 
-A registry is also the type of a configuration field: `loss: Annotated[str, LOSSES] = "bce"` accepts registered names
-only, and the command line lists them. An entry builds what it stands for from the configuration, so a choice needs no
-chain of conditions, and a user's own module adds a choice by registering it.
+A registry is also the type of a configuration field: `loss: Annotated[str, LOSSES] = "bce"` accepts only registered
+names, and the command line lists them. An entry builds its object from the configuration, so no chain of conditions is
+needed, and a user's own module adds a choice by registering it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic_core import CoreSchema, core_schema
 from ensue.errors import ConfigError, nearest
 
 T = TypeVar("T")
-# The hint of registries that users add to.
+# The hint of registries that users can add to.
 OWN = ". A name of your own needs --model-module FILE.py, which registers it"
 
 
@@ -25,9 +25,9 @@ class Registry(Generic[T]):
     """A table from names to entries; an unknown name is an error that lists the known ones.
 
     Args:
-        kind: what the entries are called in messages.
-        modules: name -> the module that registers it, imported when the name is first looked up.
-        hint: the end of the message about an unknown name.
+        kind: the word for an entry in messages.
+        modules: the module that registers each name; it is imported when the name is first looked up.
+        hint: added to the message about an unknown name.
 
     >>> losses = Registry[int]("loss")
     >>> _ = losses.register("bce")(1)
@@ -59,7 +59,7 @@ class Registry(Generic[T]):
         """Return the name if it is registered.
 
         Raises:
-            ConfigError: it is not; the nearest name is suggested and all are listed.
+            ConfigError: it is not registered; the message suggests the nearest name and lists all.
         """
         if not isinstance(name, str) or name not in self:
             raise ConfigError(f"unknown {self.kind} {name!r}: {nearest(str(name), self)}{self.hint}")

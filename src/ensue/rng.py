@@ -1,7 +1,7 @@
 """All randomness: one seed, and a stream for every (purpose, epoch, step).
 
-A stream depends only on its key, never on earlier draws. So a resumed run makes the same draws as one that was not
-interrupted, whatever the number of workers or the batch size.
+A stream depends only on its key, never on earlier draws. A resumed run therefore makes the same draws as an
+uninterrupted one, for any number of workers and any batch size.
 
 Suffixes: `B` keys, `K` places.
 """
@@ -28,7 +28,7 @@ def stream(seed: int, purpose: str, epoch: int = 0, step: int = 0) -> np.random.
 
 
 def torch_seed(seed: int, purpose: str, epoch: int = 0, step: int = 0) -> int:
-    """Return a seed for `torch.manual_seed` or a `torch.Generator`, keyed as `stream` is; in [0, 2**63)."""
+    """Return a seed for `torch.manual_seed` or a `torch.Generator`, keyed like `stream`; in [0, 2**63)."""
     return _key(seed, purpose, epoch, step)[0] >> 1
 
 
@@ -39,7 +39,7 @@ def hashed_uniform(seed: int, purpose: str, keys_B: np.ndarray, first: int, coun
 
     Args:
         seed: the seed.
-        purpose: what the numbers are for.
+        purpose: the use of the numbers.
         keys_B: integers, [B].
         first: the first place.
         count: number of places, K.

@@ -1,13 +1,13 @@
-"""The laws every model keeps, as tests that ship with the package.
+"""The contract that every model must fulfil, as tests that are part of the package.
 
-A model's own test file is a few lines:
+A model's own test file needs a few lines:
 
     class TestSASRec(ModelContract):
         config = SASRecConfig(maxlen=16, hidden_units=16, dropout_rate=0.1)
 
-Laws that do not apply to a kind of model (gradients of a counted model, say) are skipped. A model that answers only at
-the newest event of a row (`answers_everywhere = False`), a bidirectional one, a ranker and one that counts are known
-kinds. Needs pytest.
+Tests that do not apply to a kind of model, such as gradients of a counted model, are skipped. Supported kinds are
+encoders, rankers, counted models, bidirectional models, and models that predict only after the newest event of a row
+(`answers_everywhere = False`). Needs pytest.
 
 Suffixes: B rows, P events of all rows, Q asked events, C candidates, N items, D width.
 """
@@ -43,19 +43,19 @@ from ensue.train.loop import Trainer
 NUM_ITEMS = 40
 TOLERANCE = 1e-5
 HISTORIES = [[3, 1, 4, 1, 5], [9], [2, 6, 5, 3, 5, 8, 9, 7], [40, 39], [7, 7, 7], [1, 40, 2, 39, 3]]
-# Seconds between events: ties, sittings, days. Longer rows have longer gaps, so that rows differ in their smallest,
-# which is the first, between the two oldest events.
+# Seconds between events: ties, sessions, days. Longer rows have longer gaps, so that rows differ in their smallest gap,
+# which is between the two oldest events.
 FIRST_TIME = 1_600_000_000
 GAPS = np.array([0, 60, 0, 7_200, 86_400, 300, 0, 500_000])
 
 
 class ModelContract:
-    """Subclass with a `config` and pytest finds the laws.
+    """Tests of a model's contract: subclass it and set `config`.
 
     Attributes:
-        config: the model's settings; `maxlen` of at least 12, dropout low enough to learn in seconds.
-        objective: what encoders are trained with.
-        train: how encoders are trained.
+        config: the model's settings; `maxlen` must be at least 12, and dropout low enough to learn in seconds.
+        objective: the objective with which encoders are trained.
+        train: the settings with which encoders are trained.
         reads_order: whether the model can learn that one item determines the next.
     """
 
@@ -67,11 +67,11 @@ class ModelContract:
     reads_order: ClassVar[bool] = True
 
     def run_config(self, **train: Any) -> RunConfig:
-        """The whole run's settings, some training settings changed."""
+        """The settings of the whole run, with some training settings changed."""
         return RunConfig(model=self.config, objective=self.objective, train=self.train.replace(**train))
 
     def fresh(self, seed: int = 0) -> Model:
-        """The model before any training: initialised; a counted model has counted."""
+        """The initialised model before training; a counted model is fitted."""
         model = build_model(self.config, Catalogue(NUM_ITEMS))
         if isinstance(model, CountedModel):
             model.fit(_split(False).train)
@@ -88,14 +88,14 @@ class ModelContract:
         return Trainer(self.run_config(**train), split).run().model
 
     def encoder(self) -> Encoder:
-        """A fresh model as an encoder; skips where it is not one."""
+        """A fresh model as an encoder; skip the test if it is not an encoder."""
         model = self.fresh()
         if not isinstance(model, Encoder):
             pytest.skip("not an encoder")
         return model
 
     def answers(self, batch: SequenceBatch) -> SequenceBatch:
-        """The batch with all events asked, or those that this model answers at."""
+        """The batch with all events asked, or only the newest if the model requires it."""
         return batch.asking_all() if self.fresh().answers_everywhere else batch
 
     def hit_rate(self, model: Model, split: Split, k: int) -> float:
@@ -107,7 +107,7 @@ class ModelContract:
     # ---- settings and state ----
 
     def test_configuration_survives_toml(self, tmp_path: Path) -> None:
-        """Written and read back, the settings are equal and of the same class."""
+        """Settings that are written and read back are equal and have the same class."""
         config = self.run_config()
         config.write_toml(tmp_path / "config.toml")
         back = RunConfig.read_toml(tmp_path / "config.toml")
@@ -115,7 +115,7 @@ class ModelContract:
         assert type(back.model) is type(self.config)
 
     def test_saved_state_gives_equal_scores(self, tmp_path: Path) -> None:
-        """The state as a safetensors file, put into a new model, gives the same bits."""
+        """A new model with the state from a safetensors file gives bitwise identical scores."""
         model, batch = self.fresh(), _batch()
         save_file({name: value.contiguous() for name, value in model.state_dict().items()}, tmp_path / "m.safetensors")
         other = build_model(self.config, Catalogue(NUM_ITEMS))
@@ -125,7 +125,7 @@ class ModelContract:
         assert torch.equal(_scores(other.eval(), batch), _scores(model, batch))
 
     def test_two_models_share_nothing(self) -> None:
-        """The seed alone decides the initial weights, and another seed gives others."""
+        """Initial weights depend only on the seed, and another seed gives other weights."""
         first, again = _scores(self.fresh(0), _batch()), _scores(self.fresh(0), _batch())
         assert torch.equal(first, again)
         if not isinstance(self.fresh(), CountedModel):
@@ -134,7 +134,7 @@ class ModelContract:
     # ---- scores ----
 
     def test_scores_have_a_column_for_every_item_and_none_for_padding(self) -> None:
-        """[B, N], finite and floating."""
+        """Scores are finite floating-point numbers, [B, N]."""
         model = self.fresh()
         assert isinstance(model, Model)
         assert model.num_items == NUM_ITEMS
@@ -145,7 +145,7 @@ class ModelContract:
         assert bool(scores.isfinite().all())
 
     def test_scores_of_candidates_are_columns_of_all_scores(self) -> None:
-        """logits(batch, items) is logits(batch) at those items, in any order and with repeats; shared ones likewise."""
+        """logits(batch, items) equals logits(batch) at those items, in any order and with repeats; also if shared."""
         model, batch = self.fresh(), _batch()
         generator = torch.Generator().manual_seed(0)
         items_BC = torch.randint(1, NUM_ITEMS + 1, (len(HISTORIES), 9), generator=generator)
@@ -157,7 +157,7 @@ class ModelContract:
             _close(model.logits(batch, items_BC, shared_K), expected)
 
     def test_scores_are_the_callers_own(self) -> None:
-        """Whoever asked may write to them: neither the model nor another row's scores change."""
+        """Writing to the scores changes neither the model nor the scores of another row."""
         model, batch = self.fresh(), _batch()
         expected = _scores(model, batch)
         scores = _scores(model, batch)
@@ -167,7 +167,7 @@ class ModelContract:
         assert torch.equal(_scores(model, batch), expected)
 
     def test_single_equals_batch(self) -> None:
-        """A history scored alone has the scores it has among others."""
+        """A history has the same scores alone as in a batch."""
         model = self.fresh()
         together = _scores(model, _batch())
         for row, history in enumerate(HISTORIES):
@@ -175,7 +175,7 @@ class ModelContract:
             _close(alone[0], together[row])
 
     def test_other_rows_and_their_order_do_not_matter(self) -> None:
-        """Neither the order of rows nor the padding that longer ones bring changes a score."""
+        """Neither the order of rows nor the padding caused by longer rows changes a score."""
         model = self.fresh()
         together = _scores(model, _batch())
         order = [4, 2, 0, 5, 1, 3]
@@ -186,12 +186,12 @@ class ModelContract:
         _close(padded[1:], together)
 
     def test_the_longest_history_is_read(self) -> None:
-        """maxlen events are no error."""
+        """A history of maxlen events can be scored."""
         history = [1 + i % NUM_ITEMS for i in range(self.config.maxlen)]
         assert bool(_scores(self.fresh(), _batch([history, [1]])).isfinite().all())
 
     def test_scoring_changes_nothing(self) -> None:
-        """Scoring and evaluating twice give the same, and leave the state as it was."""
+        """Scoring and evaluating twice give the same results and do not change the state."""
         model, split = self.fresh(), _split(False)
         before = {name: value.clone() for name, value in model.state_dict().items()}
         few = split.test.take(np.arange(7))
@@ -204,7 +204,7 @@ class ModelContract:
     # ---- what is asked ----
 
     def test_an_answer_does_not_depend_on_what_else_is_asked(self) -> None:
-        """The scores at an event are the same whether it is asked alone, with some others, or with all."""
+        """The scores at an event are the same whether only this event, some, or all events are asked."""
         model, batch = self.fresh(), _batch()
         if not model.answers_everywhere:
             with pytest.raises(EnsueError, match="newest"):
@@ -215,7 +215,7 @@ class ModelContract:
             _close(_scores(model, batch.asking(asked.numpy())), every_PN[asked])
 
     def test_cost_grows_with_what_is_asked(self) -> None:
-        """Fewer multiplications for the newest events than for all."""
+        """Scores at the newest events need fewer multiplications than scores at all events."""
         model = self.fresh()
         if isinstance(model, CountedModel) or not model.answers_everywhere:
             pytest.skip("counts, or answers only at the newest event")
@@ -225,10 +225,10 @@ class ModelContract:
     # ---- encoders ----
 
     def test_no_state_sees_the_future(self) -> None:
-        """Changing later events, items and times, changes no earlier state, in any bit.
+        """Changing the items and times of later events changes no bit of an earlier state.
 
-        Two things of later events are known on purpose, and stay: the smallest gap of a row, which may be its unit of
-        time, and the time of the next event, which a model with `query_time` reads.
+        Two properties of later events are known on purpose and stay unchanged here: the smallest gap of a row, which
+        may be its unit of time, and the time of the next event, which a model with `query_time` reads.
         """
         encoder = self.encoder()
         if not encoder.answers_everywhere:
@@ -273,10 +273,9 @@ class ModelContract:
             assert bool(parameter.grad.any()), name
 
     def test_every_random_draw_is_keyed(self, tmp_path: Path) -> None:
-        """A training that was interrupted and resumed ends with the same weights, in every bit.
+        """A training that was interrupted and resumed ends with bitwise identical weights.
 
-        Torch's own generator stands elsewhere when the training goes on, so that whatever draws from it without a key
-        is noticed.
+        Torch's own generator has another state when training resumes, so that a draw from it without a key is noticed.
         """
         if isinstance(self.fresh(), CountedModel):
             pytest.skip("counts")
@@ -292,7 +291,7 @@ class ModelContract:
             assert torch.equal(resumed[name], value), name
 
     def test_padding_vector_is_zero_and_without_effect(self) -> None:
-        """Row 0 is zero after initialising and after training, and no score depends on it."""
+        """Row 0 is zero after initialisation and after training, and no score depends on it."""
         for model in (self.encoder(), self.fitted(_split(False), num_epochs=2)):
             tables = [part for part in model.modules() if isinstance(part, ItemEmbedding)]
             before = _scores(model, _batch())
@@ -305,14 +304,14 @@ class ModelContract:
     # ---- learning ----
 
     def test_learns_that_one_item_determines_the_next(self) -> None:
-        """On sequences of one fixed cycle the target comes first, almost always."""
+        """On sequences from one fixed cycle, the target almost always has rank 1."""
         if not self.reads_order:
             pytest.skip("reads no order")
         split = _split(False)
         assert self.hit_rate(self.fitted(split), split, 1) > 0.95
 
     def test_learns_nothing_where_there_is_nothing(self) -> None:
-        """On the same items dealt out at random, the hit rate is chance, within five standard deviations."""
+        """On the same items in random order, the hit rate is that of chance, within five standard deviations."""
         split = _split(True)
         chance = 10 / NUM_ITEMS
         bound = 5 * (chance * (1 - chance) / len(split.test)) ** 0.5
@@ -331,7 +330,7 @@ def _split(is_shuffled: bool) -> Split:
 
 
 def _batch(histories: Sequence[Sequence[int]] = HISTORIES) -> SequenceBatch:
-    """Histories as a batch with times and query times, which depend on place and length of a row alone."""
+    """Histories as a batch with times and query times, which depend only on the place in a row and its length."""
     lengths_B = np.array([len(history) for history in histories])
     rows = [FIRST_TIME + np.cumsum(n * np.resize(GAPS, n)) for n in lengths_B]
     times_P = np.concatenate(rows)
@@ -349,20 +348,20 @@ def _close(got: Tensor, expected: Tensor) -> None:
 
 
 def _products(model: Model, batch: SequenceBatch) -> int:
-    """Floating-point operations of the matrix products that score a batch."""
+    """The number of floating-point operations in the matrix products that score a batch."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.requires_grad_(False).logits(batch)
     return int(counter.get_total_flops())
 
 
 class _Interrupt:
-    """A watcher that ends a training in its second epoch."""
+    """A watcher that interrupts a training in its second epoch."""
 
     def start(self, steps: int, epochs: int, epoch: int, step: int, records: Records) -> None:
         """Nothing to do."""
 
     def step(self, epoch: int, step: int, loss: float) -> None:
-        """End it."""
+        """Interrupt the training."""
         if epoch == 1:
             raise KeyboardInterrupt
 

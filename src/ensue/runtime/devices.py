@@ -1,4 +1,4 @@
-"""Where a model computes, on how many threads, and in which precision."""
+"""The device, the number of threads and the precision with which a model computes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ensue.errors import ConfigError
 
 
 def choose_device(name: str) -> torch.device:
-    """The device a name means; `auto` takes CUDA, then MPS, then the CPU.
+    """The device of a name; `auto` chooses CUDA, then MPS, then the CPU.
 
     Raises:
-        ConfigError: the name means nothing, or this machine has no such device.
+        ConfigError: the name is unknown, or this machine has no such device.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -29,13 +29,13 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices")
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError("device 'mps': not on this machine")
+        raise ConfigError("device 'mps': this machine does not have it; use auto or cpu")
     return device
 
 
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
-    """Within it, torch computes with so many threads (0: as many as before it); they are the whole process's."""
+    """A context in which torch uses `count` threads (0: no change). The number applies to the whole process."""
     before = torch.get_num_threads()
     if count:
         torch.set_num_threads(count)
@@ -46,10 +46,10 @@ def cpu_threads(count: int) -> Iterator[None]:
 
 
 def autocast(amp: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context in which the model runs; losses stay in float32 inside it, and so does every softmax but one.
+    """The context in which the model runs; losses and softmax stay in float32, with one exception.
 
-    The full softmax over the catalogue is taken of the products in their own type, which halves its memory (measured in
-    bfloat16, 3,416 items: a loss is wrong by up to .009, against .006 for the rounding of the products alone).
+    The full softmax over the catalogue is computed in the type of the products, which halves its memory (measured in
+    bfloat16 with 3,416 items: the error of a loss is up to .009, of which .006 comes from rounding the products).
     """
     if amp == "off":
         return nullcontext()

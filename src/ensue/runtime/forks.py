@@ -1,4 +1,4 @@
-"""A process made by fork cannot use the thread pools of its parent: polars and OpenMP wait there for ever."""
+"""Detection of forked processes, which cannot use the thread pools of their parent: polars and OpenMP would hang."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from ensue.errors import EnsueError
 
 
 class _Process:
-    """What this process did with thread pools."""
+    """Whether this process, or the one it was forked from, has used thread pools."""
 
     used = False
     is_broken = False
 
 
 def check_process() -> None:
-    """Refuse to work in a process that was forked from one that had worked already.
+    """Refuse to work in a process that was forked from one that had already used ensue.
 
     Raises:
-        EnsueError: it was; processes started by `spawn` work.
+        EnsueError: it was forked from such a process; processes started with `spawn` work.
     """
     if _Process.is_broken:
         raise EnsueError(

@@ -1,4 +1,4 @@
-"""Keep freed memory for the next step instead of giving it back to the system."""
+"""Keep freed memory for the next step instead of returning it to the system."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def keep_freed_memory() -> bool:
-    """Tell the C library's allocator not to return freed tensors to the system at once.
+    """Set the C library's allocator to keep the memory of freed tensors.
 
-    A training step frees and allocates the same tens of megabytes; by default glibc unmaps them and takes a page
-    fault for every 4 KiB again (on sparse data with 23,715 items up to a third of an epoch's time, and the least steady
-    part of it). Only the process's own behaviour changes. Without glibc nothing is done.
+    Each training step frees and allocates the same tens of megabytes. By default glibc unmaps them and then has a page
+    fault for every 4 KiB (on sparse data with 23,715 items, up to a third of an epoch's time, and its most variable
+    part). The setting only affects this process. Without glibc nothing is done.
 
     Returns:
-        Whether it was done.
+        Whether the allocator was set.
     """
     if not sys.platform.startswith("linux"):
         return False

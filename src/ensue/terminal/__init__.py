@@ -1,1 +1,1 @@
-"""What the command lines write to a terminal."""
+"""The output of the command lines."""

@@ -1,4 +1,4 @@
-"""Memory that ran out, told in one line. Torch has no class for it that all devices and the CPU's allocator share."""
+"""Errors of memory that ran out, in one line. Torch has no error class for them that covers the CPU and all devices."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from contextlib import contextmanager
 
 from ensue.errors import TrainingError
 
-# Of torch's allocators (CPU, CPU on Windows, GPUs), of C++, of cuBLAS.
+# Messages of torch's allocators (CPU, CPU on Windows, GPUs), of C++ and of cuBLAS.
 _WORDS = re.compile(r"can't allocate memory|not enough memory|out of memory|bad_alloc|CUBLAS_STATUS_ALLOC_FAILED")
-_ASKED = re.compile(r"(?:tried|unable) to allocate ([\d.]+) (\w+)", re.IGNORECASE)
+_REQUESTED = re.compile(r"(?:tried|unable) to allocate ([\d.]+) (\w+)", re.IGNORECASE)
 
 
 @contextmanager
-def memory_told(advice: str) -> Iterator[None]:
-    """Let a failed allocation end as an error that says what to lower; every other error passes.
+def explain_memory_errors(advice: str) -> Iterator[None]:
+    """Replace the error of a failed allocation by one that says what to reduce; other errors pass unchanged.
 
     Args:
-        advice: what to lower, as the command spells it.
+        advice: what to reduce, with the flags of the command.
 
     Raises:
         TrainingError: memory ran out.
@@ -28,6 +28,6 @@ def memory_told(advice: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or _WORDS.search(str(error))):
             raise
-        asked = _ASKED.search(str(error))
-        size = f" ({asked[1]} {asked[2]} more were asked for)" if asked else ""
+        requested = _REQUESTED.search(str(error))
+        size = f" ({requested[1]} {requested[2]} more were requested)" if requested else ""
         raise TrainingError(f"memory ran out{size}: {advice}") from error

@@ -1,4 +1,4 @@
-"""What a command shows: tables and notes for people, or one JSON object for programs."""
+"""The output of a command: tables and notes for people, or one JSON object for programs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ PLAIN_WIDTH = 110
 
 
 class Screen:
-    """Where a command's output goes.
+    """The destination of a command's output.
 
-    With `--json` everything for people goes to standard error, and standard output gets one object at the end.
+    With `--json`, output for people is written to standard error, and one object to standard output at the end.
 
     Args:
         as_json: whether `--json` was given.
@@ -31,7 +31,7 @@ class Screen:
         self.as_json = as_json
         stream = sys.stderr if as_json else sys.stdout
         self.console = self._console(stream)
-        # A pipe has no width of its own; 80 columns would fold titles.
+        # A pipe has no width; 80 columns would wrap titles.
         if not self.console.is_terminal:
             self.console = self._console(stream, PLAIN_WIDTH)
 
@@ -41,7 +41,7 @@ class Screen:
 
     @property
     def live(self) -> bool:
-        """Whether a display may be drawn over again."""
+        """Whether a display can be redrawn in place."""
         return self.console.is_terminal
 
     @property
@@ -50,7 +50,7 @@ class Screen:
         return not self.as_json and all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
 
     def say(self, text: str = "", style: str = "") -> None:
-        """Print a line, however long."""
+        """Print a line without wrapping it."""
         self.console.print(Text(clean(text), style=style), soft_wrap=True)
 
     def show(self, what: RenderableType) -> None:
@@ -61,8 +61,8 @@ class Screen:
         """Print the command to try next; the last line of a command's output.
 
         Args:
-            command: its beginning, as it is.
-            words: the rest, which is quoted where a shell needs it: paths, ids, values.
+            command: the beginning of the command, printed unchanged.
+            words: the remaining words (paths, ids, values), which are quoted for a shell if needed.
         """
         line = " ".join((command, *(shlex.quote(str(word)) for word in words)))
         self.say()
@@ -70,7 +70,7 @@ class Screen:
 
     @contextmanager
     def counting(self, what: str) -> Iterator[Callable[[int, int], None]]:
-        """A bar that says how many of how many are done, with the time left; gives what to call with the two."""
+        """Show a progress bar with the time left; yield a function to call with (number done, total number)."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=self.console, transient=True, disable=not self.live) as progress:
             task = progress.add_task(what, total=None)
@@ -89,9 +89,9 @@ def table(
 
     Args:
         columns: headings.
-        rows: cells; None is an empty one, a Text keeps its style.
-        title: above the table.
-        right: the columns of numbers.
+        rows: cells; None is an empty cell, and a Text keeps its style.
+        title: heading above the table.
+        right: columns to align on the right, such as numbers.
     """
     drawn = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold", pad_edge=False)
     for column in columns:
@@ -102,7 +102,7 @@ def table(
 
 
 def clean(text: str) -> str:
-    """Text from a log without what a terminal would obey."""
+    """Text from a log, without characters that control a terminal."""
     return "".join(char if char.isprintable() or char == "\n" else "\ufffd" for char in text)
 
 
@@ -113,7 +113,7 @@ def bar(share: float, width: int = 24) -> str:
 
 
 def sparkline(values: Sequence[float], width: int = 32) -> str:
-    """The newest values as little columns between their smallest and their largest."""
+    """The newest values as small bars, scaled from their minimum to their maximum."""
     shown = list(values)[-width:]
     if not shown:
         return ""
