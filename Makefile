@@ -37,7 +37,7 @@ $(STAMP)-%: $(STAMP)
 	$(PIP) -e '.[$*]'
 	@touch $@
 
-setup: $(STAMP)  ## the package in .venv, versions held by constraints.txt
+setup: $(STAMP)  ## install the package in .venv, with the versions of constraints.txt
 
 demo: setup  ## the embedded data end to end: prepare, train, evaluate, recommend; no network
 	$(BIN)/ensue demo

@@ -1,9 +1,9 @@
-"""Logits of many candidates, forward and backward: gathered vectors beside products with the whole catalogue.
+"""Logits of many candidates, forward and backward: gathered vectors against products with the whole catalogue.
 
     python benchmarks/candidates.py
 
-Both ways are timed in turn on one thread, and the median of the rounds is printed, in milliseconds of processor time
-for 512 states: where products win decides `CATALOGUE` of ensue/nn/candidates.py.
+Both methods are timed alternately on one thread. The table shows the median of the rounds, in milliseconds of processor
+time for 512 states. `CATALOGUE` in ensue/nn/ops/candidates.py is the size from which gathering is faster.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ensue.nn.embedding import ItemEmbedding, dense_gradients
 from ensue.nn.ops import candidates
 
 STATES = 512
-WAYS = {"gathered": 0, "products": 10**9}  # the least catalogue, in items for each candidate, that is gathered
+WAYS = {"gathered": 0, "products": 10**9}  # the smallest catalogue, in items per candidate, that is gathered
 
 
 def step(items: ItemEmbedding, h_PD: torch.Tensor, items_PC: torch.Tensor, catalogue: int) -> float:

@@ -1,12 +1,12 @@
-"""The depth study: do hyper-connection residuals mend what depth breaks?
+"""The depth study: do hyper-connection residuals prevent the losses that come with depth?
 
     python benchmarks/depth.py run --data ml-100k --depths 2 4 8 16 --seeds 0 1 2
     python benchmarks/depth.py report
 
-Depth x residual, full softmax, the same budget of epochs for all. Every run keeps its log (loss, gradient norms), its
-test result, the per-user ranks and its gains; a finished one is not run again. Runs stay in build/depth; `report` puts
-them into docs/results/depth.json, beside what is published there already (the run found here wins over the published
-one of the same cell and seed), and writes the tables docs/results/depth_table.md and the pictures docs/results/depth-*.
+Depth x residual, full softmax, the same number of epochs for all. Every run folder has the log (loss, gradient norms),
+the test result, the per-user ranks and the gains; a finished run is not repeated. Runs are kept in build/depth.
+`report` adds them to the published runs in docs/results/depth.json (a local run replaces a published one of the same
+cell and seed), and writes the tables docs/results/depth_table.md and the plots docs/results/depth-*.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ GAIN_ROWS = 64
 
 
 def run(options: argparse.Namespace) -> None:
-    """Train what is missing of the grid."""
+    """Train the missing runs of the grid."""
     torch.set_num_threads(options.threads)
     store = open_store(options.data)
     for seed in options.seeds:
@@ -66,12 +66,12 @@ def run(options: argparse.Namespace) -> None:
 
 
 def run_name(about: dict[str, Any]) -> str:
-    """The cell of the grid and the seed, as a run's folder has them."""
+    """The name of a run folder: the cell of the grid and the seed."""
     return f"{about['data']}-{about['num_blocks']}-{about['residual']}-seed{about['seed']}"
 
 
 def one(store: Any, settings: dict[str, Any], folder: Path, about: dict[str, Any]) -> None:
-    """One cell of the grid and one seed; a run whose loss stops being finite is a result too."""
+    """Run one cell of the grid with one seed; a run whose loss becomes NaN or infinite is a result too."""
     recommender = Recommender.from_config(run_config("sasrec", None, settings))
     started = time.process_time()
     try:
@@ -109,11 +109,11 @@ def one(store: Any, settings: dict[str, Any], folder: Path, about: dict[str, Any
 
 
 def report(_: argparse.Namespace) -> None:
-    """Tables and pictures of all runs, found here or published before."""
+    """Write the tables and plots of all runs, local and published."""
     path = RESULTS / "depth.json"
     published = json.loads(path.read_text()) if path.exists() else []
-    found = [json.loads(path.read_text()) for path in RUNS.glob("*/depth.json")]
-    results = list(merge({run_name(r): r for r in published}, {run_name(r): r for r in found}).values())
+    local = [json.loads(path.read_text()) for path in RUNS.glob("*/depth.json")]
+    results = list(merge({run_name(r): r for r in published}, {run_name(r): r for r in local}).values())
     write_json(path, results)
     text = []
     for data in sorted({r["data"] for r in results}):
@@ -138,7 +138,7 @@ def report(_: argparse.Namespace) -> None:
 
 
 def row(depth: int, residual: str, runs: list[dict[str, Any]]) -> str:
-    """A line of the table."""
+    """A row of the table."""
     good = [r for r in runs if "failed" not in r]
     seeds = str(len(runs)) if len(good) == len(runs) else f"{len(runs)} ({len(runs) - len(good)} not finite)"
     if not good:
@@ -176,7 +176,7 @@ def draw(data: str, results: list[dict[str, Any]], depths: list[int]) -> None:
 
 
 def main() -> None:
-    """Parse and go."""
+    """The command line."""
     parser, runner = two_commands(__doc__, run, report)
     runner.add_argument("--data", choices=sorted(BUDGETS), required=True)
     runner.add_argument("--depths", type=int, nargs="+", default=[2, 4, 8, 16])

@@ -1,7 +1,7 @@
-"""What every runner shares: the log, the setting, and how time and memory are measured.
+"""Shared parts of all runners: the log, the settings, and the measurement of time and memory.
 
-A runner is a process of its own, in its library's environment; it prints one JSON line. A peer's runner
-imports this module and nothing of `ensue`, so that its environment needs only the peer and polars.
+A runner is a separate process in its library's environment; it prints one JSON line. A peer's runner imports this
+module but nothing from `ensue`, so that its environment needs only the peer and polars.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-# SASRec's own setting; only `maxlen` and `dropout_rate` differ between the data sets of the paper.
+# SASRec's own settings; only `maxlen` and `dropout_rate` differ between the data sets of the paper.
 SETTINGS: dict[str, dict[str, Any]] = {
     "ml-1m-sasrec": {"maxlen": 200, "dropout_rate": 0.2},
     "amazon-games-sasrec": {"maxlen": 50, "dropout_rate": 0.5},
@@ -35,17 +35,17 @@ class Log:
 
     users: np.ndarray
     items: np.ndarray
-    from_end: np.ndarray  # 0 for a user's last event, 1 for the one before, ...
-    count: np.ndarray  # how many events the event's user has
+    from_end: np.ndarray  # 0 for a user's last event, 1 for the one before, and so on
+    count: np.ndarray  # number of events of the event's user
 
     @property
     def order(self) -> np.ndarray:
-        """A made-up time that keeps the order: the event's number within its user."""
+        """An artificial time that keeps the order: the number of the event within its user."""
         order: np.ndarray = self.count - 1 - self.from_end
         return order
 
     def part(self, name: str) -> np.ndarray:
-        """Rows of the leave-one-out part `name`: train (users under 3 events give all), history or test."""
+        """Rows of the leave-one-out part `name`: train (all events of users with fewer than 3), history or test."""
         held_out = self.count >= 3
         if name == "train":
             return ~held_out | (self.from_end >= 2)
@@ -89,7 +89,7 @@ def arguments() -> argparse.Namespace:
 class Clock:
     """Wall-clock and processor seconds of named pieces of work, and the peak memory at the end of each.
 
-    Processor seconds (all threads together) tell a slow library from a busy machine.
+    Processor seconds (of all threads) distinguish a slow library from a busy machine.
     """
 
     def __init__(self) -> None:
@@ -106,11 +106,11 @@ class Clock:
 
     @staticmethod
     def now() -> tuple[float, float]:
-        """Wall-clock and processor time, to be given to `add` later."""
+        """Wall-clock and processor time, to be passed to `add` later."""
         return time.perf_counter(), time.process_time()
 
     def add(self, name: str, start: tuple[float, float], scale: float = 1.0) -> None:
-        """Note the time since `start`, times `scale`; the peak is that of the whole process so far."""
+        """Record the time since `start`, times `scale`; the peak memory is that of the whole process so far."""
         wall, processor = self.now()
         self.seconds.setdefault(name, []).append(round((wall - start[0]) * scale, 4))
         self.cpu_seconds.setdefault(name, []).append(round((processor - start[1]) * scale, 4))
@@ -140,7 +140,7 @@ def report(library: str, options: argparse.Namespace, clock: Clock, **more: Any)
 
 
 def hit_rate(users_R: np.ndarray, items_R: np.ndarray, log: Log) -> float:
-    """HR@10 of recommended (user, item) rows against the test events: a check that the model did learn."""
+    """HR@10 of recommended (user, item) rows against the test events, to check that the model has learned."""
     test = log.part("test")
     target = dict(zip(log.users[test].tolist(), log.items[test].tolist(), strict=True))
     hits = sum(target.get(user) == item for user, item in zip(users_R.tolist(), items_R.tolist(), strict=True))

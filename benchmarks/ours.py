@@ -20,7 +20,7 @@ NEVER = 10**9
 
 
 class EpochClock:
-    """Times each epoch from the end of the one before (with its validation) to its last optimiser step."""
+    """Time each epoch from the end of the previous one (including its validation) to its last optimiser step."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock, self.steps, self.begin = clock, 0, clock.now()
@@ -36,7 +36,7 @@ class EpochClock:
         self.begin = self.clock.now()
 
     def finish(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing."""
 
 
 def top10(model: Model, cases: Cases) -> tuple[np.ndarray, np.ndarray]:
@@ -46,7 +46,7 @@ def top10(model: Model, cases: Cases) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main() -> None:
-    """Train, evaluate, recommend to every user, print the line."""
+    """Train, evaluate, recommend for every user, print the line."""
     options = arguments()
     setting, clock = SETTINGS[options.data], Clock()
     log = read_log(options.data)

@@ -2,11 +2,10 @@
 
 Run with the interpreter of RecBole's own environment (`python benchmarks/peers.py setup recbole`).
 
-RecBole turns every prefix of every sequence into a padded row of its own, so an epoch of ML-1M is about a
-million rows of 200 items where the others have 6,040. `--steps N` therefore times N steps after 5 warm-up
-steps and multiplies by the number of steps of an epoch; the line then says `"extrapolated_from_steps": N`.
-RecBole's SASRec has no binary cross-entropy: BPR with one negative is the nearest. Its feed-forward width and
-activation are set to SASRec's.
+RecBole turns every prefix of every sequence into a separate padded row, so an epoch of ML-1M is about a million rows of
+200 items, where the others have 6,040. Therefore `--steps N` times N steps after 5 warm-up steps and multiplies by the
+number of steps in an epoch; the line then contains `"extrapolated_from_steps": N`. RecBole's SASRec has no binary
+cross-entropy: BPR with one negative is the closest. Its feed-forward width and activation are set to SASRec's.
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ WARM_UP_STEPS = 5
 
 
 def write_atomic_file(log: Log, folder: Path) -> None:
-    """Write RecBole's own input format; users under 3 events are left out, as its split cannot hold them."""
+    """Write RecBole's input format; users with fewer than 3 events are left out, since its split cannot use them."""
     frame = pl.DataFrame({"user_id:token": log.users, "item_id:token": log.items, "timestamp:float": log.order})
     (folder / "log").mkdir()
     frame.filter(log.count >= 3).write_csv(folder / "log" / "log.inter", separator="\t")
 
 
 def configuration(options: argparse.Namespace, folder: Path) -> Config:
-    """RecBole's settings for the shared setting."""
+    """RecBole's settings for the shared settings."""
     setting = SETTINGS[options.data]
     return Config(
         model="SASRec",
@@ -84,7 +83,7 @@ class TimedSteps:
         yield from itertools.islice(batches, WARM_UP_STEPS)
         start = self.clock.now()
         yield from batches
-        # The loop asks for the next batch when the step of the last one is over.
+        # The loop requests the next batch when the step of the last one has ended.
         self.clock.add("epoch", start, scale=len(self.loader) / self.steps)
 
 

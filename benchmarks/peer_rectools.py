@@ -17,7 +17,7 @@ from rectools.dataset import Dataset
 from rectools.models import SASRecModel
 from rectools.models.nn.item_net import IdEmbeddingsItemNet
 
-CLOCK = Clock()  # RecTools deep-copies the trainer with its callbacks, so a clock held by one would be lost
+CLOCK = Clock()  # RecTools deep-copies the trainer with its callbacks, so the clock of a callback would be lost
 
 
 class EpochClock(Callback):
@@ -47,7 +47,7 @@ def frame(log: Log, part: str) -> Dataset:
 
 
 def main() -> None:
-    """Train, recommend to every user, print the line."""
+    """Train, recommend for every user, print the line."""
     options = arguments()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(options.threads)
@@ -87,7 +87,7 @@ def main() -> None:
         model.fit(train)
     test = log.part("test")
     with CLOCK.measure("top10"):
-        # RecTools does not serve users whose history holds no trained item; they count as misses.
+        # RecTools gives no recommendations to users without a trained item in their history; they count as misses.
         table = model.recommend(
             users=log.users[test],
             dataset=history,

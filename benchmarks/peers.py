@@ -1,4 +1,4 @@
-"""Set up the libraries we are compared with, each in an environment of its own under build/peers.
+"""Set up the libraries that ensue is compared with, each in its own environment under build/peers.
 
 python benchmarks/peers.py setup rectools recbole
 """
@@ -26,7 +26,7 @@ def python(peer: str) -> Path:
 
 
 def setup(peer: str) -> None:
-    """Create the environment and install the peer beside the same torch as ours, unless it is there."""
+    """Create the environment and install the peer with the same torch as ours, unless it exists already."""
     stamp = FOLDER / peer / "installed"
     wanted = "\n".join(REQUIREMENTS[peer]) + "\n"
     if stamp.is_file() and stamp.read_text() == wanted:

@@ -1,16 +1,12 @@
-"""Quality runs: a recipe on a dataset with several seeds, every run's folder kept, and the table of all of them.
+"""Quality runs: a recipe on a dataset with several seeds, and the table of all runs. Run folders are kept.
 
     python benchmarks/quality.py run --data ml-1m-sasrec --preset sasrec-paper --seeds 1 2 3
     python benchmarks/quality.py run --data ml-100k --seeds 1                 # the recipe that the data chooses
-    python benchmarks/quality.py run --sessions --data diginetica-srgnn --preset stan --seeds 0
     python benchmarks/quality.py report
 
-With --sessions the data's own split of sessions is taken (its feature `split`), and every prefix of a test session is
-asked for its next item among all items, those of the prefix too: P@20 and MRR@20 as SR-GNN reports them.
-
-An interrupted run resumes; a finished one is not trained again. Run folders (settings, seed, data fingerprint, per-user
-results) stay in build/quality. `report` writes them into docs/results/quality.json, beside the runs published there,
-and into quality_table.md and sessions_table.md; a local run replaces a published one of the same settings and seed.
+An interrupted run is resumed; a finished one is not repeated. Run folders (settings, seed, data fingerprint, per-user
+results) stay in build/quality. `report` adds them to the published runs in docs/results/quality.json and writes
+quality_table.md; a local run replaces a published one of the same settings and seed.
 """
 
 from __future__ import annotations
@@ -41,13 +37,11 @@ ROOT = Path(__file__).resolve().parents[1]
 RUNS, RESULTS = ROOT / "build" / "quality", ROOT / "docs" / "results"
 Command = Callable[[argparse.Namespace], None]
 Key = tuple[str, str, str, int]  # data, preset, the settings changed, seed
-# How runs are labelled whose recipe the data chose.
+# The label of runs whose recipe was chosen from the data.
 CHOSEN = "chosen"
 REPORTED = ("hr@10", "ndcg@10")
 # Suffixes of a metric: plain, and with the time of the request.
 PROTOCOLS = (("", "|qtime"), ("|uni100", "|uni100|qtime"))
-SESSIONS = {"split": "session", "split_feature": "split", "filter_seen": False, "metrics": ("hr@20", "mrr@20")}
-OF_SESSIONS = ("hr@20|seen", "mrr@20|seen")
 
 
 def open_store(name: str) -> SequenceStore:
@@ -66,24 +60,22 @@ def run(options: argparse.Namespace) -> None:
     for seed in options.seeds:
         name = "-".join([options.data, label, *(f"{k}={v}" for k, v in settings.items()), f"seed{seed}"])
         folder = RUNS / name
-        given = {**(SESSIONS if options.sessions else {}), **settings, "seed": seed, "threads": options.threads}
-        config = configure(None, options.preset, given)(store, None).config
+        settled = configure(None, options.preset, {**settings, "seed": seed, "threads": options.threads})(store, None)
+        config = settled.config
         started = time.monotonic()
         recommender = Recommender.from_config(config).fit(store, folder, [Printer(name)])
-        for protocol in ("full",) if options.sessions else ("full", "uniform-100"):
+        for protocol in ("full", "uniform-100"):
             evaluation = config.evaluate.replace(protocol=protocol)
             if f"test/{evaluation.key}" not in read_metrics(folder):
                 recommender.evaluate(store, "test", evaluation, folder)
-        means = {
-            k: v for e in read_metrics(folder).values() for k, v in e["metrics"].items() if "@10" in k or "@20|" in k
-        }
+        means = {k: v for e in read_metrics(folder).values() for k, v in e["metrics"].items() if "@10" in k}
         about = {"data": options.data, "preset": label, "set": settings, "seed": seed}
         write_json(folder / "quality.json", {**about, "seconds": round(time.monotonic() - started, 1)})
         print(name, json.dumps(means), flush=True)
 
 
 class Printer:
-    """Prints each epoch's record on a line."""
+    """Print each epoch's record on a line."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -102,7 +94,7 @@ class Printer:
 
 
 def report(_: argparse.Namespace) -> None:
-    """The table of all runs, seed by seed those of build/quality before the published ones."""
+    """Write the table of all runs; for each seed, a run of build/quality replaces the published one."""
     rows: dict[tuple[str, str, str], dict[str, Any]] = {}
     for (data, preset, changed, seed), run in merge(published_runs(), local_runs()).items():
         about = {"fingerprint": run["fingerprint"], "cases": run["cases"]}
@@ -117,27 +109,20 @@ def report(_: argparse.Namespace) -> None:
         row["runs"].append({"seed": seed, "epochs": run["epochs"], "metrics": run["metrics"]})
         for name, value in run["metrics"].items():
             row["metrics"].setdefault(name, []).append(value)
-    table, sessions, output = [], [], []
+    table, output = [], []
     for (data, preset, changed), row in rows.items():
-        output.append({"data": data, "preset": preset, "set": changed, **row})
-        cells = [cell(100 * np.array(row["metrics"].get(name, [])), 2) for name in OF_SESSIONS]
-        epochs = "/".join(str(r["epochs"]) for r in row["runs"])
-        start = f"| {data} | {preset} {changed} | {len(row['seeds'])} | {epochs} | "
-        if OF_SESSIONS[0] in row["metrics"]:
-            sessions.append(start + " | ".join(cells) + " |")
-            continue
         cells = []
         for plain, timed in PROTOCOLS:
             for metric in REPORTED:
                 values = row["metrics"].get(metric + plain)
                 with_time = row["metrics"].get(metric + timed, [])
                 cells.append(cell(np.array(values)) if values else cell(np.array(with_time)) + " (query time)")
-        table.append(start + " | ".join(cells) + " |")
+        epochs = "/".join(str(r["epochs"]) for r in row["runs"])
+        table.append(f"| {data} | {preset} {changed} | {len(row['seeds'])} | {epochs} | " + " | ".join(cells) + " |")
+        output.append({"data": data, "preset": preset, "set": changed, **row})
     write_json(RESULTS / "quality.json", output)
     write_text(RESULTS / "quality_table.md", "\n".join([*HEADER, *table]) + "\n")
-    if sessions:
-        write_text(RESULTS / "sessions_table.md", "\n".join([*SESSION_HEADER, *sessions]) + "\n")
-    print("\n".join([*HEADER, *table, *sessions]))
+    print("\n".join([*HEADER, *table]))
 
 
 def published_runs() -> dict[Key, dict[str, Any]]:
@@ -168,7 +153,7 @@ def local_runs() -> dict[Key, dict[str, Any]]:
         folders[key] = folder
         results = list(kept_metrics(folder, None).values())
         if not results:
-            sys.exit(f"nothing written: {folder} is marked as finished and contains no evaluation")
+            sys.exit(f"nothing written: {folder} is marked as finished but contains no evaluation")
         runs[key] = {
             "fingerprint": results[0]["fingerprint"],
             "cases": results[0]["cases"],
@@ -179,7 +164,7 @@ def local_runs() -> dict[Key, dict[str, Any]]:
 
 
 def merge(published: dict[Any, dict[str, Any]], local: dict[Any, dict[str, Any]]) -> dict[Any, dict[str, Any]]:
-    """Published and local runs, sorted; a local run replaces a published one, and a line says so if they differ."""
+    """Published and local runs, sorted; a local run replaces a published one, with a message if they differ."""
     for key in sorted(published.keys() & local.keys()):
         if published[key] != local[key]:
             print(f"replaced by the local run: {key}", file=sys.stderr)
@@ -193,23 +178,22 @@ HEADER = [
     "| data | recipe | seeds | epochs | HR@10 full | NDCG@10 full | HR@10 uniform-100 | NDCG@10 uniform-100 |",
     "|---|---|---|---|---|---|---|---|",
 ]
-SESSION_HEADER = ["| data | recipe | seeds | epochs | P@20 | MRR@20 |", "|---|---|---|---|---|---|"]
 
 
-def cell(values: np.ndarray, digits: int = 4) -> str:
-    """Mean, and half the width of the 95 % interval where there are several."""
+def cell(values: np.ndarray) -> str:
+    """The mean, and half the width of the 95 % interval if there are several values."""
     if len(values) == 0:
         return "-"
     if len(values) == 1:
-        return f"{values[0]:.{digits}f}"
+        return f"{values[0]:.4f}"
     interval = t_interval(values)
-    return f"{values.mean():.{digits}f} ± {(interval.high - interval.low) / 2:.{digits}f}"
+    return f"{values.mean():.4f} ± {(interval.high - interval.low) / 2:.4f}"
 
 
 def two_commands(
     text: str | None, run: Command, report: Command
 ) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
-    """A parser with the commands `run` and `report`, and that of `run`, to add arguments to."""
+    """A parser with the commands `run` and `report`, and the parser of `run`, to which arguments can be added."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     runner = commands.add_parser("run")
@@ -220,12 +204,11 @@ def two_commands(
 
 
 def main() -> None:
-    """Parse and go."""
+    """The command line."""
     parser, runner = two_commands(__doc__, run, report)
     runner.add_argument("--data", required=True)
-    runner.add_argument("--preset", help="by default, the recipe that the data chooses")
+    runner.add_argument("--preset", help="a recipe; by default the one chosen from the data")
     runner.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    runner.add_argument("--sessions", action="store_true", help="the data's split of sessions, P@20 and MRR@20")
     runner.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE")
     options = parser.parse_args()
     options.command(options)

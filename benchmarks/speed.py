@@ -1,11 +1,11 @@
-"""Speed and memory beside a peer, paired: ours, peer, ours, peer, ... and the ratio pair by pair.
+"""Paired comparison of speed and memory with a peer: alternating runs of ours and the peer, and the ratio of each pair.
 
 python benchmarks/speed.py --data ml-1m-sasrec --peer rectools --pairs 3
 
-Runs on a busy machine are worthless: with other work on the same cores a two-thread epoch takes several times
-as long. So the script refuses to start while others keep more than `--max-others` cores busy, watches them
-during each run, and writes no result in which they did. Each run is a process of its own; its peak memory is
-`ru_maxrss`. Results go to docs/results/speed.json (every run) and docs/results/speed.md (the table).
+Runs on a busy machine are useless: with other work on the same cores, a two-thread epoch takes several times as long.
+Therefore the script refuses to start while other processes use more than `--max-others` cores, watches them during each
+run, and writes no result if they used more. Each run is a separate process; its peak memory is `ru_maxrss`. Results are
+written to docs/results/speed.json (every run) and docs/results/speed.md (the table).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from peers import REQUIREMENTS, ROOT, python
 RUNNERS = {"ours": "ours.py", **{peer: f"peer_{peer}.py" for peer in REQUIREMENTS}}
 RESULTS = ROOT / "docs" / "results"
 
-# What is compared: (label, our piece of work, the peer's). RecBole evaluates; it has no top-10 of all users.
+# The comparisons: (label, our piece of work, the peer's). RecBole evaluates, but has no top-10 of all users.
 PIECES = {
     "rectools": [
         ("training epoch", "epoch", "epoch"),
@@ -44,7 +44,7 @@ PIECES = {
 
 
 class Others:
-    """Watches how many cores anything but our own runs keeps busy, from the kernel's counters (Linux)."""
+    """Measure how many cores other processes use, from the kernel's counters (Linux)."""
 
     def __init__(self) -> None:
         self.wall, self.busy, self.own = self._now()
@@ -58,7 +58,7 @@ class Others:
         return time.perf_counter(), busy, sum(usage.ru_utime + usage.ru_stime for usage in own)
 
     def cores(self) -> float:
-        """The mean number of cores that others kept busy since the start."""
+        """The mean number of cores that other processes have used since the start."""
         wall, busy, own = self._now()
         return round(max(0.0, (busy - self.busy) - (own - self.own)) / (wall - self.wall), 3)
 
@@ -88,7 +88,7 @@ def value(result: dict[str, Any], piece: str) -> float:
 
 
 def compare(name: str, ours: list[float], theirs: list[float], unit: str) -> dict[str, Any]:
-    """Medians of both sides and the ratio of each pair (how many times less ours takes)."""
+    """The medians of both sides and the ratio peer / ours of each pair."""
     ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
     return {
         "what": name,
@@ -101,7 +101,7 @@ def compare(name: str, ours: list[float], theirs: list[float], unit: str) -> dic
 
 
 def machine() -> str:
-    """The machine in words, without its name."""
+    """A description of the machine, without its name."""
     gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     python_version = platform.python_version()
     return f"{os.cpu_count()} {platform.machine()} cores, {gib:.0f} GiB memory, Python {python_version}"
@@ -134,7 +134,7 @@ def table(result: dict[str, Any]) -> str:
     versions = [", ".join(f"{k} {v}" for k, v in side["versions"].items()) for side in (ours, theirs)]
     steps = theirs.get("extrapolated_from_steps")
     lines = [
-        f"## {result['data']} beside {result['peer']}",
+        f"## {result['data']}: ensue and {result['peer']}",
         "",
         f"`{result['command']}`, {result['date']}; {result['machine']}, {ours['threads']} threads.",
         f"Setting: {setting}. Ours: {versions[0]}; peer: {versions[1]}.",
@@ -152,14 +152,14 @@ def table(result: dict[str, Any]) -> str:
 
 
 def write(result: dict[str, Any]) -> None:
-    """Put the result in place of an earlier one of the same data and peer, and render all of them."""
+    """Replace an earlier result of the same data and peer, and write the page of all results."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / "speed.json"
     kept = json.loads(path.read_text()) if path.is_file() else []
     kept = [old for old in kept if (old["data"], old["peer"]) != (result["data"], result["peer"])]
     kept = sorted([*kept, result], key=lambda each: (each["peer"], each["data"]), reverse=True)
     path.write_text(json.dumps(kept, indent=1) + "\n")
-    head = "# Speed and memory\n\nEach ratio is peer / ours of one pair of runs, made one after the other.\n\n"
+    head = "# Speed and memory\n\nEach ratio is peer / ours for a pair of consecutive runs.\n\n"
     (RESULTS / "speed.md").write_text(head + "\n".join(table(each) for each in kept))
 
 

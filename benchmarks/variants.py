@@ -1,11 +1,11 @@
-"""What time attention and hyper-connections cost: a SASRec epoch beside the same epoch of each variant, paired.
+"""The cost of time attention and hyper-connections: paired epochs of SASRec and of each variant.
 
     python benchmarks/variants.py --data ml-1m-sasrec --threads 2 --pairs 3
 
-Every run is a process of its own: SASRec, variant, SASRec, variant, ...; the ratio is taken pair by pair. An epoch's
-time is the median step's times the number of steps, over `--steps` steps after a few to warm up, so that a burst of
-other work on the machine does not decide it; peak memory is `ru_maxrss`. Results go to docs/results/variants.json and
-variants.md.
+Every run is a separate process, SASRec and the variant alternate, and the ratio is taken for each pair. The time of an
+epoch is the median step time over `--steps` steps after a warm-up, times the number of steps, so that a short burst of
+other work on the machine has little effect. Peak memory is `ru_maxrss`. Results are written to
+docs/results/variants.json and variants.md.
 """
 
 from __future__ import annotations
@@ -75,18 +75,18 @@ def one(options: argparse.Namespace) -> None:
 
 
 def measure(values: dict[str, Any], options: argparse.Namespace) -> dict[str, float]:
-    """One run in a process of its own."""
+    """One run in a separate process."""
     command = [sys.executable, str(Path(__file__).resolve()), "--one", json.dumps(values)]
     for name in ("data", "threads", "steps", "hidden_units"):
         command += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 def main() -> None:
-    """Measure every variant beside SASRec."""
+    """Measure every variant against SASRec."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="ml-1m-sasrec")
     parser.add_argument("--threads", type=int, default=2)
@@ -138,8 +138,8 @@ def page(results: dict[str, Any]) -> str:
     head = [
         "# Cost of time and of streams",
         "",
-        "An epoch of each variant beside one of plain SASRec, pair by pair (median, and range over the pairs), as",
-        "`python benchmarks/variants.py` measures it: batch 128, BCE, one negative, 2 blocks, 1 head, maxlen 200.",
+        "An epoch of each variant compared with one of plain SASRec in paired runs (median, and range over the pairs),",
+        "measured by `python benchmarks/variants.py`: batch 128, BCE, one negative, 2 blocks, 1 head, maxlen 200.",
         "",
     ]
     table = ["| variant | width | threads | epoch | epoch ratio | CPU time ratio | peak memory ratio | evaluation |"]

@@ -26,7 +26,7 @@ KINDS = {"INT": "whole number", "FLOAT": "number", "TEXT": "text"}
 def table(
     title: str, config: type[Config], skip: Collection[str] = ("name", "query_time"), rename: Mapping[str, str] = {}
 ) -> None:
-    """A section: a row for each setting, with its default, its range and its meaning."""
+    """Print a section: a row for each setting, with its default, range and meaning."""
     print(f"\n## {title}\n\n| setting | default | values | meaning |\n|---|---|---|---|")
     for flag in flags_of(config, "", skip, rename):
         kind = "yes, no" if flag.switch else "list" if flag.many else KINDS.get(flag.metavar, flag.metavar)
@@ -39,12 +39,12 @@ def table(
 HEAD = """# All settings
 
 Each setting is a flag of `ensue train` (`hidden_units` is `--hidden-units`), a keyword of `ensue.Recommender`, and a
-key of its section in a [file of settings](configuration.md#a-file-of-settings). An empty default means that there is
-none. The last two tables are flags of `ensue prepare` and keywords of `ensue.read`."""
+key of its section in a [file of settings](configuration.md#a-file-of-settings). An empty cell means that there is no
+default. The last two tables are flags of `ensue prepare` and keywords of `ensue.read`."""
 
 
 def shared(config: type[ModelConfig]) -> set[str]:
-    """The settings of a model that are those of every model, or of every transformer, with the same default."""
+    """The settings that a model shares with all models, or with all transformers, and that have the same default."""
     tables = [ModelConfig, TrunkConfig] if issubclass(config, TrunkConfig) else [ModelConfig]
     return {
         name

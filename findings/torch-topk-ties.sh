@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # torch 2.13.0, CPU: with tied scores, the 5 items of torch.topk(scores, 5) are not the first 5 of torch.topk(scores, 20).
 #
-# Expected: `sorted=True` and "the k largest elements" suggest that a smaller k returns a prefix of a larger one, so that
-# a page of 5 recommendations shows the head of the list of 20. Seen: among equal scores the order, and the choice of the
-# items at the cut, depend on k; neither is by position. Every model whose scores repeat is affected: counts of
-# popularity, neighbours, quantised vectors. A stable sort returns equal scores by position, whatever k is.
+# Expected: `sorted=True` and "the k largest elements" suggest that the result for a smaller k is a prefix of that for a
+# larger one, so that a page of 5 recommendations shows the head of the list of 20. Seen: among equal scores, the order
+# and the choice of the items at the cut-off depend on k; neither is by position. Every model with repeated scores is
+# affected: popularity counts, neighbours, quantised vectors. A stable sort returns equal scores by position for any k.
 #
 # Output seen:
 #   30 items: the first five of topk 20 differ from topk 5
