@@ -2,11 +2,15 @@
 
     python benchmarks/quality.py run --data ml-1m-sasrec --preset sasrec-paper --seeds 1 2 3
     python benchmarks/quality.py run --data ml-100k --seeds 1                 # the recipe that the data chooses
+    python benchmarks/quality.py run --sessions --data diginetica-srgnn --preset stan --seeds 0
     python benchmarks/quality.py report
+
+With --sessions the data's own split of sessions is used (its feature `split`), and the next item after every prefix of
+a test session is ranked among all items, including those of the prefix: P@20 and MRR@20 as in SR-GNN.
 
 An interrupted run is resumed; a finished one is not repeated. Run folders (settings, seed, data fingerprint, per-user
 results) stay in build/quality. `report` adds them to the published runs in docs/results/quality.json and writes
-quality_table.md; a local run replaces a published one of the same settings and seed.
+quality_table.md and sessions_table.md; a local run replaces a published one of the same settings and seed.
 """
 
 from __future__ import annotations
@@ -42,6 +46,8 @@ CHOSEN = "chosen"
 REPORTED = ("hr@10", "ndcg@10")
 # Suffixes of a metric: plain, and with the time of the request.
 PROTOCOLS = (("", "|qtime"), ("|uni100", "|uni100|qtime"))
+SESSIONS = {"split": "session", "split_feature": "split", "filter_seen": False, "metrics": ("hr@20", "mrr@20")}
+OF_SESSIONS = ("hr@20|seen", "mrr@20|seen")
 
 
 def open_store(name: str) -> SequenceStore:
@@ -60,15 +66,17 @@ def run(options: argparse.Namespace) -> None:
     for seed in options.seeds:
         name = "-".join([options.data, label, *(f"{k}={v}" for k, v in settings.items()), f"seed{seed}"])
         folder = RUNS / name
-        settled = configure(None, options.preset, {**settings, "seed": seed, "threads": options.threads})(store, None)
-        config = settled.config
+        given = {**(SESSIONS if options.sessions else {}), **settings, "seed": seed, "threads": options.threads}
+        config = configure(None, options.preset, given)(store, None).config
         started = time.monotonic()
         recommender = Recommender.from_config(config).fit(store, folder, [Printer(name)])
-        for protocol in ("full", "uniform-100"):
+        for protocol in ("full",) if options.sessions else ("full", "uniform-100"):
             evaluation = config.evaluate.replace(protocol=protocol)
             if f"test/{evaluation.key}" not in read_metrics(folder):
                 recommender.evaluate(store, "test", evaluation, folder)
-        means = {k: v for e in read_metrics(folder).values() for k, v in e["metrics"].items() if "@10" in k}
+        means = {
+            k: v for e in read_metrics(folder).values() for k, v in e["metrics"].items() if "@10" in k or "@20|" in k
+        }
         about = {"data": options.data, "preset": label, "set": settings, "seed": seed}
         write_json(folder / "quality.json", {**about, "seconds": round(time.monotonic() - started, 1)})
         print(name, json.dumps(means), flush=True)
@@ -109,20 +117,27 @@ def report(_: argparse.Namespace) -> None:
         row["runs"].append({"seed": seed, "epochs": run["epochs"], "metrics": run["metrics"]})
         for name, value in run["metrics"].items():
             row["metrics"].setdefault(name, []).append(value)
-    table, output = [], []
+    table, sessions, output = [], [], []
     for (data, preset, changed), row in rows.items():
+        output.append({"data": data, "preset": preset, "set": changed, **row})
+        cells = [cell(100 * np.array(row["metrics"].get(name, [])), 2) for name in OF_SESSIONS]
+        epochs = "/".join(str(r["epochs"]) for r in row["runs"])
+        start = f"| {data} | {preset} {changed} | {len(row['seeds'])} | {epochs} | "
+        if OF_SESSIONS[0] in row["metrics"]:
+            sessions.append(start + " | ".join(cells) + " |")
+            continue
         cells = []
         for plain, timed in PROTOCOLS:
             for metric in REPORTED:
                 values = row["metrics"].get(metric + plain)
                 with_time = row["metrics"].get(metric + timed, [])
                 cells.append(cell(np.array(values)) if values else cell(np.array(with_time)) + " (query time)")
-        epochs = "/".join(str(r["epochs"]) for r in row["runs"])
-        table.append(f"| {data} | {preset} {changed} | {len(row['seeds'])} | {epochs} | " + " | ".join(cells) + " |")
-        output.append({"data": data, "preset": preset, "set": changed, **row})
+        table.append(start + " | ".join(cells) + " |")
     write_json(RESULTS / "quality.json", output)
     write_text(RESULTS / "quality_table.md", "\n".join([*HEADER, *table]) + "\n")
-    print("\n".join([*HEADER, *table]))
+    if sessions:
+        write_text(RESULTS / "sessions_table.md", "\n".join([*SESSION_HEADER, *sessions]) + "\n")
+    print("\n".join([*HEADER, *table, *sessions]))
 
 
 def published_runs() -> dict[Key, dict[str, Any]]:
@@ -178,16 +193,17 @@ HEADER = [
     "| data | recipe | seeds | epochs | HR@10 full | NDCG@10 full | HR@10 uniform-100 | NDCG@10 uniform-100 |",
     "|---|---|---|---|---|---|---|---|",
 ]
+SESSION_HEADER = ["| data | recipe | seeds | epochs | P@20 | MRR@20 |", "|---|---|---|---|---|---|"]
 
 
-def cell(values: np.ndarray) -> str:
+def cell(values: np.ndarray, digits: int = 4) -> str:
     """The mean, and half the width of the 95 % interval if there are several values."""
     if len(values) == 0:
         return "-"
     if len(values) == 1:
-        return f"{values[0]:.4f}"
+        return f"{values[0]:.{digits}f}"
     interval = t_interval(values)
-    return f"{values.mean():.4f} ± {(interval.high - interval.low) / 2:.4f}"
+    return f"{values.mean():.{digits}f} ± {(interval.high - interval.low) / 2:.{digits}f}"
 
 
 def two_commands(
@@ -209,6 +225,7 @@ def main() -> None:
     runner.add_argument("--data", required=True)
     runner.add_argument("--preset", help="a recipe; by default the one chosen from the data")
     runner.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    runner.add_argument("--sessions", action="store_true", help="the data's split of sessions, P@20 and MRR@20")
     runner.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE")
     options = parser.parse_args()
     options.command(options)

@@ -125,7 +125,7 @@ def test_quality_runs_what_the_data_chooses(quality: ModuleType, monkeypatch: py
     store = ordered_sequences(num_users=40)
     monkeypatch.setattr(quality, "open_store", lambda _: store)
     small = ["hidden_units=8", "num_blocks=1", "num_epochs=1"]
-    quality.run(SimpleNamespace(data="cycle", preset=None, seeds=[1], set=small, threads=1))
+    quality.run(SimpleNamespace(data="cycle", preset=None, seeds=[1], set=small, threads=1, sessions=False))
     (folder,) = quality.RUNS.iterdir()
     assert folder.name == "cycle-chosen-hidden_units=8-num_blocks=1-num_epochs=1-seed1"
     assert json.loads((folder / "quality.json").read_text())["preset"] == "chosen"

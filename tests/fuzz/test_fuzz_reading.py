@@ -28,3 +28,30 @@ def test_the_fuzzer_sees_strangers_and_tracebacks(tmp_path, monkeypatch):
     assert fuzz_reading.strangers(each, ["no such id"], "") == "id 'no such id' is not in the file"
     monkeypatch.setattr(fuzz_reading, "read_interactions", lambda *_: 1 / 0)
     assert "ZeroDivisionError" in fuzz_reading.fault_of(each, tmp_path)
+
+
+def test_half_a_character_in_a_literal_is_one_line(tmp_path):
+    path = tmp_path / "steam.json"
+    line = "{'username': 'a%s', 'product_id': '10', 'date': '2017-12-17', 'text': ''}\n"
+    path.write_text(line % "" + line % "\\ud800")
+    with pytest.raises(DataError, match="line 2 is not a review"):
+        prepare(path)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 22])
+def test_characters_after_a_closing_quote_are_refused_and_quotes_within_a_field_kept(tmp_path, monkeypatch, size):
+    monkeypatch.setattr("ensue.data.lines._CHUNK", size)
+    path = tmp_path / "log.csv"
+    path.write_text('user,item,time\n"a,b","x ""y"[]"",1600000001\nc,z,1600000003\n')
+    with pytest.raises(DataError, match="cannot be read; it holds quotes"):
+        prepare(path)
+    path.write_text('user,item,time\n"a,b",5" x 6" nail,1600000001\nc,"z ""1""",1600000003\n')
+    assert prepare(path)[0].item_ids.ids.to_list() == ['5" x 6" nail', 'z "1"']
+
+
+@pytest.mark.parametrize("first", ["sep=\ufffd", "sep=é", "sep=a", 'sep="', "sep=1"])
+def test_a_separator_that_cannot_be_is_one_line(tmp_path, first):
+    path = tmp_path / "export.csv"
+    path.write_text(f"{first}\nuser;item;time\na;x;10\n", encoding="utf-8")
+    with pytest.raises(DataError):
+        prepare(path)

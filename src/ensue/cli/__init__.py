@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ensue import __version__
-from ensue.errors import ConfigError, EnsueError, InterruptedTrainingError
+from ensue.errors import ConfigError, EnsueError, InterruptedTrainingError, is_utf8
 
 INTERRUPTED = 130
 
@@ -59,6 +59,9 @@ def _run(words: list[str]) -> int:
     from ensue.terminal.memory import explain_memory_errors
 
     words = words or ["--help"]
+    odd = next((word for word in words if not is_utf8(word)), None)
+    if odd is not None:
+        return _fail(f"{odd!r} is not UTF-8: rename the file, or write the value in UTF-8", 2)
     try:
         with explain_memory_errors("use a smaller model or less data, or a machine with more memory"):
             import_named(words)

@@ -30,12 +30,14 @@ class Counts:
         rows: lines whose end lies outside quotes.
         separators: separators outside quotes.
         quoted: whether there is any quote.
+        loose: whether a quote that closes is followed by something other than a separator, a line end or a quote.
     """
 
     lines: int
     rows: int
     separators: int
     quoted: bool
+    loose: bool
 
 
 def first_lines(file: TextFile, count: int) -> list[str]:
@@ -74,6 +76,8 @@ def count_bytes(file: TextFile, separator: str, quotes: bool) -> Counts:
     mark = separator.encode()
     lines = rows = separators = 0
     quoted, inside, last = False, 0, b"\n"
+    loose, closed = False, False
+    after = np.frombuffer(b'\n\r"' + mark, dtype=np.uint8)
     with file.open() as handle:
         while chunk := handle.read(_CHUNK):
             ends = chunk.count(b"\n")
@@ -88,9 +92,13 @@ def count_bytes(file: TextFile, separator: str, quotes: bool) -> Counts:
             within = (np.cumsum(byte == ord('"'), dtype=np.uint8) + np.uint8(inside)) & 1
             rows += int(np.count_nonzero((byte == ord("\n")) & (within == 0)))
             separators += int(np.count_nonzero((byte == ord(mark)) & (within == 0)))
+            loose = loose or (closed and byte[0] not in after)
+            closing = np.flatnonzero((byte == ord('"')) & (within == 0))
+            closed = bool(len(closing)) and int(closing[-1]) == len(byte) - 1
+            loose = loose or not np.isin(byte[closing[: len(closing) - closed] + 1], after).all()
             inside = int(within[-1])
     open_end = last != b"\n"
-    return Counts(lines + open_end, rows + open_end, separators, quoted)
+    return Counts(lines + open_end, rows + open_end, separators, quoted, bool(loose))
 
 
 def row_kinds(file: TextFile, separator: str, quoted: bool, columns: int, header: bool) -> np.ndarray:

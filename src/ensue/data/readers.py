@@ -201,7 +201,7 @@ def open_separated(file: TextFile, separator: str, reading: Reading) -> Table:
     )
     # Rows with too many fields end the other way of reading; so where the sum is right, no row has too few.
     is_even = counts.separators == counts.rows * (len(first) - 1)
-    if not is_even:
+    if not is_even or (quoted and counts.loose):
         return ragged
     rows, _ = _scan(file, separator, named, quoted, first, ragged=False)
     return replace(ragged, rows=rows, kinds=None, uneven=ragged)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ensue.data.store import KIND, SCHEMA_VERSION, SequenceStore
-from ensue.errors import ArtefactError
+from ensue.errors import ArtefactError, is_utf8
 from ensue.files import MANIFEST, read_manifest, sync, take_lock
 
 # What `SequenceStore.save` writes, whole or in the making.
@@ -28,6 +28,8 @@ def check_target(out: Path, overwrite: bool) -> None:
         ArtefactError: it is the current folder or a mount point, or holds something other than a store, or a store and
             `overwrite` is not given.
     """
+    if not is_utf8(str(out)):
+        raise ArtefactError(f"{str(out)!r}: the name is not UTF-8: name another folder")
     if out.exists() and out.samefile("."):
         raise ArtefactError(f"{out}: is the current folder, which cannot be replaced; name another, or a new one in it")
     if os.path.ismount(out):

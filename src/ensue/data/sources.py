@@ -21,7 +21,7 @@ from urllib.parse import unquote
 
 import polars as pl
 
-from ensue.errors import DataError
+from ensue.errors import DataError, is_utf8
 from ensue.files import MANIFEST
 
 STANDARD_INPUT, STANDARD_NAME = "-", "standard input"
@@ -118,7 +118,10 @@ def parts_of(source: Source) -> Parts:
         joined = Parts(name, tuple(part for one in each for part in one.parts), all(one.is_listed for one in each))
         return each[0] if len(each) == 1 else _by_names(joined)
     if isinstance(source, str | Path):
-        return _by_names(_of_path(str(source)))
+        parts = _of_path(str(source))
+        if odd := next((part.name for part in parts.parts if not is_utf8(part.name)), ""):
+            raise DataError(f"{odd!r}: the name is not UTF-8: rename the file")
+        return _by_names(parts)
     assert not isinstance(source, Sequence)
     return Parts("the frame", (Part(source, "the frame"),))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from ensue.errors import ConfigError
+from ensue.errors import ConfigError, is_utf8
 
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,
@@ -71,6 +71,8 @@ def parse_where(text: str) -> tuple[Condition, ...]:
     >>> parse_where("event == 'buy' and price > 5")[1]
     Condition(column='price', sign='>', values=(5.0,))
     """
+    if not is_utf8(text):
+        raise ConfigError(f"where: {text!r} is not UTF-8")
     conditions, place = [], 0
     while True:
         match = _CONDITION.match(text, place)

@@ -71,6 +71,7 @@ MODELS: Registry[ModelEntry] = Registry(
         "fmlprec": "ensue.models.fmlprec",
         "hstu": "ensue.models.hstu",
         "caser": "ensue.models.caser",
+        "vsknn": "ensue.models.vsknn",
         "markov": "ensue.models.markov",
         "popularity": "ensue.models.popularity",
         "recent-popularity": "ensue.models.recent_popularity",

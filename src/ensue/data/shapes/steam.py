@@ -92,5 +92,7 @@ def _events(where: str, number: int, line: bytes) -> list[tuple[str | None, str 
 
 
 def _event(user: object, item: object, time: object) -> tuple[str | None, str | None, str | None]:
-    """Texts of the three, None for what is missing."""
-    return tuple(None if each is None else str(each) for each in (user, item, time))  # type: ignore[return-value]
+    """Texts of the three, None for what is missing; a ValueError for half a character, which a text cannot hold."""
+    texts = tuple(None if each is None else str(each) for each in (user, item, time))
+    "".join(text or "" for text in texts).encode()
+    return texts  # type: ignore[return-value]
