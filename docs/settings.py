@@ -61,8 +61,10 @@ def main() -> None:
     table("Section `model`: every model", ModelConfig)
     table("Section `model`: sasrec, tisasrec and bert4rec", TrunkConfig)
     for name in MODELS:
-        if not name.endswith("-padded"):
-            table(f"Section `model`: {name}", MODELS[name].config, {"name", "query_time", *shared(MODELS[name].config)})
+        config = MODELS[name].config
+        # Not the padded forms, nor a model that a module of a user's own has registered.
+        if not name.endswith("-padded") and config.__module__.startswith("ensue."):
+            table(f"Section `model`: {name}", config, {"name", "query_time", *shared(config)})
     table("Section `objective`", ObjectiveConfig)
     table("Section `train`", TrainConfig)
     table("Section `split`", SplitConfig, rename=SPLIT_NAMES)

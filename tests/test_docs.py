@@ -165,7 +165,7 @@ def run_command(command: str, output: str, capsys: pytest.CaptureFixture[str]) -
 def folder(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A page's working folder; what the page registers and imports is forgotten after it."""
     folder = tmp_path / "page"
-    shutil.copytree(world, folder)
+    shutil.copytree(world, folder, symlinks=True)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("ENSUE_DATA", str(folder / "logs"))
     monkeypatch.setenv(VARIABLE, "")

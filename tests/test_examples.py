@@ -105,3 +105,10 @@ def test_a_module_that_cannot_be_imported(tmp_path: Path, name: str, text: str |
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_link_that_python_imported_itself_is_the_same_module(tmp_path: Path) -> None:
+    (tmp_path / "custom_model.py").symlink_to(EXAMPLE.resolve())
+    code = "import custom_model; from ensue.modules import import_model_module; import_model_module('custom_model.py')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

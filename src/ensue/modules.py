@@ -34,7 +34,9 @@ def import_model_module(name: str) -> None:
         if not path.is_file():
             raise ConfigError(f"{FLAG} {name}: no such file")
         if path.stem in sys.modules:
-            if str(path) != getattr(sys.modules[path.stem], "__file__", None):
+            file = getattr(sys.modules[path.stem], "__file__", None)
+            # Python itself imports a module by a link's own name.
+            if file is None or path != Path(file).resolve():
                 raise ConfigError(f"{FLAG} {name}: a module called {path.stem!r} is imported already; rename the file")
             return
         spec = spec_from_file_location(path.stem, path)

@@ -92,6 +92,17 @@ def test_a_larger_number_of_epochs_continues_an_interrupted_run(
     assert same(longer.run, fit(tiny(num_epochs=5, patience=0), store).run)
 
 
+def test_a_run_that_its_time_stopped_goes_on_when_it_is_given_more(
+    tiny: Tiny, store: SequenceStore, tmp_path: Path
+) -> None:
+    first = fit(tiny(num_epochs=3, max_minutes=1e-9), store, tmp_path)
+    assert len(epochs_of(first.log)) == 1
+    # A command that does not name the limit, which was set by the data, finds the run finished.
+    assert not fit(tiny(num_epochs=3), store, tmp_path).is_new
+    longer = fit(tiny(num_epochs=3, max_minutes=0), store, tmp_path)
+    assert len(epochs_of(longer.log)) == 3
+
+
 def test_a_run_that_patience_stopped_goes_on(tiny: Tiny, store: SequenceStore, tmp_path: Path) -> None:
     """With more patience as if it had had it at first; with more epochs alone, patience counts anew."""
     short = fit(tiny(num_epochs=30, patience=1, lr=0.3), store, tmp_path)

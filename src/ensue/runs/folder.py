@@ -87,8 +87,9 @@ def check_same(
 
 
 def is_longer(config: TrainConfig, then: TrainConfig) -> bool:
-    """Whether a limit of the training is larger in `config` than in `then`."""
-    return any(_limit(config, name) > _limit(then, name) for name in LIMITS)
+    """Whether a limit of the training is larger in `config` than in `then`; one that is not given is not."""
+    given = [name for name in LIMITS if getattr(config, name) is not None]
+    return any(_limit(config, name) > _limit(then, name) for name in given)
 
 
 def _limit(config: TrainConfig, name: str) -> float:
