@@ -78,10 +78,10 @@ def test_it_is_its_equations(query_time: bool, changes: dict[str, int]) -> None:
 
 
 def test_what_it_refuses() -> None:
-    with pytest.raises(DataError, match=r"hstu reads the events' times, and here are none.*--time order"):
+    with pytest.raises(DataError, match=r"hstu needs times of events, but there are none.*--time order"):
         model_of().logits(SequenceBatch.from_lists([[1, 2]]))
     timed = SequenceBatch.from_numpy(np.array([1, 2]), np.array([2]), np.array([5, 9]))
-    with pytest.raises(DataError, match="needs the time of the request"):
+    with pytest.raises(DataError, match="give the time of the request"):
         model_of(query_time=True).logits(timed)
     with pytest.raises(ConfigError, match="query_time needs time = 'timestamps'"):
         HSTUConfig.parse({"query_time": True, "time": "order"})

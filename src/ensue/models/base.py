@@ -72,6 +72,7 @@ MODELS: Registry[ModelEntry] = Registry(
         "hstu": "ensue.models.hstu",
         "caser": "ensue.models.caser",
         "vsknn": "ensue.models.vsknn",
+        "bst": "ensue.models.bst",
         "markov": "ensue.models.markov",
         "popularity": "ensue.models.popularity",
         "recent-popularity": "ensue.models.recent_popularity",

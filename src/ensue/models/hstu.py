@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from ensue.batches.batch import SequenceBatch
 from ensue.batches.layout import Layout
-from ensue.errors import DataError
-from ensue.models.base import MODELS, CausalConfig, ModelEntry
+from ensue.models.base import MODELS, ModelEntry
 from ensue.models.catalogue import Catalogue
 from ensue.models.tied import TiedEncoder
+from ensue.models.timed import TimedConfig
 from ensue.nn.block import LAYER_NORM_EPS
 from ensue.nn.dropout import Dropout
 from ensue.nn.embedding import PositionEmbedding
@@ -29,7 +29,7 @@ from ensue.nn.relations import bucket_of
 Buckets = tuple[Tensor, ...]
 
 
-class HSTUConfig(CausalConfig):
+class HSTUConfig(TimedConfig):
     """Settings of HSTU; the defaults are the authors' for MovieLens-1M."""
 
     name: Literal["hstu"] = "hstu"
@@ -37,26 +37,12 @@ class HSTUConfig(CausalConfig):
     num_blocks: int = Field(2, ge=1, description="blocks of pointwise gated attention")
     num_heads: int = Field(1, ge=1, description="attention heads; divides hidden_units")
     dropout_rate: float = Field(0.2, ge=0, lt=1, description="dropout on embeddings and on what each block adds")
-    time: Literal["timestamps", "order"] = Field("timestamps", description="order: intervals count events, not seconds")
     time_buckets: int = Field(128, ge=2, description="logarithmic buckets of intervals, each with a bias")
-    query_time: bool = Field(False, description="the request's time is known: look back from it, not the last event")
-
-    @property
-    def reads_query_time(self) -> bool:
-        """As `query_time` says."""
-        return self.query_time
-
-    @property
-    def reads_times(self) -> bool:
-        """Unless intervals count events."""
-        return self.time == "timestamps"
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.hidden_units % self.num_heads:
             raise ValueError(f"num_heads {self.num_heads} must divide hidden_units {self.hidden_units}")
-        if self.query_time and self.time == "order":
-            raise ValueError("query_time needs time = 'timestamps' (got 'order')")
         return self
 
 
@@ -133,7 +119,7 @@ class HSTU(TiedEncoder):
     def __init__(self, config: HSTUConfig, catalogue: Catalogue) -> None:
         super().__init__(catalogue.num_items, config.maxlen, config.hidden_units, config.query_time)
         self.scale = config.hidden_units**0.5
-        self.time, self.time_buckets = config.time, config.time_buckets
+        self.times_of, self.time_buckets = config.times_of, config.time_buckets
         self.positions = PositionEmbedding(config.maxlen, config.hidden_units, "learned")
         self.dropout = Dropout(config.dropout_rate)
         self.blocks = nn.ModuleList(HSTUBlock(config) for _ in range(config.num_blocks))
@@ -155,7 +141,7 @@ class HSTU(TiedEncoder):
     @torch.no_grad()
     def _buckets(self, batch: SequenceBatch) -> list[Buckets]:
         """floor(log(interval) / 0.301), at most the last bucket, of every group's strips."""
-        times_P2 = torch.stack(self._times(batch), -1).double()
+        times_P2 = torch.stack(self.times_of(batch), -1).double()
         second = torch.ones(1, dtype=torch.float64, device=times_P2.device)
         return [
             tuple(
@@ -164,21 +150,6 @@ class HSTU(TiedEncoder):
             )
             for x_GT2 in batch.layout.pad(times_P2)
         ]
-
-    def _times(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
-        """The events' times, and those from which each looks back."""
-        if self.time == "order":
-            return -batch.layout.age_P, -batch.layout.age_P
-        if batch.times_P is None:
-            raise DataError(
-                "model hstu reads the events' times, and here are none: give them (times=, --times), or train with "
-                "time = 'order' (--time order), whose intervals count events"
-            )
-        if not self.query_time:
-            return batch.times_P, batch.times_P
-        if batch.query_times_P is None:
-            raise DataError("this model was trained with query_time: it needs the time of the request (at=, --at)")
-        return batch.times_P, batch.query_times_P
 
 
 MODELS.register("hstu")(ModelEntry(HSTUConfig, HSTU))

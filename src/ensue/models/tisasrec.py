@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from ensue.batches.batch import SequenceBatch
-from ensue.errors import DataError
-from ensue.models.base import MODELS, CausalConfig, ModelEntry
+from ensue.models.base import MODELS, ModelEntry
 from ensue.models.catalogue import Catalogue
 from ensue.models.tied import TiedEncoder
+from ensue.models.timed import TimedConfig
 from ensue.nn.dropout import Dropout
 from ensue.nn.embedding import PositionEmbedding, lookup
 from ensue.nn.relations import Buckets, Relation, TimeRelations, bucket_of
@@ -22,7 +22,7 @@ GAP_BUCKETS = 63
 IntervalUnit = Literal["seconds", "smallest gaps", "events"]
 
 
-class TiSASRecConfig(TrunkConfig, CausalConfig):
+class TiSASRecConfig(TrunkConfig, TimedConfig):
     """Settings of TiSASRec; by default the paper's intervals with SASRec's trunk."""
 
     name: Literal["tisasrec"] = "tisasrec"
@@ -30,26 +30,8 @@ class TiSASRecConfig(TrunkConfig, CausalConfig):
     time_unit: int = Field(
         0, ge=0, description="seconds per unit of the intervals; 0: the smallest gap among the events read"
     )
-    time: Literal["timestamps", "order"] = Field("timestamps", description="order: intervals count events, not seconds")
     relation: Relation = Field("embedding", description="embedding: the paper's vectors; bias: a scalar per bucket")
     buckets: Buckets = Field("linear", description="mapping of intervals to buckets: linear as in the paper, or log")
-    query_time: bool = Field(False, description="measure intervals from the request's time, not from the last event")
-
-    @property
-    def reads_query_time(self) -> bool:
-        """The value of `query_time`."""
-        return self.query_time
-
-    @property
-    def reads_times(self) -> bool:
-        """True unless intervals count events."""
-        return self.time == "timestamps"
-
-    @model_validator(mode="after")
-    def _check_time(self) -> Self:
-        if self.query_time and self.time == "order":
-            raise ValueError("query_time needs time = 'timestamps' (got 'order')")
-        return self
 
 
 class TiSASRec(TiedEncoder):
@@ -68,7 +50,7 @@ class TiSASRec(TiedEncoder):
     def __init__(self, config: TiSASRecConfig, catalogue: Catalogue) -> None:
         super().__init__(catalogue.num_items, config.maxlen, config.hidden_units, config.query_time)
         self.scale = config.hidden_units**0.5
-        self.time = config.time
+        self.time, self.times_of = config.time, config.times_of
         self.relations = TimeRelations(
             config.maxlen,
             config.hidden_units,
@@ -99,7 +81,7 @@ class TiSASRec(TiedEncoder):
         Raises:
             DataError: the model reads times of events or of requests, but the batch does not have them.
         """
-        times_P, query_times_P = self._times(batch)
+        times_P, query_times_P = self.times_of(batch)
         x_PD = self.positions(self.items(batch.items_P) * self.scale, batch.layout.age_P)
         if self.gaps is not None:
             gap_P = bucket_of((query_times_P - times_P).double(), torch.ones_like(times_P[:1]), "log", GAP_BUCKETS)
@@ -107,22 +89,6 @@ class TiSASRec(TiedEncoder):
         relations = self.relations(times_P, query_times_P, batch.lengths_B, batch.layout)
         h_QD: Tensor = self.trunk(self.dropout(x_PD), batch.layout, relations)
         return h_QD
-
-    def _times(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
-        """The times of the events as keys, and their times as queries."""
-        if self.time == "order":
-            times_P = -batch.layout.age_P
-            return times_P, times_P
-        if batch.times_P is None:
-            raise DataError(
-                "model tisasrec needs times of events, but there are none: give them (times=, --times), or train with "
-                "time = 'order' (--time order), so that intervals count events"
-            )
-        if not self.query_time:
-            return batch.times_P, batch.times_P
-        if batch.query_times_P is None:
-            raise DataError("this model was trained with query_time: give the time of the request (at=, --at)")
-        return batch.times_P, batch.query_times_P
 
 
 MODELS.register("tisasrec")(ModelEntry(TiSASRecConfig, TiSASRec))

@@ -116,3 +116,18 @@ def cl4srec() -> Values:
         "objective": {"loss": "ce", "auxiliary": "contrastive"},
         "train": {"num_epochs": 100, "batch_size": 256, "eval_epochs": 2, "patience": 5},
     }
+
+
+@recipe("bst-ranker")
+def bst_ranker() -> Values:
+    """BST (Chen et al. 2019): binary cross-entropy on every prefix, four negatives, judged on sampled candidates.
+
+    Expect: not run yet on Beauty, uniform-100; at most 30 epochs
+    Command: ensue train data/beauty --preset bst-ranker --out runs/bst-ranker
+    """
+    return {
+        "model": {"name": "bst"},
+        "objective": {"loss": "bce", "num_negatives": 4},
+        "train": {"num_epochs": 30, "batch_size": 256, "patience": 3, "validation_protocol": "uniform-100"},
+        "evaluate": {"protocol": "uniform-100"},
+    }

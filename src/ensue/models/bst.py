@@ -1,0 +1,157 @@
+"""BST: the behaviour sequence transformer, a ranker (Chen et al., DLP-KDD 2019).
+
+Suffixes: `P` events of all rows, `Q` asked events, `L` events of a history, `C` candidates, `K` shared candidates, `X`
+pairs of an asked event and a candidate, `M` L + 1 places, `H` heads, `D` width.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ensue.batches.batch import SequenceBatch
+from ensue.models.base import MODELS, ModelEntry
+from ensue.models.catalogue import Catalogue
+from ensue.models.timed import TimedConfig
+from ensue.nn.block import LAYER_NORM_EPS
+from ensue.nn.dropout import Dropout
+from ensue.nn.embedding import ItemEmbedding, lookup
+from ensue.nn.model import Model
+from ensue.nn.relations import bucket_of
+
+GAP_BUCKETS = 63
+# Places of all pairs that are scored at once.
+CHUNK = 1 << 17
+
+
+class BSTConfig(TimedConfig):
+    """Settings of BST; the defaults are the paper's, but for the width."""
+
+    name: Literal["bst"] = "bst"
+    maxlen: int = Field(20, ge=1, description="newest events of a history that the model reads")
+    task: Literal["next", "last", "prefixes"] = Field(
+        "prefixes", description="asked in training: every event, the newest of a window, or the newest of every prefix"
+    )
+    hidden_units: int = Field(32, ge=1, description="width of item vectors")
+    num_blocks: int = Field(1, ge=1, description="transformer layers")
+    num_heads: int = Field(1, ge=1, description="attention heads; divides hidden_units")
+    dropout_rate: float = Field(0.2, ge=0, lt=1, description="dropout on vectors, attention and feed-forward")
+    mlp_units: int = Field(1024, ge=4, description="width of the first of three layers, each half as wide as the last")
+    item_features: tuple[str, ...] = Field((), description="columns of the items whose values have vectors too")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.hidden_units % self.num_heads:
+            raise ValueError(f"num_heads {self.num_heads} must divide hidden_units {self.hidden_units}")
+        return self
+
+
+class BSTBlock(nn.Module):
+    """x = norm(x + dropout(attention(x))); x = norm(x + dropout(W2 LeakyReLU(W1 x + b1) + b2)), 4 D wide inside."""
+
+    def __init__(self, config: BSTConfig) -> None:
+        super().__init__()
+        width = config.hidden_units
+        self.num_heads = config.num_heads
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.inner, self.outer = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.attention_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.feed_forward_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.dropout = Dropout(config.dropout_rate)
+
+    def forward(self, x_XMD: Tensor, is_event_XM: Tensor) -> Tensor:
+        """[X, M, D] to [X, M, D]; every place sees the places that hold an event."""
+        x_XMD = self.attention_norm(x_XMD + self.dropout(self._attend(x_XMD, is_event_XM)))
+        fed_XMD = self.outer(F.leaky_relu(self.inner(x_XMD)))
+        out_XMD: Tensor = self.feed_forward_norm(x_XMD + self.dropout(fed_XMD))
+        return out_XMD
+
+    def _attend(self, x_XMD: Tensor, is_event_XM: Tensor) -> Tensor:
+        pairs, places = is_event_XM.shape
+        q, k, v = self.qkv(x_XMD).view(pairs, places, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q, k, v, is_event_XM[:, None, None])
+        out_XMD: Tensor = self.out(attended.transpose(1, 2).flatten(2))
+        return out_XMD
+
+
+class BST(Model):
+    """score(h, i) = MLP([blocks(x_1, ..., x_L, y_i)]), x = E[item] + features + G[gap], places without an event zero.
+
+    The candidate joins the history as its newest event, so a score is that of a pair: the model ranks candidates and
+    has no item vectors. The gap of an event is the time from it to the newest event, or with `query_time` to the
+    request; that of the candidate is zero.
+
+    Where we differ from the paper: vectors of fields are added, where it concatenates them; users and contexts other
+    than time have no fields; the objective is any that compares candidates.
+    """
+
+    def __init__(self, config: BSTConfig, catalogue: Catalogue) -> None:
+        super().__init__(catalogue.num_items, config.maxlen, config.query_time)
+        self.times_of = config.times_of
+        width = config.hidden_units
+        self.items = ItemEmbedding(self.num_items, width)
+        self.features = nn.ParameterList()
+        for column in config.item_features:
+            codes_N, count = catalogue.codes(column)
+            self.register_buffer(f"codes_{len(self.features)}", F.pad(codes_N, (1, 0)), persistent=False)
+            self.features.append(torch.empty(count + 1, width))
+        self.gaps = nn.Parameter(torch.empty(GAP_BUCKETS + 1, width))
+        self.dropout = Dropout(config.dropout_rate)
+        self.blocks = nn.ModuleList(BSTBlock(config) for _ in range(config.num_blocks))
+        widths = [(config.maxlen + 1) * width, *(config.mlp_units // 2**number for number in range(3))]
+        layers = [layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.LeakyReLU())]
+        self.mlp = nn.Sequential(*layers, nn.Linear(widths[-1], 1))
+
+    def logits(self, batch: SequenceBatch, items_QC: Tensor | None = None, shared_K: Tensor | None = None) -> Tensor:
+        """Scores of the candidates at each asked event; see `Model.logits`.
+
+        Raises:
+            DataError: the batch has no times, or not those of the requests, and the model reads them.
+        """
+        x_QLD, is_event_QL = self._histories(batch)
+        if items_QC is None:
+            items_QC = torch.arange(1, self.num_items + 1, device=self.device).expand(len(x_QLD), -1)
+        if shared_K is not None:
+            items_QC = torch.cat((items_QC, shared_K.expand(len(x_QLD), -1)), 1)
+        size = max(1, CHUNK // (len(x_QLD) * (self.maxlen + 1)))
+        return torch.cat([self._score(x_QLD, is_event_QL, part_QC) for part_QC in torch.split(items_QC, size, 1)], 1)
+
+    def _histories(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
+        """The vectors of the events up to each asked one, [Q, L, D], and which places hold an event, [Q, L]."""
+        times_P, query_times_P = self.times_of(batch)
+        back_L = torch.arange(self.maxlen - 1, -1, -1, device=self.device)
+        first_Q = (batch.lengths_B.cumsum(0) - batch.lengths_B)[batch.row_Q]
+        event_QL = batch.asked_Q[:, None] - back_L
+        is_event_QL = event_QL >= first_Q[:, None]
+        # A place without an event reads the row's first, and nothing sees it.
+        event_QL = torch.maximum(event_QL, first_Q[:, None])
+        gap_QL = (query_times_P[batch.asked_Q, None] - times_P[event_QL]).double()
+        bucket_QL = bucket_of(gap_QL, torch.ones_like(gap_QL[:1, :1]), "log", GAP_BUCKETS)
+        return self._vectors(batch.items_P[event_QL]) + lookup(self.gaps, bucket_QL), is_event_QL
+
+    def _vectors(self, items: Tensor) -> Tensor:
+        """Vectors of items with their features, [..., D]."""
+        vectors: Tensor = self.items(items)
+        for number, table in enumerate(self.features):
+            vectors = vectors + lookup(table, self.get_buffer(f"codes_{number}")[items])
+        return vectors
+
+    def _score(self, x_QLD: Tensor, is_event_QL: Tensor, items_QC: Tensor) -> Tensor:
+        """The scores of some candidates, [Q, C]."""
+        count = items_QC.shape[1]
+        y_QCD = self._vectors(items_QC) + self.gaps[0]
+        x_QCMD = torch.cat((x_QLD[:, None].expand(-1, count, -1, -1), y_QCD[:, :, None]), 2)
+        is_event_XM = F.pad(is_event_QL, (0, 1), value=True).repeat_interleave(count, 0)
+        x_XMD = self.dropout(x_QCMD.flatten(0, 1))
+        for block in self.blocks:
+            x_XMD = block(x_XMD, is_event_XM)
+        scores: Tensor = self.mlp((x_XMD * is_event_XM[..., None]).flatten(1))
+        return scores.view(-1, count)
+
+
+MODELS.register("bst")(ModelEntry(BSTConfig, BST))

@@ -1,0 +1,112 @@
+"""BST keeps the contract, and is its equations written out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ensue.batches.batch import SequenceBatch, query_times
+from ensue.datasets.simulate import ordered_sequences
+from ensue.errors import ConfigError, DataError
+from ensue.models import Catalogue, build_model
+from ensue.models import bst as module
+from ensue.models.bst import BST, BSTBlock, BSTConfig
+from ensue.nn.embedding import initialise
+from ensue.objectives.objective import ObjectiveConfig
+from ensue.recommender import Recommender
+from ensue.testing import ModelContract
+
+SMALL = BSTConfig(maxlen=12, hidden_units=16, dropout_rate=0.0, mlp_units=64)
+NUM_ITEMS = 30
+ITEMS = [[3, 1, 4, 1, 5], [9], [2, 6, 5]]
+TIMES = [[0, 60, 60, 7_200, 900_000], [5], [0, 1, 10**9]]
+ASKED = [900_100, 5, 2 * 10**9]
+
+
+class TestBST(ModelContract):
+    config = SMALL
+    objective: ClassVar = ObjectiveConfig(loss="sampled-softmax", num_negatives=12)
+    train: ClassVar = ModelContract.train.replace(num_epochs=7, eval_epochs=7, lr=0.008)
+
+
+def timed_batch() -> SequenceBatch:
+    lengths, times = np.array([len(row) for row in ITEMS]), np.concatenate(TIMES)
+    request = query_times(times, lengths, np.array(ASKED))
+    return SequenceBatch.from_numpy(np.concatenate(ITEMS), lengths, times, request)
+
+
+def model_of(catalogue: Catalogue | None = None, **changes: object) -> BST:
+    model = build_model(SMALL.replace(**changes), catalogue or Catalogue(NUM_ITEMS))
+    assert isinstance(model, BST)
+    initialise(model, 0)
+    return model.double().eval()
+
+
+def naive_score(model: BST, items: list[int], gaps: list[int], candidate: int) -> Tensor:
+    """The equations for one pair; places without an event do not exist until the flattening."""
+    buckets = [min(63, math.floor(math.log(max(1, gap)) / 0.301)) for gap in gaps]
+    x_MD = model.items.weight[[*items, candidate]] + model.gaps[[*buckets, 0]]
+    for block in model.blocks:
+        assert isinstance(block, BSTBlock)
+        q, k, v = block.qkv(x_MD).chunk(3, 1)
+        heads = []
+        for q_h, k_h, v_h in zip(*(part.chunk(block.num_heads, 1) for part in (q, k, v)), strict=True):
+            heads.append((q_h @ k_h.T / q_h.shape[1] ** 0.5).softmax(1) @ v_h)
+        x_MD = block.attention_norm(x_MD + block.out(torch.cat(heads, 1)))
+        x_MD = block.feed_forward_norm(x_MD + block.outer(F.leaky_relu(block.inner(x_MD))))
+    return model.mlp(F.pad(x_MD, (0, 0, model.maxlen + 1 - len(x_MD), 0)).flatten())[0]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("query_time", "num_blocks", "num_heads"), [(False, 1, 1), (True, 2, 4)])
+@torch.no_grad()
+def test_it_is_its_equations(
+    query_time: bool, num_blocks: int, num_heads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_of(query_time=query_time, num_blocks=num_blocks, num_heads=num_heads)
+    scores = model.logits(timed_batch())
+    for row, (items, times) in enumerate(zip(ITEMS, TIMES, strict=True)):
+        now = ASKED[row] if query_time else times[-1]
+        for candidate in (1, 17, NUM_ITEMS):
+            expected = naive_score(model, items, [now - time for time in times], candidate)
+            torch.testing.assert_close(scores[row, candidate - 1], expected)
+    # In parts of a few candidates the scores are the same.
+    monkeypatch.setattr(module, "CHUNK", 200)
+    torch.testing.assert_close(model.logits(timed_batch()), scores)
+
+
+@torch.no_grad()
+def test_features_are_vectors_of_the_items_values_and_a_missing_value_has_its_own() -> None:
+    kinds = pl.DataFrame({"kind": ["a", "b", None, "a", *["b"] * 26]})
+    model = model_of(Catalogue(NUM_ITEMS, kinds), item_features=("kind",))
+    assert model.features[0].shape == (3, 16)
+    vectors = model._vectors(torch.tensor([1, 2, 3, 4])) - model.items.weight[[1, 2, 3, 4]]
+    torch.testing.assert_close(vectors, model.features[0][[1, 2, 0, 1]])
+    with pytest.raises(DataError, match=r"the items have no column 'kinds'.*kind"):
+        model_of(Catalogue(NUM_ITEMS, kinds), item_features=("kinds",))
+
+
+def test_a_run_with_features_is_trained_saved_and_read(tmp_path: Path) -> None:
+    store = ordered_sequences(num_users=30, num_items=9, length=5)
+    table = store.item_table.with_columns(parity=pl.Series([["even", "odd"][item % 2] for item in range(9)]))
+    settings = {"maxlen": 5, "hidden_units": 8, "mlp_units": 8, "num_epochs": 1, "device": "cpu", "time": "order"}
+    recommender = Recommender("bst", item_features=("parity",), **settings)
+    recommender.fit(replace(store, item_table=table), tmp_path / "run")
+    best = recommender.recommend([1, 2], k=3)
+    assert Recommender.load(tmp_path / "run").recommend([1, 2], k=3) == best
+
+
+def test_what_it_refuses() -> None:
+    with pytest.raises(DataError, match=r"bst needs times of events, but there are none.*--time order"):
+        model_of().logits(SequenceBatch.from_lists([[1, 2]]))
+    with pytest.raises(ConfigError, match="num_heads 3 must divide hidden_units 16"):
+        SMALL.replace(num_heads=3)
+    assert model_of(time="order").logits(SequenceBatch.from_lists([[1, 2]])).shape == (1, NUM_ITEMS)
