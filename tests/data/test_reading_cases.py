@@ -153,3 +153,37 @@ def test_encodings_and_files_of_other_programs(write):
 def test_ids_of_json_lines_that_would_change_are_refused(write, text, message):
     with pytest.raises(DataError, match=message):
         read_interactions(write(text, "log.jsonl"))
+
+
+def test_the_settings_of_a_log_read_a_newer_one_alike(write):
+    """Each newer log alone would be read in another way."""
+    old = write("user,item,time\n1,5,31/01/2019\n1,6,01/02/2019\n")
+    new = write("user,item,time\n1,5,02/03/2019 10:00 AM\n", "new.csv")
+    assert written(prepare(new)[0].times[0]).startswith("2019-02-03")
+    alike = Columns.parse(dict(prepare(old)[0].made["columns"]))
+    assert (alike.date_order, alike.separator, alike.header, alike.shape) == ("day", ",", True, "none")
+    assert written(prepare(new, columns=alike)[0].times[0]).startswith("2019-03-02")
+
+    dates = Columns.parse(dict(prepare(write("user,item,time\n1,5,20191230\n"))[0].made["columns"]))
+    assert written(prepare(pl.DataFrame({"user": [1], "item": [5], "time": [20191231.0]}), columns=dates)[0].times[0])
+    assert dates.time_format == "%Y%m%d"
+
+    plain = Columns.parse(dict(prepare(write("a 5 3\nb 6 4\n", "log.txt"))[0].made["columns"]))
+    ragged = write("x 5 1\ny 6 2\nz 7 3\n", "ragged.txt")
+    assert items(write("1 5 6 7\n2 5\n3 6 8\n4 9\n", "lines.txt")) == [5, 6, 7, 5, 6, 8, 9]
+    assert read_interactions(ragged, plain).columns["time"] == "3"
+
+    rated = Columns.parse(dict(prepare(write("1::31::5::978300760\n", "ratings.dat"))[0].made["columns"]))
+    assert rated.shape == "movielens"
+    with pytest.raises(DataError, match="does not have the shape movielens"):
+        read_interactions(write("user,item\n1,5\n"), rated)
+
+
+def test_a_shape_can_be_stated_and_turned_off(write):
+    lists = write('user_id,item_id\n1,"[5, 6]"\n2,"[6]"\n')
+    assert items(lists) == [5, 6, 6]
+    with pytest.raises(DataError, match="holds lists"):
+        items(lists, shape="none")
+    assert items(lists, shape="sequences") == [5, 6, 6]
+    with pytest.raises(ConfigError, match="did you mean 'movielens'"):
+        Columns(shape="movielense")

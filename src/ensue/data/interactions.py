@@ -14,17 +14,29 @@ import polars as pl
 from pydantic import Field, model_validator
 
 from ensue.config import Config
+from ensue.data.alike import settings_alike
 from ensue.data.anonymous import placeholder_notes, refuse_anonymous
-from ensue.data.dates import NUMBER_DIRECTIVES, DateOrder
+from ensue.data.dates import DateOrder
 from ensue.data.decimals import with_points
 from ensue.data.doubt import Answer, Doubt, UnclearLogError
 from ensue.data.ids import check_json, id_notes, read_ids, refuse_lists
 from ensue.data.logs import open_log
-from ensue.data.meanings import MEANINGS, NONE, Choice, choose_columns, present, with_rows
+from ensue.data.meanings import MEANINGS, Choice, choose_columns, present, with_rows
 from ensue.data.moments import UNIT_NAMES, TimeUnit, add_clock, to_microseconds
 from ensue.data.odd_times import in_another_unit, time_notes
+from ensue.data.shape import SHAPES
 from ensue.data.sources import Source
-from ensue.data.table import MALFORMED, Format, Reading, Table, collect, place_of_row, rows_of_parts
+from ensue.data.table import (
+    ANY_SHAPE,
+    MALFORMED,
+    NO_SHAPE,
+    Format,
+    Reading,
+    Table,
+    collect,
+    place_of_row,
+    rows_of_parts,
+)
 from ensue.data.vocabulary import canonical_ints
 from ensue.data.where import parse_where
 from ensue.errors import DataError
@@ -51,6 +63,8 @@ class Columns(Config):
         separator: the text between the fields of a line, such as ";" or "\\t" (a tab); by default as `format` says.
         skip: lines at the start of a text file that are not read.
         comment: lines of a text file that start with this text, such as "#", are not read.
+        shape: the published shape to read the log as, such as movielens; "auto" recognises it, "none" reads a plain
+            table.
         encoding: how the characters of a text file are encoded, such as latin-1; by default UTF-8.
         header: whether a text file starts with column names; by default seen from the first line of CSV and TSV
             files, and not so in space- and `::`-separated ones (one that looks so is refused until it is said).
@@ -75,6 +89,7 @@ class Columns(Config):
     features: tuple[str, ...] = ()
     where: str | None = None
     format: Format = "auto"
+    shape: str = "auto"
     separator: str | None = Field(default=None, min_length=1)
     skip: int = Field(default=0, ge=0)
     comment: str = ""
@@ -98,6 +113,8 @@ class Columns(Config):
             raise ValueError(f"separator {self.separator!r} and format {self.format!r}: give one of them")
         if self.separator is not None and set(self.separator) & {'"', "\n", "\r"}:
             raise ValueError(f"separator must not contain a quote or a line end (got {self.separator!r})")
+        if self.shape not in (ANY_SHAPE, NO_SHAPE):
+            SHAPES.check(self.shape)
         if self.where is not None:
             parse_where(self.where)
         try:
@@ -117,7 +134,7 @@ class Columns(Config):
         """How the file is written."""
         separator = None if self.separator is None else self.separator.replace("\\t", "\t")
         how = (self.multiline, self.quotes, self.encoding, separator, self.skip, self.comment)
-        return Reading(self.format, self.header, *how)
+        return Reading(self.format, self.header, *how, shape=self.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,7 +291,7 @@ class _Sifted:
             examples=self.examples,
             why={meaning: choice.why for meaning, choice in chosen.items()},
             notes=tuple(notes),
-            settings=self._settings(unit),
+            settings=settings_alike(columns, table, chosen, unit),
             shape=f"{table.shape}: {table.evidence}" if table.shape else "",
             parts=rows_of_parts(table, self.rows_in),
         )
@@ -349,20 +366,6 @@ class _Sifted:
             answers = Answer({"time_unit": unit}, f"all times are in {UNIT_NAMES[unit]}, however large")
             raise UnclearLogError(Doubt(what, (answers,), guess=None, where=self.table.where))
         return time_notes(times_us, unit, rows)
-
-    def _settings(self, unit: str | None) -> dict[str, Any]:
-        """What was said, and what was chosen where nothing was."""
-        said = self.columns.model_dump(mode="json", exclude_defaults=True)
-        said |= {meaning: choice.column for meaning, choice in self.chosen.items()}
-        if "time" not in self.chosen:
-            said["time"] = NONE
-        if unit in ("s", "ms", "us", "ns", "day") and self.columns.time_format is None:
-            said["time_unit"] = unit
-        elif unit in NUMBER_DIRECTIVES:
-            said["time_format"] = NUMBER_DIRECTIVES[unit]
-        elif unit in ("date, month first", "date, day first"):
-            said["date_order"] = unit.split()[1]
-        return said
 
 
 def _check_feature(table: Table, name: str) -> None:

@@ -15,7 +15,7 @@ from ensue.data.lines import first_lines
 from ensue.data.readers import is_number, open_table
 from ensue.data.shape import Sample, recognise
 from ensue.data.sources import Part, Parts, Source, parts_of
-from ensue.data.table import Reading, Table, first_line
+from ensue.data.table import ANY_SHAPE, NO_SHAPE, MissingColumnError, Reading, Table, first_line
 from ensue.data.unpacking import DAMAGED, TextFile, first_bytes
 from ensue.errors import DataError
 
@@ -98,6 +98,8 @@ def _kind_of(part: Part, reading: Reading) -> _Kind:
 
 def _is_stated(reading: Reading) -> bool:
     """Whether the form of the file is stated, so that no published shape is looked for."""
+    if reading.shape != ANY_SHAPE:
+        return reading.shape == NO_SHAPE
     return reading.form != "auto" or reading.header is not None or reading.separator is not None
 
 
@@ -107,6 +109,8 @@ def _open(part: Part, reading: Reading) -> Table:
     sample = _sample(part, reading)
     try:
         shape = recognise(sample)
+        if shape is None and reading.shape != ANY_SHAPE:
+            raise MissingColumnError(f"{part.name}: does not have the shape {reading.shape} (--shape)")
         if shape is None:
             return replace(open_table(part.source, reading), where=part.name)
         table = shape.read()
@@ -125,7 +129,7 @@ def _open(part: Part, reading: Reading) -> Table:
 def _sample(part: Part, reading: Reading) -> Sample:
     if not isinstance(part.source, Path) or first_bytes(part.source, 8).startswith(_TYPED):
         table = open_table(part.source)
-        return Sample(part.name, schema=table.rows.collect_schema(), rows=table.rows)
+        return Sample(part.name, schema=table.rows.collect_schema(), rows=table.rows, reading=reading)
     path = part.source
     try:
         file = TextFile.at(path, reading.encoding, reading.skip, reading.comment)

@@ -265,7 +265,17 @@ def _open_lines(file: TextFile, separator: str | None, header: bool | None) -> T
     rows = lines.select(fields.alias("fields")).unnest("fields")
     malformed = pl.col(_MORE).is_not_null() | pl.col(names[-1]).is_null()
     spaced = separator is None
-    return Table(rows, names, str(path), file, True, positional=not header, spaced=spaced, malformed=malformed)
+    return Table(
+        rows,
+        names,
+        str(path),
+        file,
+        True,
+        positional=not header,
+        spaced=spaced,
+        malformed=malformed,
+        separator=separator or " ",
+    )
 
 
 def _check_line_ends(path: Path, head: str, quotes: bool) -> None:

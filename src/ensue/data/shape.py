@@ -12,7 +12,7 @@ import polars as pl
 
 from ensue.data.lines import split_fields
 from ensue.data.readers import open_separated
-from ensue.data.table import Reading, Table
+from ensue.data.table import ANY_SHAPE, NO_SHAPE, Reading, Table
 from ensue.data.unpacking import TextFile
 from ensue.registry import Registry
 
@@ -105,8 +105,9 @@ SHAPES: Registry[Recogniser] = Registry(
 
 
 def recognise(sample: Sample) -> Shape | None:
-    """The shape of a log, or None if it is of no published shape."""
-    for name in SHAPES:
+    """The shape of a log, or None if it is of no published shape; of a shape that is stated, only that."""
+    stated = sample.reading.shape
+    for name in () if stated == NO_SHAPE else SHAPES if stated == ANY_SHAPE else (stated,):
         shape = SHAPES[name](sample)
         if shape is not None:
             return shape

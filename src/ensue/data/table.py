@@ -18,10 +18,12 @@ from ensue.errors import DataError
 Format = Literal["auto", "csv", "tsv", ";", "|", "space", "::", "jsonl", "parquet", "arrow", "avro"]
 
 MALFORMED = "malformed row"
+# Settings of the shape: recognised, or a plain table.
+ANY_SHAPE, NO_SHAPE = "auto", "none"
 
 
 class MissingColumnError(DataError):
-    """A log has no column of a name that was given."""
+    """A log has no column of a name that was given, or not the shape that was given."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class Reading:
         separator: the text between fields; None: by the form.
         skip: lines at the start that are not read.
         comment: lines that start with this text are not read; "" for none.
+        shape: the published shape; "auto": as recognised, "none": a plain table.
     """
 
     form: Format = "auto"
@@ -116,6 +119,7 @@ class Reading:
     separator: str | None = None
     skip: int = 0
     comment: str = ""
+    shape: str = ANY_SHAPE
 
 
 def collect(
