@@ -16,8 +16,10 @@ import re
 import runpy
 import shlex
 import shutil
+import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +124,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     titles.write_csv(folder / "movies.csv")
     export = frame.select(user="userId", item="movieId", time="timestamp").write_csv(separator=";")
     (folder / "export.csv").write_text(f"Export\n\n# all shops\n{export}")
+    with closing(sqlite3.connect(folder / "shop.db")) as shop, shop:
+        shop.execute("create table events (user, item, time)")
+        shop.executemany("insert into events values (?, ?, ?)", frame.select("userId", "movieId", "timestamp").rows())
     searches = frame.select(user="userId", item=pl.format('"{}', "movieId"), time="timestamp")
     searches.write_csv(folder / "searches.tsv", separator="\t", quote_style="never")
     frame.select("userId", "movieId").write_csv(folder / "Video.txt", separator=" ", include_header=False)

@@ -7,9 +7,11 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import polars as pl
@@ -174,6 +176,26 @@ def test_a_log_in_parts_is_prepared_trained_on_and_read_alike(ensue: Run, tmp_pa
     renamed = tmp_path / "renamed.csv"
     renamed.write_text("user,item\n5,1\n5,2\n")
     assert "as it differs from log" in ensue("recommend", run, "--user", "5", "--data", renamed).out
+
+
+def test_the_rows_of_a_query_are_a_log(ensue: Run, tmp_path: Path) -> None:
+    database, store = tmp_path / "shop.db", tmp_path / "store"
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("create table events (user, item, when_)")
+        connection.executemany("insert into events values (?, ?, ?)", [(n % 3, n % 5, n) for n in range(30)])
+    query = ("--sql", "select * from events", "--connect", f"sqlite:///{database}")
+    assert ensue("prepare", *query, "--time", "when_", "--out", store).status == 0
+    assert json.loads((store / "manifest.json").read_text())["made"]["query"] == "select * from events"
+    assert "--sql 'select * from events' --connect" in ensue("data", "check", *query, "--time", "when_").out
+    for words, message in (
+        (("prepare", "--sql", "select 1", "--out", store), "--sql QUERY and --connect ADDRESS belong together"),
+        (("prepare", "log.csv", *query, "--out", store), "give either a source (log.csv) or a query"),
+        (("prepare", "--out", store), "missing SOURCE: name a log"),
+        (("data", "check"), "missing SOURCE: name a log"),
+    ):
+        refused = ensue(*words)
+        assert refused.status != 0
+        assert message in refused.err
 
 
 def test_a_log_on_standard_input_is_read(ensue: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import gzip
 import os
 import threading
+from decimal import Decimal
 from pathlib import Path
 
 import polars as pl
@@ -11,6 +12,7 @@ import pytest
 from ensue.data.interactions import Columns, read_interactions
 from ensue.data.prepare import prepare
 from ensue.data.sources import parts_of
+from ensue.data.stacking import stack
 from ensue.errors import DataError
 from ensue.reading import read
 
@@ -75,6 +77,15 @@ def test_types_that_differ_between_parts_are_refused_or_joined_without_a_change(
         events(str(tmp_path / "[ab].parquet"))
     with pytest.raises(DataError, match="holds Float64"):
         events(str(tmp_path / "[ad].parquet"))
+
+
+def test_decimals_of_two_scales_are_joined_exactly_or_refused():
+    one = pl.DataFrame({"user": ["a"], "item": [1], "time": [Decimal("1570015111.25")]})
+    other = pl.DataFrame({"user": ["a"], "item": [2], "time": [Decimal("1570015111.5")]})
+    assert stack([one, other], ["x", "y"])["time"].to_list() == [Decimal("1570015111.25"), Decimal("1570015111.5")]
+    wide = pl.DataFrame({"user": ["a"], "item": [2], "time": [Decimal("9" * 37 + ".5")]})
+    with pytest.raises(DataError, match="cannot be joined"):
+        stack([one, wide], ["x", "y"])
 
 
 def test_ids_of_json_parts_are_checked_in_their_own_part(tmp_path):

@@ -46,6 +46,7 @@ ENTRIES = (
             "ensue prepare ratings.csv --user userId --item movieId --time timestamp --out data/ml",
             'ensue prepare "clicks/day=2024-*/" --time day --out data/clicks',
             "ensue prepare log.parquet --min-user-events 5 --min-item-events 5 --filter core --out data/log",
+            'ensue prepare --sql "SELECT user, item, time FROM log" --connect sqlite:///shop.db --out data/shop',
             "ensue prepare ml-1m --out data/ml-1m",
         ),
         lambda words: prepare.flags(),

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ensue.cli.doubts import settle
 from ensue.cli.flags import Flag, flags_of, words_of
-from ensue.cli.sources import store_folder
+from ensue.cli.sources import Connect, Sql, query_of, source_words, store_folder
 from ensue.errors import ConfigError, DataError
 from ensue.terminal.output import Screen, bar, clean, table
 
@@ -34,9 +34,13 @@ def flags() -> list[Flag]:
 def run(
     screen: Screen,
     source: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="A store folder, or a log: files, a folder or a pattern.")
-    ],
+        list[str] | None,
+        typer.Argument(metavar="SOURCE...", help="A store folder, or a log: files, a folder or a pattern."),
+    ] = None,
+    *,
     settings: dict[str, Any],
+    sql: Sql = None,
+    connect: Connect = None,
 ) -> dict[str, Any]:
     """Examine a log or a store: ids, duplicates, times, cold items, leakage, lengths, and whether order matters."""
     from ensue.data.interactions import Columns, read_interactions
@@ -48,15 +52,17 @@ def run(
     fields = {SPLIT_NAMES.get(name, name): name for name in SplitConfig.model_fields}
     split = SplitConfig.parse({fields[name]: value for name, value in settings.items() if name in fields})
     columns = {name: value for name, value in settings.items() if name in Columns.model_fields}
-    folder = store_folder(source)
+    query = query_of(source, sql, connect)
+    source = source or []
+    folder = store_folder(source) if source else None
     if folder is not None:
         if columns:
             raise ConfigError(f"{folder}: a store has no columns to name: omit {', '.join(columns)}")
         store = SequenceStore.open(folder)
         store.verify_once()
         report, lengths = check(store, split), store.lengths
-    elif len(source) > 1 or is_log(source[0]):
-        parts = parts_of(source)
+    elif query is not None or len(source) > 1 or is_log(source[0]):
+        parts = parts_of(source if query is None else query)
         log, columns = settle(screen, lambda given: read_interactions(parts, Columns.parse(given)), columns)
         report, lengths = check(log, split), log.frame.group_by("user").len()["len"].to_numpy()
     else:
@@ -87,7 +93,8 @@ def run(
         words = words_of(flags(), columns)
         if "exact_duplicates" in report["duplicates"].advice:
             words += ["--exact-duplicates", "drop"]
-        screen.next("ensue prepare", *source, *words, "--out", f"data/{_name_of(source[0])}")
+        where = source_words(source, query)
+        screen.next("ensue prepare", *where, *words, "--out", f"data/{_name_of(source[0] if source else 'log')}")
     elif report["training"].level == "ok":
         screen.next("ensue train", folder, *words_of(flags(), settings), "--out", "runs/sasrec")
     return {**report.as_dict(), "lengths": [{"events": label, "users": count} for label, count in bins]}

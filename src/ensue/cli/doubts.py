@@ -92,9 +92,10 @@ def commands(words: Sequence[str], doubt: Doubt) -> list[str]:
         doubt: the doubt.
     """
     from ensue.data.interactions import Columns
+    from ensue.data.queries import without_secrets
 
     flags = flags_of(Columns, "")
-    own = list(words)
+    own = [without_secrets(word) for word in words]
     reads = own[:1] == ["prepare"] or own[:2] == ["data", "check"]
     at = own.index("--") if "--" in own else len(own)
     lines = []

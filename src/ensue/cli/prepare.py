@@ -9,12 +9,13 @@ import typer
 
 from ensue.cli.doubts import settle
 from ensue.cli.flags import Flag, flags_of, words_of
-from ensue.cli.sources import report_table
+from ensue.cli.sources import Connect, Sql, query_of, report_table, source_words
 from ensue.errors import ConfigError, DataError, nearest
 from ensue.terminal.output import Screen, table
 
 if TYPE_CHECKING:
     from ensue.data.prepare import PrepareReport
+    from ensue.data.queries import Query
     from ensue.data.sources import Parts
     from ensue.data.store import SequenceStore
 
@@ -30,13 +31,14 @@ def flags() -> list[Flag]:
 def run(
     screen: Screen,
     source: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="SOURCE...",
             help="A log: files, a folder, a quoted pattern, - for standard input; or the name of a dataset (see "
             "ensue datasets).",
         ),
-    ],
+    ] = None,
+    *,
     settings: dict[str, Any],
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the store to write.")] = None,
     explain: Annotated[
@@ -49,44 +51,43 @@ def run(
     test: Annotated[
         str | None, typer.Option("--test", metavar="SOURCE", help="Events to test on; SOURCE then trains.")
     ] = None,
+    sql: Sql = None,
+    connect: Connect = None,
     items: Annotated[Path | None, typer.Option("--items", help="File of items: id, title, category.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing store.")] = False,
 ) -> dict[str, Any]:
     """Read a log and write a sequence store."""
     from ensue.data.interactions import Columns
     from ensue.data.prepare import PrepareConfig, prepare
-    from ensue.data.sources import Source, is_log, parts_of
-    from ensue.datasets import catalog
 
     filters = {name: value for name, value in settings.items() if name in PrepareConfig.model_fields}
     columns = {name: value for name, value in settings.items() if name in Columns.model_fields}
-    known = [*catalog.DATASETS, *catalog.local_names()]
+    query = query_of(source, sql, connect)
     held_out = {name: given for name, given in (("validation", validation), ("test", test)) if given is not None}
-    is_dataset = source[0] in known and not Path(source[0]).is_file()
-    if len(source) > 1 or held_out or (is_log(source[0]) and not is_dataset):
-        named: Source = {"train": source, **held_out} if held_out else source
-        log, config = parts_of(named), PrepareConfig.parse(filters)
-        explained: dict[str, Any] = {}
-        if explain:
-            explained, columns = show_explanation(screen, log, columns)
-            if out is None:
-                screen.next("ensue prepare", *source, *words_of(flags(), {**columns, **filters}), "--out", "data/log")
-                return explained
-        folder = _needed(out)
+    log = _log_of(source or [], query, held_out)
+    if log is None:
+        name = (source or [""])[0]
+        given = [*columns, *(["items"] if items else []), *(["explain"] if explain else [])]
+        if given:
+            wrong = ", ".join(f"--{each.replace('_', '-')}" for each in given)
+            raise ConfigError(f"dataset {name!r} knows its own columns and items; leave out {wrong}")
+        return prepare_dataset(screen, name, _needed(out), filters, overwrite)
+    config = PrepareConfig.parse(filters)
+    explained: dict[str, Any] = {}
+    if explain:
+        explained, columns = show_explanation(screen, log, columns)
+        if out is None:
+            words = source_words(source, query)
+            screen.next("ensue prepare", *words, *words_of(flags(), {**columns, **filters}), "--out", "data/log")
+            return explained
+    folder = _needed(out)
 
-        def use(answers: dict[str, Any]) -> tuple[SequenceStore, PrepareReport]:
-            with Stages(screen) as stage:
-                return prepare(log, folder, Columns.parse({**columns, **answers}), config, items, overwrite, stage)
+    def use(answers: dict[str, Any]) -> tuple[SequenceStore, PrepareReport]:
+        with Stages(screen) as stage:
+            return prepare(log, folder, Columns.parse({**columns, **answers}), config, items, overwrite, stage)
 
-        (store, report), _ = settle(screen, use)
-        return {**shown(screen, folder, store, report.as_dict()), **explained}
-    if not is_dataset:
-        raise DataError(f"{source[0]}: no such file, and no dataset of this name: {nearest(source[0], known)}")
-    given = [*columns, *(["items"] if items else []), *(["explain"] if explain else [])]
-    if given:
-        wrong = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise ConfigError(f"dataset {source[0]!r} knows its own columns and items; leave out {wrong}")
-    return prepare_dataset(screen, source[0], _needed(out), filters, overwrite)
+    (store, report), _ = settle(screen, use)
+    return {**shown(screen, folder, store, report.as_dict()), **explained}
 
 
 def _needed(out: Path | None) -> Path:
@@ -106,6 +107,28 @@ def show_explanation(screen: Screen, log: Parts, columns: dict[str, Any]) -> tup
     rows = [(each.column, each.taken_for, each.why, ", ".join(each.samples)) for each in explanation.columns]
     screen.show(table(("column", "taken for", "why", "first values"), rows))
     return {"explanation": explanation.as_dict()}, columns
+
+
+def _log_of(source: list[str], query: Query | None, held_out: dict[str, str]) -> Parts | None:
+    """The log that a command line names; None for a dataset.
+
+    Raises:
+        DataError: there is neither such a log nor such a dataset.
+    """
+    from ensue.data.sources import is_log, parts_of
+    from ensue.datasets import catalog
+
+    if held_out:
+        return parts_of({"train": source if query is None else query, **held_out})
+    if query is not None:
+        return parts_of(query)
+    known = [*catalog.DATASETS, *catalog.local_names()]
+    is_dataset = source[0] in known and not Path(source[0]).is_file()
+    if len(source) > 1 or (is_log(source[0]) and not is_dataset):
+        return parts_of(source)
+    if not is_dataset:
+        raise DataError(f"{source[0]}: no such file, and no dataset of this name: {nearest(source[0], known)}")
+    return None
 
 
 def prepare_dataset(screen: Screen, name: str, out: Path, filters: dict[str, Any], overwrite: bool) -> dict[str, Any]:

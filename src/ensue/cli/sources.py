@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from ensue.cli.doubts import settle
 from ensue.errors import ConfigError, DataError
 from ensue.files import MANIFEST
 from ensue.terminal.output import Screen, clean, table
 
+Sql = Annotated[
+    str | None, typer.Option("--sql", metavar="QUERY", help="Read the rows of this query of the database --connect.")
+]
+Connect = Annotated[
+    str | None,
+    typer.Option(
+        "--connect",
+        metavar="ADDRESS",
+        help="A database: sqlite:///FILE, duckdb:///FILE or postgresql://USER@HOST/DATABASE (extra sql).",
+    ),
+]
 # Settings of a preparation that say what an event is, so that newer logs need them too.
 _EVENTS = ("min_rating", "duplicates", "exact_duplicates")
 
@@ -18,6 +31,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ensue.data.prepare import PrepareConfig, PrepareReport
+    from ensue.data.queries import Query
     from ensue.data.store import SequenceStore
     from ensue.runs.run import Run
 
@@ -32,6 +46,32 @@ def store_folder(sources: Sequence[str | Path]) -> Path | None:
     if not path.exists():
         recover(path)
     return path if (path / MANIFEST).is_file() else None
+
+
+def query_of(sources: Sequence[str] | None, sql: str | None, connect: str | None) -> Query | None:
+    """The query of a command line; None where it names sources.
+
+    Raises:
+        ConfigError: it names neither, both, or a query without a database.
+    """
+    from ensue.data.queries import Query
+
+    if sql is None and connect is None:
+        if not sources:
+            raise ConfigError("missing SOURCE: name a log (files, a folder, a pattern, -), or --sql and --connect")
+        return None
+    if sql is None or connect is None:
+        raise ConfigError("--sql QUERY and --connect ADDRESS belong together: give both")
+    if sources:
+        raise ConfigError(f"give either a source ({sources[0]}) or a query (--sql)")
+    return Query(sql, connect)
+
+
+def source_words(sources: Sequence[str] | None, query: Query | None) -> list[str]:
+    """The log as words of a further command, without a password."""
+    from ensue.data.queries import without_secrets
+
+    return [*(sources or ())] if query is None else ["--sql", query.shown, "--connect", without_secrets(query.address)]
 
 
 def open_data(data: str | Path | Sequence[str], screen: Screen, like: SequenceStore | None = None) -> SequenceStore:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -17,7 +17,7 @@ from ensue.data.item_table import read_item_table
 from ensue.data.moments import written
 from ensue.data.order import stable_order
 from ensue.data.replacing import check_target, recover, write_whole
-from ensue.data.sources import Source
+from ensue.data.sources import Parts, Source, parts_of
 from ensue.data.store import SequenceStore
 from ensue.data.vocabulary import Vocabulary
 from ensue.errors import ConfigError, DataError
@@ -142,10 +142,13 @@ def prepare(
         recover(out)
         check_target(out, overwrite)
     say("read")
+    source = source if isinstance(source, Interactions) else parts_of(source)
     log = source if isinstance(source, Interactions) else read_interactions(source, columns)
     say("filter")
     encoding = None if columns is None else columns.encoding
     store, report = _build(log, config, items, encoding)
+    if isinstance(source, Parts) and source.query:
+        store = replace(store, made={**store.made, "query": source.query})
     if out is None:
         return store, report
     say("write")

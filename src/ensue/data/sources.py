@@ -21,6 +21,7 @@ from urllib.parse import unquote
 
 import polars as pl
 
+from ensue.data.queries import Query
 from ensue.errors import DataError, is_utf8
 from ensue.files import MANIFEST
 
@@ -79,14 +80,16 @@ class Parts:
         name: what to call the log.
         parts: its parts in order, at least one.
         is_listed: each file was named, so none may be left out; else they were looked for in a folder.
+        query: the query that gave the rows, without passwords; "" for none.
     """
 
     name: str
     parts: tuple[Part, ...]
     is_listed: bool = True
+    query: str = ""
 
 
-One = str | Path | pl.DataFrame | pl.LazyFrame | ArrowStream
+One = str | Path | pl.DataFrame | pl.LazyFrame | ArrowStream | Query
 # A log in one piece, in several, or in parts called train, validation and test.
 Source = One | Sequence[One] | Mapping[str, One | Sequence[One]] | Parts
 
@@ -100,8 +103,8 @@ def parts_of(source: Source) -> Parts:
     """Resolve a source.
 
     Args:
-        source: a path, a folder, a pattern with `*`, `?`, `[...]` or `**`, `-` for standard input, a frame, a list of
-            these, or a mapping of train, validation and test to these.
+        source: a path, a folder, a pattern with `*`, `?`, `[...]` or `**`, `-` for standard input, a query, a frame, a
+            list of these, or a mapping of train, validation and test to these.
 
     Raises:
         DataError: nothing of this name exists, or a folder has no file of a log.
@@ -122,6 +125,8 @@ def parts_of(source: Source) -> Parts:
         if odd := next((part.name for part in parts.parts if not is_utf8(part.name)), ""):
             raise DataError(f"{odd!r}: the name is not UTF-8: rename the file")
         return _by_names(parts)
+    if isinstance(source, Query):
+        return Parts(source.name, (Part(source.read(), source.name),), query=source.shown)
     assert not isinstance(source, Sequence)
     return Parts("the frame", (Part(source, "the frame"),))
 

@@ -24,7 +24,11 @@ def stack(frames: Sequence[pl.DataFrame], names: Sequence[str]) -> pl.DataFrame:
     columns = list(dict.fromkeys(name for frame in frames for name in frame.columns))
     padded = [frame.with_columns(pl.lit(False).alias(c) for c in columns if c not in frame.columns) for frame in frames]
     types = {column: _common_type(padded, names, column) for column in columns}
-    return pl.concat([frame.select(columns).cast(types) for frame in padded], rechunk=False)  # type: ignore[arg-type]
+    try:
+        alike = [frame.select(columns).cast(types) for frame in padded]  # type: ignore[arg-type]
+    except pl.exceptions.PolarsError as error:  # a decimal that has no room for the digits of another part
+        raise DataError(f"{names[0]}: the parts cannot be joined ({str(error).splitlines()[0]})") from None
+    return pl.concat(alike, rechunk=False)
 
 
 def _common_type(frames: Sequence[pl.DataFrame], names: Sequence[str], column: str) -> pl.DataType:
@@ -54,6 +58,8 @@ def _joined(one: pl.DataType, other: pl.DataType) -> pl.DataType | None:
         return None if pl.UInt64 in (one, other) or pl.Int128 in (one, other) else pl.Int64()
     if (one.is_float() and other.is_float()) or (one.is_numeric() and other.is_numeric() and not one.is_decimal()):
         return None if other.is_decimal() else pl.Float64()
+    if isinstance(one, pl.Decimal) and isinstance(other, pl.Decimal):
+        return pl.Decimal(38, max(one.scale, other.scale))
     if isinstance(one, pl.Datetime) and isinstance(other, pl.Datetime) and one.time_zone == other.time_zone:
         return pl.Datetime("us", one.time_zone)
     return None
