@@ -19,6 +19,8 @@ from ensue.terminal.output import Screen, bar, clean, table
 if TYPE_CHECKING:
     import numpy as np
 
+    from ensue.doctor.check import DoctorReport
+
 STYLE = {"ok": "green", "warn": "yellow", "problem": "red"}
 SPLIT_NAMES = {"seed": "split_seed"}
 
@@ -67,6 +69,20 @@ def run(
         report, lengths = check(log, split), log.frame.group_by("user").len()["len"].to_numpy()
     else:
         raise DataError(f"{source[0]}: no such file or folder")
+    bins = _show(screen, report, lengths)
+    if folder is None:
+        words = words_of(flags(), columns)
+        if "exact_duplicates" in report["duplicates"].advice:
+            words += ["--exact-duplicates", "drop"]
+        where = source_words(source, query)
+        screen.next("ensue prepare", *where, *words, "--out", f"data/{_name_of(source[0] if source else 'log')}")
+    elif report["training"].level == "ok":
+        screen.next("ensue train", folder, *words_of(flags(), settings), "--out", "runs/sasrec")
+    return {**report.as_dict(), "lengths": [{"events": label, "users": count} for label, count in bins]}
+
+
+def _show(screen: Screen, report: DoctorReport, lengths: np.ndarray) -> list[tuple[str, int]]:
+    """Print the findings and the distribution of lengths, which is returned."""
     rows = [
         (Text(finding.level, style=STYLE[finding.level]), finding.name, _both(finding.text, finding.advice))
         for finding in report.findings
@@ -89,15 +105,7 @@ def run(
             screen.say(f"{level}: {', '.join(names)}", style=STYLE[level])
     if worst == "ok":
         screen.say("no warnings or problems", style=STYLE[worst])
-    if folder is None:
-        words = words_of(flags(), columns)
-        if "exact_duplicates" in report["duplicates"].advice:
-            words += ["--exact-duplicates", "drop"]
-        where = source_words(source, query)
-        screen.next("ensue prepare", *where, *words, "--out", f"data/{_name_of(source[0] if source else 'log')}")
-    elif report["training"].level == "ok":
-        screen.next("ensue train", folder, *words_of(flags(), settings), "--out", "runs/sasrec")
-    return {**report.as_dict(), "lengths": [{"events": label, "users": count} for label, count in bins]}
+    return bins
 
 
 def _name_of(source: str) -> str:
