@@ -264,7 +264,8 @@ def fault_of(each: Case, folder: Path) -> str:
 def strangers(each: Case, ids: list[str | int], shape: str) -> str:
     """Names the ids that the file does not have."""
     encoding = each.columns.get("encoding") or ("utf-16" if each.plain[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8")
-    text = each.plain.decode(encoding, errors="replace")
+    # What is packed may have been changed to something plain.
+    text = "\n".join(part.decode(encoding, errors="replace") for part in (each.plain, each.content))
     known = set(scalars(text)) if "{" in text else set()
     if shape.startswith("sequences: one JSON array a line"):
         known |= {str(number) for number in range(1, text.count("\n") + 2)}

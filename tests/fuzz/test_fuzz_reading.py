@@ -55,3 +55,13 @@ def test_a_separator_that_cannot_be_is_one_line(tmp_path, first):
     path.write_text(f"{first}\nuser;item;time\na;x;10\n", encoding="utf-8")
     with pytest.raises(DataError):
         prepare(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["[5, \x016]\n[6, 7]\n", "a\x01b 5\nb 6\n", "1:\n5,3,2005-09-06\x01\n5,3,2005-09-06\n"]
+)
+def test_the_separator_of_hive_is_named(tmp_path, text):
+    path = tmp_path / "log.txt"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"contains U\+0001"):
+        prepare(path)

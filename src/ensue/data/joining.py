@@ -8,7 +8,7 @@ from dataclasses import replace
 import polars as pl
 
 from ensue.data.sources import SPLIT, Part
-from ensue.data.table import MALFORMED, Join, Table, collect
+from ensue.data.table import MALFORMED, Join, Table, collect, first_line
 from ensue.data.vocabulary import canonical_ints
 from ensue.errors import DataError
 
@@ -67,7 +67,10 @@ def finish(table: Table) -> Table:
             frame = frame.filter(~pl.col(MALFORMED)).drop(MALFORMED)
         table = replace(table, rows=frame.lazy(), join=None, kinds=None, uneven=None, check=lambda _: None)
     assert table.events is not None
-    events = table.events(table)
+    try:
+        events = table.events(table)
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"{table.where}: cannot be read ({first_line(error)})") from None
     events = replace(events, features=tuple(name for name in events.features if name in events.names))
     if not bad:
         return events

@@ -16,6 +16,8 @@ from ensue.errors import DataError
 
 # What the rows of a CSV file are: read, of a wrong number of fields, or blank.
 SOUND, MISSHAPEN, EMPTY = 0, 1, 2
+# Splits no line of a file that is read line by line: a file that contains it is refused.
+NO_SEPARATOR = "\x01"
 _CHUNK = 1 << 22
 _LONGEST_FIELD = 1 << 27
 _SHOWN = 80
@@ -59,6 +61,18 @@ def first_lines(file: TextFile, count: int) -> list[str]:
     if not lines:
         raise DataError(f"{file.path}: the file is empty")
     return lines
+
+
+def check_lines(file: TextFile, count: int = 200) -> None:
+    """Refuse a file whose first lines contain the character that must split no line.
+
+    Raises:
+        DataError: one does.
+    """
+    if any(NO_SEPARATOR in line for line in first_lines(file, count)):
+        raise DataError(
+            f"{file.path}: contains U+0001, a control character that Hive separates fields with: replace it by tabs"
+        )
 
 
 def split_fields(line: str, separator: str) -> list[str]:

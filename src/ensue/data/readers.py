@@ -11,7 +11,16 @@ import numpy as np
 import polars as pl
 
 from ensue.data.doubt import SHOWN_ROWS, Answer, Doubt, UnclearLogError
-from ensue.data.lines import count_bytes, first_lines, row_kinds, split_fields, unbalanced, undecodable
+from ensue.data.lines import (
+    NO_SEPARATOR,
+    check_lines,
+    count_bytes,
+    first_lines,
+    row_kinds,
+    split_fields,
+    unbalanced,
+    undecodable,
+)
 from ensue.data.sources import ArrowStream, Source
 from ensue.data.table import Format, Reading, Table, first_line, unclear_quotes, why_unreadable
 from ensue.data.unpacking import DAMAGED, TextFile, first_bytes
@@ -32,8 +41,6 @@ _SEPARATORS = {"csv": ",", "tsv": "\t", ";": ";", "|": "|"}
 # First bytes of files that hold typed columns.
 _TYPED: tuple[tuple[bytes, Format], ...] = ((b"PAR1", "parquet"), (b"ARROW1", "arrow"), (b"Obj\x01", "avro"))
 _PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip", ".zz")
-# Splits no line: the byte is not allowed in text files, and one that holds it is refused.
-_NO_SEPARATOR = "\x01"
 # Lines after the first that are looked at to tell whether the first one holds names.
 LOOKED_AT = 10
 _MORE = "\x01more"
@@ -233,6 +240,7 @@ def _scan(
 
 def _open_lines(file: TextFile, separator: str | None, header: bool | None) -> Table:
     """A file whose lines are split at the separator; at blanks if it is None. Blank lines are left out."""
+    check_lines(file)
     path = file.path
     head = [line.strip() for line in first_lines(file, 1 + LOOKED_AT)]
     _check_line_ends(path, head[0], quotes=False)
@@ -246,7 +254,7 @@ def _open_lines(file: TextFile, separator: str | None, header: bool | None) -> T
         _check_names(path, first)
     lines = pl.scan_csv(
         file.source,
-        separator=_NO_SEPARATOR,
+        separator=NO_SEPARATOR,
         has_header=bool(header),
         quote_char=None,
         infer_schema=False,

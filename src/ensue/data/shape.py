@@ -10,7 +10,7 @@ from itertools import product
 
 import polars as pl
 
-from ensue.data.lines import split_fields
+from ensue.data.lines import NO_SEPARATOR, check_lines, split_fields
 from ensue.data.readers import open_separated
 from ensue.data.table import ANY_SHAPE, NO_SHAPE, Reading, Table
 from ensue.data.unpacking import TextFile
@@ -188,9 +188,10 @@ def with_rows(table: Table, rows: pl.LazyFrame) -> Table:
 
 def scan_lines(file: TextFile) -> pl.LazyFrame:
     """The lines of a text file as one column `line` of text; blank ones are null."""
+    check_lines(file)
     return pl.scan_csv(
         file.source,
-        separator="\x01",  # not allowed in text files, so it splits no line
+        separator=NO_SEPARATOR,
         has_header=False,
         quote_char=None,
         infer_schema=False,
