@@ -187,3 +187,28 @@ def test_a_shape_can_be_stated_and_turned_off(write):
     assert items(lists, shape="sequences") == [5, 6, 6]
     with pytest.raises(ConfigError, match="did you mean 'movielens'"):
         Columns(shape="movielense")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("user,item,time\n2019-10-03,5,1\n2019-10-04,6,2\n", "'user' has the name of the user, and holds dates"),
+        ("item,user\n2019-10-03 10:00,5\n2019-10-03 10:01,6\n", "'item' has the name of the item, and holds dates"),
+        (
+            "userId,movieId,rating,timestamp\n1,2,1112486027,3.5\n1,3,1112484676,3\n",
+            "'rating' has the name of the rating",
+        ),
+        ("user,item,score\n1,2,1600000000\n1,3,1600000100\n", "These hold times: score"),
+        ("1 5 0.5\n1 6 0.7\n2 6 0.1\n", "column 3 holds small fractions"),
+        ("user,item,time\nu,1,20190229\nu,2,20190301\nu,3,20190302\n", "2 of 3 numbers are dates"),
+    ],
+)
+def test_values_that_contradict_names_and_places_are_in_doubt(write, text, message):
+    with pytest.raises(UnclearLogError, match=message):
+        read_interactions(write(text, "log.csv" if "," in text else "log.txt"))
+
+
+@pytest.mark.parametrize("time", ["0", "-1", "9999999999", "20200913"])
+def test_one_time_far_from_a_few_others_is_noted(write, time):
+    log = read_interactions(write(f"user,item,time\n1,1,1600000000\n1,2,1600000001\n1,3,{time}\n"))
+    assert "1 times lie far from the rest, the first in row 3" in log.notes[0]

@@ -38,7 +38,8 @@ _NUMBER_FORMS = {8: "YYYYMMDD", 10: "YYYYMMDDHH", 12: "YYYYMMDDHHMM", 14: "YYYYM
 NUMBER_DIRECTIVES = dict(
     zip(_NUMBER_FORMS.values(), ("%Y%m%d", "%Y%m%d%H", "%Y%m%d%H%M", "%Y%m%d%H%M%S", "%Y%m%d%H%M%S%3f"), strict=True)
 )
-_CERTAIN_SHARE = 0.99
+# Shares of numbers that must be dates: to be read as dates, and to be in doubt.
+_CERTAIN_SHARE, _DOUBTFUL_SHARE = 0.99, 0.5
 
 
 @dataclass(frozen=True)
@@ -142,13 +143,17 @@ def _read(texts: pl.Series, forms: list[Form], zone: str | None) -> pl.Series:
 def read_number_dates(values: pl.Series) -> tuple[pl.Series, str] | None:
     """Numbers that are dates (20191230, 2019123023, 201912302359, ...) as microseconds; None if they are not.
 
-    They are when at least 99% of them, zeros left out, are dates of 1900 to 2100 with the same number of digits.
+    They are when at least 99% of them, zeros left out, are dates of 1900 to 2100 with the same number of digits. Where
+    only half of them are, that is in doubt.
 
     Args:
         values: integers.
 
     Returns:
         The wall-clock times, null where a number is no date, and their form.
+
+    Raises:
+        UnclearLogError: some are dates and others are not.
     """
     known = values.filter(values.is_not_null() & (values != 0))
     if not len(known):
@@ -162,7 +167,14 @@ def read_number_dates(values: pl.Series) -> tuple[pl.Series, str] | None:
         moments = _civil(values.fill_null(0).to_numpy(), digits)
         moments = pl.select(pl.when(values.is_not_null()).then(moments)).to_series().alias(values.name)
         sound = len(moments) - moments.null_count()
-        return (moments, form) if sound >= _CERTAIN_SHARE * len(known) else None
+        if sound >= _CERTAIN_SHARE * len(known):
+            return moments, form
+        if sound < _DOUBTFUL_SHARE * len(known):
+            return None
+        bad = values.filter(moments.is_null() & values.is_not_null() & (values != 0))
+        what = f"column {values.name!r}: {sound:,} of {len(known):,} numbers are dates ({form}), {bad[0]} is none"
+        answers = Answer({"time_format": NUMBER_DIRECTIVES[form]}, "dates"), Answer({"time_unit": "s"}, "seconds")
+        raise UnclearLogError(Doubt(what, answers))
     return None
 
 

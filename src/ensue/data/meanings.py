@@ -87,11 +87,44 @@ def choose_columns(table: Table, said: Mapping[str, str | None]) -> dict[str, Ch
     if unknown:
         raise _unclear_ids(table, unknown, {choice.column for choice in chosen.values()})
     if "time" not in chosen and said["time"] is None and "time" not in table.meanings:
-        _refuse_unnamed_time(table, {choice.column for choice in chosen.values()})
+        # The values of a rating, too, may be times, unless it was named.
+        sure = {choice.column for meaning, choice in chosen.items() if meaning != "rating" or choice.why == "named"}
+        _refuse_unnamed_time(table, sure)
+    if not table.positional:
+        _refuse_contradicted(table, chosen)
     for one, other in combinations([meaning for meaning in MEANINGS[:3] if meaning in chosen], 2):
         if chosen[one].column == chosen[other].column:
             raise DataError(f"{table.where}: column {chosen[one].column!r} cannot be both the {one} and the {other}")
     return chosen
+
+
+def _refuse_contradicted(table: Table, chosen: Mapping[str, Choice]) -> None:
+    """Columns that nobody named: dates are neither users nor items, and times are not in the column of the ratings.
+
+    Raises:
+        UnclearLogError: the values of a column contradict its name.
+    """
+    guessed = {meaning: choice.column for meaning, choice in chosen.items() if choice.why != "named"}
+    frame = sample(table, [guessed[meaning] for meaning in ("user", "item", "rating", "time") if meaning in guessed])
+    for meaning in ("user", "item"):
+        if meaning in guessed and dates_in(frame[guessed[meaning]]):
+            name = guessed[meaning]
+            others = [other for other in table.names if other != name and other not in guessed.values()][:_OFFERED]
+            answers = [Answer({meaning: other}, f"{other} is the {meaning}") for other in (*others, name)]
+            what = f"column {name!r} has the name of the {meaning}, and holds dates (such as {_example(frame[name])})"
+            raise UnclearLogError(Doubt(what, tuple(answers), where=table.where))
+    if {"time", "rating"} <= guessed.keys():
+        time, rating = guessed["time"], guessed["rating"]
+        if _is_time(frame[rating]) and not _is_time(frame[time]):
+            what = (
+                f"column {rating!r} has the name of the rating, and holds times (such as {_example(frame[rating])}), "
+                f"and {time!r} holds none (such as {_example(frame[time])})"
+            )
+            answers = [
+                Answer({"time": rating, "rating": time}, f"{rating} is the time"),
+                Answer({"time": time, "rating": rating}, "the names are right"),
+            ]
+            raise UnclearLogError(Doubt(what, tuple(answers), where=table.where))
 
 
 def present(table: Table, name: str, meaning: str) -> str:
@@ -162,6 +195,12 @@ def epochs_in(values: pl.Series) -> bool:
         return False
     low, high = _EPOCH_S
     return any(bool(numbers.is_between(low * unit, high * unit).all()) for unit in (1, 1e3, 1e6, 1e9))
+
+
+def _small_fractions(values: pl.Series) -> bool:
+    """Whether a column holds numbers below 1,000, some of them with a fraction."""
+    numbers = values.cast(pl.Float64, strict=False).drop_nulls() if values.dtype in _NUMBER_LIKE else pl.Series([])
+    return len(numbers) > 0 and bool((numbers.abs() < 1_000).all()) and bool((numbers != numbers.round()).any())
 
 
 def _example(values: pl.Series) -> str:
@@ -252,6 +291,11 @@ def _with_time_by_values(
         return {**places, "time": timed[0], **({"rating": rest[0]} if "rating" in places else {})}
     if timed:
         raise _unclear_places(table, frame, meanings, timed)
+    if usual is not None and _small_fractions(frame[usual]):
+        answers = [Answer({"time": NONE, "rating": usual}, f"column {usual} is a rating; the order of rows counts")]
+        answers.append(Answer({"time": usual}, f"column {usual} is the time"))
+        what = f"column {usual} holds small fractions (such as {_example(frame[usual])}), which are hardly times"
+        raise UnclearLogError(Doubt(what, tuple(answers), where=table.where))
     if usual is None and len(table.names) > 2:
         answers = [Answer({"time": NONE}, "no column: the order of rows is the order of events")]
         answers += [Answer({"time": name}, f"column {name} is the time") for name in table.names[2 : 2 + _OFFERED]]

@@ -48,7 +48,10 @@ def far_away(times_us: np.ndarray) -> np.ndarray:
     """The places of times far from the rest: 20 years and 10 times the span of the middle 98% of them."""
     if len(times_us) < 3:
         return np.zeros(0, dtype=np.int64)
-    low, high = (float(edge) for edge in np.quantile(times_us, (0.01, 0.99), method="nearest"))
+    # Of few times, the first and the last are left out.
+    edge = max(1, round(0.01 * (len(times_us) - 1)))
+    ordered = np.partition(times_us, (edge, len(times_us) - 1 - edge))
+    low, high = float(ordered[edge]), float(ordered[-1 - edge])
     slack = max(_FAR_SPANS * (high - low), _FAR_YEARS * _YEAR_US)
     if times_us.min() >= low - slack and times_us.max() <= high + slack:
         return np.zeros(0, dtype=np.int64)
