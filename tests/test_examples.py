@@ -1,8 +1,9 @@
-"""The example of a model of one's own: it keeps the contract, and every command works with it."""
+"""The examples: a model of one's own keeps the contract, and every command works with it; toys learn their ring."""
 
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from ensue.testing import ModelContract
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "custom_model.py"
 import_model_module(str(EXAMPLE))
+TOYS = sorted((EXAMPLE.parent / "models").glob("*.py"))
 SETTINGS = ("--num-epochs", "2", "--hidden-units", "8", "--maxlen", "10", "--device", "cpu")
 
 
@@ -112,3 +114,10 @@ def test_a_link_that_python_imported_itself_is_the_same_module(tmp_path: Path) -
     code = "import custom_model; from ensue.modules import import_model_module; import_model_module('custom_model.py')"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", TOYS, ids=lambda path: path.stem)
+def test_a_toy_is_short_and_learns_the_ring(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(path.read_text().splitlines()) < 20
+    runpy.run_path(str(path))
+    assert capsys.readouterr().out.splitlines()[0].split()[0] == "6"
