@@ -42,7 +42,7 @@ def split_of(store, name, targets="auto"):
 
 
 def test_the_splits_are_registered():
-    assert sorted(SPLITS) == sorted([*NAMES, "none"])
+    assert sorted(SPLITS) == sorted([*NAMES, "none", "predefined"])
 
 
 @given(stores())

@@ -147,7 +147,9 @@ def shown(screen: Screen, out: Path, store: SequenceStore, report: dict[str, Any
         screen.say(f"note: {note}", "yellow")
     screen.say(f"written to {out}, fingerprint {store.fingerprint[:12]}")
     if store.num_events > store.num_users:
-        screen.next("ensue train", out, "--out", "runs/sasrec")
+        is_marked = "split" in store.features and "split" not in store.made["columns"].get("features", ())
+        split = ["--split", "predefined"] if is_marked else []
+        screen.next("ensue train", out, *split, "--out", "runs/sasrec")
     else:
         screen.say("no user has two events, so there is no order to learn; only popularity can be counted", "yellow")
         screen.next("ensue train", out, "--model", "popularity", "--out", "runs/popularity")

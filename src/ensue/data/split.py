@@ -11,8 +11,9 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ensue.config import Config
 from ensue.data.arrays import gather_events
+from ensue.data.marks import ordered_parts, session_parts
 from ensue.data.moments import check_seconds, parse_seconds
-from ensue.data.session_order import event_feature, session_order, without_unseen
+from ensue.data.session_order import session_order, without_unseen
 from ensue.data.store import SequenceStore
 from ensue.errors import DataError
 from ensue.registry import Registry
@@ -106,8 +107,9 @@ class SplitConfig(Config):
             epoch, a date such as 2020-09-13T12:00, or a value of `order_feature`); needs `test_from`, and replaces
             the fractions.
         test_from: the test part starts at this time.
-        split_feature: session: the event feature that says "train", "validation" (or "valid", "val") or
-            "test". Without validation sessions, the last `validation_fraction` of training ones are taken.
+        split_feature: predefined (default "split") and session: the event feature that says "train", "validation" (or
+            "valid", "val") or "test". Without validation sessions, the last `validation_fraction` of training ones are
+            taken.
         order_feature: session: the event feature that orders sessions (a day number); else time; else number.
         session_time: session: whether a session's "first" or "last" event places it; GRU4Rec takes the last.
         unseen_items: session: "keep" events of items that training never had in the held-out sessions, or "drop"
@@ -258,6 +260,21 @@ def _global_time(store: SequenceStore, config: SplitConfig) -> Split:
     )
 
 
+@_split("predefined", "split_feature", targets=("all", "last", "first"))
+def _predefined(store: SequenceStore, config: SplitConfig) -> Split:
+    """A feature of the events says which part each belongs to, as in files of three parts (`ensue prepare --test`)."""
+    train_stop, validation_stop = ordered_parts(store, config.split_feature or "split")
+    targets = _targets(config)
+    return Split(
+        name="predefined",
+        train=_sequences(store, train_stop),
+        validation=_cases(store, train_stop, validation_stop, targets),
+        test=_cases(store, validation_stop, store.offsets[1:], targets),
+        leakage="The data states the parts: a user's training events precede the user's held-out ones, but those of "
+        "other users may be later.",
+    )
+
+
 @_split("user-holdout", *_SHARES, "seed")
 def _user_holdout(store: SequenceStore, config: SplitConfig) -> Split:
     """Some users, drawn among those with two events, do not train; their last events are the targets."""
@@ -288,7 +305,12 @@ def _user_holdout(store: SequenceStore, config: SplitConfig) -> Split:
 )
 def _session(store: SequenceStore, config: SplitConfig) -> Split:
     """The store's rows are sessions: whole sessions train or are tested, in their order."""
-    part = _marked_parts(store, config) if config.split_feature is not None else _ordered_parts(store, config)
+    name, last = config.split_feature, config.session_time == "last"
+    part = (
+        _ordered_parts(store, config)
+        if name is None
+        else session_parts(store, name, config.order_feature, config.validation_fraction, last)
+    )
     train = _sequences(store, np.where(part == 0, store.offsets[1:], store.offsets[:-1]))
     asked = store if config.unseen_items == "keep" else without_unseen(store, part == 0, train.items_P)
     start, stop = asked.offsets[:-1], asked.offsets[1:]
@@ -313,39 +335,6 @@ def _ordered_parts(store: SequenceStore, config: SplitConfig) -> np.ndarray:
     part = np.zeros(store.num_users, dtype=np.int8)
     part[store.lengths > 0] = (order_S >= first).astype(np.int8) + (order_S >= second)
     return part
-
-
-def _marked_parts(store: SequenceStore, config: SplitConfig) -> np.ndarray:
-    """[U] 0 train, 1 validation, 2 test, as the split feature says."""
-    name = str(config.split_feature)
-    codes_E = event_feature(store, name)
-    if name not in store.feature_values:
-        raise DataError(f"feature {name!r} must hold the words train, validation and test, it holds numbers")
-    meaning = {"train": 0, "validation": 1, "valid": 1, "val": 1, "test": 2}
-    values = [str(value) for value in store.feature_values[name].ids.to_list()]
-    if unknown := [value for value in values if value not in meaning]:
-        raise DataError(f"feature {name!r} must say train, validation or test, got {unknown[0]!r}")
-    if (codes_E == 0).any():
-        raise DataError(f"feature {name!r} is missing for {int((codes_E == 0).sum())} events")
-    part_E = np.array([0, *(meaning[value] for value in values)], dtype=np.int8)[codes_E]
-    filled = np.flatnonzero(store.lengths)
-    part = np.zeros(store.num_users, dtype=np.int8)
-    part[filled] = part_E[store.offsets[filled]]
-    mixed = np.flatnonzero(part_E != np.repeat(part, store.lengths))
-    if len(mixed):
-        session = store.users.decode([int(np.searchsorted(store.offsets, mixed[0], side="right"))])[0]
-        raise DataError(f"session {session!r} lies in two parts of the split: feature {name!r} differs within it")
-    if not (part == 1).any():
-        _take_last_for_validation(store, part, config)
-    return part
-
-
-def _take_last_for_validation(store: SequenceStore, part: np.ndarray, config: SplitConfig) -> None:
-    filled = np.flatnonzero(store.lengths)
-    order_S = session_order(store, config.order_feature, last=config.session_time == "last")
-    train = filled[np.argsort(order_S, kind="stable")]
-    train = train[part[train] == 0]
-    part[train[len(train) - round(config.validation_fraction * len(train)) :]] = 1
 
 
 def _targets(config: SplitConfig) -> str:
