@@ -36,6 +36,7 @@ class SequenceBatch:
         times_P: int64 seconds, or None.
         query_times_P: int64 seconds of the request after each event: the next event's time, or, for a row's newest
             event, that of the request; or None. Every event has one, since every event is a query of attention.
+        users_B: int64, the number of each row's user in the training data, 0 if unknown; or None.
         views: augmented copies of the rows, for an auxiliary term of the loss; or None.
     """
 
@@ -49,6 +50,7 @@ class SequenceBatch:
     negatives: Tensor | None = None
     times_P: Tensor | None = None
     query_times_P: Tensor | None = None
+    users_B: Tensor | None = None
     views: Views | None = None
 
     @classmethod
@@ -126,6 +128,7 @@ class SequenceBatch:
             move(self.negatives),
             move(self.times_P),
             move(self.query_times_P),
+            move(self.users_B),
             None if self.views is None else self.views.to(device),
         )
 
@@ -198,4 +201,5 @@ def case_batch(cases: Cases, rows_B: np.ndarray, maxlen: int, query_time: bool) 
     histories = Sequences(cases.store, cases.users_B, cases.start_B, cases.stop_B)
     times = cases.store.times
     request_times_B = times[cases.target_B[rows_B]] if query_time and times is not None else None
-    return history_batch(histories, rows_B, maxlen, request_times_B)
+    batch = history_batch(histories, rows_B, maxlen, request_times_B)
+    return replace(batch, users_B=_int64(cases.users_B[rows_B] + 1))

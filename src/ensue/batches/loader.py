@@ -90,4 +90,5 @@ def take_share(batch: SequenceBatch, rank: int, size: int) -> SequenceBatch | No
         negatives,
         None if batch.times_P is None else batch.times_P[own_P],
         None if batch.query_times_P is None else batch.query_times_P[own_P],
+        None if batch.users_B is None else batch.users_B[rank::size],
     )

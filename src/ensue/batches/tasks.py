@@ -6,10 +6,11 @@ Suffixes: R rows of a view, W windows, B rows of a batch, P events of a batch, Q
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import torch
 
 from ensue.batches.batch import SequenceBatch
 from ensue.batches.layout import newest
@@ -140,7 +141,7 @@ def _shifted(
     events_P, lengths_B = gather_events(start_B, stop_B - 1), stop_B - start_B - 1
     store = windows.sequences.store
     asked_Q = asked(lengths_B)
-    return SequenceBatch.from_numpy(
+    batch = SequenceBatch.from_numpy(
         store.items[events_P],
         lengths_B,
         None if store.times is None else store.times[events_P],
@@ -148,6 +149,8 @@ def _shifted(
         asked_Q,
         store.items[events_P + 1 + ahead(lengths_B)][asked_Q],
     )
+    users_B = windows.sequences.users_R[windows.row_W[chosen_B]] + 1
+    return replace(batch, users_B=torch.from_numpy(users_B.astype(np.int64)))
 
 
 def cloze(

@@ -21,15 +21,17 @@ class Catalogue:
         num_items: N.
         items: the item table with N rows, item number i in row i - 1, and the columns that the data has; a table
             without columns if only the number of items is known.
+        num_users: users of the training data, for models with a vector for each user.
     """
 
     num_items: int
     items: pl.DataFrame = field(default_factory=pl.DataFrame)
+    num_users: int = 0
 
     @classmethod
     def of_store(cls, store: SequenceStore) -> Catalogue:
         """The items of a store."""
-        return cls(store.num_items, store.item_table)
+        return cls(store.num_items, store.item_table, store.num_users)
 
     def codes(self, column: str) -> tuple[Tensor, int]:
         """A column's values as numbers, int64 [N] (0 for missing values), and the number of distinct values.

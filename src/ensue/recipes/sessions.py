@@ -43,3 +43,24 @@ def stan() -> Values:
     Command: ensue train data/diginetica --preset stan --split session --split-feature split --out runs/stan
     """
     return {"model": {"name": "vsknn", "variant": "stan", "neighbours": 200}}
+
+
+@recipe("fpmc")
+def fpmc() -> Values:
+    """Factorised personalised Markov chains with BPR, one negative for each event (Rendle et al. 2010).
+
+    Expect: .2036 / .1062 on ML-100K (HR@10 / NDCG@10, full, seed 0; markov: .1448 / .0761), 55 epochs, a minute
+    Command: ensue train data/ml-100k --preset fpmc --out runs/fpmc
+    """
+    return {
+        "model": {"name": "fpmc"},
+        "objective": {"loss": "bpr"},
+        "train": {
+            "num_epochs": 60,
+            "lr": 0.005,
+            "batch_size": 32,
+            "window": "sliding",
+            "eval_epochs": 5,
+            "patience": 3,
+        },
+    }

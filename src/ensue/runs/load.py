@@ -56,9 +56,12 @@ def load_run(folder: str | Path) -> Run:
     items = pl.read_parquet(folder / ITEMS, glob=False)
     if items.height != len(item_ids):
         raise ArtefactError(f"{folder / ITEMS}: {items.height} rows for {len(item_ids)} items of {VOCABULARY}")
-    model = _read_model(folder / MODEL, config, Catalogue(len(item_ids), items))
+    users = about.get("users", 0)
+    if type(users) is not int or users < 0:
+        raise ArtefactError(f"{folder / MANIFEST}: users must be a number of 0 or more (got {users!r})")
+    model = _read_model(folder / MODEL, config, Catalogue(len(item_ids), items, users))
     store = about.get("store")
-    return Run(config, model, item_ids, items, str(about.get("fingerprint")), Path(store) if store else None)
+    return Run(config, model, item_ids, items, str(about.get("fingerprint")), Path(store) if store else None, users)
 
 
 def _read_model(path: Path, config: RunConfig, catalogue: Catalogue) -> Model:

@@ -74,6 +74,7 @@ def seal(folder: Path, run: Run) -> None:
             "torch": torch.__version__,
             "model": run.config.model.name,
             "items": len(run.item_ids),
+            "users": run.num_users,
             "fingerprint": run.fingerprint,
             "store": None if run.store is None else str(run.store),
         },

@@ -137,4 +137,4 @@ def _finished(world: World, config: RunConfig, split: Split, folder: Path) -> Fi
 def _run_of(config: RunConfig, model: Model, split: Split) -> Run:
     store = split.train.store
     items = item_table(store, fit_popularity(split.train))
-    return Run(config, model.eval(), store.item_ids, items, store.fingerprint, store.folder)
+    return Run(config, model.eval(), store.item_ids, items, store.fingerprint, store.folder, store.num_users)
