@@ -26,16 +26,10 @@ class Run:
         config: the run's settings.
         model: the scorer, in evaluation mode.
         item_ids: external ids of the items 1..N.
-<<<<<<< HEAD
         items: table of N rows: id, title, category and other known columns, and `events`, the item's training events.
         fingerprint: of the data the model was trained on.
         store: the folder of that data, as the user gave it; None if the data was in memory.
-=======
-        items: N rows: id, title, category and more where known, and `events`, the item's training events.
-        fingerprint: of the data it was trained on.
-        store: the folder of that data, as it was given; None if it was in memory.
-        num_users: users of that data.
->>>>>>> 87d356f (Add FPMC, and whose history each row of a batch is)
+        num_users: the number of users in that data.
     """
 
     config: RunConfig
