@@ -668,3 +668,14 @@ def test_ctrl_c_ends_without_a_traceback(store: Path, tmp_path: Path) -> None:
         _, errors = process.communicate()
     assert process.returncode == 130
     assert errors == "ensue: interrupted: the same command resumes from the last checkpoint\n"
+
+
+def test_evaluate_counts_targets_that_never_occur_in_training(ensue: Run, tmp_path: Path) -> None:
+    log, store, run = tmp_path / "log.csv", tmp_path / "store", tmp_path / "run"
+    rows = [f"{user},{item},{item}" for user in range(4) for item in range(1, 6)]
+    log.write_text("user,item,time\n" + "\n".join([*rows, "0,new,9", "1,other,9"]) + "\n")
+    assert ensue("prepare", log, "--out", store).status == 0
+    assert ensue("train", store, "--model", "popularity", "--out", run).status == 0
+    shown = ensue("evaluate", run).out
+    assert "4 targets (100.0%) are items that never occur in training" in shown
+    assert ensue("evaluate", run, "--part", "validation", "--json").json["targets_untrained"] == 2

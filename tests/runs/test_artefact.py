@@ -137,6 +137,7 @@ EDITS: dict[str, Any] = {
     "users": 3,
     "cases": 3,
     "targets_in_history": 5,
+    "targets_untrained": 5,
     "tied": 0.5,
     "metrics": {},
     "fingerprint": "0" * 64,

@@ -44,6 +44,13 @@ def run(
     screen.show(metrics_table(part, {config.key: entry, **results}))
     if config.protocol == "full" and config.filter_seen and entry["targets_in_history"]:
         screen.say(f"{entry['targets_in_history']:,} targets occur in their history; the filter keeps them", "dim")
+    if entry["targets_untrained"]:
+        share = entry["targets_untrained"] / entry["cases"]
+        screen.say(
+            f"{entry['targets_untrained']:,} targets ({share:.1%}) are items that never occur in training: a model of "
+            "item ids cannot predict them",
+            "dim",
+        )
     screen.say(f"written: {folder / 'metrics.json'}, {folder / entry['per_user']}")
     screen.next(*recommend_to_user(folder, recommender.config.model, store, data))
     return {"run": str(folder), "model": recommender.config.model.name, **entry, "protocol": config.key}

@@ -91,7 +91,7 @@ def save_evaluation(
 def _add_evaluation(
     folder: Path, run: Run, store: SequenceStore, part: str, config: EvaluateConfig, standings: Standings
 ) -> dict[str, Any]:
-    entry = write_table(folder, store, part, config, standings)
+    entry = write_table(folder, store, part, config, standings, run.items["events"].to_numpy())
     results = {**read_metrics(folder), f"{part}/{config.key}": entry}
     write_json(folder / METRICS, results)
     write_card(folder, run, results, read_log(folder / LOG))

@@ -20,9 +20,18 @@ from ensue.runs.folder import KIND, METRICS, SCHEMA_VERSION
 
 
 def write_table(
-    folder: Path, store: SequenceStore, part: str, config: EvaluateConfig, standings: Standings
+    folder: Path, store: SequenceStore, part: str, config: EvaluateConfig, standings: Standings, events_N: np.ndarray
 ) -> dict[str, Any]:
-    """Write an evaluation's per-user table; return its entry for `metrics.json`, under `<part>/<config.key>`."""
+    """Write an evaluation's per-user table; return its entry for `metrics.json`, under `<part>/<config.key>`.
+
+    Args:
+        folder: the run folder.
+        store: the data evaluated on.
+        part: "test" or "validation".
+        config: protocol and metrics.
+        standings: the results.
+        events_N: the number of training events of each item, [N].
+    """
     table = f"per_user-{part}-{config.key}.parquet"
     with atomic_path(folder / table) as path:
         per_user_table(store, config, standings).write_parquet(path)
@@ -33,6 +42,7 @@ def write_table(
         "users": len(np.unique(standings.users_B)),
         "cases": len(standings.users_B),
         "targets_in_history": int(standings.repeated_B.sum()),
+        "targets_untrained": int((events_N[standings.targets_B - 1] == 0).sum()),
         "tied": float((standings.equal_B > 0).mean()),
         "metrics": standings.means(config),
         "fingerprint": store.fingerprint,
