@@ -212,3 +212,22 @@ def test_values_that_contradict_names_and_places_are_in_doubt(write, text, messa
 def test_one_time_far_from_a_few_others_is_noted(write, time):
     log = read_interactions(write(f"user,item,time\n1,1,1600000000\n1,2,1600000001\n1,3,{time}\n"))
     assert "1 times lie far from the rest, the first in row 3" in log.notes[0]
+
+
+def test_a_large_log_in_doubt_is_refused_after_its_beginning(write, monkeypatch):
+    monkeypatch.setattr("ensue.data.logs._BEGINNING", 200)
+    rows = "".join(f"{n % 9},{n},2019-10-03\n" for n in range(100))
+    path = write("user,item,seen\n" + rows)
+    monkeypatch.setattr("ensue.data.interactions._Sifted", None)
+    with pytest.raises(UnclearLogError, match="which column is the time"):
+        read_interactions(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_large_log_is_read_whole(write, monkeypatch, encoding):
+    monkeypatch.setattr("ensue.data.logs._BEGINNING", 201)
+    path = write(
+        ("user,item,time\n" + "".join(f"é{n % 9},{n},{1600000000 + n}\n" for n in range(100))).encode(encoding)
+    )
+    log = read_interactions(path)
+    assert (log.rows_in, log.frame.height) == (100, 100)

@@ -20,7 +20,7 @@ from ensue.data.dates import DateOrder
 from ensue.data.decimals import with_points
 from ensue.data.doubt import Answer, Doubt, UnclearLogError
 from ensue.data.ids import check_json, id_notes, read_ids, refuse_lists
-from ensue.data.logs import open_log
+from ensue.data.logs import open_beginning, open_log
 from ensue.data.meanings import MEANINGS, Choice, choose_columns, present, with_rows
 from ensue.data.moments import UNIT_NAMES, TimeUnit, add_clock, to_microseconds
 from ensue.data.odd_times import in_another_unit, time_notes
@@ -199,6 +199,8 @@ def read_interactions(source: Source, columns: Columns | None = None) -> Interac
         UnclearLogError: the log can be read in more than one way.
     """
     columns = columns or Columns()
+    if (beginning := open_beginning(source, columns.reading)) is not None:
+        columns_of(beginning, columns)
     table = open_log(source, columns.reading)
     try:
         return _Sifted(table, columns, columns_of(table, columns)).log()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
+from ensue.data.doubt import UnclearLogError
 from ensue.data.joining import finish, join
 from ensue.data.lines import first_lines
 from ensue.data.readers import is_number, open_table
@@ -21,6 +22,7 @@ from ensue.errors import DataError
 
 # Lines that recognisers see, and the longest of them whose columns are inferred.
 _SAMPLED, _LONGEST = 200, 1 << 16
+_BEGINNING = 1 << 21
 _TYPED = (b"PAR1", b"ARROW1", b"Obj\x01")
 
 
@@ -39,6 +41,22 @@ def open_log(source: Source, reading: Reading) -> Table:
         names = ", ".join(part.name for part in beside)
         table = replace(table, evidence=f"{table.evidence}; not read, as they have other columns: {names}")
     return replace(finish(table), keeps=parts)
+
+
+def open_beginning(source: Source, reading: Reading) -> Table | None:
+    """The first 2 MB of a large text file as a log, to see what is in doubt before all of it is read.
+
+    Raises:
+        UnclearLogError: how it is written is in doubt.
+    """
+    if not isinstance(source, str | Path) or not Path(source).is_file() or Path(source).stat().st_size <= _BEGINNING:
+        return None
+    try:
+        return open_log(source, replace(reading, most=_BEGINNING))
+    except UnclearLogError:
+        raise
+    except DataError:  # a document that is cut off, such as a slice of playlists
+        return None
 
 
 def _is_empty(part: Part) -> bool:
@@ -132,7 +150,7 @@ def _sample(part: Part, reading: Reading) -> Sample:
         return Sample(part.name, schema=table.rows.collect_schema(), rows=table.rows, reading=reading)
     path = part.source
     try:
-        file = TextFile.at(path, reading.encoding, reading.skip, reading.comment)
+        file = TextFile.at(path, reading.encoding, reading.skip, reading.comment, reading.most)
     except DAMAGED as error:
         raise DataError(f"{path}: cannot be read ({error})") from None
     lines = first_lines(file, _SAMPLED)

@@ -80,7 +80,7 @@ def _open_file(path: Path, reading: Reading) -> Table:
         if form in ("parquet", "arrow", "avro"):
             rows = _scan_typed(path, form)
             return Table(rows, rows.collect_schema().names(), str(path))
-        file = TextFile.at(path, reading.encoding, reading.skip, reading.comment)
+        file = TextFile.at(path, reading.encoding, reading.skip, reading.comment, reading.most)
         if reading.separator is not None:
             return _open_with_separator(file, reading.separator, reading)
         if form == "auto" or (form == "csv" and reading.form == "auto"):

@@ -109,6 +109,7 @@ class Reading:
         skip: lines at the start that are not read.
         comment: lines that start with this text are not read; "" for none.
         shape: the published shape; "auto": as recognised, "none": a plain table.
+        most: how many bytes of a text file are read, up to the end of a line; None: all.
     """
 
     form: Format = "auto"
@@ -120,6 +121,7 @@ class Reading:
     skip: int = 0
     comment: str = ""
     shape: str = ANY_SHAPE
+    most: int | None = None
 
 
 def collect(

@@ -103,7 +103,9 @@ class TextFile:
     comment: str = ""
 
     @classmethod
-    def at(cls, path: Path, encoding: str | None = None, skip: int = 0, comment: str = "") -> TextFile:
+    def at(
+        cls, path: Path, encoding: str | None = None, skip: int = 0, comment: str = "", most: int | None = None
+    ) -> TextFile:
         """Open a text file.
 
         Args:
@@ -111,6 +113,7 @@ class TextFile:
             encoding: how its characters are encoded; by default UTF-8, and UTF-16 where its first bytes say so.
             skip: lines at its start that are not read.
             comment: lines that start with this text are not read.
+            most: how many bytes are read, up to the end of a line; None: all.
 
         Raises:
             DataError: it unpacks to more than 40% of the memory that this process may use, it is a file of another
@@ -123,6 +126,8 @@ class TextFile:
             _check_is_text(path, head, packed)
         wanted = encoding or next((name for mark, name in _BOMS if head.startswith(mark)), "utf-8")
         plain = codecs.lookup(wanted).name in ("utf-8", "ascii")
+        if most is not None:
+            return cls(path, _beginning(path, wanted, most), skip, comment)
         if plain and packed is None:
             return cls(path, None, skip, comment)
         content = _read_within(path)
@@ -174,6 +179,14 @@ def _check_is_text(path: Path, head: bytes, packed: str | None) -> None:
             raise DataError(f"{path}: is {name}{where}, which cannot be read: {advice}")
     if b"\x00" in head and not head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise DataError(f"{path}: is a binary file of unknown kind, not text: export its table as CSV or Parquet")
+
+
+def _beginning(path: Path, encoding: str, most: int) -> bytes:
+    """The first `most` bytes as UTF-8, up to the end of a line."""
+    with open_binary(path) as handle:
+        content = handle.read(most)
+    text = codecs.getincrementaldecoder(encoding)(errors="replace").decode(content)
+    return (text if len(content) < most else text[: text.rfind("\n") + 1]).encode()
 
 
 def _read_within(path: Path) -> bytes:
