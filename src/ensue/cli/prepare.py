@@ -34,8 +34,8 @@ def run(
         list[str] | None,
         typer.Argument(
             metavar="SOURCE...",
-            help="A log: files, a folder, a quoted pattern, - for standard input; or the name of a dataset (see "
-            "ensue datasets).",
+            help="A log: files, a folder, a quoted pattern, an address, - for standard input; or the name of a dataset "
+            "(see ensue datasets).",
         ),
     ] = None,
     *,

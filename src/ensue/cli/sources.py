@@ -38,11 +38,12 @@ if TYPE_CHECKING:
 
 def store_folder(sources: Sequence[str | Path]) -> Path | None:
     """The folder of a store (or of something else that ensue wrote); None for a log."""
+    from ensue.data.addresses import is_address
     from ensue.data.replacing import recover
 
-    path = Path(sources[0])
-    if len(sources) > 1:
+    if len(sources) > 1 or is_address(str(sources[0])):
         return None
+    path = Path(sources[0])
     if not path.exists():
         recover(path)
     return path if (path / MANIFEST).is_file() else None

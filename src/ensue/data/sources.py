@@ -21,6 +21,7 @@ from urllib.parse import unquote
 
 import polars as pl
 
+from ensue.data.addresses import fetched, is_address, local_path, name_of
 from ensue.data.queries import Query
 from ensue.errors import DataError, is_utf8
 from ensue.files import MANIFEST
@@ -95,16 +96,16 @@ Source = One | Sequence[One] | Mapping[str, One | Sequence[One]] | Parts
 
 
 def is_log(text: str) -> bool:
-    """Whether a text names standard input, something that exists, or a pattern that matches a file."""
-    return text == STANDARD_INPUT or Path(text).exists() or bool(_matches(text))
+    """Whether a text is an address, standard input, the name of something, or a pattern that matches a file."""
+    return is_address(text) or text == STANDARD_INPUT or Path(text).exists() or bool(_matches(text))
 
 
 def parts_of(source: Source) -> Parts:
     """Resolve a source.
 
     Args:
-        source: a path, a folder, a pattern with `*`, `?`, `[...]` or `**`, `-` for standard input, a query, a frame, a
-            list of these, or a mapping of train, validation and test to these.
+        source: a path, a folder, a pattern with `*`, `?`, `[...]` or `**`, `-` for standard input, an address, a query,
+            a frame, a list of these, or a mapping of train, validation and test to these.
 
     Raises:
         DataError: nothing of this name exists, or a folder has no file of a log.
@@ -166,6 +167,8 @@ def _marked(source: Mapping[str, One | Sequence[One]]) -> Parts:
 
 
 def _of_path(text: str) -> Parts:
+    if is_address(text):
+        return _of_address(text)
     path = Path(text)
     if text in (STANDARD_INPUT, "/dev/stdin"):
         return _copied(text, STANDARD_NAME)
@@ -185,6 +188,15 @@ def _of_path(text: str) -> Parts:
         below = _of_folder(match).parts if match.is_dir() else _of_path(str(match)).parts
         parts += [replace(part, columns={**_keys(match / "file"), **part.columns}) for part in below]
     return Parts(text, tuple(parts), is_listed=False)
+
+
+def _of_address(address: str) -> Parts:
+    path = local_path(address)
+    if path is not None:
+        return _of_path(str(path))
+    name, copy = name_of(address), Copy()
+    source = fetched(address, copy.folder)
+    return Parts(name, (Part(source, name, _keys(Path(name)) if isinstance(source, Path) else {}, copy),))
 
 
 def _of_folder(folder: Path) -> Parts:
