@@ -12,6 +12,7 @@ from rich.text import Text
 
 from ensue.cli.doubts import settle
 from ensue.cli.flags import Flag, flags_of, words_of
+from ensue.cli.proposals import propose_store, propose_training
 from ensue.cli.sources import Connect, Sql, query_of, source_words, store_folder
 from ensue.errors import ConfigError, DataError
 from ensue.terminal.output import Screen, bar, clean, table
@@ -45,11 +46,13 @@ def run(
     connect: Connect = None,
 ) -> dict[str, Any]:
     """Examine a log or a store: ids, duplicates, times, cold items, leakage, lengths, and whether order matters."""
+    from ensue.data.behaviours import behaviours
     from ensue.data.interactions import Columns, read_interactions
     from ensue.data.sources import is_log, parts_of
-    from ensue.data.split import SplitConfig
+    from ensue.data.split import SplitConfig, make_split
     from ensue.data.store import SequenceStore
     from ensue.doctor.check import check
+    from ensue.doctor.rows import usual_minimum
 
     fields = {SPLIT_NAMES.get(name, name): name for name in SplitConfig.model_fields}
     split = SplitConfig.parse({fields[name]: value for name, value in settings.items() if name in fields})
@@ -66,18 +69,16 @@ def run(
     elif query is not None or len(source) > 1 or is_log(source[0]):
         parts = parts_of(source if query is None else query)
         log, columns = settle(screen, lambda given: read_interactions(parts, Columns.parse(given)), columns)
-        report, lengths = check(log, split), log.frame.group_by("user").len()["len"].to_numpy()
+        kinds, least = behaviours(parts, Columns.parse(columns)), usual_minimum(log)
+        report, lengths = check(log, split, kinds), log.frame.group_by("user").len()["len"].to_numpy()
     else:
         raise DataError(f"{source[0]}: no such file or folder")
     bins = _show(screen, report, lengths)
     if folder is None:
-        words = words_of(flags(), columns)
-        if "exact_duplicates" in report["duplicates"].advice:
-            words += ["--exact-duplicates", "drop"]
-        where = source_words(source, query)
-        screen.next("ensue prepare", *where, *words, "--out", f"data/{_name_of(source[0] if source else 'log')}")
+        words = [*source_words(source, query), *words_of(flags(), columns)]
+        propose_store(screen, report, words, f"data/{_name_of(source[0] if source else 'log')}", kinds, least)
     elif report["training"].level == "ok":
-        screen.next("ensue train", folder, *words_of(flags(), settings), "--out", "runs/sasrec")
+        propose_training(screen, folder, make_split(store, split), words_of(flags(), settings))
     return {**report.as_dict(), "lengths": [{"events": label, "users": count} for label, count in bins]}
 
 

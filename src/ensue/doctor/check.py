@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ensue.data.behaviours import Behaviours
 from ensue.data.interactions import Interactions
 from ensue.data.prepare import prepare
 from ensue.data.split import SplitConfig, make_split
@@ -14,7 +15,7 @@ from ensue.doctor.findings import LEVELS, Finding, Level
 from ensue.doctor.ids import of_ids
 from ensue.doctor.order import compare_with_shuffled, of_order
 from ensue.doctor.parts import of_split
-from ensue.doctor.rows import of_notes, of_rows
+from ensue.doctor.rows import of_behaviours, of_notes, of_ratings, of_rows
 from ensue.doctor.times import of_times
 from ensue.errors import DataError
 from ensue.evaluation.significance import Comparison
@@ -52,12 +53,17 @@ class DoctorReport:
         }
 
 
-def check(source: SequenceStore | Interactions, split_config: SplitConfig | None = None) -> DoctorReport:
+def check(
+    source: SequenceStore | Interactions,
+    split_config: SplitConfig | None = None,
+    kinds: Behaviours | None = None,
+) -> DoctorReport:
     """Examine a log or a prepared store.
 
     Args:
         source: a store, or a log as it was read; for a log, its rows and their order are examined too.
         split_config: the split whose leakage and cold items are measured; leave-one-out by default.
+        kinds: of a log, the column that says what kind of event a row is.
 
     Raises:
         DataError: the source has no events, or lacks what the split needs, such as times.
@@ -67,7 +73,7 @@ def check(source: SequenceStore | Interactions, split_config: SplitConfig | None
     if isinstance(source, Interactions):
         log = source
         store, report = prepare(source)
-        findings += [*of_rows(source), of_notes(report.notes)]
+        findings += [*of_rows(source), of_notes(report.notes), of_behaviours(kinds), of_ratings(source)]
     else:
         store = source
     if not store.num_events:

@@ -23,18 +23,7 @@ def of_split(store: SequenceStore, split: Split) -> Iterator[Finding]:
         "users have 2 or more of them.",
         "" if trainable else "No sequential model can be trained: use a longer log or another split.",
     )
-    trained = np.zeros(store.num_items + 1, dtype=bool)
-    trained[split.train.items_P] = True
-    cold = float((~trained[split.test.target_items_B]).mean()) if len(split.test) else 0.0
-    yield Finding(
-        "cold-items",
-        graded(cold, 0.01, 0.1) if len(split.test) else "problem",
-        cold if len(split.test) else None,
-        f"{cold:.1%} of {len(split.test):,} test targets are items that never occur in training."
-        if len(split.test)
-        else f"The split {split.name!r} leaves no test case.",
-        "No model of item ids can predict these, so they limit the best possible score." if cold > 0.01 else "",
-    )
+    yield _cold(store, split)
     if store.times is None or not len(split.test):
         lacking = "times" if store.times is None else "a test case"
         yield Finding("leakage", "warn", None, f"{split.leakage} Without {lacking} it cannot be measured.")
@@ -48,4 +37,24 @@ def of_split(store: SequenceStore, split: Split) -> Iterator[Finding]:
         later,
         f"Split {split.name!r}: a test event precedes {later:.1%} of the training events on average. {split.leakage}",
         'Confirm the conclusions with split = "global-time".' if later > 0.01 else "",
+    )
+
+
+def _cold(store: SequenceStore, split: Split) -> Finding:
+    """Targets of the test and validation parts whose items never occur in training."""
+    if not len(split.test):
+        return Finding("cold-items", "problem", None, f"The split {split.name!r} leaves no test case.")
+    trained = np.zeros(store.num_items + 1, dtype=bool)
+    trained[split.train.items_P] = True
+    cold = float((~trained[split.test.target_items_B]).mean())
+    text = f"{cold:.1%} of {len(split.test):,} test targets"
+    if len(split.validation):
+        share = float((~trained[split.validation.target_items_B]).mean())
+        text += f" and {share:.1%} of {len(split.validation):,} validation targets"
+    return Finding(
+        "cold-items",
+        graded(cold, 0.01, 0.1),
+        cold,
+        f"{text} are items that never occur in training.",
+        "No model of item ids can predict these, so they limit the best possible score." if cold > 0.01 else "",
     )

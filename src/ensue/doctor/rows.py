@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ensue.data.behaviours import Behaviours
 from ensue.data.interactions import Interactions, in_words
 from ensue.doctor.findings import Finding, graded
+
+# Share of low ratings from which they are mentioned.
+LOW_RATINGS = 0.05
 
 
 def of_rows(log: Interactions) -> Iterator[Finding]:
@@ -35,6 +39,47 @@ def of_rows(log: Interactions) -> Iterator[Finding]:
         "Prepared data is sorted, so nothing needs to be done; tools that rely on the row order would be wrong."
         if share > 0
         else "",
+    )
+
+
+def of_behaviours(kinds: Behaviours | None) -> Finding:
+    """Kinds of events, such as views and purchases, that are read as events alike."""
+    if kinds is None:
+        return Finding("behaviours", "ok", None, "No column says what kind of event a row is.")
+    shown = ", ".join(kinds.kinds[:6])
+    return Finding(
+        "behaviours",
+        "warn",
+        len(kinds.kinds),
+        f"Column {kinds.column!r} has {len(kinds.kinds)} kinds of events ({shown}), and all are read as events alike.",
+        f"Keep one kind with where = {kinds.where(kinds.kinds[0])!r}, or the column with features.",
+    )
+
+
+def usual_minimum(log: Interactions) -> float | None:
+    """The rating below which events may mean dislike, three fifths of 5, 10 or 100; None where few are lower."""
+    if "rating" not in log.frame.columns:
+        return None
+    ratings = log.frame["rating"].drop_nulls().drop_nans()
+    high = ratings.max()
+    if high not in (5.0, 10.0, 100.0):
+        return None
+    least = 0.6 * float(high)  # type: ignore[arg-type]
+    return least if float((ratings < least).mean() or 0.0) > LOW_RATINGS else None  # type: ignore[arg-type]
+
+
+def of_ratings(log: Interactions) -> Finding:
+    """Ratings, of which low ones may mean dislike."""
+    least = usual_minimum(log)
+    if least is None:
+        return Finding("ratings", "ok", None, "No ratings, or few low ones.")
+    share = float((log.frame["rating"] < least).mean() or 0.0)  # type: ignore[arg-type]
+    return Finding(
+        "ratings",
+        "ok",
+        share,
+        f"{share:.1%} of the ratings are below {least:g}, and all are read as events alike.",
+        f"If they mean dislike, keep the others with min_rating = {least:g}.",
     )
 
 
