@@ -77,6 +77,7 @@ class ModelContract:
             model.fit(_split(False).train)
         else:
             initialise(model, seed)
+            model.study(_split(False).train)
         return model.eval()
 
     def fitted(self, split: Split, **train: Any) -> Model:

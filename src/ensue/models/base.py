@@ -71,6 +71,7 @@ MODELS: Registry[ModelEntry] = Registry(
         "fmlprec": "ensue.models.fmlprec",
         "hstu": "ensue.models.hstu",
         "caser": "ensue.models.caser",
+        "gcegnn": "ensue.models.gcegnn",
         "srgnn": "ensue.models.srgnn",
         "fpmc": "ensue.models.fpmc",
         "vsknn": "ensue.models.vsknn",

@@ -51,6 +51,9 @@ class Model(nn.Module, ABC):
             [Q, C + K], or [Q, N] with item j + 1 in column j. The caller may write to it.
         """
 
+    def study(self, train: Sequences) -> None:
+        """Read statistics of the training part into buffers, before training starts; by default none."""
+
     @property
     def device(self) -> torch.device:
         """The device of the model's tensors; the CPU for a model without tensors."""

@@ -94,6 +94,7 @@ class Trainer:
         store = split.train.store
         model = build_model(config.model, Catalogue.of_store(store))
         initialise(model, train.seed)
+        model.study(split.train)
         self.model = model.to(self.device)
         self.trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.objective = Objective(config.objective, split.train)
