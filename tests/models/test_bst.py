@@ -90,7 +90,7 @@ def test_features_are_vectors_of_the_items_values_and_a_missing_value_has_its_ow
     assert model.features[0].shape == (3, 16)
     vectors = model._vectors(torch.tensor([1, 2, 3, 4])) - model.items.weight[[1, 2, 3, 4]]
     torch.testing.assert_close(vectors, model.features[0][[1, 2, 0, 1]])
-    with pytest.raises(DataError, match=r"the items have no column 'kinds'.*kind"):
+    with pytest.raises(DataError, match=r"the items have no column 'kinds'.*kind.*prepare --items FILE"):
         model_of(Catalogue(NUM_ITEMS, kinds), item_features=("kinds",))
 
 

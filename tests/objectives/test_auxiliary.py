@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 import torch
 
 from ensue.batches.batch import SequenceBatch
-from ensue.batches.loader import take_share
 from ensue.batches.tasks import TASKS, make_windows
 from ensue.data.split import Split
 from ensue.errors import ConfigError
@@ -24,7 +22,9 @@ from ensue.nn.model import Model
 from ensue.objectives.auxiliary import info_nce
 from ensue.objectives.objective import Objective, ObjectiveConfig
 from ensue.rng import stream
+from ensue.runs.config import RunConfig, TrainConfig
 from ensue.testing import ModelContract
+from ensue.train.loop import Trainer
 
 ALL = ("crop", "mask", "reorder", "substitute", "insert")
 CONTRASTIVE = ObjectiveConfig(loss="ce", auxiliary="contrastive", augmentations=ALL, contrastive_temperature=0.5)
@@ -110,13 +110,13 @@ def test_any_encoder_carries_it_and_resumes_in_every_bit(config: SASRecConfig, t
 
 
 def test_what_it_refuses(split: Split) -> None:
-    _, batch = drawn(split)
-    with pytest.raises(ConfigError, match="needs batch_parts = 1 and one process"):
-        take_share(batch, 0, 2)
-    sampled = Objective(CONTRASTIVE.replace(loss="sampled-softmax"), split.train)
-    batch = replace(batch, negatives=torch.ones(len(batch.asked_Q), 1, dtype=torch.int64))
-    with pytest.raises(ConfigError, match="compares states, but this model ranks candidates"):
-        sampled(Ranker(), batch)
+    """Before anything is trained or written."""
+    plain = SASRecConfig(maxlen=6, hidden_units=8)
+    config = RunConfig(model=plain, objective=CONTRASTIVE, train=TrainConfig(batch_parts=2, device="cpu"))
+    with pytest.raises(ConfigError, match="contrastive compares all rows of a batch: use batch_parts = 1"):
+        Trainer(config, split)
+    with pytest.raises(ConfigError, match="contrastive compares states, but this model ranks candidates"):
+        Objective(CONTRASTIVE.replace(loss="sampled-softmax"), split.train).check(Ranker())
     with pytest.raises(ConfigError, match=r"unknown augmentation 'crip'.*crop"):
         ObjectiveConfig.parse({"augmentations": ["crip"]})
     with pytest.raises(ConfigError, match="unknown auxiliary 'contrast'"):

@@ -217,4 +217,4 @@ def test_a_ranker_is_trained_through_its_logits(world: World, split: Split) -> N
     for settings in ({"num_negatives": 3}, {"loss": "sampled-softmax", "num_negatives": 3, "share_negatives": True}):
         assert torch.equal(losses_of(ranker, split, **settings)[0], losses_of(world, split, **settings)[0])
     with pytest.raises(ConfigError, match="loss ce needs item vectors"):
-        losses_of(ranker, split, loss="ce")
+        Objective(ObjectiveConfig(loss="ce"), split.train).check(ranker[0])

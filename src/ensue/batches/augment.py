@@ -171,4 +171,4 @@ def augmented(
     kept_B = np.minimum(joined.lengths_B[order], lengths_B.max())
     view = joined.take(gather_events(stop_B - kept_B, stop_B), kept_B)
     times_V, query_V = (None if x is None else x.numpy()[view.event_V] for x in (batch.times_P, batch.query_times_P))
-    return SequenceBatch.from_numpy(view.items_V, view.lengths_B, times_V, query_V)
+    return replace(SequenceBatch.from_numpy(view.items_V, view.lengths_B, times_V, query_V), users_B=batch.users_B)

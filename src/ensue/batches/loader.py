@@ -11,7 +11,6 @@ import torch
 from ensue.batches.batch import SequenceBatch
 from ensue.batches.layout import make_layout
 from ensue.batches.tasks import Task, Windows
-from ensue.errors import ConfigError
 from ensue.rng import stream
 
 
@@ -56,17 +55,9 @@ def take_share(batch: SequenceBatch, rank: int, size: int) -> SequenceBatch | No
         batch: the global batch, on the CPU, with its negatives.
         rank: number of the share, 0 .. size - 1.
         size: number of shares.
-
-    Raises:
-        ConfigError: the batch has views, which are compared among all rows.
     """
     if size == 1:
         return batch
-    if batch.views is not None:
-        raise ConfigError(
-            "an auxiliary term compares all rows of a batch, so it needs batch_parts = 1 and one process "
-            f"(got {size} shares of a batch)"
-        )
     if rank >= len(batch.lengths_B):
         return None
     lengths_B = batch.lengths_B.numpy()

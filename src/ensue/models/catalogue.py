@@ -66,5 +66,8 @@ class Catalogue:
 
     def _column(self, name: str) -> pl.Series:
         if name not in self.items.columns:
-            raise DataError(f"the items have no column {name!r}: {nearest(name, self.items.columns)}")
+            raise DataError(
+                f"the items have no column {name!r}: {nearest(name, self.items.columns)}; ensue prepare --items FILE "
+                "reads columns of items"
+            )
         return self.items[name]

@@ -82,6 +82,26 @@ class Objective:
         self.negatives = NEGATIVES[config.negatives](config, SeenItems(train), counts_N)
         self.log_rate = self._log_rate() if self.loss.logq else None
 
+    def check(self, model: Model, shares: int = 1) -> None:
+        """Make sure that the objective can train a model, with every batch split into so many shares.
+
+        Raises:
+            ConfigError: the model ranks candidates, but the loss is over the whole catalogue or a term compares states;
+                or a term compares all rows of a batch, but a share has only some.
+        """
+        name = self.config.auxiliary
+        if not isinstance(model, Encoder) and isinstance(self.loss, CatalogueLoss):
+            raise ConfigError(
+                f"loss {self.config.loss} needs item vectors, but this model ranks candidates: use sampled-softmax"
+            )
+        if not isinstance(model, Encoder) and self.auxiliary is not None:
+            raise ConfigError(f"auxiliary {name} compares states, but this model ranks candidates: use none")
+        if shares > 1 and self.auxiliary is not None:
+            raise ConfigError(
+                f"auxiliary {name} compares all rows of a batch: use batch_parts = 1 and one process "
+                f"(got {shares} shares of a batch)"
+            )
+
     def _log_rate(self) -> Tensor:
         """The log of an item's expected number among the draws of an asked event, or of a batch: [N + 1]."""
         log_q = self.negatives.log_q()
@@ -114,19 +134,13 @@ class Objective:
         """The loss at every asked event, float32 [Q]; its mean has the auxiliary term's mean over rows in it.
 
         Args:
-            model: scores the candidates.
+            model: scores the candidates, and passed `check`.
             batch: from `draw`, on the model's device.
-
-        Raises:
-            ConfigError: the model ranks candidates, but the loss is over the whole catalogue or needs states.
         """
         loss_Q = self._item_loss(model, batch)
         if self.auxiliary is None:
             return loss_Q
-        if not isinstance(model, Encoder):
-            raise ConfigError(
-                f"auxiliary {self.config.auxiliary} compares states, but this model ranks candidates: use none"
-            )
+        assert isinstance(model, Encoder)
         assert batch.views is not None
         asked_B = torch.bincount(batch.row_Q, minlength=len(batch.lengths_B))
         share_B = len(batch.row_Q) / len(asked_B) / asked_B
@@ -137,10 +151,7 @@ class Objective:
         target_Q, negatives = batch.target_Q, batch.negatives
         assert target_Q is not None
         if isinstance(self.loss, CatalogueLoss):
-            if not isinstance(model, Encoder):
-                raise ConfigError(
-                    f"loss {self.config.loss} needs item vectors, but this model ranks candidates: use sampled-softmax"
-                )
+            assert isinstance(model, Encoder)
             return self.loss.function(model.encode(batch), target_Q - 1, model.item_vectors())
         assert negatives is not None
         is_shared = negatives.dim() == 1

@@ -98,6 +98,7 @@ class Trainer:
         self.model = model.to(self.device)
         self.trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.objective = Objective(config.objective, split.train)
+        self.objective.check(model, self.world.size * train.batch_parts)
         task = config.model.make_task()
         windows = make_windows(split.train, config.model.maxlen, task.window or train.window, train.stride or None)
         self.loader = Loader(windows, task, train.batch_size, train.seed)
