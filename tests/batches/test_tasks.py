@@ -69,7 +69,7 @@ def test_last_windows_ask_for_the_newest_events(lengths_R: list[int], maxlen: in
 
 
 def test_rows_too_short_to_train_on_are_an_error() -> None:
-    with pytest.raises(DataError, match="no user has two events"):
+    with pytest.raises(DataError, match="no user has 2 or more training events"):
         make_windows(view_of([1, 1]), 5)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -38,7 +39,7 @@ class TestUser(ModelContract):
 def test_all_windows_at_once_are_the_windows_one_by_one(length: int) -> None:
     model = build_model(SMALL.replace(window_events=length, user="history"), Catalogue(30))
     assert isinstance(model, Caser)
-    assert model.users is not None
+    assert model.liked is not None
     initialise(model, 0)
     model.double().eval()
     states = model.encode(SequenceBatch.from_lists(ROWS).asking_all())
@@ -48,9 +49,25 @@ def test_all_windows_at_once_are_the_windows_one_by_one(length: int) -> None:
             vectors = model.inputs.weight[row[max(0, stop - length) : stop]]
             window = F.pad(vectors, (0, 0, length - len(vectors), 0))
             state = F.relu(model.out(naive_filters(model.filters, window)))
-            user = model.users.weight[row[:stop]].mean(0)
+            user = model.liked.weight[row[:stop]].mean(0)
             expected.append(torch.cat((state, user, torch.ones(1, dtype=torch.float64))))
     torch.testing.assert_close(states, torch.stack(expected))
+
+
+@torch.no_grad()
+def test_users_have_vectors_and_unknown_ones_zeros() -> None:
+    model = build_model(SMALL.replace(user="vectors"), Catalogue(30, num_users=5))
+    assert isinstance(model, Caser)
+    assert model.users is not None
+    initialise(model.eval(), 0)
+    model.users.weight.copy_(torch.randn(model.users.weight.shape, generator=torch.Generator().manual_seed(0)))
+    batch = SequenceBatch.from_lists(ROWS)
+    plain = model.encode(batch)
+    assert not plain[:, 16:32].any()
+    states = model.encode(replace(batch, users_B=torch.tensor([4, 0, 2])))
+    assert torch.equal(states[:, :16], plain[:, :16])
+    assert torch.equal(states[[0, 2], 16:32], model.users.weight[[4, 2]])
+    assert not states[1, 16:32].any()
 
 
 def test_a_target_is_one_of_the_next_items_and_every_one_comes_up() -> None:

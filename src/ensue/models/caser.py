@@ -18,6 +18,7 @@ from ensue.batches.tasks import TASKS, Task, next_of
 from ensue.models.base import MODELS, CausalConfig, ModelEntry
 from ensue.models.biased import BiasedEncoder, with_one
 from ensue.models.catalogue import Catalogue
+from ensue.models.fpmc import UserVectors
 from ensue.nn.dropout import Dropout
 from ensue.nn.embedding import ItemEmbedding
 
@@ -34,8 +35,8 @@ class CaserConfig(CausalConfig):
     horizontal_filters: int = Field(16, ge=1, description="filters of each height 1 .. window_events")
     vertical_filters: int = Field(4, ge=1, description="weighted sums of the window's item vectors")
     dropout_rate: float = Field(0.5, ge=0, lt=1, description="dropout on what the filters give")
-    user: Literal["none", "history"] = Field(
-        "none", description="history: beside the window's state, the mean of a second vector of every item read"
+    user: Literal["none", "vectors", "history"] = Field(
+        "none", description="beside the window's state: a vector per user, or the mean of a second vector per item read"
     )
 
     def make_task(self) -> Task:
@@ -87,16 +88,18 @@ class Caser(BiasedEncoder):
     """h = relu(W dropout(filters(last L of E[items])) + b), score(h, i) = h . E'[i] + b_i.
 
     Where we differ from the authors' code: all windows of a row in one pass; one of the T next items is drawn as the
-    target of a step, where theirs sums over all T; in the place of a table of users, `user = "history"` puts the mean
-    vector of all items read beside h, so that an unknown user has an answer.
+    target of a step, where theirs sums over all T; a user whom training did not know has a vector of zeros, or with
+    `user = "history"` the mean vector of the items read.
     """
 
     def __init__(self, config: CaserConfig, catalogue: Catalogue) -> None:
         width, num_items = config.hidden_units, catalogue.num_items
-        knows_user = config.user == "history"
-        super().__init__(num_items, config.maxlen, 2 * width if knows_user else width)
+        has_users = config.user == "vectors" and catalogue.num_users > 0
+        has_history = config.user == "history"
+        super().__init__(num_items, config.maxlen, 2 * width if has_users or has_history else width)
+        self.users = UserVectors(catalogue.num_users, width) if has_users else None
+        self.liked = ItemEmbedding(num_items, width) if has_history else None
         self.inputs = ItemEmbedding(num_items, width)
-        self.users = ItemEmbedding(num_items, width) if knows_user else None
         self.filters = Filters(config)
         self.out = nn.Linear(self.filters.size, width)
         self.dropout = Dropout(config.dropout_rate)
@@ -108,7 +111,11 @@ class Caser(BiasedEncoder):
         filtered_QE = layout.choose(layout.unpad([self.filters(x_GTD) for x_GTD in rectangles]))
         h_QD = F.relu(self.out(self.dropout(filtered_QE)))
         if self.users is not None:
-            sums_PD = layout.unpad([x_GTD.cumsum(1) for x_GTD in layout.pad(self.users(batch.items_P))])
+            unknown_B = torch.zeros_like(batch.lengths_B)
+            users_B = unknown_B if batch.users_B is None else batch.users_B
+            h_QD = torch.cat((h_QD, self.users(users_B[batch.row_Q])), 1)
+        if self.liked is not None:
+            sums_PD = layout.unpad([x_GTD.cumsum(1) for x_GTD in layout.pad(self.liked(batch.items_P))])
             place_P = batch.lengths_B.repeat_interleave(batch.lengths_B) - layout.age_P
             h_QD = torch.cat((h_QD, layout.choose(sums_PD / place_P[:, None])), 1)
         return with_one(h_QD)

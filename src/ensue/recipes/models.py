@@ -79,12 +79,12 @@ def hstu_query_time() -> Values:
 
 @recipe("caser-paper")
 def caser_paper() -> Values:
-    """Caser with the paper's filters (Tang & Wang 2018) and the full softmax, a user by the items read.
+    """Caser with the paper's filters (Tang & Wang 2018), a vector for each user, and the full softmax.
 
     Expect: not run yet on ML-1M, full; 60 epochs
     Command: ensue train data/ml-1m --preset caser-paper --out runs/caser-paper
     """
-    return {**bert4rec_ce(), "model": {"name": "caser", "user": "history"}}
+    return {**bert4rec_ce(), "model": {"name": "caser", "user": "vectors"}}
 
 
 @recipe("esasrec")
