@@ -231,3 +231,58 @@ def test_a_large_log_is_read_whole(write, monkeypatch, encoding):
     )
     log = read_interactions(path)
     assert (log.rows_in, log.frame.height) == (100, 100)
+
+
+@pytest.mark.parametrize("again", ["User,Item", " user,item", "\ufeffuser,item ", '"user","item"'])
+def test_a_header_met_again_in_another_writing_is_dropped(write, again):
+    log = read_interactions(write(f"user,item\n1,5\n{again}\n2,6\n"))
+    assert (log.frame["user"].to_list(), log.dropped) == ([1, 2], {"repeated header": 1})
+
+
+def test_quotes_after_a_blank_enclose_fields(write):
+    log = read_interactions(write('"user", "item", "time"\n"1", "a ""b""", "10"\n"1", "c", "11"\n'))
+    assert log.frame["item"].to_list() == ['a "b"', "c"]
+
+
+@pytest.mark.parametrize("cell", ["5;6;7", '"5,6"', "5|7"])
+def test_lists_without_brackets_are_refused_unless_named(write, cell):
+    path = write(f"user,item\n1,{cell}\n2,5\n")
+    with pytest.raises(DataError, match="column 'item' holds lists"):
+        read_interactions(path)
+    assert items(path, item="item") == [cell.strip('"'), "5"]
+
+
+@pytest.mark.parametrize(
+    "rows", ["1,[5],10\n2,[7],11\n1,[4],9", '1,"[4, 5]","[9, 10]"\n2,[7],[11]', '1,"(5,)",10\n1,(4),9\n2,(7),11']
+)
+def test_times_beside_lists_are_read(write, rows):
+    store = prepare(write(f"user,item,time\n{rows}\n"))[0]
+    assert (store.item_ids.decode(store.items), store.times.tolist()) == ([4, 5, 7], [9, 10, 11])
+
+
+def test_named_lists_of_any_mark_and_typed_names_are_read(write):
+    assert items(write("user,items\n1,5|6\n2,5\n")) == [5, 6, 5]
+    assert items(write("user_id:int,item_id:int,timestamp:long\n1,2,1600000000\n")) == [2]
+    with pytest.raises(UnclearLogError, match="which column is the user"):
+        read_interactions(write("user,session,item\nguest,s1,5\nguest,s1,6\nu7,s2,5\n"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"GIF89a,,,,\n", "is a picture"),
+        (b"<!DOCTYPE html>\n<html><body>404</body></html>", "is a web page"),
+        (b"log.csv".ljust(257, b"\0") + b"ustar" + b"\0" * 250, "is a tar archive"),
+        (b"<?xml version='1.0'?>\n<a/>", "is an XML file"),
+    ],
+)
+def test_files_that_are_no_logs_are_named(write, content, message):
+    for name, packed in (("log.csv", content), ("log.csv.bz2", bz2.compress(content))):
+        with pytest.raises(DataError, match=message):
+            read_interactions(write(packed, name))
+
+
+def test_utf32_and_invisible_characters_are_seen(write):
+    assert items(write("user,item\ncafé,5\n".encode("utf-32"))) == [5]
+    log = read_interactions(write("user,item\n1,5\n\ufeff1,6\n2,7\u200b\n2,7\n"))
+    assert [note[:20] for note in log.notes] == ["1 ids of users diffe", "1 ids of items diffe"]

@@ -8,7 +8,10 @@ from ensue.data.doubt import Answer, Doubt, UnclearLogError
 from ensue.data.meanings import SESSIONS, usual_column
 from ensue.data.table import Table
 
-_PLACEHOLDERS = ("", "na", "n/a", "nan", "null", "none", "\\n", "-1", "0", "unknown", "undefined", "(not set)")
+_PLACEHOLDERS = (
+    *("", "na", "n/a", "nan", "null", "none", "\\n", "-1", "0", "unknown", "undefined", "(not set)"),
+    *("guest", "anonymous", "anon", "nobody", "visitor", "00000000-0000-0000-0000-000000000000"),
+)
 
 
 def refuse_anonymous(table: Table, values: pl.Series) -> None:

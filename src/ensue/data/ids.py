@@ -16,7 +16,12 @@ _NO_TEXT = r"^(-?\d+(\.\d+)?([eE][+-]?\d+)?|true|false|\{.*|\[.*)$"
 # What polars reads half a pair of surrogates as.
 _HALF = r"[\x00\ufffd]"
 _LIST = r"^\s*(\[.*\]|\(.*\)|\{.*\})\s*$"
-_SAMPLE = 10_000
+_SAMPLE, _MOST_BLANKS = 10_000, 4
+# Codes have digits; names with commas, such as those of artists, have none.
+_CODE = r"^[A-Za-z_-]*\d[\w-]*$"
+# The share of texts with a mark from which on they may be lists.
+_MARKED = 0.3
+_INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060\u00ad"
 
 
 def read_ids(values: pl.Series, name: str, table: Table) -> pl.Series:
@@ -61,11 +66,17 @@ def read_ids(values: pl.Series, name: str, table: Table) -> pl.Series:
     raise DataError(f"{table.where}: column {name!r} holds {values.dtype}{hint}; ids are strings or integers")
 
 
-def refuse_lists(values: pl.Series, name: str, table: Table) -> None:
+def refuse_lists(values: pl.Series, name: str, table: Table, named: bool = False) -> None:
     """Refuse a column of ids whose texts are lists of them.
 
+    Args:
+        values: the column.
+        name: its name.
+        table: where it comes from.
+        named: somebody said that these are ids; then only brackets make a list.
+
     Raises:
-        DataError: most of its first values are in brackets.
+        DataError: most of its first values are in brackets, or many have marks between ids that recur.
     """
     if values.dtype != pl.String:
         return
@@ -75,6 +86,20 @@ def refuse_lists(values: pl.Series, name: str, table: Table) -> None:
         raise DataError(
             f"{table.where}: column {name!r} holds lists, such as {lists[0][:60]!r}: write one row per item"
         )
+    for mark in () if named else "|;,":
+        lists = first.filter(first.str.contains(mark, literal=True))
+        if len(lists) >= _MARKED * len(first) and len(lists) and _are_lists(first, mark):
+            raise DataError(
+                f"{table.where}: column {name!r} holds lists, such as {lists[0][:60]!r}: write one row per item, or "
+                "name the column if these are ids"
+            )
+
+
+def _are_lists(values: pl.Series, mark: str) -> bool:
+    """Whether the texts fall into different numbers of codes, some of which occur in several of them."""
+    parts = values.unique().str.split(mark)
+    each = parts.explode().str.strip_chars()
+    return parts.list.len().n_unique() > 1 and each.n_unique() < len(each) and bool(each.str.contains(_CODE).all())
 
 
 def check_json(values: pl.Series, name: str, table: Table) -> None:
@@ -104,14 +129,30 @@ def check_json(values: pl.Series, name: str, table: Table) -> None:
 
 
 def id_notes(frame: pl.DataFrame) -> list[str]:
-    """Ids of the users and the items that differ in nothing but blanks around them."""
+    """Ids of the users and the items that differ in nothing but blanks around them, or in what cannot be seen."""
     notes = []
     for meaning in ("user", "item"):
         ids = frame[meaning]
-        if ids.dtype != pl.String or not bool(ids.str.contains(r"^\s|\s$").any()):
+        if ids.dtype != pl.String or not bool(ids.str.contains(rf"^\s|\s$|[{_INVISIBLE}]").any()):
             continue
         distinct = ids.unique()
-        alike = len(distinct) - distinct.str.strip_chars().n_unique()
+        seen = distinct.str.replace_all(f"[{_INVISIBLE}]", "").str.strip_chars()
+        alike = len(distinct) - seen.n_unique()
         if alike:
-            notes.append(f"{alike:,} ids of {meaning}s differ from another one only in blanks around them: strip them")
+            notes.append(
+                f"{alike:,} ids of {meaning}s differ from another one only in blanks around them or in invisible "
+                "characters: strip them"
+            )
     return notes
+
+
+def is_header(values: pl.Series, name: str) -> pl.Series:
+    """Where a column repeats its name, in any case and with blanks around it."""
+    length = len(name.encode())
+    near = values.str.len_bytes().is_between(length, length + _MOST_BLANKS).fill_null(False)
+    if not near.any():
+        return near
+    same = values.filter(near).str.strip_chars(f" \t{_INVISIBLE}").str.to_lowercase() == name.strip().lower()
+    repeats = near.to_numpy().copy()
+    repeats[repeats] = same.to_numpy()
+    return pl.Series(repeats)

@@ -19,7 +19,7 @@ from ensue.data.anonymous import placeholder_notes, refuse_anonymous
 from ensue.data.dates import DateOrder
 from ensue.data.decimals import with_points
 from ensue.data.doubt import Answer, Doubt, UnclearLogError
-from ensue.data.ids import check_json, id_notes, read_ids, refuse_lists
+from ensue.data.ids import check_json, id_notes, is_header, read_ids, refuse_lists
 from ensue.data.logs import open_beginning, open_log
 from ensue.data.meanings import MEANINGS, Choice, choose_columns, present, with_rows
 from ensue.data.moments import UNIT_NAMES, TimeUnit, add_clock, to_microseconds
@@ -256,7 +256,7 @@ class _Sifted:
             self._drop(MALFORMED, self.raw[MALFORMED])
         if table.text and not table.positional:
             pair = (chosen[meaning].column for meaning in ("user", "item"))
-            self._drop(REPEATED_HEADER, reduce(and_, (self.raw[name] == name for name in pair)))
+            self._drop(REPEATED_HEADER, reduce(and_, (is_header(self.raw[name], name) for name in pair)))
         if self.conditions:
             keep = [condition.applies(self.raw[present(table, condition.column, "")]) for condition in self.conditions]
             self._drop(f"not {columns.where}", ~reduce(and_, keep), is_fault=False)
@@ -270,7 +270,7 @@ class _Sifted:
             kept["time"], unit = self._times()
         self._refuse_mostly_dropped()
         for meaning in ("user", "item"):
-            refuse_lists(self._values(meaning), chosen[meaning].column, table)
+            refuse_lists(self._values(meaning), chosen[meaning].column, table, chosen[meaning].why == "named")
             kept[meaning] = read_ids(self._values(meaning), chosen[meaning].column, table)
         if "rating" in chosen:
             ratings = self._values("rating")

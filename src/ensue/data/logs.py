@@ -22,7 +22,7 @@ from ensue.errors import DataError
 
 # Lines that recognisers see, and the longest of them whose columns are inferred.
 _SAMPLED, _LONGEST = 200, 1 << 16
-_BEGINNING = 1 << 21
+_BEGINNING = 1 << 20
 _TYPED = (b"PAR1", b"ARROW1", b"Obj\x01")
 
 
@@ -44,7 +44,7 @@ def open_log(source: Source, reading: Reading) -> Table:
 
 
 def open_beginning(source: Source, reading: Reading) -> Table | None:
-    """The first 2 MB of a large text file as a log, to see what is in doubt before all of it is read.
+    """The first megabyte of a large text file as a log, to see what is in doubt before all of it is read.
 
     Raises:
         UnclearLogError: how it is written is in doubt.

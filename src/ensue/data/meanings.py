@@ -28,9 +28,9 @@ _USUAL = {
     ),
     "rating": ("rating", "score", "overall", "stars"),
 }
-USUAL_ITEM = _USUAL["item"]
+USUAL_ITEM, USUAL_TIME = _USUAL["item"], _USUAL["time"]
 SESSIONS = ("sessionid", "session", "visitid")
-_TYPED_NAME = re.compile(r":(token|float|token_seq|float_seq)$")
+_TYPED_NAME = re.compile(r":(token|float|int|integer|long|str|string|double|date|datetime|timestamp)(_seq)?$", re.I)
 _SAMPLE_ROWS = 1_000
 _NUMBER_LIKE = (pl.String, pl.Int32, pl.Int64, pl.UInt32, pl.UInt64, pl.Float64)
 # Columns offered for one meaning, where its column is in doubt.

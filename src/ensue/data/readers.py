@@ -234,8 +234,18 @@ def _scan(
     if not named or all(name == name.strip() for name in first):
         return rows, names
     # Blanks follow the separators, so they belong to no field.
-    rows = rows.rename({name: name.strip() for name in names}).with_columns(pl.all().str.strip_chars())
-    return rows, [name.strip() for name in names]
+    field = pl.all().str.strip_chars()
+    rows = rows.rename({name: _bare(name, quoted) for name in names})
+    if quoted:  # after a blank, quotes do not begin a field for polars
+        inside = field.str.slice(1, field.str.len_chars() - 2).str.replace_all('""', '"', literal=True)
+        field = pl.when(field.str.contains('(?s)^".*"$')).then(inside).otherwise(field)
+    return rows.with_columns(field), [_bare(name, quoted) for name in names]
+
+
+def _bare(name: str, quoted: bool) -> str:
+    """A name without the blanks around it, and without the quotes that polars leaves after a blank."""
+    name = name.strip()
+    return name[1:-1].replace('""', '"') if quoted and len(name) > 1 and name[0] == name[-1] == '"' else name
 
 
 def _open_lines(file: TextFile, separator: str | None, header: bool | None) -> Table:

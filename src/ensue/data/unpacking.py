@@ -24,7 +24,13 @@ DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 # The largest share of the memory that an unpacked file may take; its columns need about as much again.
 LARGEST_SHARE = 0.4
 _CHUNK = 1 << 22
-_BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_BOMS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 _PACKED = (
     (b"\x1f\x8b", "gzip"),
     (b"BZh", "bz2"),
@@ -37,6 +43,10 @@ _FOREIGN = (
     (b"SQLite format 3\x00", "a SQLite database", "export the table as CSV or Parquet"),
     (b"\x89HDF\r\n", "an HDF5 file", "export the table as CSV or Parquet"),
     (b"\xd0\xcf\x11\xe0", "an old Excel or other OLE file", "save the sheet as CSV"),
+    (b"GIF8", "a picture", "name the file of the log"),
+    (b"\x89PNG", "a picture", "name the file of the log"),
+    (b"\xff\xd8\xff", "a picture", "name the file of the log"),
+    (b"<?xml", "an XML file", "export the table as CSV or Parquet"),
     (b"%PDF", "a PDF file", "export the table as CSV or Parquet"),
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "unpack it first"),
     (b"Rar!\x1a\x07", "a RAR archive", "unpack it first"),
@@ -177,7 +187,11 @@ def _check_is_text(path: Path, head: bytes, packed: str | None) -> None:
         if head.startswith(mark):
             where = f" in a {packed} file" if packed else ""
             raise DataError(f"{path}: is {name}{where}, which cannot be read: {advice}")
-    if b"\x00" in head and not head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if head.removeprefix(codecs.BOM_UTF8).lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
+        raise DataError(f"{path}: is a web page, not a log: the download gave a page in place of the file")
+    if head[257:262] == b"ustar":
+        raise DataError(f"{path}: is a tar archive: unpack it first")
+    if b"\x00" in head and not head.startswith(tuple(mark for mark, name in _BOMS if name != "utf-8")):
         raise DataError(f"{path}: is a binary file of unknown kind, not text: export its table as CSV or Parquet")
 
 

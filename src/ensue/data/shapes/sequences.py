@@ -6,10 +6,10 @@ There are no times: the order of the items counts.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 import polars as pl
 
+from ensue.data.meanings import USUAL_TIME, usual_column
 from ensue.data.shape import NO_COLUMN, SHAPES, Sample, Shape, scan_lines, with_rows
 from ensue.data.table import Table
 
@@ -17,7 +17,6 @@ _LIST = r"""[\[(]\s*(['"]?[^'",\[\](){}]+['"]?(\s*,\s*['"]?[^'",\[\](){}]+['"]?)
 _USERS, _TIMES = r"user|session|uid|visitor|customer", r"time|ts|date"
 _ITEMS = r"item|product|movie|track|sequence|history|seq"
 _LISTED = r"items|(item|product|movie)_?(ids|list|seq)|sequence|history|products|tracks|movies"
-_WORDS = r"[\w-]+( [\w-]+)*"
 _MEANINGS = {"user": "user", "item": "item", "time": NO_COLUMN, "rating": NO_COLUMN}
 
 
@@ -48,40 +47,58 @@ def _typed(sample: Sample) -> Shape | None:
 
 
 def _cells(sample: Sample) -> Shape | None:
-    """A text table whose item column holds lists in brackets, or names itself a list with items between blanks."""
+    """A text table whose item column holds lists in brackets, or names itself a list with marks between its items."""
     header, rows = sample.header, sample.fields[1:]
-    if not rows or sample.schema or len(set(header)) < len(header):
-        return None
     rows = [row for row in rows if len(row) == len(header)]
     user = next((name for name in header if re.search(_USERS, name.lower())), None)
-    for place, name in enumerate(header):
-        cells = [row[place] for row in rows if row[place]]
-        if name == user or not cells or user is None:
-            continue
-        bracketed = all(re.fullmatch(_LIST, cell) for cell in cells)
-        named = bool(re.search(_LISTED, name.lower()))
-        spaced = named and any(" " in cell for cell in cells) and all(re.fullmatch(_WORDS, cell) for cell in cells)
-        if bracketed or spaced:
-            evidence = f"a list of items in each cell of {name}; no times: the order of the list counts"
-            return Shape(
-                "sequences",
-                evidence,
-                _MEANINGS,
-                lambda: sample.open(sample.separator, header=True),
-                _events_of_cells(user, name, bracketed),
-            )
-    return None
+    if user is None or not rows or sample.schema or len(set(header)) < len(header):
+        return None
+    time = usual_column(header, USUAL_TIME)
+    marks = {name: _mark_of([row[place] for row in rows if row[place]], name) for place, name in enumerate(header)}
+    items = [name for name, mark in marks.items() if mark and name not in (user, time)]
+    if not items:
+        return None
+    item = next((name for name in items if re.search(_ITEMS, name.lower())), items[0])
+    order = f"times in {time}" if time else "no times: the order of the list counts"
+    return Shape(
+        "sequences",
+        f"a list of items in each cell of {item}; {order}",
+        {**_MEANINGS, "time": "time" if time else NO_COLUMN},
+        lambda: sample.open(sample.separator, header=True),
+        lambda table: _events_of_cells(table, user, (item, marks[item]), (time, marks[time]) if time else None),
+    )
 
 
-def _events_of_cells(user: str, items: str, bracketed: bool) -> Callable[[Table], Table]:
-    def events(table: Table) -> Table:
-        text = pl.col(items).str.strip_chars().str.strip_chars("[]()") if bracketed else pl.col(items)
-        parts = text.str.extract_all(r"[^,]+" if bracketed else r"\S+")
-        item = pl.col("item").str.strip_chars().str.strip_chars("'\"")
-        rows = table.rows.select(pl.col(user).alias("user"), parts.alias("item")).explode("item")
-        return with_rows(table, rows.with_columns(item))
+def _mark_of(cells: list[str], name: str) -> str:
+    """What lies between the elements of lists: "," in brackets, or a mark if the name says that these are lists."""
+    if cells and all(re.fullmatch(_LIST, cell) for cell in cells):
+        return "[,]"
+    if not re.search(_LISTED, name.lower()):
+        return ""
+    words = (mark for mark in "|;, " if any(mark in cell for cell in cells))
+    return next((mark for mark in words if all(re.fullmatch(_words(mark), cell) for cell in cells)), "")
 
-    return events
+
+def _words(mark: str) -> str:
+    return rf"[\w.:-]+( ?[{mark}] ?[\w.:-]+)*"
+
+
+def _events_of_cells(table: Table, user: str, items: tuple[str, str], times: tuple[str, str] | None) -> Table:
+    """One event for each element of a list; a time is that of all elements of its row, or a list beside them."""
+    columns, listed = [pl.col(user).alias("user"), _elements(*items).alias("item")], ["item"]
+    if times is not None:
+        name, mark = times
+        columns.append((_elements(name, mark) if mark else pl.col(name)).alias("time"))
+        listed += ["time"] if mark else []
+    return with_rows(table, table.rows.select(columns).explode(listed))
+
+
+def _elements(column: str, mark: str) -> pl.Expr:
+    text = pl.col(column).str.strip_chars()
+    if mark == "[,]":
+        text, mark = text.str.strip_chars("[]()"), ","
+    pattern = r"\S+" if mark == " " else f"[^{mark}]+"
+    return text.str.extract_all(pattern).list.eval(pl.element().str.strip_chars().str.strip_chars("'\""))
 
 
 def _arrays(sample: Sample) -> Shape | None:
