@@ -298,6 +298,18 @@ def test_train_reads_a_log_and_says_so(ensue: Run, csv_log: Path, tmp_path: Path
     assert ensue("evaluate", tmp_path / "run", "--data", csv_log, "--json").json["users"] == 100
 
 
+def test_train_reads_a_log_in_several_files(ensue: Run, csv_log: Path, tmp_path: Path) -> None:
+    header, *rows = csv_log.read_text().splitlines(keepends=True)
+    parts = [tmp_path / "part-2.csv", tmp_path / "part-10.csv"]
+    for part, half in zip(parts, (rows[:700], rows[700:]), strict=True):
+        part.write_text("".join([header, *half]))
+    done = ensue("train", *parts, "--model", "markov", "--out", tmp_path / "run")
+    assert done.out.splitlines()[-1] == f"next: ensue evaluate {tmp_path / 'run'} --data {parts[0]} --data {parts[1]}"
+    for data in (["--data", csv_log], ["--data", parts[0], "--data", parts[1]], ["--data", tmp_path / "part-*.csv"]):
+        assert ensue("evaluate", tmp_path / "run", *data, "--json").json["users"] == 100
+    assert "this run was trained on data" in ensue("evaluate", tmp_path / "run", "--data", parts[0]).err
+
+
 def test_train_starts_from_a_preset_or_a_file(ensue: Run, store: Path, tmp_path: Path) -> None:
     printed = ensue("presets", "sasrec-ce")
     (tmp_path / "mine.toml").write_text(printed.out)

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from ensue.cli import main
+from ensue.cli.doubts import commands
+from ensue.data.doubt import Answer, Doubt
 from ensue.data.store import SequenceStore
 
 from .conftest import Run
@@ -35,6 +37,14 @@ LOGS = {
     "columns without names": ("log.csv", "1,5,3\n1,6,4\n2,5,3\n", 2),
     "times in another place": ("log.csv", "1,2014-04-07T10:51:09Z,5\n1,2014-04-07T10:51:08Z,6\n", 2),
 }
+
+
+def test_a_password_is_not_in_the_commands() -> None:
+    doubt = Doubt("which?", (Answer({"header": True}, "a header"),), where="postgresql://h/d")
+    words = ["prepare", "--sql", "select 1", "--connect", "postgresql://me:secret@h/d", "--out", "x"]
+    assert commands(words, doubt) == [
+        "ensue prepare --sql 'select 1' --connect 'postgresql://me:***@h/d' --out x --header"
+    ]
 
 
 class Terminal:
