@@ -133,14 +133,15 @@ def test_postgresql_reads_with_a_cursor_of_the_server_and_hides_the_password(mon
 
 def test_passwords_are_starred():
     assert without_secrets("postgresql://me:a/b@h/d") == "postgresql://me:***@h/d"
+    assert without_secrets("postgresql://me:a@b@h/d") == "postgresql://me:***@h/d"
     assert without_secrets("postgres_scan('host=h password=x y')") == "postgres_scan('host=h password=*** y')"
 
 
 def test_unknown_databases_and_missing_drivers_are_told(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"mysql://me:\*\*\*@h/d: no such file, or of an unknown database"):
         Query("select 1", "mysql://me:secret@h/d").read()
-    with pytest.raises(ConfigError, match="is no address"):
-        Query("select 1", "postgresql://h:port/d")
+    with pytest.raises(ConfigError, match=r"^--connect postgresql://me:\*\*\*@h/d: is not an address; .* / as %2F"):
+        Query("select 1", "postgresql://me:a/b@c@h/d")
     with pytest.raises(DataError, match="no such file"):
         Query("select 1", f"sqlite:///{tmp_path}/none.db").read()
     monkeypatch.setattr(queries, "find_spec", lambda name: None)

@@ -126,6 +126,19 @@ def test_folders_whose_files_are_not_all_rows_are_refused(tmp_path, mark):
         read_interactions(tmp_path)
 
 
+def test_a_file_that_is_named_twice_is_refused(folder):
+    for source in ([folder, folder / "part-1.csv"], {"train": folder / "part-1.csv", "test": str(folder)}):
+        with pytest.raises(DataError, match=r"part-1\.csv: is named twice"):
+            read_interactions(source)
+
+
+def test_rows_are_chosen_by_the_columns_of_their_place(tmp_path):
+    for day in (1, 2):
+        (tmp_path / f"day={day}").mkdir()
+        (tmp_path / f"day={day}" / "log.csv").write_text(f"user,item\nu,{day}\n")
+    assert events(tmp_path, where="day == '2'") == events(tmp_path, where="day > 1") == [("u", 2)]
+
+
 def test_nothing_to_read_is_said(tmp_path):
     with pytest.raises(DataError, match="no file matches it"):
         read_interactions(str(tmp_path / "*.csv"))

@@ -63,12 +63,15 @@ def fit_in_ranks(
         Interrupted: a signal ended the training.
     """
     from ensue.cli.training import fit_shown
+    from ensue.data.sources import STANDARD_INPUT
     from ensue.models import Catalogue, check_fits, is_counted
     from ensue.runs.work import find_work
     from ensue.train.distributed import device_type
 
     if options.finish or find_work(out, config, store.fingerprint, options.overwrite, finish=False) is None:
         return fit_shown(screen, config, store, out, options)
+    if STANDARD_INPUT in data:
+        raise ConfigError("every process reads the data: write standard input to a store first (ensue prepare -)")
     check_fits(config.model, Catalogue.of_store(store))
     if is_counted(config.model):
         raise ConfigError(f"model {config.model.name!r} is fitted by counting, in one process: omit --devices")

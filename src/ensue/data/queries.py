@@ -25,7 +25,7 @@ from ensue.errors import ConfigError, DataError
 # Rows that are fetched at a time.
 BATCH = 100_000
 _SECRET = re.compile(r"(password\s*=\s*)('[^']*'|[^\s'&;)]+)", re.IGNORECASE)
-_URL_SECRET = re.compile(r"(://[^\s/:@]*:)[^\s@]+(@)")
+_URL_SECRET = re.compile(r"(://[^\s/:@]*:)\S+(@)")
 _EXTRA = "pip install 'ensue[sql]'"
 
 
@@ -45,8 +45,11 @@ class Query:
     def __post_init__(self) -> None:
         try:
             urlsplit(self.address).port  # noqa: B018
-        except ValueError as error:
-            raise ConfigError(f"--connect {without_secrets(self.address)}: is no address ({error})") from None
+        except ValueError:
+            raise ConfigError(
+                f"--connect {without_secrets(self.address)}: is not an address; in a user or password write / as %2F, "
+                "@ as %40 and : as %3A"
+            ) from None
 
     @property
     def name(self) -> str:

@@ -12,7 +12,8 @@ import shutil
 import sys
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -118,6 +119,7 @@ def parts_of(source: Source) -> Parts:
         if not source:
             raise DataError("a log needs at least one file")
         each = [parts_of(one) for one in source]
+        _refuse_repeated(part.source for one in each for part in one.parts)
         name = ", ".join(one.name for one in each[:3]) + (f", ... ({len(each)} sources)" if len(each) > 3 else "")
         joined = Parts(name, tuple(part for one in each for part in one.parts), all(one.is_listed for one in each))
         return each[0] if len(each) == 1 else _by_names(joined)
@@ -130,6 +132,13 @@ def parts_of(source: Source) -> Parts:
         return Parts(source.name, (Part(source.read(), source.name),), query=source.shown)
     assert not isinstance(source, Sequence)
     return Parts("the frame", (Part(source, "the frame"),))
+
+
+def _refuse_repeated(sources: Iterable[object]) -> None:
+    paths = [source.resolve() for source in sources if isinstance(source, Path)]
+    repeated = next((path for path, count in Counter(paths).items() if count > 1), None)
+    if repeated is not None:
+        raise DataError(f"{repeated}: is named twice, so its events would count twice: name it once")
 
 
 def _by_names(parts: Parts) -> Parts:
@@ -162,6 +171,7 @@ def _marked(source: Mapping[str, One | Sequence[One]]) -> Parts:
             f"a log in several parts of a split has train, and validation or test or both; got {', '.join(source)}"
         )
     each = {mark: parts_of(source[mark]) for mark in SPLIT_PARTS if mark in source}
+    _refuse_repeated(part.source for one in each.values() for part in one.parts)
     name = ", ".join(one.name for one in each.values())
     return Parts(name, tuple(_with_mark(part, mark) for mark, one in each.items() for part in one.parts))
 
