@@ -122,3 +122,33 @@ def test_titles_are_text_whatever_they_were(titles: list[object], text: str) -> 
 def test_titles_that_are_no_text_are_refused() -> None:
     with pytest.raises(DataError, match=r"^the frame: the titles are Binary, which is no text$"):
         read_item_table(pl.DataFrame({"id": ["a1"], "title": [b"\xff"]}), IDS)
+
+
+U_ITEM = "1|Toy (1995)|01-Jan-1995||http://x|0|0|0|1|1|1|0|0|0|0|0|0|0|0|0|0|0|0|0\n267|unknown||||1" + "|0" * 18 + "\n"
+
+
+MOVIES = "1::Café: Part 2::2 (1995)::Drama|Film-Noir\n267::Léon\u00a0(1994)::\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize(
+    ("name", "text", "titles", "categories"),
+    [
+        ("movies.dat", MOVIES, ["Café: Part 2::2 (1995)", "Léon\u00a0(1994)"], ["Drama|Film-Noir", ""]),
+        ("u.item", U_ITEM, ["Toy (1995)", "unknown"], ["Animation|Children's|Comedy", "unknown"]),
+    ],
+)
+def test_item_files_of_movielens_need_no_header(tmp_path, encoding, name, text, titles, categories) -> None:
+    path = tmp_path / name
+    path.write_bytes(text.encode(encoding))
+    table, described = read_item_table(path, Vocabulary.from_ids([1, 267]))
+    assert described == 2
+    assert table["title"].to_list() == titles
+    assert table["category"].to_list() == categories
+    assert table.columns == ["id", "title", "category"]
+
+
+def test_the_links_of_movielens_are_further_columns(tmp_path: Path) -> None:
+    path = written(tmp_path, "movieId,imdbId,tmdbId\n1,0114709,862\n2,0113497,\n", "links.csv")
+    table, described = read_item_table(path, Vocabulary.from_ids([1, 2]))
+    assert (described, table["imdbId"].to_list()) == (2, ["0114709", "0113497"])

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from ensue.data.doubt import UnclearLogError
+from ensue.data.item_files import movielens_items
 from ensue.data.meanings import USUAL_ITEM, plain_name
 from ensue.data.readers import open_table
 from ensue.data.sources import Source
@@ -45,7 +46,8 @@ def read_item_table(
             swallows rows.
     """
     try:
-        table = open_table(source, Reading(header=True, multiline=True, encoding=encoding))
+        published = movielens_items(source, encoding)
+        table = published or open_table(source, Reading(header=True, multiline=True, encoding=encoding))
         frame = collect(table, table.names)
     except UnclearLogError as error:  # its answers are flags of the log
         raise DataError(error.doubt.title) from None

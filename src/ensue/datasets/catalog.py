@@ -50,7 +50,6 @@ class Dataset:
         log_md5: the checksum of `log`, likewise.
         columns: the columns of `log`.
         read_log: reads `log` if the general reader cannot.
-        read_items: reads `described`.
         prepared: folders of $ENSUE_DATA whose log is already filtered as in the paper.
         counts: users, items and interactions after the SASRec preparation, if verified or published.
     """
@@ -67,7 +66,6 @@ class Dataset:
     log_md5: str | None = None
     columns: Columns = field(default_factory=Columns)
     read_log: Callable[[Path], pl.DataFrame] | None = None
-    read_items: Callable[[Path], pl.DataFrame] | None = None
     prepared: tuple[str, ...] = ()
     counts: tuple[int, int, int] | None = None
 
@@ -100,7 +98,6 @@ _ALL = (
         md5="c4d9eecfca2ab87c1945afe126590906",
         log_md5="a89aa3591bc97d6d4e0c89459ff39362",
         columns=Columns(format="::"),
-        read_items=publishers.movies_1m,
         counts=(6_040, 3_416, 999_611),
     ),
     Dataset(
@@ -114,7 +111,6 @@ _ALL = (
         members=("ml-100k/u.data", "ml-100k/u.item"),
         md5="0e33842e24a9c977be4e0107933c0723",
         columns=Columns(format="tsv", header=False),
-        read_items=publishers.movies_100k,
     ),
     _amazon("amazon-beauty", "Amazon Beauty reviews, to 2014", "Beauty", (52_024, 57_289, 394_908), ()),
     _amazon(
@@ -239,13 +235,9 @@ def _publisher_files(
     log = folder / dataset.log
     check_download(log, dataset.log_md5)
     items = None
-    if dataset.described and dataset.read_items and (folder / dataset.described).is_file():
-        items = dataset.read_items(folder / dataset.described)
-    return (dataset.read_log(log) if dataset.read_log is not None else log), _with_ids_as_numbers(items)
-
-
-def _with_ids_as_numbers(items: pl.DataFrame | None) -> pl.DataFrame | None:
-    return None if items is None else items.cast({"item_id": pl.Int64})
+    if dataset.described and (folder / dataset.described).is_file():
+        items = folder / dataset.described
+    return (dataset.read_log(log) if dataset.read_log is not None else log), items
 
 
 def _places(dataset: Dataset) -> list[Path]:

@@ -98,6 +98,18 @@ SAMPLES: list[tuple[str, str, str, dict[object, list[object]]]] = [
         {"u1": [11, 10]},
     ),
     (
+        "(sample)sam_tianchi_2014002_rec_tmall_log.csv",
+        "item_id,user_id,action,vtime\n10,u1,click,2014/10/1 9:5\n11,u1,cart,2014/10/1 0:0\n",
+        "tmall",
+        {"u1": [11, 10]},
+    ),
+    (
+        "tianchi_2014002_rec_tmall_log_partc.txt",
+        "10\tu1\tclick\t2014-11-01 10:00:00\n11\tu1\talipay\t2014-11-01 09:00:00\n12\tu2\tcollect\t2014-11-01 09:00:00\n",
+        "tmall",
+        {"u1": [11, 10], "u2": [12]},
+    ),
+    (
         "tianchi_mobile_recommend_train_user.csv",
         "user_id,item_id,behavior_type,user_geohash,item_category,time\n1,10,1,,3,2014-12-06 10\n1,11,1,9g,3,2014-12-06 02\n",
         "tianchi",
@@ -243,6 +255,8 @@ SAMPLES: list[tuple[str, str, str, dict[object, list[object]]]] = [
     ("ratings.dat", "1::31::5::978300760\n1::30::3::978300100\n", "movielens", {1: [30, 31]}),
     ("u.data", "196\t242\t3\t881250949\n196\t302\t3\t881250900\n", "movielens", {196: [302, 242]}),
     ("out.invented", "% bip weighted posweighted\n% 2 1 2\n1 1 4 1262304001\n1 2 3 1262304000\n", "graph", {1: [2, 1]}),
+    ("out.plain", "% bip unweighted\n1 1\n1 2\n2 1\n", "graph", {1: [1, 2], 2: [1]}),
+    ("out.signed", "% bip signed\n1 1 -1 1262304001\n1 2 1 1262304000\n", "graph", {1: [2, 1]}),
     ("edges.txt", "# Directed graph\n# FromNodeId\tToNodeId\n0\t1\n0\t2\n3\t1\n", "graph", {0: [1, 2], 3: [1]}),
     ("export.csv", "sep=;\nuser;item;time\na;x;10\na;y;5\n", "spreadsheet", {"a": ["y", "x"]}),
     ("sequences.txt", "1 5 6 7\n2 5 8\n3 6\n", "sequences", {1: [5, 6, 7], 2: [5, 8], 3: [6]}),

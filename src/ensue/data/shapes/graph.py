@@ -18,7 +18,7 @@ def recognise(sample: Sample) -> Shape | None:
         return None
     rows = [line.split() for line in sample.lines if not line.startswith(mark)][:50]
     usual = next((found for count in (2, 3, 4) if (found := usual_rows(rows[:-1] or rows, count))), [])
-    if not usual or not all(part[:1].isalnum() for row in usual for part in row):
+    if not usual or not all(part.lstrip("-")[:1].isalnum() for row in usual for part in row):
         return None
     count = len(usual[0])
     meanings = {"user": "1", "item": "2", "time": NO_COLUMN, "rating": NO_COLUMN}

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import IO, Any
 
 import polars as pl
 
 from ensue.data.shape import NO_COLUMN, SHAPES, Sample, Shape
 from ensue.data.table import Table, first_line
-from ensue.data.unpacking import DAMAGED, TextFile
+from ensue.data.unpacking import DAMAGED
 from ensue.errors import DataError
 
 _LITERAL = re.compile(r"\{u?['\"](\w+)u?['\"]: ")
@@ -45,15 +45,19 @@ def recognise(sample: Sample) -> Shape | None:
     return Shape("steam", evidence, meanings, lambda: _open(sample))
 
 
-def read_literals(file: TextFile) -> pl.DataFrame:
+def read_literals(where: str, open_file: Callable[[], IO[bytes]]) -> pl.DataFrame:
     """The events of a Steam file: columns user, item and time, all text; users and games without an id are null.
+
+    Args:
+        where: what to call it in messages.
+        open_file: opens it, unpacked.
 
     Raises:
         DataError: a line is not such a literal, or the file is damaged.
     """
     parts: list[pl.DataFrame] = []
     rows: list[tuple[str | None, str | None, str | None]] = []
-    for literal in _literals(file):
+    for literal in _literals(where, open_file):
         rows += literal
         if len(rows) >= _LINES_AT_ONCE:
             parts.append(pl.DataFrame(rows, schema=_SCHEMA, orient="row"))
@@ -63,20 +67,22 @@ def read_literals(file: TextFile) -> pl.DataFrame:
 
 def _open(sample: Sample) -> Table:
     assert sample.file is not None
-    frame = read_literals(sample.file)
+    frame = read_literals(sample.where, sample.file.open)
     posted = pl.col("time").str.strip_prefix("Posted ").str.strip_chars(".").str.to_date(_POSTED, strict=False)
     frame = frame.with_columns(pl.coalesce(pl.col("time").str.to_date("%Y-%m-%d", strict=False), posted))
     return Table(frame.lazy(), frame.columns, sample.where, text=True)
 
 
-def _literals(file: TextFile) -> Iterator[list[tuple[str | None, str | None, str | None]]]:
+def _literals(
+    where: str, open_file: Callable[[], IO[bytes]]
+) -> Iterator[list[tuple[str | None, str | None, str | None]]]:
     try:
-        with file.open() as handle:
+        with open_file() as handle:
             for number, line in enumerate(iter(lambda: handle.readline(_MAX_LINE), b""), start=1):
                 if line.strip():
-                    yield _events(str(file.path), number, line)
+                    yield _events(where, number, line)
     except DAMAGED as error:
-        raise DataError(f"{file.path}: cannot be read ({error})") from None
+        raise DataError(f"{where}: cannot be read ({error})") from None
 
 
 def _events(where: str, number: int, line: bytes) -> list[tuple[str | None, str | None, str | None]]:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import polars as pl
 
-from ensue.data.shape import SHAPES, Sample, Shape, by_header, with_times
+from ensue.data.shape import SHAPES, Sample, Shape, all_match, by_header, by_place, with_times
+
+_REC_TMALL = {0: r"\d+", 2: "click|collect|cart|alipay", 3: r"\d{4}[-/]\d{1,2}[-/]\d{1,2} .+"}
 
 
 def _date(column: str, year: str = "") -> pl.Expr:
@@ -17,7 +19,10 @@ def _date(column: str, year: str = "") -> pl.Expr:
 
 @SHAPES.register("tmall")
 def recognise(sample: Sample) -> Shape | None:
-    """The header of one of the three logs."""
+    """The header of one of the three logs; of the third, also its parts without a header (their U+0001 as tabs)."""
+    if all_match(sample, _REC_TMALL, 4):
+        evidence = "item, user, action (click, collect, cart or alipay), time without a header"
+        return by_place(sample, "tmall", evidence, user="2", item="1", time="4")
     return (
         by_header(
             sample,
