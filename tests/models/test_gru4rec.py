@@ -79,3 +79,19 @@ def test_tied_input_has_one_table_and_one_hot_input_no_product() -> None:
     assert sizes["separate"]["inputs.weight"] == [NUM_ITEMS + 1, 16]
     assert sizes["none"]["inputs.weight"] == [NUM_ITEMS + 1, 48]
     assert "layers.0.weight_ih_l0" not in sizes["none"]
+
+
+@pytest.mark.parametrize("kind", ["tied", "separate", "none"])
+@torch.no_grad()
+def test_states_that_are_kept_give_the_answers_of_the_whole_history(kind: Input) -> None:
+    model = model_of(input=kind, num_layers=2)
+    histories = torch.tensor([[1, 2, 3, 30, 2], [9, 9, 8, 7, 1], [4, 5, 6, 7, 8]])
+    states = model.begin(3)
+    for t in range(histories.shape[1]):
+        states, h_BD = model.advance(states, histories[:, t])
+        whole = model.encode(SequenceBatch.from_lists(histories[:, : t + 1].tolist()))
+        torch.testing.assert_close(h_BD, whole)
+    # Requests come and go: rows of other histories in between change nothing.
+    mixed, _ = model.advance(states[:, [2, 0]], torch.tensor([3, 12]))
+    apart, _ = model.advance(states[:, [0]], torch.tensor([12]))
+    torch.testing.assert_close(mixed[:, [1]], apart)

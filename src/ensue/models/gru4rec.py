@@ -42,12 +42,13 @@ class OneHotGRU(nn.Module):
         self.weight_hh = nn.Parameter(torch.empty(3 * hidden_units, hidden_units))
         self.bias_ih, self.bias_hh = (nn.Parameter(torch.empty(3 * hidden_units)) for _ in range(2))
 
-    def forward(self, gates_GTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows of input weights, [G, T, 3 D], to states, [G, T, D]; the second is the newest state."""
-        like = self.weight_hh.new_zeros(1, len(gates_GTD), self.weight_hh.shape[1])
+    def forward(self, gates_GTD: Tensor, before_1GD: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Rows of input weights, [G, T, 3 D], and the states before to states, [G, T, D]; second, the newest states."""
+        if before_1GD is None:
+            before_1GD = self.weight_hh.new_zeros(1, len(gates_GTD), self.weight_hh.shape[1])
         identity = torch.eye(gates_GTD.shape[2], dtype=gates_GTD.dtype, device=gates_GTD.device)
         weights = [identity, self.weight_hh, self.bias_ih, self.bias_hh]
-        return torch.gru(gates_GTD, like, weights, True, 1, 0.0, self.training, False, True)
+        return torch.gru(gates_GTD, before_1GD, weights, True, 1, 0.0, self.training, False, True)
 
 
 class GRU4Rec(BiasedEncoder):
@@ -79,6 +80,30 @@ class GRU4Rec(BiasedEncoder):
         for layer in self.layers:
             rectangles = [self.hidden_dropout(layer(x_GTD)[0]) for x_GTD in rectangles]
         return with_one(batch.layout.choose(batch.layout.unpad(rectangles)))
+
+    def begin(self, rows: int) -> Tensor:
+        """The states of histories without events: [layers, rows, D]."""
+        width = self.items.weight.shape[1]
+        return self.items.weight.new_zeros(len(self.layers), rows, width)
+
+    def advance(self, states_LBD: Tensor, items_B: Tensor) -> tuple[Tensor, Tensor]:
+        """One more event of each history, for the cost of one step.
+
+        Args:
+            states_LBD: the states before, from `begin` or `advance`; the rows of different requests may be mixed.
+            items_B: the item number of each history's new event.
+
+        Returns:
+            The states after, [L, B, D], and what `encode` gives for the whole histories, [B, D + 1]; for histories of
+            more than `maxlen` events, of which `encode` reads the newest, it remembers the older ones too.
+        """
+        table = self.items if self.inputs is None else self.inputs
+        x_B1D, after = self.dropout(table(items_B))[:, None], []
+        for layer, before_BD in zip(self.layers, states_LBD, strict=True):
+            x_B1D, after_1BD = layer(x_B1D, before_BD[None])
+            x_B1D = self.hidden_dropout(x_B1D)
+            after.append(after_1BD[0])
+        return torch.stack(after), with_one(x_B1D[:, 0])
 
 
 MODELS.register("gru4rec")(ModelEntry(GRU4RecConfig, GRU4Rec))
