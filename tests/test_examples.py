@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,14 @@ def test_it_is_evaluated_and_recommends(folder: Path) -> None:
     assert 0 <= json.loads(done.stdout)["metrics"]["ndcg@10"] <= 1, done.stderr
     done = ensue(folder, "recommend", "run", "--history", "1,2", "-k", "3", module, "--json")
     assert len(json.loads(done.stdout)["items"]) == 3, done.stderr
+
+
+def test_the_next_command_works_as_it_stands(folder: Path) -> None:
+    done = ensue(folder, "evaluate", "run", "--data", "log.csv", f"--model-module={EXAMPLE}")
+    words = shlex.split(done.stdout.splitlines()[-1])
+    assert words[:3] == ["next:", "ensue", "recommend"], done.stderr
+    done = ensue(folder, *words[2:])
+    assert done.returncode == 0, done.stderr
 
 
 def test_its_settings_are_flags(folder: Path) -> None:

@@ -41,6 +41,11 @@ def test_words_are_quoted(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.splitlines()[-1] == "next: ensue evaluate 'my run' --user 7 --history ''"
 
 
+def test_words_of_every_suggestion_come_last(capsys: pytest.CaptureFixture[str]) -> None:
+    Screen(words=("--model-module", "my models.py")).next("ensue evaluate", Path("run"))
+    assert capsys.readouterr().out.splitlines()[-1] == "next: ensue evaluate run --model-module 'my models.py'"
+
+
 def test_a_log_without_any_order_goes_on_with_what_is_popular(
     ensue: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from rich.markup import escape
 from ensue.cli import compare, datasets, demo, doctor, evaluate, import_, prepare, presets, recommend, train
 from ensue.cli import inspect as look
 from ensue.cli.flags import Flag, settings_of
+from ensue.modules import FLAG
 from ensue.terminal.output import Screen
 
 # A command: (screen, its own arguments, settings) -> the object that --json prints.
@@ -156,9 +157,9 @@ def _typed(run: Command, flags: list[Flag]) -> Callable[..., None]:
     ]
 
     def call(**values: Any) -> None:
-        screen = Screen(values.pop("as_json"))
+        modules = values.pop("model_module") or []
+        screen = Screen(values.pop("as_json"), [word for module in modules for word in (FLAG, module)])
         values.pop("debug")
-        values.pop("model_module")
         given = {name.removeprefix("set_"): values.pop(name) for name in list(values) if name.startswith("set_")}
         if takes_settings:
             values["settings"] = settings_of(flags, given)
@@ -182,9 +183,9 @@ _MODEL_MODULE = inspect.Parameter(
     # Handled before the application is built, since the models of the module have flags.
     default=typer.Option(
         None,
-        "--model-module",
+        FLAG,
         metavar="FILE.py",
-        help="Your own Python file that registers models, losses, negatives or residuals.",
+        help="Your own Python file that registers models, losses, metrics and other choices.",
     ),
     annotation=list[str] | None,
 )

@@ -25,10 +25,11 @@ class Screen:
 
     Args:
         as_json: whether `--json` was given.
+        words: words that every suggested command ends with.
     """
 
-    def __init__(self, as_json: bool = False) -> None:
-        self.as_json = as_json
+    def __init__(self, as_json: bool = False, words: Sequence[str] = ()) -> None:
+        self.as_json, self.words = as_json, words
         stream = sys.stderr if as_json else sys.stdout
         self.console = self._console(stream)
         # A pipe has no width; 80 columns would wrap titles.
@@ -64,7 +65,7 @@ class Screen:
             command: the beginning of the command, printed unchanged.
             words: the remaining words (paths, ids, values), which are quoted for a shell if needed.
         """
-        line = " ".join((command, *(shlex.quote(str(word)) for word in words)))
+        line = " ".join((command, *(shlex.quote(str(word)) for word in (*words, *self.words))))
         self.say()
         self.console.print(Text.assemble(("next: ", "dim"), (clean(line), "bold")), soft_wrap=True)
 
