@@ -96,12 +96,12 @@ def test_without_times_there_are_none() -> None:
     assert (batch.times_P, batch.query_times_P) == (None, None)
 
 
-@pytest.mark.parametrize("task", ["next", "last", "cloze"])
+@pytest.mark.parametrize("task", [TASKS["next"], TASKS["last"], cloze()], ids=["next", "last", "cloze"])
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
-def test_shares_are_the_batch_row_by_row(size: int, task: str) -> None:
+def test_shares_are_the_batch_row_by_row(size: int, task: Task) -> None:
     """Every row with its items, times, questions, answers and negatives in exactly one share."""
     windows = make_windows(view_of([9, 4, 7, 2]), 5)
-    _, _, batch = next(Loader(windows, TASKS[task], 4, seed=0).epoch(0))
+    _, _, batch = next(Loader(windows, task, 4, seed=0).epoch(0))
     assert batch.target_Q is not None
     batch = replace(batch, negatives=batch.target_Q[:, None] * 100 + torch.arange(3))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ensue.batches.batch import SequenceBatch
-from ensue.batches.tasks import TASKS, Task, append_mask
+from ensue.batches.tasks import TASKS, Task, append_mask, cloze
 from ensue.models import MODELS, Catalogue
 from ensue.models.base import ModelConfig, ModelEntry
 from ensue.models.tied import TiedEncoder
@@ -29,7 +29,7 @@ class ToyConfig(ModelConfig):
     fault: str = ""
 
     def make_task(self) -> Task:
-        return TASKS[self.task]
+        return cloze() if self.task == "cloze" else TASKS[self.task]
 
 
 class Broken(TiedEncoder):
@@ -83,15 +83,14 @@ class Bidirectional(TiedEncoder):
     answers_everywhere = False
 
     def __init__(self, config: ToyConfig, catalogue: Catalogue) -> None:
-        super().__init__(catalogue.num_items, config.maxlen, WIDTH)
-        self.events = ItemEmbedding(catalogue.num_items, WIDTH, extra=1)
+        super().__init__(catalogue.num_items, config.maxlen, WIDTH, extra=1)
         self.inner, self.outer = nn.Linear(3 * WIDTH, 2 * WIDTH), nn.Linear(2 * WIDTH, WIDTH)
 
     def encode(self, batch: SequenceBatch) -> Tensor:
         check_newest(batch)
         if batch.asks == "next":
             batch = append_mask(batch, self.num_items + 1, self.maxlen)
-        x_PD = self.events(batch.items_P)
+        x_PD = self.items(batch.items_P)
         age_P = batch.layout.age_P
         is_first, is_last = age_P + 1 == batch.lengths_B.repeat_interleave(batch.lengths_B), age_P == 0
         before = x_PD.roll(1, 0).masked_fill(is_first[:, None], 0)

@@ -1,4 +1,4 @@
-"""A loss, negatives and a residual of a user's own file are choices of the command line."""
+"""A loss, negatives, a residual, a task, a split and a metric of a user's own file are choices of the command line."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ import pytest
 OWN = """
 import numpy as np
 
+from ensue.batches.tasks import TASKS, Task, next_items
+from ensue.data.split import SPLITS
+from ensue.evaluation.metrics import METRICS
 from ensue.nn.residual import RESIDUALS, PlainResidual, PlainStream, ResidualEntry
 from ensue.objectives.losses import register_loss
 from ensue.objectives.negatives import NEGATIVES, UniformNegatives
@@ -25,8 +28,11 @@ def hinge(pos_Q, neg_QK):
 
 NEGATIVES.register("unseen")(lambda config, seen, counts_N: UniformNegatives(seen))
 RESIDUALS.register("sum")(ResidualEntry(lambda config: PlainStream(), lambda config, sublayer: PlainResidual()))
+TASKS.register("soon")(Task(next_items))
+SPLITS.register("held-out")(SPLITS["leave-one-out"])
+METRICS.register("first")(lambda better_B, equal_B, num_candidates_B, k=None: (better_B == 0) / (1 + equal_B))
 """
-CHOICES = ("--loss", "hinge", "--negatives", "unseen", "--residual", "sum")
+CHOICES = ("--loss", "hinge", "--negatives", "unseen", "--residual", "sum", "--task", "soon", "--split", "held-out")
 SIZE = ("--num-epochs", 1, "--hidden-units", 8, "--num-blocks", 1, "--maxlen", 5, "--device", "cpu")
 
 
@@ -49,11 +55,14 @@ def test_own_choices_train_and_are_loaded(folder: Path) -> None:
     train = ("train", "log.csv", "--model", "sasrec", *CHOICES, *SIZE, "--out", "run")
     done = ensue(folder, *train)
     assert done.returncode == 2
-    assert "unknown value 'sum': Known: gated, hc, mhc, mhc_lite, plain. A name of your own needs" in done.stderr
+    assert "unknown value 'soon': Known: last, next, prefixes. A name of your own needs" in done.stderr
     done = ensue(folder, *train, "--model-module", "own.py")
     assert done.returncode == 0, done.stderr
     config = (folder / "run" / "config.toml").read_text()
     assert all(f'"{name}"' in config for name in CHOICES[1::2])
+    done = ensue(folder, "evaluate", "run", "--data", "log.csv", "--metrics", "first", "--model-module", "own.py")
+    assert done.returncode == 0, done.stderr
+    assert "first" in done.stdout
     recommend = ("recommend", "run", "--history", "1,2", "-k", 1)
     assert ensue(folder, *recommend, "--model-module", "own.py").returncode == 0
     done = ensue(folder, *recommend)

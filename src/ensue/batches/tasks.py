@@ -17,7 +17,7 @@ from ensue.batches.layout import newest
 from ensue.data.arrays import gather_events
 from ensue.data.split import Sequences
 from ensue.errors import DataError
-from ensue.registry import Registry
+from ensue.registry import OWN, Registry
 
 WindowName = Literal["last", "sliding", "prefixes"]
 
@@ -56,7 +56,8 @@ class Task:
     window: WindowName | None = None
 
 
-TASKS: Registry[Task] = Registry("task")
+# The tasks of causal models, which their setting `task` names. `cloze` is for bidirectional models.
+TASKS: Registry[Task] = Registry("task", hint=OWN)
 
 
 def make_windows(sequences: Sequences, maxlen: int, window: WindowName = "last", stride: int | None = None) -> Windows:
@@ -226,4 +227,3 @@ def append_mask(batch: SequenceBatch, mask: int, maxlen: int) -> SequenceBatch:
 TASKS.register("next")(Task(next_items))
 TASKS.register("last")(Task(newest_items))
 TASKS.register("prefixes")(Task(newest_items, "prefixes"))
-TASKS.register("cloze")(cloze())

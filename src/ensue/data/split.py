@@ -16,7 +16,7 @@ from ensue.data.moments import check_seconds, parse_seconds
 from ensue.data.session_order import session_order, without_unseen
 from ensue.data.store import SequenceStore
 from ensue.errors import DataError
-from ensue.registry import Registry
+from ensue.registry import OWN, Registry
 from ensue.rng import stream
 
 
@@ -88,7 +88,7 @@ class Split:
     leakage: str
 
 
-SPLITS: Registry[Splitter] = Registry("split")
+SPLITS: Registry[Splitter] = Registry("split", hint=OWN)
 _SHARES, _MOMENTS = ("validation_fraction", "test_fraction"), ("validation_from", "test_from")
 # Setting -> settings that are not read beside it.
 _REPLACED = {"test_from": _SHARES, "split_feature": ("test_fraction", *_MOMENTS)}

@@ -20,11 +20,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from ensue.data.arrays import FloatArray, IntArray
 from ensue.errors import ConfigError, DataError
-from ensue.registry import Registry
+from ensue.registry import OWN, Registry
 
 # (better_B, equal_B, num_candidates_B, k) -> values_B; k is None for a metric without a cut-off.
 MetricFunction: TypeAlias = Callable[[ArrayLike, ArrayLike, ArrayLike, int | None], FloatArray]
-METRICS: Registry[MetricFunction] = Registry("metric")
+METRICS: Registry[MetricFunction] = Registry("metric", hint=OWN)
 WITHOUT_CUTOFF = frozenset({"auc", "rank"})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -42,7 +42,7 @@ class ModelConfig(Config):
 class CausalConfig(ModelConfig):
     """Settings of a model whose state at an event depends only on that event and earlier ones."""
 
-    task: Literal["next", "last", "prefixes"] = Field(
+    task: Annotated[str, TASKS] = Field(
         "next", description="events to predict after: all (next), a window's newest (last), each prefix's (prefixes)"
     )
 
