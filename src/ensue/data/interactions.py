@@ -185,9 +185,8 @@ def in_words(dropped: Mapping[str, int], examples: Mapping[str, str]) -> str:
 def read_interactions(source: Source, columns: Columns | None = None) -> Interactions:
     """Read a log from a file or a frame and check it.
 
-    Ids never change. In text files they are integers only if every one of the column is written as an int64
-    is ("7", not "007" or "1e5"), else all are strings; "NA" and "null" are ids. In typed sources (JSON,
-    Parquet, frames) they keep their type. Rows that are left out decide nothing.
+    Ids never change. In text files they are integers only if each of the column is written as an int64 is ("7", not
+    "007"), else all are strings; in typed sources they keep their type. Rows that are left out decide nothing.
 
     Args:
         source: a CSV, TSV, space-separated, `::`-separated, JSON Lines or Parquet file, or a frame.
@@ -240,14 +239,12 @@ class _Sifted:
         names = [*(choice.column for choice in chosen.values()), *columns.features, *table.features, *tested]
         raw = collect(table, list(dict.fromkeys(names)), self._check_ids)
         self.rows_in = raw.height
-        may_be_numbers = [name for name in names if name not in (chosen["user"].column, chosen["item"].column)]
         self.decimal_notes: list[str] = []
         if table.text and table.separator != ",":
-            raw, self.decimal_notes = with_points(raw, may_be_numbers)
+            ids = chosen["user"].column, chosen["item"].column
+            raw, self.decimal_notes = with_points(raw, [name for name in names if name not in ids])
         self.raw = raw.with_columns(pl.int_range(raw.height, dtype=pl.Int64, eager=True).alias(_ROW))
-        self.dropped: dict[str, int] = {}
-        self.examples: dict[str, str] = {}
-        self.first_bad = -1
+        self.dropped, self.examples, self.first_bad = dict[str, int](), dict[str, str](), -1
 
     def log(self) -> Interactions:
         """The checked log."""
@@ -269,14 +266,17 @@ class _Sifted:
         if "time" in chosen:
             kept["time"], unit = self._times()
         self._refuse_mostly_dropped()
+        features = (*columns.features, *(name for name in table.features if name not in columns.features))
+        later = {*features, *(choice.column for meaning, choice in chosen.items() if meaning in ("time", "rating"))}
         for meaning in ("user", "item"):
-            refuse_lists(self._values(meaning), chosen[meaning].column, table, chosen[meaning].why == "named")
-            kept[meaning] = read_ids(self._values(meaning), chosen[meaning].column, table)
+            name = chosen[meaning].column
+            refuse_lists(self.raw[name], name, table, chosen[meaning].why == "named")
+            kept[meaning] = read_ids(self.raw[name], name, table)
+            self.raw = self.raw if name in later else self.raw.drop(name)  # texts take twice the memory of numbers
         if "rating" in chosen:
             ratings = self._values("rating")
             ratings = ratings.str.strip_chars() if ratings.dtype == pl.String else ratings
             kept["rating"] = ratings.cast(pl.Float64, strict=False)
-        features = (*columns.features, *(name for name in table.features if name not in columns.features))
         for name in features:
             kept[name] = _feature(self.raw[name], table)
         order = [name for name in ("user", "item", "time", "rating", *features) if name in kept]

@@ -26,10 +26,11 @@ def in_another_unit(times_us: np.ndarray, unit: str) -> tuple[int, str] | None:
     if unit not in _UNITS or not len(times_us):
         return None
     bounds = [bound * _MICROS[unit] for bound, _ in UNIT_BOUNDS]
-    size = np.abs(times_us.astype(np.float64))
-    own = np.digitize([size.min(), size.max()], bounds)
-    if own[0] == own[1]:
+    edges = float(times_us.min()), float(times_us.max())
+    own = np.digitize(np.abs(edges), bounds)
+    if own[0] == own[1] and (edges[0] > 0 or own[0] == 0):
         return None
+    size = np.abs(times_us.astype(np.float64))
     kinds = np.digitize(size, bounds)
     main = kinds == _UNITS.index(unit)
     if not main.any():
