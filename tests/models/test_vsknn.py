@@ -153,7 +153,7 @@ def test_added_sessions_are_as_if_they_had_been_there(has_times: bool) -> None:
 def test_only_fitted_models_answer_and_scores_are_no_probabilities() -> None:
     with pytest.raises(EnsueError, match="call fit first"):
         build_model(VSKNNConfig(), Catalogue(3)).logits(SequenceBatch.from_lists([[1]]))
-    with pytest.raises(EnsueError, match="scores of VSKNN are no probabilities"):
+    with pytest.raises(EnsueError, match="scores of VSKNN are not probabilities"):
         Recommender("vsknn").fit([[1, 2, 3], [1, 2, 4]]).recommend([1], probabilities=True)
 
 
