@@ -43,6 +43,7 @@ def folder(tmp_path: Path):
 def test_files_folders_and_patterns_are_one_log_in_natural_order(folder):
     expected = [("u", 1), ("u", 2), ("u", 3), ("u", 10)]
     assert events(folder) == events(str(folder / "part-*")) == events(str(folder.parent / "lo?")) == expected
+    assert sorted(events(str(folder.parent / "**"))) == expected
     assert events(str(folder.parent / "**" / "part-*.csv")) == [("u", 1), ("u", 2), ("u", 10)]
     assert events([folder / "part-10.csv", folder / "part-2.csv"]) == [("u", 10), ("u", 2)]
     assert read([str(folder / "part-1.csv"), str(folder / "part-2.csv")], time="-").num_events == 2

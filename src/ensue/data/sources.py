@@ -197,7 +197,8 @@ def _of_path(text: str) -> Parts:
     for match in matches:
         below = _of_folder(match).parts if match.is_dir() else _of_path(str(match)).parts
         parts += [replace(part, columns={**_keys(match / "file"), **part.columns}) for part in below]
-    return Parts(text, tuple(parts), is_listed=False)
+    # A pattern can match a folder and what lies in it.
+    return Parts(text, tuple({part.source: part for part in parts}.values()), is_listed=False)
 
 
 def _of_address(address: str) -> Parts:
