@@ -65,3 +65,12 @@ def test_the_separator_of_hive_is_named(tmp_path, text):
     path.write_text(text)
     with pytest.raises(DataError, match=r"contains U\+0001"):
         prepare(path)
+
+
+@pytest.mark.parametrize("start", [b"\x78\xda", b"x^", b"\x1f\x8b", b"\x28\xb5\x2f\xfd"])
+@pytest.mark.parametrize("name", ["log.txt", "log.csv"])
+def test_text_that_begins_like_a_packed_file_is_one_line(tmp_path, start, name):
+    path = tmp_path / name
+    path.write_bytes(start + b"1 2 3\n4 5 6\n")
+    with pytest.raises(DataError):
+        prepare(path)

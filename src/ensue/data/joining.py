@@ -69,7 +69,7 @@ def finish(table: Table) -> Table:
     assert table.events is not None
     try:
         events = table.events(table)
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(f"{table.where}: cannot be read ({first_line(error)})") from None
     events = replace(events, features=tuple(name for name in events.features if name in events.names))
     if not bad:
@@ -90,7 +90,7 @@ def _opener(part: Part, open_part: Callable[[], Table], keys: Mapping[str, bool]
 def _has_rows(table: Table) -> bool:
     try:
         return table.rows.head(1).collect().height > 0
-    except pl.exceptions.PolarsError:  # reading all of it says what is wrong
+    except (pl.exceptions.PolarsError, OSError):  # reading all of it says what is wrong
         return False
 
 

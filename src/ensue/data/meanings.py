@@ -151,7 +151,7 @@ def sample(table: Table, columns: list[str]) -> pl.DataFrame:
     """Some columns of the first rows."""
     try:
         return table.rows.select(columns).head(_SAMPLE_ROWS).collect()
-    except pl.exceptions.PolarsError:
+    except (pl.exceptions.PolarsError, OSError):
         return pl.DataFrame({name: [] for name in columns})  # reading the whole file says what is wrong
 
 
