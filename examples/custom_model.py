@@ -1,6 +1,8 @@
 """A model of your own in one file: a GRU over item vectors (Hidasi et al., ICLR 2016), with tied output.
 
 ensue train ratings.csv --model my-gru --model-module custom_model.py --out runs/my-gru
+
+Suffixes: P events of all rows, Q asked events, G rows of a rectangle, T events of its longest row, D width.
 """
 
 from __future__ import annotations

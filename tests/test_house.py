@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -149,6 +150,20 @@ def undocumented(source: ast.Module) -> list[str]:
     return found
 
 
+SUFFIX = re.compile(r"[a-z][a-zA-Z0-9]*(?:_[a-z0-9]+)*_([A-Z][A-Za-z0-9]{0,4})")
+
+
+def unexplained(source: ast.Module) -> list[str]:
+    """The letters of shape suffixes that the legend in the module's docstring does not have."""
+    _, _, legend = re.sub(r"\bSuffix(es)?:", "\0", ast.get_docstring(source) or "").partition("\0")
+    words = {node.id for node in ast.walk(source) if isinstance(node, ast.Name)}
+    words |= {node.arg for node in ast.walk(source) if isinstance(node, ast.arg)}
+    words |= {node.attr for node in ast.walk(source) if isinstance(node, ast.Attribute)}
+    suffixes = [match[1] for word in words if (match := SUFFIX.fullmatch(word))]
+    letters = {letter for suffix in suffixes for letter in suffix if letter.isupper()}
+    return sorted(letters - set(re.findall(r"\b[A-Z]\b", legend)))
+
+
 def name_of(path: Path) -> str:
     return dotted(path)
 
@@ -209,6 +224,11 @@ def test_public_names_have_docstrings(path: Path) -> None:
     assert undocumented(tree(path)) == []
 
 
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_shape_suffixes_have_a_legend(path: Path) -> None:
+    assert unexplained(tree(path)) == []
+
+
 # The rules above are only worth something if they catch what they forbid.
 
 
@@ -267,6 +287,12 @@ def test_a_pickle_is_caught(code: str) -> None:
 def test_a_missing_docstring_is_caught() -> None:
     code = '"""Doc."""\ndef f(): ...\nclass C:\n    """Doc."""\n    def g(self): ...\n    def _h(self): ...\n'
     assert undocumented(ast.parse(code)) == ["line 2: f", "line 5: C.g"]
+
+
+def test_a_letter_without_legend_is_caught() -> None:
+    code = "def f(x_BD, y_K1):\n    return x_BD.items_P"
+    assert unexplained(ast.parse(code)) == ["B", "D", "K", "P"]
+    assert unexplained(ast.parse('"""Text. A line.\n\nSuffixes: `B` rows, K others, P events.\n"""\n' + code)) == ["D"]
 
 
 def test_lower_floors_run_without_torch() -> None:

@@ -1,6 +1,6 @@
 """Recommendations for all users of a data set, as a table.
 
-Suffixes: R users, K recommendations of each.
+Suffixes: R users, K recommendations of each, N items.
 """
 
 from __future__ import annotations

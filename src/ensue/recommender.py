@@ -1,4 +1,7 @@
-"""The public interface: read a log, fit a model, recommend, evaluate, save and load."""
+"""The public interface: read a log, fit a model, recommend, evaluate, save and load.
+
+Suffixes: T events of a history, N items, D width.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ Tests that do not apply to a kind of model, such as gradients of a counted model
 encoders, rankers, counted models, bidirectional models, and models that predict only after the newest event of a row
 (`answers_everywhere = False`). Needs pytest.
 
-Suffixes: B rows, P events of all rows, Q asked events, C candidates, N items, D width.
+Suffixes: B rows, P events of all rows, Q asked events, C candidates, N items, D width, K shared candidates.
 """
 
 from __future__ import annotations

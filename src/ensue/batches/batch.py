@@ -1,6 +1,6 @@
 """`SequenceBatch`: the histories that a model reads, and the events at which it is asked to predict.
 
-Suffixes: B rows, P events of all rows, Q asked events, K negatives.
+Suffixes: B rows, P events of all rows, Q asked events, K negatives, R rows of a view.
 """
 
 from __future__ import annotations

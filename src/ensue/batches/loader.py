@@ -1,4 +1,7 @@
-"""The order of training: in each epoch a new permutation of the windows, cut into batches."""
+"""The order of training: in each epoch a new permutation of the windows, cut into batches.
+
+Suffixes: B rows, P events of all rows, Q asked events, W windows.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The best possible scorer of the simulated data, as a model for the evaluation."""
+"""The best possible scorer of the simulated data, as a model for the evaluation.
+
+Suffixes: B rows, P events of all rows, Q asked events, C candidates, K shared candidates, N items.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`ensue demo`: the simulated data end to end, compared with the best possible score on it."""
+"""`ensue demo`: the simulated data end to end, compared with the best possible score on it.
+
+Suffix: B cases.
+"""
 
 from __future__ import annotations
 

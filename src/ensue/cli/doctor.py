@@ -1,4 +1,7 @@
-"""`ensue data check`: the doctor's findings and the distribution of lengths."""
+"""`ensue data check`: the doctor's findings and the distribution of lengths.
+
+Suffix: U users.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Flat arrays: `.npy` files, mapped only when their header is as expected, and the rows that lie in them."""
+"""Flat arrays: `.npy` files, mapped only when their header is as expected, and the rows that lie in them.
+
+Suffixes: R rows, P events of all rows.
+"""
 
 from __future__ import annotations
 

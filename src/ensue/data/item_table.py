@@ -1,4 +1,7 @@
-"""What is known of the items: titles, categories and further columns, in the vocabulary's order."""
+"""What is known of the items: titles, categories and further columns, in the vocabulary's order.
+
+Suffix: N items.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The parts of a split that a feature of the events states."""
+"""The parts of a split that a feature of the events states.
+
+Suffix: E events.
+"""
 
 from __future__ import annotations
 

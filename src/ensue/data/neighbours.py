@@ -1,6 +1,6 @@
 """The graph of all sessions: which items occur within a few steps of which.
 
-Suffixes: `N` items, `K` neighbours.
+Suffixes: `N` items, `K` neighbours, `R` rows of a view.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The order of events by user and time, several times as fast as a sort of two columns."""
+"""The order of events by user and time, several times as fast as a sort of two columns.
+
+Suffix: E events.
+"""
 
 from __future__ import annotations
 

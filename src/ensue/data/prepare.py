@@ -1,4 +1,7 @@
-"""From a checked log to a store: duplicates, filters, numbers, order; written whole or not at all."""
+"""From a checked log to a store: duplicates, filters, numbers, order; written whole or not at all.
+
+Suffixes: E events, S events that are kept, sorted.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Sessions, and which of them an item occurs in: what neighbour models search.
 
-Suffixes: `S` sessions, `N` items, `E` occurrences of items in sessions.
+Suffixes: `S` sessions, `N` items, `E` occurrences of items in sessions, `R` rows of a view,
+`P` events of all rows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What orders the sessions of a store, and which of their events can be predicted."""
+"""What orders the sessions of a store, and which of their events can be predicted.
+
+Suffixes: S sessions, U users, N items.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Splits: which events train and which are predicted. A split is views on the store and copies nothing."""
+"""Splits: which events train and which are predicted. A split is views on the store and copies nothing.
+
+Suffixes: R rows of a view, B cases, P events of all rows, S sessions.
+"""
 
 from __future__ import annotations
 

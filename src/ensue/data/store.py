@@ -1,4 +1,7 @@
-"""`SequenceStore`: every user's events in order, as flat arrays that are memory-mapped from disk."""
+"""`SequenceStore`: every user's events in order, as flat arrays that are memory-mapped from disk.
+
+Suffixes: N items, E events, U users.
+"""
 
 from __future__ import annotations
 

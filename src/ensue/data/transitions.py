@@ -1,6 +1,7 @@
 """Popularity and sparse transition counts of orders 1..k: what the simple baselines are computed from.
 
-Suffixes: `N` items, `B` histories, `P` events of all histories, `K` items of a context.
+Suffixes: `N` items, `B` histories, `P` events of all histories, `K` items of a context, `R` rows of a view,
+`C` contexts, `M` items that followed a context.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""External ids and their numbers: 1..N in sorted order, 0 for padding and for ids nobody has seen."""
+"""External ids and their numbers: 1..N in sorted order, 0 for padding and for ids nobody has seen.
+
+Suffix: B ids.
+"""
 
 from __future__ import annotations
 

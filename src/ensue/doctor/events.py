@@ -1,4 +1,7 @@
-"""Findings about events: duplicates, repeats, lengths, rare users and items, concentration."""
+"""Findings about events: duplicates, repeats, lengths, rare users and items, concentration.
+
+Suffixes: E events, U users.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The test of order: a Markov chain on the real sequences against one on the same sequences shuffled."""
+"""The test of order: a Markov chain on the real sequences against one on the same sequences shuffled.
+
+Suffixes: P events of all rows, R rows of a view, B cases.
+"""
 
 from __future__ import annotations
 

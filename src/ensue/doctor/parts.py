@@ -1,4 +1,7 @@
-"""Findings about a split: training sequences, targets without training events, leakage."""
+"""Findings about a split: training sequences, targets without training events, leakage.
+
+Suffixes: P events of all rows, R rows of a view, B cases.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Findings about a log as it is written: rows that cannot be used, the order of rows, notes of the reader."""
+"""Findings about a log as it is written: rows that cannot be used, the order of rows, notes of the reader.
+
+Suffix: E events.
+"""
 
 from __future__ import annotations
 

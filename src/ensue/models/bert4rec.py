@@ -1,4 +1,7 @@
-"""BERT4Rec: bidirectional transformer trained by the cloze task (Sun et al., CIKM 2019)."""
+"""BERT4Rec: bidirectional transformer trained by the cloze task (Sun et al., CIKM 2019).
+
+Suffixes: P events of all rows, Q asked events, D width.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""An encoder with a vector and a bias per item."""
+"""An encoder with a vector and a bias per item.
+
+Suffixes: Q asked events, N items, D width.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """BST: the behaviour sequence transformer, a ranker (Chen et al., DLP-KDD 2019).
 
 Suffixes: `P` events of all rows, `Q` asked events, `L` events of a history, `C` candidates, `K` shared candidates, `X`
-pairs of an asked event and a candidate, `M` L + 1 places, `H` heads, `D` width.
+pairs of an asked event and a candidate, `M` L + 1 places, `H` heads, `D` width, `B` rows, `N` items.
 """
 
 from __future__ import annotations

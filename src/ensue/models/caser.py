@@ -1,7 +1,7 @@
 """Caser: convolutions over the newest items (Tang & Wang, WSDM 2018).
 
 Suffixes: `P` events of all rows, `Q` asked events, `G` rows of a group, `T` events of its longest row, `L` events of a
-window, `W` T + L - 1 places, `F` filters, `D` width, `E` what the filters give.
+window, `W` T + L - 1 places, `F` filters, `D` width, `E` what the filters give, `B` rows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""`Catalogue`: the information on items that is available when a model is built."""
+"""`Catalogue`: the information on items that is available when a model is built.
+
+Suffixes: N items, D width of a column of vectors.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""FMLP-Rec: learned frequency filters instead of attention (Zhou et al., WWW 2022)."""
+"""FMLP-Rec: learned frequency filters instead of attention (Zhou et al., WWW 2022).
+
+Suffixes: P events of all rows, Q asked events, D width.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""FPMC: factorised personalised Markov chains (Rendle, Freudenthaler & Schmidt-Thieme, WWW 2010)."""
+"""FPMC: factorised personalised Markov chains (Rendle, Freudenthaler & Schmidt-Thieme, WWW 2010).
+
+Suffixes: B rows, P events of all rows, Q asked events, D width.
+"""
 
 from __future__ import annotations
 

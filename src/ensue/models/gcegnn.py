@@ -1,4 +1,8 @@
-"""GCE-GNN: session graphs and a graph of all sessions (Wang et al., SIGIR 2020)."""
+"""GCE-GNN: session graphs and a graph of all sessions (Wang et al., SIGIR 2020).
+
+Suffixes: B rows, P events of all rows, Q asked events, G rows of a group, T events of its longest row, N items,
+K neighbours of an item, D width.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Markov chain of order k with back-off: the items that followed the last items in training."""
+"""Markov chain of order k with back-off: the items that followed the last items in training.
+
+Suffixes: B rows, P events of all rows, Q asked events, N items, M continuations.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Recent popularity: the events of a window that moves with time, newer ones weighing more."""
+"""Recent popularity: the events of a window that moves with time, newer ones weighing more.
+
+Suffixes: P events of all rows, Q asked events, E training events by time, N items.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""SASRec: self-attentive sequential recommendation (Kang & McAuley, ICDM 2018)."""
+"""SASRec: self-attentive sequential recommendation (Kang & McAuley, ICDM 2018).
+
+Suffixes: P events of all rows, Q asked events, D width.
+"""
 
 from __future__ import annotations
 

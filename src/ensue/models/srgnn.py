@@ -1,4 +1,7 @@
-"""SR-GNN: sessions as graphs of their items (Wu et al., AAAI 2019)."""
+"""SR-GNN: sessions as graphs of their items (Wu et al., AAAI 2019).
+
+Suffixes: B rows, P events of all rows, Q asked events, G rows of a group, T events of its longest row, D width, E 2 D.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What models that read the times of events share."""
+"""What models that read the times of events share.
+
+Suffix: P events of all rows.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Session neighbours: SKNN and VSKNN (Ludewig & Jannach, UMUAI 2018), STAN (Garg et al., SIGIR 2019).
 
 Suffixes: Q asked events, N items, S sessions, E entries: items of histories, their sessions, items of neighbours.
+B rows, P events of all rows.
 """
 
 from __future__ import annotations

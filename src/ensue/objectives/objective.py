@@ -1,6 +1,6 @@
 """The objective of training: a loss over the targets and their negatives, or over the whole catalogue.
 
-Suffixes: `B` rows, `Q` asked events, `K` negatives, `C` candidates.
+Suffixes: `B` rows, `Q` asked events, `K` negatives, `C` candidates, `N` items, `P` events of all training rows.
 """
 
 from __future__ import annotations

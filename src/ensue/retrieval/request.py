@@ -1,4 +1,7 @@
-"""Checks of the arguments of a recommender: ids, times, the time of the request, switches, paths."""
+"""Checks of the arguments of a recommender: ids, times, the time of the request, switches, paths.
+
+Suffix: T events of a history.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Scores of many rows, computed for a few rows at a time."""
+"""Scores of many rows, computed for a few rows at a time.
+
+Suffix: R rows.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The evaluations of a run: `metrics.json`, and a per-user table for each evaluation."""
+"""The evaluations of a run: `metrics.json`, and a per-user table for each evaluation.
+
+Suffixes: B cases, N items.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A trained model with everything that is needed to serve it."""
+"""A trained model with everything that is needed to serve it.
+
+Suffix: N items.
+"""
 
 from __future__ import annotations
 
