@@ -200,8 +200,8 @@ def group(size: int, work: Work, folder: Path, split: Split) -> list[dict[str, A
             os.close(read)
             try:
                 if server is not None:
-                    found = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size}
-                    os.environ.update({name: str(value) for name, value in found.items()})
+                    variables = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size}
+                    os.environ.update({name: str(value) for name, value in variables.items()})
                     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(server.port))
                     os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
                 os.write(write, json.dumps(work(folder, split)).encode())

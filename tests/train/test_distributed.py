@@ -40,8 +40,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode()[-3000:]
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
 @pytest.mark.parametrize(
@@ -75,12 +75,12 @@ def test_only_rank_0_shows_and_writes(report: dict[str, Any]) -> None:
 
 
 def test_two_ranks_resume_in_every_bit(report: dict[str, Any]) -> None:
-    found = report["resuming"]["dropout"]
-    assert found["ended"][0] == {"ended": "interrupted"}
-    assert "rank 1 of 2 lost the connection to another rank" in found["ended"][1]["ended"]
-    assert found["distance"] == 0.0
-    assert found["same"]
-    assert found["ranks"][0]["watched"] == 24 - 6  # the seventh step was not saved
+    result = report["resuming"]["dropout"]
+    assert result["ended"][0] == {"ended": "interrupted"}
+    assert "rank 1 of 2 lost the connection to another rank" in result["ended"][1]["ended"]
+    assert result["distance"] == 0.0
+    assert result["same"]
+    assert result["ranks"][0]["watched"] == 24 - 6  # the seventh step was not saved
 
 
 @pytest.mark.parametrize("name", ["fewer", "more"])
@@ -287,9 +287,9 @@ BUG = (1, {"message": "RuntimeError: out of memory", "extraInfo": {"py_callstack
         ([TERMINATED, LOST], "rank 1 of 3 lost the connection to another rank"),
     ],
 )
-def test_the_first_cause_is_told(failures: list[tuple[int, Any]], said: str) -> None:
-    found = {
+def test_the_first_cause_is_reported(failures: list[tuple[int, Any]], said: str) -> None:
+    result = {
         rank: SimpleNamespace(exitcode=code, message=message, signal_name=lambda code=code: signal.Signals(-code).name)
         for rank, (code, message) in enumerate(failures)
     }
-    assert str(_first_cause(found, 3)).startswith(said)
+    assert str(_first_cause(result, 3)).startswith(said)

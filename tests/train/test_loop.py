@@ -173,7 +173,7 @@ class Poison:
         raise AssertionError("training looked at the test part")
 
 
-def told(monkeypatch: pytest.MonkeyPatch, values: list[int]) -> list[Cases]:
+def validation_gives(monkeypatch: pytest.MonkeyPatch, values: list[int]) -> list[Cases]:
     """Make validation say these numbers of better items, one after another; returns the cases it was asked for."""
     asked: list[Cases] = []
     left = iter(values)
@@ -190,13 +190,13 @@ def told(monkeypatch: pytest.MonkeyPatch, values: list[int]) -> list[Cases]:
 def test_patience_stops_and_the_best_state_is_kept(
     monkeypatch: pytest.MonkeyPatch, tiny: Tiny, split: Split, tmp_path: Path
 ) -> None:
-    asked = told(monkeypatch, [5, 2, 2, 3, 1])
+    asked = validation_gives(monkeypatch, [5, 2, 2, 3, 1])
     result = Trainer(tiny(num_epochs=9, patience=2), replace(split, test=Poison()), tmp_path).run()
     assert result.progress.stopped_by == "patience"
     assert (result.progress.epoch, result.progress.best_epoch) == (4, 2)
     assert result.progress.best == pytest.approx(1 / 2)  # ndcg of place 3
     assert all(cases is split.validation for cases in asked)
-    told(monkeypatch, [5, 2])
+    validation_gives(monkeypatch, [5, 2])
     assert equal(weights(result.model), weights(Trainer(tiny(num_epochs=2), split).run().model))
     assert not result.model.training
     checkpoint = load_checkpoint(tmp_path / "checkpoints")
@@ -206,7 +206,7 @@ def test_patience_stops_and_the_best_state_is_kept(
 
 
 def test_without_patience_all_epochs_run(monkeypatch: pytest.MonkeyPatch, tiny: Tiny, split: Split) -> None:
-    asked = told(monkeypatch, [1, 2, 3, 4, 5, 6])
+    asked = validation_gives(monkeypatch, [1, 2, 3, 4, 5, 6])
     result = Trainer(tiny(num_epochs=5, patience=0, eval_epochs=2), split).run()
     assert (result.progress.stopped_by, result.progress.epoch, result.progress.best_epoch) == ("num_epochs", 5, 2)
     assert len(asked) == 3  # after epochs 2, 4 and the last
@@ -229,7 +229,7 @@ def test_the_time_left_is_that_of_an_epoch_and_its_evaluation(minutes: float | N
 
 
 def test_validation_on_some_users_is_one_draw(monkeypatch: pytest.MonkeyPatch, tiny: Tiny, split: Split) -> None:
-    asked = told(monkeypatch, [1, 2, 3])
+    asked = validation_gives(monkeypatch, [1, 2, 3])
     Trainer(tiny(validation_users=7), split).run()
     assert [len(cases) for cases in asked] == [7, 7, 7]
     assert (asked[0].target_B == asked[2].target_B).all()
@@ -400,7 +400,7 @@ def test_watchers_and_log_tell_the_same_story(tiny: Tiny, split: Split, tmp_path
     assert all("validation ndcg@10" in record for record in records)
 
 
-def test_watchers_are_told_of_a_failure_too(tiny: Tiny, split: Split) -> None:
+def test_watchers_are_notified_of_a_failure_too(tiny: Tiny, split: Split) -> None:
     notes = Notes()
     trainer = Trainer(tiny(), split, None, [notes])
     poison_loss(trainer, 0, lambda loss: loss * float("nan"))

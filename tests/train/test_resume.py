@@ -139,9 +139,9 @@ def test_a_damaged_newest_checkpoint_is_passed_over(
     else:
         content[len(content) // 2] ^= 1
         (newest / name).write_bytes(content if damage == "flip" else content[: len(content) // 2])
-    found = load_checkpoint(tmp_path / "checkpoints")
-    assert found is not None
-    assert found.state == json.loads((older / STATE).read_bytes())
+    result = load_checkpoint(tmp_path / "checkpoints")
+    assert result is not None
+    assert result.state == json.loads((older / STATE).read_bytes())
     assert same_weights(Trainer(tiny(), split, tmp_path).run().model, Trainer(tiny(), split).run().model)
 
 

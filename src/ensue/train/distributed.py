@@ -9,7 +9,7 @@ divided by the global count and must be summed. It expects a gradient for every 
 have no row of a small last batch. With gloo it gathers sparse gradients, although a dense sum is available. Its
 advantage, reducing gradients during the backward pass, is small for models of a few megabytes.
 
-Suffix: B cases.
+Suffix: `B` cases.
 """
 
 from __future__ import annotations

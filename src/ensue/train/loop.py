@@ -3,7 +3,7 @@
 Under torchrun each process is a rank of one training (see `ensue.train.distributed`). The batch, the decisions and
 the weights are those that a single process would have, and only rank 0 writes files.
 
-Suffixes: B rows, Q asked events, W windows.
+Suffixes: `W` windows, `B` rows of a batch, `Q` asked events.
 """
 
 from __future__ import annotations
