@@ -37,7 +37,7 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     assert caught.value.errno == errno.EFBIG
 
 
-def test_an_error_without_a_number_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_without_a_number_is_reported_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(tensors: object, path: Path) -> None:
         raise SafetensorError("odd")
 
@@ -72,7 +72,7 @@ def checkpoint(number: int) -> Checkpoint:
     return Checkpoint({"model.a": torch.full((3,), float(number))}, {"number": number})
 
 
-def found(tree: Tree, folder: Path) -> int | None:
+def loaded_number(tree: Tree, folder: Path) -> int | None:
     """The checkpoint that a training would go on from, on the disk that a power cut left."""
     for name, content in tree.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -87,8 +87,8 @@ def found(tree: Tree, folder: Path) -> int | None:
 
 def after_cuts(disk: Disk, scratch: Path) -> tuple[set[int | None], set[int | None]]:
     """What can be found after a cut during the save, and after one when it has returned."""
-    during = {found(tree, scratch / str(number)) for number, tree in enumerate(disk.cuts)}
-    return during, {found(tree, scratch / f"end{number}") for number, tree in enumerate(disk.left())}
+    during = {loaded_number(tree, scratch / str(number)) for number, tree in enumerate(disk.cuts)}
+    return during, {loaded_number(tree, scratch / f"end{number}") for number, tree in enumerate(disk.left())}
 
 
 @pytest.mark.parametrize("before", [0, 1, 2])

@@ -1,6 +1,6 @@
 """The evaluations of a run: `metrics.json`, and a per-user table for each evaluation.
 
-Suffixes: B cases, N items.
+Suffixes: `B` cases, `N` items.
 """
 
 from __future__ import annotations

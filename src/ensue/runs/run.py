@@ -1,6 +1,6 @@
 """A trained model with everything that is needed to serve it.
 
-Suffix: N items.
+Suffix: `N` items.
 """
 
 from __future__ import annotations
