@@ -62,7 +62,7 @@ def random_split(num_users: int = 60, num_items: int = 25, seed: int = 0, longes
 
 def brute_force(model: ByLastItem, cases: Cases, filter_seen: bool) -> list[tuple[int, int, int, bool]]:
     """Better, equal, candidates and repeated of every case, item by item."""
-    found = []
+    result = []
     items = cases.store.items
     for b in range(len(cases)):
         history = items[cases.start_B[b] : cases.stop_B[b]].tolist()
@@ -71,8 +71,8 @@ def brute_force(model: ByLastItem, cases: Cases, filter_seen: bool) -> list[tupl
         rivals = [i for i in range(1, model.num_items + 1) if i != target and not (filter_seen and i in history)]
         better = sum(scores[i - 1] > scores[target - 1] for i in rivals)
         equal = sum(scores[i - 1] == scores[target - 1] for i in rivals)
-        found.append((better, equal, len(rivals) + 1, target in history))
-    return found
+        result.append((better, equal, len(rivals) + 1, target in history))
+    return result
 
 
 def as_rows(standings: Standings) -> list[tuple[int, int, int, bool]]:
@@ -357,7 +357,7 @@ class TimesSeen(ByLastItem):
 
 @pytest.mark.parametrize("protocol", ["full", "uniform-100"])
 @pytest.mark.parametrize("query_time", [False, True])
-def test_only_with_query_time_is_the_targets_time_told(protocol: str, query_time: bool) -> None:
+def test_the_targets_time_is_passed_only_with_query_time(protocol: str, query_time: bool) -> None:
     plain = random_split(num_users=30, num_items=150).train.store
     times = np.arange(plain.num_events) * 7  # each event its own, so that a row is known by its newest
     store = SequenceStore.from_arrays(

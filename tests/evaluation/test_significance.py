@@ -66,8 +66,8 @@ def test_equal_models_are_not_different() -> None:
     same = np.random.default_rng(2).random(50)
     assert permutation_test(same, same) == 1.0
     for test in ("t", "wilcoxon", "permutation"):
-        found = compare(same, same, test=test)
-        assert (found.p, found.effect.low, found.effect.high, found.effect_size) == (1.0, 0.0, 0.0, 0.0)
+        result = compare(same, same, test=test)
+        assert (result.p, result.effect.low, result.effect.high, result.effect_size) == (1.0, 0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("method", ["percentile", "bca"])
@@ -138,15 +138,15 @@ def test_compare() -> None:
     rng = np.random.default_rng(7)
     b = rng.random(400)
     a = b + rng.normal(0.02, 0.1, 400)
-    found = compare(a, b)
-    assert found.effect.estimate == pytest.approx(found.mean_a - found.mean_b)
-    assert found.effect.low < found.effect.estimate < found.effect.high
-    assert (found.p < 0.05) == (found.effect.low > 0)
-    assert found.effect_size == pytest.approx((a - b).mean() / (a - b).std(ddof=1))
-    assert json.loads(json.dumps(found.as_dict()))["effect"]["confidence"] == 0.95
+    result = compare(a, b)
+    assert result.effect.estimate == pytest.approx(result.mean_a - result.mean_b)
+    assert result.effect.low < result.effect.estimate < result.effect.high
+    assert (result.p < 0.05) == (result.effect.low > 0)
+    assert result.effect_size == pytest.approx((a - b).mean() / (a - b).std(ddof=1))
+    assert json.loads(json.dumps(result.as_dict()))["effect"]["confidence"] == 0.95
     back = compare(b, a)
-    assert back.p == pytest.approx(found.p)
-    assert back.effect.estimate == pytest.approx(-found.effect.estimate)
+    assert back.p == pytest.approx(result.p)
+    assert back.effect.estimate == pytest.approx(-result.effect.estimate)
     assert compare(a, b, seed=3) == compare(a, b, seed=3)
 
 

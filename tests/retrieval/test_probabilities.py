@@ -19,10 +19,10 @@ SMALL: dict[str, Any] = {"hidden_units": 8, "num_epochs": 2, "maxlen": 8, "devic
 
 def test_a_toy_is_read_as_textbooks_write_it() -> None:
     """3 and 5 follow 2 once each. 1, 2, 3, 4, 5 occur 2, 2, 1, 1, 1 times; a weight of one event is the prior's."""
-    found = Recommender("markov").fit(TOY).recommend([1, 2], k=5)
-    assert found.ids == [3, 5, 4]
+    result = Recommender("markov").fit(TOY).recommend([1, 2], k=5)
+    assert result.ids == [3, 5, 4]
     after_2 = [(1 + (1 + 1 / 5) / 8) / 3] * 2 + [(1 + 1 / 5) / 8 / 3]
-    assert [entry.score for entry in found] == pytest.approx(after_2)
+    assert [entry.score for entry in result] == pytest.approx(after_2)
     probable = Recommender("markov").fit(TOY).recommend([1, 2], k=5, probabilities=True)
     assert [entry.score for entry in probable] == pytest.approx([score / sum(after_2) for score in after_2])
 
@@ -58,8 +58,8 @@ def test_other_losses_give_no_probabilities(settings: dict[str, Any]) -> None:
 
 
 def test_newcomers_get_shares_of_popularity() -> None:
-    found = Recommender("gru4rec", loss="ce", **SMALL).fit(TOY).recommend(["no such id"], probabilities=True)
-    assert [entry.score for entry in found] == pytest.approx([2 / 7, 2 / 7, 1 / 7, 1 / 7, 1 / 7])
+    result = Recommender("gru4rec", loss="ce", **SMALL).fit(TOY).recommend(["no such id"], probabilities=True)
+    assert [entry.score for entry in result] == pytest.approx([2 / 7, 2 / 7, 1 / 7, 1 / 7, 1 / 7])
     with pytest.raises(ConfigError, match="probabilities must be True or False"):
         Recommender("markov").fit(TOY).recommend([1], probabilities=1)  # type: ignore[arg-type]
 
@@ -69,9 +69,9 @@ def test_every_counted_model_says_whether_it_counts_events() -> None:
     for name in MODELS:
         build = MODELS[name].build
         if isinstance(build, type) and issubclass(build, CountedModel) and build.counts_events:
-            found = Recommender(name).fit(toy).recommend([1, 2], exclude_seen=False, probabilities=True)
-            assert sum(entry.score for entry in found) == pytest.approx(1), name
-            assert min(entry.score for entry in found) >= 0, name
+            result = Recommender(name).fit(toy).recommend([1, 2], exclude_seen=False, probabilities=True)
+            assert sum(entry.score for entry in result) == pytest.approx(1), name
+            assert min(entry.score for entry in result) >= 0, name
 
 
 def test_what_is_left_out_has_no_probability() -> None:

@@ -46,10 +46,10 @@ def one_by_one(
     rows = []
     for user in users:
         items, times = history_of(store, user)
-        found = fitted.recommend(items, k, times=times, **how)
-        known = len(items) - len(found.unknown)
-        near = [pytest.approx(each.score, rel=1e-4, abs=1e-5) for each in found]
-        rows += [(user, n, e.item, near[n - 1], known, e.title) for n, e in enumerate(found, 1)]
+        result = fitted.recommend(items, k, times=times, **how)
+        known = len(items) - len(result.unknown)
+        near = [pytest.approx(each.score, rel=1e-4, abs=1e-5) for each in result]
+        rows += [(user, n, e.item, near[n - 1], known, e.title) for n, e in enumerate(result, 1)]
     return rows
 
 
@@ -58,16 +58,16 @@ def one_by_one(
 def test_everybody_gets_what_each_one_gets(
     fitted: Recommender, store: SequenceStore, exclude_seen: bool, k: int
 ) -> None:
-    found = fitted.recommend_all(store, k, exclude_seen=exclude_seen)
-    assert found.columns == ["user", "rank", "item", "score", "history", "title"]
-    assert found.rows() == one_by_one(fitted, store, list(range(1, 31)), k, exclude_seen=exclude_seen)
+    result = fitted.recommend_all(store, k, exclude_seen=exclude_seen)
+    assert result.columns == ["user", "rank", "item", "score", "history", "title"]
+    assert result.rows() == one_by_one(fitted, store, list(range(1, 31)), k, exclude_seen=exclude_seen)
 
 
 def test_some_users_in_the_order_asked_for(fitted: Recommender, store: SequenceStore) -> None:
     asked = [9, 2, 30]
     calls: list[tuple[int, int]] = []
-    found = fitted.recommend_all(store, 2, users=iter(asked), progress=lambda *done: calls.append(done))
-    assert found.rows() == one_by_one(fitted, store, asked, 2)
+    result = fitted.recommend_all(store, 2, users=iter(asked), progress=lambda *done: calls.append(done))
+    assert result.rows() == one_by_one(fitted, store, asked, 2)
     assert calls[-1] == (3, 3)
     assert fitted.recommend_all(store, 2, users=[]).height == 0
 
@@ -82,11 +82,11 @@ def test_a_log_of_other_people_and_other_numbers(fitted: Recommender) -> None:
         }
     )
     other = read(log)
-    found = fitted.recommend_all(log, 4)
-    assert found.rows() == one_by_one(fitted, other, ["ann", "bob", "cleo"], 4)
-    assert found.group_by("user", maintain_order=True).first()["history"].to_list() == [2, 0, 2]
+    result = fitted.recommend_all(log, 4)
+    assert result.rows() == one_by_one(fitted, other, ["ann", "bob", "cleo"], 4)
+    assert result.group_by("user", maintain_order=True).first()["history"].to_list() == [2, 0, 2]
     popular = fitted.recommend([701], 4)
-    assert found.filter(user="bob")["item"].to_list() == popular.ids
+    assert result.filter(user="bob")["item"].to_list() == popular.ids
     nobody = fitted.recommend_all(log.filter(user="bob"), 4)
     assert nobody["item"].to_list() == popular.ids
 
@@ -110,8 +110,8 @@ def test_what_is_refused(fitted: Recommender, store: SequenceStore) -> None:
 def test_the_time_of_the_requests(store: SequenceStore) -> None:
     settings = {**SMALL, "relation": "bias", "buckets": "log", "query_time": True}
     fitted = Recommender("tisasrec", **settings).fit(store)
-    found = fitted.recommend_all(store, 4, at=5000)
-    assert found.rows() == one_by_one(fitted, store, list(range(1, 31)), 4, at=5000)
+    result = fitted.recommend_all(store, 4, at=5000)
+    assert result.rows() == one_by_one(fitted, store, list(range(1, 31)), 4, at=5000)
     with pytest.raises(DataError, match="at 3 is earlier than the newest event"):
         fitted.recommend_all(store, 4, at=3)
 
@@ -142,8 +142,8 @@ def test_a_log_in_other_numbers(store: SequenceStore) -> None:
         items, times = history_of(store, user)
         assert times is not None
         kept = [(item, time) for item, time in zip(items, times, strict=True) if item in (7, 3)]
-        found = history_of(other, user)
-        assert list(zip(found[0], found[1] or [], strict=True)) == kept
+        result = history_of(other, user)
+        assert list(zip(result[0], result[1] or [], strict=True)) == kept
 
 
 def test_an_index_takes_the_place_of_all_scores(store: SequenceStore) -> None:
@@ -161,8 +161,8 @@ def test_an_index_takes_the_place_of_all_scores(store: SequenceStore) -> None:
 
     with torch.inference_mode():
         fitted.retriever = VectorSearch(model, Counting(model.item_vectors()))
-    found = fitted.recommend([3, 4], 5)
-    assert found.ids == expected.ids
+    result = fitted.recommend([3, 4], 5)
+    assert result.ids == expected.ids
     assert fitted.recommend_all(store, 5)["item"].to_list() == all_expected["item"].to_list()
     assert calls == [1, 30]
 

@@ -4,7 +4,7 @@ A standing is a pair of counts: candidates scored strictly higher, and other can
 expectations over the ranks that ties allow (see `ensue.evaluation.metrics`). Scores are computed for a few rows at a
 time, so memory does not grow with the number of users and stays bounded for a million items.
 
-Suffixes: B cases, P events of their histories, K seen items, C candidates, N items.
+Suffixes: `B` cases, `P` events of their histories, `C` candidates, `K` seen items, `N` items.
 """
 
 from __future__ import annotations

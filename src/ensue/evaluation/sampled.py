@@ -1,6 +1,6 @@
 """The sampled candidates of `uniform-100` and `popularity-100`.
 
-Suffixes: B cases, K sampled items, N items.
+Suffixes: `B` cases, `K` sampled items, `N` items.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The standings of targets among their candidates: the result of an evaluation, before any metric.
 
-Suffix: B cases.
+Suffix: `B` cases.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Search in item vectors, and selection of the k best of all scores.
 
-Suffixes: B rows, N items, D width, E pairs to leave out.
+Suffixes: `B` rows, `N` items, `D` width, `E` pairs to leave out.
 """
 
 from __future__ import annotations

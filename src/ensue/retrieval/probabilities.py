@@ -1,6 +1,6 @@
 """Scores as probabilities of the next item, for models that support it.
 
-Suffixes: B rows, N items.
+Suffixes: `B` rows, `N` items, `1` a dimension of one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Checks of the arguments of a recommender: ids, times, the time of the request, switches, paths.
 
-Suffix: T events of a history.
+Suffix: `T` events of one history.
 """
 
 from __future__ import annotations

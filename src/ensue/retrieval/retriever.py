@@ -1,6 +1,6 @@
 """Retrievers: from a batch of histories to the best items.
 
-Suffixes: B rows, R rows of a view, N items, P events, K recommendations of a row.
+Suffixes: `B` rows of a batch, `R` rows of a view, `P` events of all rows, `N` items, `K` recommendations.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Scores of many rows, computed for a few rows at a time.
 
-Suffix: R rows.
+Suffix: `R` rows of a view.
 """
 
 from __future__ import annotations
