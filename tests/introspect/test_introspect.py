@@ -156,9 +156,9 @@ def test_gains_of_known_matrices() -> None:
 
 
 def composite(model: Model) -> float:
-    found = gain_report(model, make_batch()).composite
-    assert found is not None
-    return found.forward_max
+    result = gain_report(model, make_batch()).composite
+    assert result is not None
+    return result.forward_max
 
 
 def test_composite_gain_is_bounded_on_the_manifold_alone() -> None:
@@ -167,7 +167,7 @@ def test_composite_gain_is_bounded_on_the_manifold_alone() -> None:
     assert composite(sasrec(residual="hc", num_blocks=6)) > 2.0
 
 
-def test_gates_are_told() -> None:
+def test_gates_are_reported() -> None:
     model = sasrec(residual="gated")
     trunk: Any = model.trunk
     with torch.no_grad():
@@ -234,8 +234,8 @@ def values(layer: Any, model: Model, batch: SequenceBatch, block: int) -> Tensor
     with torch.no_grad():
         cast(Any, model).encode(batch)
     handle.remove()
-    found: Tensor = layer.qkv(taken[0]).chunk(3, -1)[2]
-    return found
+    result: Tensor = layer.qkv(taken[0]).chunk(3, -1)[2]
+    return result
 
 
 @pytest.mark.parametrize("make", [sasrec, tisasrec, padded, padded_in_time])
@@ -369,17 +369,17 @@ def run_of(world: SequenceStore, **settings: Any) -> Run:
 
 def test_a_run_is_inspected(world: SequenceStore, tmp_path: Path) -> None:
     run = run_of(world, model="tisasrec", residual="mhc", num_heads=2)
-    found = inspect_run(run, world, users=40)
-    assert (found.model, found.residual, found.histories) == ("tisasrec", "mhc", 40)
-    assert found.gains.composite is not None
-    assert len(found.example.maps) == 2
-    assert found.example.maps[0].shape == (2, len(found.example.items), len(found.example.items))
-    assert all(found.example.titles)
+    result = inspect_run(run, world, users=40)
+    assert (result.model, result.residual, result.histories) == ("tisasrec", "mhc", 40)
+    assert result.gains.composite is not None
+    assert len(result.example.maps) == 2
+    assert result.example.maps[0].shape == (2, len(result.example.items), len(result.example.items))
+    assert all(result.example.titles)
     again = inspect_run(run, world, users=40)
-    assert again.payload() == found.payload()
-    assert inspect_run(run, world, users=40, seed=1).gains != found.gains
+    assert again.payload() == result.payload()
+    assert inspect_run(run, world, users=40, seed=1).gains != result.gains
     assert inspect_run(run, world, users=10_000).histories == world.num_users
-    names = {path.name for path in draw_inspection(found, tmp_path)}
+    names = {path.name for path in draw_inspection(result, tmp_path)}
     pictures = ("norms", "mixing", "gains", "streams", "attention_ages", "attention_maps", "intervals")
     assert names == {f"{name}.{form}" for name in pictures for form in ("svg", "png")}
     assert names == {path.name for path in tmp_path.iterdir()}
@@ -387,21 +387,21 @@ def test_a_run_is_inspected(world: SequenceStore, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["sasrec-padded", "tisasrec-padded"])
 def test_a_padded_run_wider_than_the_plot_is_inspected(world: SequenceStore, tmp_path: Path, name: str) -> None:
-    found = inspect_run(run_of(world, model=name, maxlen=40), world, users=40)
-    size = len(found.example.items)
+    result = inspect_run(run_of(world, model=name, maxlen=40), world, users=40)
+    size = len(result.example.items)
     assert size <= 24
-    assert {tuple(weights.shape) for weights in found.example.maps} == {(1, size, size)}
-    assert len(found.attention.uniform) <= 25
-    assert len(draw_inspection(found, tmp_path)) >= 6
+    assert {tuple(weights.shape) for weights in result.example.maps} == {(1, size, size)}
+    assert len(result.attention.uniform) <= 25
+    assert len(draw_inspection(result, tmp_path)) >= 6
 
 
 def test_query_time_models_get_the_requests_time(world: SequenceStore) -> None:
     run = run_of(world, model="tisasrec", query_time=True, relation="bias", buckets="log", residual="gated")
-    found = inspect_run(run, world, users=20)
-    assert found.time is not None
+    result = inspect_run(run, world, users=20)
+    assert result.time is not None
     # The newest event lies before the request, so its interval is not zero.
-    assert found.time.uniform[0] < 0.01
-    assert found.gains.sublayers[0].gate is not None
+    assert result.time.uniform[0] < 0.01
+    assert result.gains.sublayers[0].gate is not None
 
 
 def test_other_data_is_refused(world: SequenceStore) -> None:

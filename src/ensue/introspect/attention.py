@@ -3,9 +3,9 @@
 Layers do not keep their attention weights. They are recomputed here, in the direct form, from each layer's inputs. For
 many histories only the queries of the newest events are used, since recommendations are made from them.
 
-Suffixes: `P` events of all rows, `G` rows of a group of the layout, `T` places of a row, `X` rows and heads (G * H),
-`Q` queries, `A` ages, `R` buckets of intervals, `H` heads, `L` blocks, `D` width, `E` queries and keys together,
-`B` rows, `K` keys of a strip of queries.
+Suffixes: `B` rows, `P` events of all rows, `G` rows of a group of the layout, `T` places of a row, `X` rows and heads
+(G * H), `Q` queries, `K` keys, `A` ages, `R` buckets of intervals, `H` heads, `L` blocks, `D` width, `E` queries and
+keys together.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The parts of a model that the measurements use.
 
-Suffixes: `P` events of all rows of a batch, `B` its rows, `Q` asked events.
+Suffixes: `B` rows of a batch, `P` events of all rows, `Q` asked events.
 """
 
 from __future__ import annotations
