@@ -39,11 +39,11 @@ def test_the_program_trains_saves_and_evaluates(at: Path) -> None:
     done = run("--dataset=plain", "--train_dir=default", "--device=cuda", *SMALL)
     assert done.returncode == 0, done.stderr
     assert "warning: --device=cuda, but this machine has no CUDA GPU" in done.stderr
-    told = done.stdout.splitlines()
-    assert told[0].startswith("model: SASRec: time off, residual plain, norm post, maxlen 10")
-    assert "older command line's" in told[1]
-    assert [bool(LINE.fullmatch(line)) for line in told[3:5]] == [True, True]
-    best = told[5].split("test ")[1]
+    printed = done.stdout.splitlines()
+    assert printed[0].startswith("model: SASRec: time off, residual plain, norm post, maxlen 10")
+    assert "older command line's" in printed[1]
+    assert [bool(LINE.fullmatch(line)) for line in printed[3:5]] == [True, True]
+    best = printed[5].split("test ")[1]
     again = run("--dataset=plain", "--train_dir=default", "--state_dict_path=plain_default", "--inference_only=true")
     assert again.stdout.splitlines()[-1] == f"test {best}", again.stderr
     assert Recommender.load(at / "plain_default").recommend([1, 2, 3], k=2).ids
@@ -66,26 +66,26 @@ def test_the_program_trains_saves_and_evaluates(at: Path) -> None:
 def test_every_system_trains(
     at: Path, dataset: str, flags: list[str], first: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = lines_of(capsys, f"--dataset={dataset}", "--train_dir=x", "--device=cpu", *SMALL, *flags)
-    assert told[0].startswith(f"model: {first}")
-    assert sum(bool(LINE.fullmatch(line)) for line in told) == 2
-    assert told[-1] == f"Done; saved in {dataset}_x"
+    printed = lines_of(capsys, f"--dataset={dataset}", "--train_dir=x", "--device=cpu", *SMALL, *flags)
+    assert printed[0].startswith(f"model: {first}")
+    assert sum(bool(LINE.fullmatch(line)) for line in printed) == 2
+    assert printed[-1] == f"Done; saved in {dataset}_x"
     assert (at / f"{dataset}_x" / "learning_curve.svg").is_file()
     # The run names its own store.
     assert ensue(["recommend", f"{dataset}_x", "--user", "1", "-k", "1"]) == 0
 
 
 def test_the_best_state_is_that_of_validation(at: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    told = lines_of(
+    printed = lines_of(
         capsys, "--dataset=plain", "--train_dir=x", "--device=cpu", *SMALL[:-2], "--num_epochs=12", "--lr=.1"
     )
-    found = [re.match(r"epoch:(\d+), .*valid \(NDCG@10: ([\d.]+), .*", line) for line in told]
-    values = {int(match[1]): float(match[2]) for match in found if match}
+    result = [re.match(r"epoch:(\d+), .*valid \(NDCG@10: ([\d.]+), .*", line) for line in printed]
+    values = {int(match[1]): float(match[2]) for match in result if match}
     best = max(values, key=lambda epoch: (values[epoch], -epoch))
     assert len(values) == 12
-    assert told[-2].startswith(f"best by validation: epoch:{best}, valid (NDCG@10: {values[best]:.4f}")
-    figures = next(line for line in told if line.startswith(f"epoch:{best},")).split("valid ")[1]
-    assert told[-2].endswith(figures)
+    assert printed[-2].startswith(f"best by validation: epoch:{best}, valid (NDCG@10: {values[best]:.4f}")
+    figures = next(line for line in printed if line.startswith(f"epoch:{best},")).split("valid ")[1]
+    assert printed[-2].endswith(figures)
 
 
 def test_a_finished_run_is_not_trained_again_and_another_is_refused(
@@ -141,44 +141,44 @@ def test_folders_of_others_are_not_written_to(at: Path, capsys: pytest.CaptureFi
 def test_pth_files_are_evaluated(at: Path, save: Save, capsys: pytest.CaptureFixture[str]) -> None:
     path = save(sasrec_state(True), f"SASRec.epoch=20.head=2.hidden={D}.maxlen={MAXLEN}.pth")
     line = ["--dataset=plain", "--train_dir=default", "--inference_only=true", "--device=cpu"]
-    told = lines_of(capsys, *line, f"--state_dict_path={path}", f"--maxlen={MAXLEN}")
-    assert told[0].startswith("model: SASRec: time off, residual plain, norm original")
-    assert re.fullmatch(r"test \(NDCG@10: 0\.\d{4}, HR@10: 0\.\d{4}\)", told[-2])
-    assert told[-1].startswith("note: the file does not list its modules, so activation relu is assumed")
+    printed = lines_of(capsys, *line, f"--state_dict_path={path}", f"--maxlen={MAXLEN}")
+    assert printed[0].startswith("model: SASRec: time off, residual plain, norm original")
+    assert re.fullmatch(r"test \(NDCG@10: 0\.\d{4}, HR@10: 0\.\d{4}\)", printed[-2])
+    assert printed[-1].startswith("note: the file does not list its modules, so activation relu is assumed")
     of_2020 = save(listed(sasrec_state(True), "none"), "2020.head=2.pth")
-    told = lines_of(capsys, *line, f"--state_dict_path={of_2020}")
-    assert "activation none" in told[0]
-    assert told[-1].startswith("test (")
+    printed = lines_of(capsys, *line, f"--state_dict_path={of_2020}")
+    assert "activation none" in printed[0]
+    assert printed[-1].startswith("test (")
     assert main([*line, f"--state_dict_path={path}", "--use_time"]) == 2
     assert "contradicts --state_dict_path, which is SASRec" in capsys.readouterr().err
     timed = save(listed(tisasrec_state(), "relu"), "TiSASRec.pth")
     line[0] = "--dataset=timed"
-    told = lines_of(capsys, *line, f"--state_dict_path={timed}", f"--num_heads={HEADS}")
-    assert told[0].startswith("model: TiSASRec: time on, residual plain, norm original")
-    assert told[-1].startswith("test (NDCG@10: ")
+    printed = lines_of(capsys, *line, f"--state_dict_path={timed}", f"--num_heads={HEADS}")
+    assert printed[0].startswith("model: TiSASRec: time on, residual plain, norm original")
+    assert printed[-1].startswith("test (NDCG@10: ")
     assert main(["--dataset=plain", *line[1:], f"--state_dict_path={timed}"]) == 1
     assert "needs timestamps, but the data has none" in capsys.readouterr().err
 
 
-def test_an_epoch_without_cases_is_told_once(at: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_epoch_without_cases_is_reported_once(at: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (at / "data").unlink()
     (at / "data").mkdir()
     (at / "data" / "short.txt").write_text("".join(f"{user} {user % 7}\n{user} 8\n" for user in range(9)))
-    told = lines_of(capsys, "--dataset=short", "--train_dir=x", "--device=cpu", *SMALL)
-    epochs = [line for line in told if line.startswith("epoch:")]
+    printed = lines_of(capsys, "--dataset=short", "--train_dir=x", "--device=cpu", *SMALL)
+    epochs = [line for line in printed if line.startswith("epoch:")]
     assert [line.split(",")[0] for line in epochs] == ["epoch:1", "epoch:2"]
     assert all("valid (no user has 3 events)" in line for line in epochs)
 
 
-def test_epochs_between_evaluations_are_told_by_their_loss(at: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_epochs_between_evaluations_print_their_loss(at: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = ["--dataset=plain", "--train_dir=x", "--device=cpu", "--maxlen=3", "--hidden_units=2", "--num_blocks=1"]
-    told = lines_of(capsys, *line, "--num_epochs=101")
-    epochs = [line.split(", ") for line in told if line.startswith("epoch:")]
+    printed = lines_of(capsys, *line, "--num_epochs=101")
+    epochs = [line.split(", ") for line in printed if line.startswith("epoch:")]
     assert [first for first, *_ in epochs] == [f"epoch:{number}" for number in range(1, 102)]
     assert [parts[1].split(":")[0] for parts in epochs[:4]] == ["loss", "time", "loss", "time"]
 
 
-def test_a_wrong_normalisation_is_doubted(at: Path, save: Save, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_normalisation_is_noted(at: Path, save: Save, capsys: pytest.CaptureFixture[str]) -> None:
     """A file trained with --norm_first and read without is told from its figures."""
     line = ["--dataset=plain", "--device=cpu"]
     start = save(sasrec_state(False), "SASRec.head=2.pth")
@@ -187,13 +187,13 @@ def test_a_wrong_normalisation_is_doubted(at: Path, save: Save, capsys: pytest.C
     state = Recommender.load(at / "plain_x").run
     assert state is not None
     path = save(_as_pth(state.model.state_dict()), "SASRec.head=2.pth")
-    told = lines_of(capsys, *line, "--train_dir=x", f"--state_dict_path={path}", "--inference_only=true")
-    assert "norm post" in told[0]
-    assert "with norm pre, and" in told[-1]
-    told = lines_of(
+    printed = lines_of(capsys, *line, "--train_dir=x", f"--state_dict_path={path}", "--inference_only=true")
+    assert "norm post" in printed[0]
+    assert "with norm pre, and" in printed[-1]
+    printed = lines_of(
         capsys, *line, "--train_dir=x", f"--state_dict_path={path}", "--inference_only=true", "--norm_first"
     )
-    assert told[-1].startswith("test (")
+    assert printed[-1].startswith("test (")
 
 
 def _as_pth(ours: dict[str, object]) -> dict[str, object]:
@@ -266,9 +266,9 @@ def test_memory_that_runs_out_is_one_line(
 
     monkeypatch.setattr(Trainer, "_epoch", fail)
     assert main(line) == 1
-    told = capsys.readouterr().err
-    assert told.startswith("main.py: memory ran out (64 bytes more were requested): lower --batch_size, ")
-    assert told.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("main.py: memory ran out (64 bytes more were requested): lower --batch_size, ")
+    assert printed.count("\n") == 1
 
 
 class Ranks:
@@ -312,7 +312,7 @@ def test_data_is_read_once_by_each_rank_and_first_by_rank_0(monkeypatch: pytest.
     assert read == ["steam", "steam"]
 
 
-def test_a_gpu_is_asked_for_only_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_is_used_only_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     from ensue.classic.arguments import parse
 
     base = ["--dataset=plain", "--train_dir=x"]
@@ -335,8 +335,8 @@ def test_two_ranks_print_and_write_once(at: Path) -> None:
         [*command, *words], cwd=at, env=environment, capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    told = done.stdout.splitlines()
-    assert told[0].startswith("model: TiSASRec")
-    assert [line.split(",")[0] for line in told if LINE.fullmatch(line)] == ["epoch:1", "epoch:2"]
-    assert told[-1] == "Done; saved in timed_dist"
+    printed = done.stdout.splitlines()
+    assert printed[0].startswith("model: TiSASRec")
+    assert [line.split(",")[0] for line in printed if LINE.fullmatch(line)] == ["epoch:1", "epoch:2"]
+    assert printed[-1] == "Done; saved in timed_dist"
     assert Recommender.load(at / "timed_dist").run is not None

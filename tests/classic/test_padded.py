@@ -51,12 +51,12 @@ def test_the_amount_of_padding_counts(clear: bool) -> None:
     assert not torch.allclose(scores[0], scores[1], atol=1e-4)
 
 
-def test_the_unit_of_intervals_is_told() -> None:
+def test_the_unit_of_intervals_is_reported() -> None:
     assert build_model(SMALL_TIME, Catalogue(30)).interval_unit == (1, "smallest gaps")
     assert build_model(SMALL_TIME.replace(time_unit=3600), Catalogue(30)).interval_unit == (3600, "seconds")
 
 
-def test_times_are_due() -> None:
+def test_times_are_required() -> None:
     model = build_model(SMALL_TIME, Catalogue(30))
     with pytest.raises(DataError, match="needs times of events"):
         model.logits(SequenceBatch.from_lists([[3, 5]]))

@@ -31,12 +31,12 @@ def doubles(state: State) -> dict[str, np.ndarray]:
     return {name: tensor.double().numpy() for name, tensor in state.items()}
 
 
-def scores_of(found: Imported, times: list[list[int]] | None = None) -> np.ndarray:
+def scores_of(result: Imported, times: list[list[int]] | None = None) -> np.ndarray:
     lengths = np.array([len(history) for history in HISTORIES])
     stamps = None if times is None else np.concatenate(times)
     batch = SequenceBatch.from_numpy(np.concatenate(HISTORIES), lengths, stamps)
     with torch.inference_mode():
-        return np.asarray(found.model.logits(batch).double())
+        return np.asarray(result.model.logits(batch).double())
 
 
 @pytest.mark.parametrize(
@@ -51,23 +51,23 @@ def scores_of(found: Imported, times: list[list[int]] | None = None) -> np.ndarr
 )
 def test_sasrec_gives_its_program_scores(save: Save, of_2020: bool, norm: str, asked: Norm | None) -> None:
     state = sasrec_state(of_2020)
-    found = read_pth(save(state), PthOptions(norm=asked, num_heads=HEADS))
+    result = read_pth(save(state), PthOptions(norm=asked, num_heads=HEADS))
     weights = doubles(state)
     want = [sasrec_scores(weights, history, MAXLEN, norm, HEADS, of_2020) for history in HISTORIES]
-    assert np.abs(scores_of(found) - np.array(want)).max() < TOLERANCE
-    assert found.norm_assumed == (asked is None and not of_2020)
-    assert (found.config.maxlen, found.config.model_dump()["norm"]) == (MAXLEN, norm)
+    assert np.abs(scores_of(result) - np.array(want)).max() < TOLERANCE
+    assert result.norm_assumed == (asked is None and not of_2020)
+    assert (result.config.maxlen, result.config.model_dump()["norm"]) == (MAXLEN, norm)
 
 
 def test_tisasrec_gives_its_program_scores(save: Save) -> None:
     state = tisasrec_state()
-    found = read_pth(save(state), PthOptions(num_heads=HEADS, time_unit=1))
+    result = read_pth(save(state), PthOptions(num_heads=HEADS, time_unit=1))
     rng = np.random.default_rng(0)
     # Gaps up to beyond the span, and ties.
     units = [(1 + np.concatenate([[0], np.cumsum(rng.integers(0, 9, len(h) - 1))])).tolist() for h in HISTORIES]
     assert max(row[-1] for row in units) > SPAN
     want = [tisasrec_scores(doubles(state), h, t, MAXLEN, HEADS) for h, t in zip(HISTORIES, units, strict=True)]
-    assert np.abs(scores_of(found, units) - np.array(want)).max() < TOLERANCE
+    assert np.abs(scores_of(result, units) - np.array(want)).max() < TOLERANCE
     # Without a unit, seconds are counted in the row's smallest gap.
     own = read_pth(save(state), PthOptions(num_heads=HEADS))
     want = [tisasrec_scores(doubles(state), h, range(1, len(h) + 1), MAXLEN, HEADS) for h in HISTORIES]
@@ -92,15 +92,15 @@ def test_the_activation_is_that_of_the_file(
     """Programs before 10 October 2020 had none; the file's list of modules says so, else the option does."""
     state = tisasrec_state() if of_time else sasrec_state(True)
     path = save(state if in_file is None else listed(state, in_file))
-    found = read_pth(path, PthOptions(activation=chosen, num_heads=HEADS, time_unit=1))
+    result = read_pth(path, PthOptions(activation=chosen, num_heads=HEADS, time_unit=1))
     weights, units = doubles(state), [list(range(1, len(h) + 1)) for h in HISTORIES]
     if of_time:
         rows = zip(HISTORIES, units, strict=True)
         want = [tisasrec_scores(weights, h, t, MAXLEN, HEADS, activation) for h, t in rows]
     else:
         want = [sasrec_scores(weights, h, MAXLEN, "original", HEADS, True, activation) for h in HISTORIES]
-    assert np.abs(scores_of(found, units) - np.array(want)).max() < TOLERANCE
-    assert found.activation_assumed == (in_file is None and chosen is None)
+    assert np.abs(scores_of(result, units) - np.array(want)).max() < TOLERANCE
+    assert result.activation_assumed == (in_file is None and chosen is None)
 
 
 def test_modules_are_listed_under_prefixes_too(save: Save) -> None:
@@ -125,10 +125,10 @@ def test_rows_for_longer_intervals_are_never_read(save: Save) -> None:
     assert np.array_equal(scores_of(read_pth(save(state)), times), scores_of(read_pth(save(longer)), times))
 
 
-def test_the_name_tells_heads_and_epoch(save: Save) -> None:
+def test_heads_and_epoch_are_read_from_the_name(save: Save) -> None:
     name = f"SASRec.epoch=20.lr=0.001.layer=2.head=2.hidden={D}.maxlen={MAXLEN}.pth"
-    found = read_pth(save(sasrec_state(True), name))
-    assert (found.epoch, found.config.model_dump()["num_heads"]) == (20, 2)
+    result = read_pth(save(sasrec_state(True), name))
+    assert (result.epoch, result.config.model_dump()["num_heads"]) == (20, 2)
     with pytest.raises(ArtefactError, match=f"those of maxlen {MAXLEN} .got maxlen 11"):
         read_pth(save(sasrec_state(True), name.replace(f"maxlen={MAXLEN}", "maxlen=11")))
 
@@ -230,8 +230,8 @@ def test_items_follow_the_vocabulary(save: Save) -> None:
 
 def test_a_run_folder_gives_the_same_scores(save: Save, tmp_path: Path) -> None:
     path = save(sasrec_state(False))
-    found = read_pth(path, PthOptions(norm="pre", num_heads=HEADS))
-    save_import(tmp_path / "run", found, path)
+    result = read_pth(path, PthOptions(norm="pre", num_heads=HEADS))
+    save_import(tmp_path / "run", result, path)
     loaded = Recommender.load(tmp_path / "run")
     want = sasrec_scores(doubles(sasrec_state(False)), [4, 9, 4], MAXLEN, "pre", HEADS, False)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -249,17 +249,17 @@ def test_a_run_folder_gives_the_same_scores(save: Save, tmp_path: Path) -> None:
 def test_import_command(save: Save, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = save(sasrec_state(False))
     assert main(["import", str(path), "--out", str(tmp_path / "run"), "--num-heads", "2"]) == 0
-    told = capsys.readouterr().out
-    assert "assumed norm post" in told
-    assert "assumed activation" not in told
-    assert f"{BLOCKS} blocks of width {D}, 2 heads, maxlen {MAXLEN}" in " ".join(told.split())
+    lines = capsys.readouterr().out
+    assert "assumed norm post" in lines
+    assert "assumed activation" not in lines
+    assert f"{BLOCKS} blocks of width {D}, 2 heads, maxlen {MAXLEN}" in " ".join(lines.split())
     assert main(["import", str(path), "--out", str(tmp_path / "run")]) == 1
     assert "exists already" in capsys.readouterr().err
     assert main(["import", str(path), "--out", str(tmp_path / "b"), "--norm", "post", "--norm-first"]) == 2
     assert not (tmp_path / "b").exists()
     assert main(["import", str(path), "--out", str(tmp_path / "b"), "--activation", "none"]) == 0
-    told = capsys.readouterr().out
-    assert "norm post, activation none, " in " ".join(told.split())
+    lines = capsys.readouterr().out
+    assert "norm post, activation none, " in " ".join(lines.split())
     older = save(sasrec_state(True), "2020.pth")
     assert main(["import", str(older), "--out", str(tmp_path / "c"), "--num-heads", "2"]) == 0
     assert "assumed activation relu" in " ".join(capsys.readouterr().out.split())

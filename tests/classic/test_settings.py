@@ -37,18 +37,18 @@ TABLE: list[tuple[str, str | tuple[str, bool], str | tuple[str, bool]]] = [
 
 
 @pytest.mark.parametrize(("flags", "plain", "timed"), TABLE, ids=[row[0] or "none" for row in TABLE])
-def test_the_data_tells_the_generations_apart(flags: str, plain: object, timed: object) -> None:
+def test_the_generation_follows_from_the_data(flags: str, plain: object, timed: object) -> None:
     arguments = parse([*BASE, *flags.split()])
     for timestamps, expected in ((False, plain), (True, timed)):
         if expected == "error":
             with pytest.raises(ConfigError, match="needs timestamps, but the data has none"):
                 resolve(arguments, timestamps)
             continue
-        found = resolve(arguments, timestamps)
-        assert (found.model, found.mhc) == expected
-        model = classic_config(arguments, found, "cpu", "off").model
-        assert model.name == found.model
-        assert model.model_dump()["residual"] == ("mhc" if found.mhc else "plain")
+        result = resolve(arguments, timestamps)
+        assert (result.model, result.mhc) == expected
+        model = classic_config(arguments, result, "cpu", "off").model
+        assert model.name == result.model
+        assert model.model_dump()["residual"] == ("mhc" if result.mhc else "plain")
 
 
 @pytest.mark.parametrize(
@@ -84,9 +84,9 @@ def test_wrong_flags_end_with_status_2(words: list[str], capsys: pytest.CaptureF
     with pytest.raises(SystemExit) as end:
         parse(words)
     assert end.value.code == 2
-    told = capsys.readouterr().err
-    assert told.startswith("main.py: ")
-    assert told.count("\n") == 1
+    lines = capsys.readouterr().err
+    assert lines.startswith("main.py: ")
+    assert lines.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,9 @@ def test_an_unknown_flag_names_the_nearest(
     with pytest.raises(SystemExit) as end:
         parse(words)
     assert end.value.code == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"main.py: unknown flag {name}: did you mean '{nearest}'? Known: --batch_size, --dataset")
-    assert told.count("\n") == 1
+    lines = capsys.readouterr().err
+    assert lines.startswith(f"main.py: unknown flag {name}: did you mean '{nearest}'? Known: --batch_size, --dataset")
+    assert lines.count("\n") == 1
 
 
 def test_a_negative_value_is_no_flag() -> None:
@@ -124,9 +124,9 @@ def test_the_launchers_rank_is_accepted(flag: str) -> None:
 def test_help_states_the_rule(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse(["--help"])
-    told = " ".join(capsys.readouterr().out.split())
-    assert 'The older one applies to two-column data ("user item") without any --no_* flag' in told
-    assert "are on unless --no_mhc or --no_time switches them off" in told
+    lines = " ".join(capsys.readouterr().out.split())
+    assert 'The older one applies to two-column data ("user item") without any --no_* flag' in lines
+    assert "are on unless --no_mhc or --no_time switches them off" in lines
 
 
 def settings_of(flags: str, timestamps: bool) -> dict[str, Any]:
@@ -210,10 +210,10 @@ def test_values_of_a_given_model_may_be_repeated(name: str, value: int) -> None:
     model = TiSASRecConfig(residual="mhc").replace(**{name: value})
     given = Arguments("d", "t", use_mhc=True, **{name: value})  # type: ignore[arg-type]
     check_model(given, model)
-    with pytest.raises(ConfigError, match=f"--{name}={value} does not fit TiSASRec"):
+    with pytest.raises(ConfigError, match=f"--{name}={value} contradicts --state_dict_path, which is TiSASRec"):
         check_model(given, model.replace(**{name: value + 1}))
 
 
 def test_a_model_in_one_line() -> None:
-    told = describe(TiSASRecConfig(residual="mhc", mhc_expansion_rate=2))
-    assert told.startswith("TiSASRec: time on, residual mhc (2 streams, 20 Sinkhorn iterations), norm pre, maxlen 200")
+    lines = describe(TiSASRecConfig(residual="mhc", mhc_expansion_rate=2))
+    assert lines.startswith("TiSASRec: time on, residual mhc (2 streams, 20 Sinkhorn iterations), norm pre, maxlen 200")
