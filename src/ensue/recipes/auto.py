@@ -3,7 +3,7 @@
 `profile` measures the data, `choose` picks the recipe, and `settle` applies the user's settings. All three are pure:
 the same data and settings give the same configuration on every machine. docs/results/defaults.md has the results.
 
-Suffix: R rows of a view.
+Suffix: `R` rows of a view.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def fpmc() -> Values:
 def srgnn() -> Values:
     """SR-GNN on every prefix (Wu et al. 2019), with a sampled softmax of 2,048 shared negatives by popularity.
 
-    Expect: not run to the end yet on Diginetica; an epoch takes 85 s of one core (the full softmax: 650 s)
+    Expect: no full run on Diginetica yet; an epoch takes 85 s on one core (with the full softmax, 650 s)
     Command: ensue train data/diginetica --preset srgnn --split session --split-feature split --out runs/srgnn
     """
     return {
