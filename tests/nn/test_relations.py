@@ -30,9 +30,9 @@ def packed(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
 
 @given(rows_of_times)
 def test_smallest_gap_equals_a_loop(rows: list[list[int]]) -> None:
-    found = smallest_gap(*packed(rows))
-    assert found.dtype == torch.float64
-    for gap, row in zip(found.tolist(), rows, strict=True):
+    result = smallest_gap(*packed(rows))
+    assert result.dtype == torch.float64
+    for gap, row in zip(result.tolist(), rows, strict=True):
         gaps = [b - a for a, b in pairwise(row) if b > a]
         assert gap == min(gaps, default=1)
 
@@ -49,9 +49,9 @@ def test_bucket_equals_a_loop(kind: Buckets, last: int) -> None:
     rng = np.random.default_rng(0)
     gaps = np.concatenate((np.arange(-70, 70), np.exp(rng.uniform(0, 25, 400)).astype(np.int64)))
     for unit in (1.0, 7.0, 3600.0):
-        found = bucket_of(torch.tensor(gaps, dtype=torch.float64), torch.tensor([unit]).double(), kind, last)
-        assert found.dtype == torch.int64
-        for gap, bucket in zip(gaps.tolist(), found.tolist(), strict=True):
+        result = bucket_of(torch.tensor(gaps, dtype=torch.float64), torch.tensor([unit]).double(), kind, last)
+        assert result.dtype == torch.int64
+        for gap, bucket in zip(gaps.tolist(), result.tolist(), strict=True):
             if kind == "linear":
                 expected = {min(last, int(abs(gap) // unit))}
             else:
@@ -74,13 +74,13 @@ def module(relation: Relation = "embedding", kind: Buckets = "linear", span: int
     return relations
 
 
-def bucket_rows(found: Relations, lengths: Sequence[int]) -> list[list[list[int]]]:
+def bucket_rows(result: Relations, lengths: Sequence[int]) -> list[list[list[int]]]:
     """r_ij of every row of the batch for j <= i, from the strips of the layout's groups."""
     layout = make_layout(np.array(lengths))
-    assert found.asked_buckets == ()
+    assert result.asked_buckets == ()
     rows = iter(np.argsort(-np.array(lengths), kind="stable").tolist())
     by_row = {}
-    for group, cut in zip(layout.groups, found.buckets, strict=True):
+    for group, cut in zip(layout.groups, result.buckets, strict=True):
         for g, length in enumerate(group.length_G.tolist()):
             lines = []
             for (lo, hi, _), strip in zip(strips(group.width), cut, strict=True):
@@ -91,19 +91,19 @@ def bucket_rows(found: Relations, lengths: Sequence[int]) -> list[list[list[int]
 
 def loop(rows: Sequence[Sequence[int]], asked: Sequence[Sequence[int]], unit: int, span: int) -> list[list[list[int]]]:
     """The paper's r_ij = min(span, floor(|t_i - t_j| / unit)), t_i as the query's time."""
-    found = []
+    result = []
     for times, queries in zip(rows, asked, strict=True):
         gaps = [b - a for a, b in pairwise(times) if b > a]
         own = unit or min(gaps, default=1)
-        found.append([[min(span, abs(queries[i] - times[j]) // own) for j in range(i + 1)] for i in range(len(times))])
-    return found
+        result.append([[min(span, abs(queries[i] - times[j]) // own) for j in range(i + 1)] for i in range(len(times))])
+    return result
 
 
 @given(rows_of_times, st.sampled_from([0, 1, 60]))
 def test_buckets_of_a_batch_equal_the_papers_loop(rows: list[list[int]], unit: int) -> None:
     times_P, lengths_B = packed(rows)
-    found = module(unit=unit)(times_P, times_P, lengths_B, make_layout(lengths_B.numpy()))
-    assert bucket_rows(found, lengths_B.tolist()) == loop(rows, rows, unit, 20)
+    result = module(unit=unit)(times_P, times_P, lengths_B, make_layout(lengths_B.numpy()))
+    assert bucket_rows(result, lengths_B.tolist()) == loop(rows, rows, unit, 20)
 
 
 def test_queries_may_look_back_from_another_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,8 +112,8 @@ def test_queries_may_look_back_from_another_time(monkeypatch: pytest.MonkeyPatch
     rows = [[0, 30, 90], [5], [0, 10, 10, 50, 51, 300]]
     asked = [[30, 90, 100], [999], [10, 10, 50, 51, 300, 300]]
     (times_P, lengths_B), (asked_P, _) = packed(rows), packed(asked)
-    found = module()(times_P, asked_P, lengths_B, make_layout(lengths_B.numpy()))
-    assert bucket_rows(found, lengths_B.tolist()) == loop(rows, asked, 0, 20)
+    result = module()(times_P, asked_P, lengths_B, make_layout(lengths_B.numpy()))
+    assert bucket_rows(result, lengths_B.tolist()) == loop(rows, asked, 0, 20)
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -139,27 +139,27 @@ def test_wide_rows_in_several_strips() -> None:
     times = np.cumsum(np.random.default_rng(1).integers(0, 5, 150)).tolist()
     rows = [times, times[:90], [3]]
     times_P, lengths_B = packed(rows)
-    found = module(unit=2)(times_P, times_P, lengths_B, make_layout(lengths_B.numpy()))
-    assert bucket_rows(found, lengths_B.tolist()) == loop(rows, rows, 2, 20)
+    result = module(unit=2)(times_P, times_P, lengths_B, make_layout(lengths_B.numpy()))
+    assert bucket_rows(result, lengths_B.tolist()) == loop(rows, rows, 2, 20)
 
 
 def test_log_buckets_are_in_seconds() -> None:
     """HSTU's buckets are absolute: the row's own smallest gap is no unit of theirs."""
     rows = [[0, 10 * DAY, 11 * DAY], [0, 3600]]
     times_P, lengths_B = packed(rows)
-    found = bucket_rows(
+    result = bucket_rows(
         module("bias", "log", 100)(times_P, times_P, lengths_B, make_layout(lengths_B.numpy())), lengths_B.tolist()
     )
-    assert found[0][2][1] == math.floor(math.log(DAY) / LOG_STEP)
-    assert found[1][1][0] == math.floor(math.log(3600) / LOG_STEP)
+    assert result[0][2][1] == math.floor(math.log(DAY) / LOG_STEP)
+    assert result[1][1][0] == math.floor(math.log(3600) / LOG_STEP)
 
 
 @given(rows_of_times)
 def test_other_rows_do_not_matter(rows: list[list[int]]) -> None:
     """A row has the buckets that it has alone."""
     times_P, lengths_B = packed(rows)
-    found = bucket_rows(module()(times_P, times_P, lengths_B, make_layout(lengths_B.numpy())), lengths_B.tolist())
-    for row, together in zip(rows, found, strict=True):
+    result = bucket_rows(module()(times_P, times_P, lengths_B, make_layout(lengths_B.numpy())), lengths_B.tolist())
+    for row, together in zip(rows, result, strict=True):
         alone_P, length_B = packed([row])
         alone = module()(alone_P, alone_P, length_B, make_layout(length_B.numpy()))
         assert bucket_rows(alone, [len(row)]) == [together]
@@ -168,27 +168,27 @@ def test_other_rows_do_not_matter(rows: list[list[int]]) -> None:
 def test_tables_and_positions() -> None:
     """Position vectors go to keys and values by age, and never to queries; interval tables are shared by all rows."""
     relations, (times_P, lengths_B) = module(), packed([[1, 5, 9], [2, 2]])
-    found = relations(times_P, times_P, lengths_B, make_layout(lengths_B.numpy()))
-    assert found.position_PE is not None
-    query, key, value = found.position_PE.chunk(3, -1)
+    result = relations(times_P, times_P, lengths_B, make_layout(lengths_B.numpy()))
+    assert result.position_PE is not None
+    query, key, value = result.position_PE.chunk(3, -1)
     age_P = torch.tensor([2, 1, 0, 1, 0])
     assert not bool(query.any())
     assert torch.equal(key, relations.position_keys[age_P])
     assert torch.equal(value, relations.position_values[age_P])
-    assert found.keys_BRD is not None
-    assert found.values_BRD is not None
-    assert torch.equal(found.keys_BRD[0], relations.interval_keys)
-    assert torch.equal(found.values_BRD[0], relations.interval_values)
-    assert found.keys_BRD.shape == (1, 21, 8)
-    assert found.bias_HR is None
+    assert result.keys_BRD is not None
+    assert result.values_BRD is not None
+    assert torch.equal(result.keys_BRD[0], relations.interval_keys)
+    assert torch.equal(result.values_BRD[0], relations.interval_values)
+    assert result.keys_BRD.shape == (1, 21, 8)
+    assert result.bias_HR is None
 
 
 def test_bias_has_a_scalar_for_each_head_and_bucket_and_no_vectors() -> None:
     relations, (times_P, lengths_B) = module("bias"), packed([[1, 5, 9], [2, 2]])
-    found = relations(times_P, times_P, lengths_B, make_layout(lengths_B.numpy()))
-    assert found.bias_HR is relations.interval_bias
-    assert found.bias_HR.shape == (2, 21)
-    assert (found.position_PE, found.keys_BRD, found.values_BRD) == (None, None, None)
+    result = relations(times_P, times_P, lengths_B, make_layout(lengths_B.numpy()))
+    assert result.bias_HR is relations.interval_bias
+    assert result.bias_HR.shape == (2, 21)
+    assert (result.position_PE, result.keys_BRD, result.values_BRD) == (None, None, None)
     assert [name for name, _ in relations.named_parameters()] == ["interval_bias"]
 
 
@@ -199,13 +199,13 @@ def test_dropout_of_interval_vectors_differs_between_rows() -> None:
     times_P, lengths_B = packed([[1, 5, 9], [2, 2], [7]])
     layout = make_layout(lengths_B.numpy())
     torch.manual_seed(0)
-    found = relations.train()(times_P, times_P, lengths_B, layout)
-    assert found.keys_BRD is not None
-    assert found.keys_BRD.shape == (3, 100, 64)
-    dropped = found.keys_BRD == 0
+    result = relations.train()(times_P, times_P, lengths_B, layout)
+    assert result.keys_BRD is not None
+    assert result.keys_BRD.shape == (3, 100, 64)
+    dropped = result.keys_BRD == 0
     assert not torch.equal(dropped[0], dropped[1])
     assert float(dropped.float().mean()) == pytest.approx(0.5, abs=0.02)
     torch.testing.assert_close(
-        found.keys_BRD[~dropped], (2 * relations.interval_keys).expand(3, -1, -1)[~dropped].detach()
+        result.keys_BRD[~dropped], (2 * relations.interval_keys).expand(3, -1, -1)[~dropped].detach()
     )
     assert relations.eval()(times_P, times_P, lengths_B, layout).keys_BRD.shape == (1, 100, 64)

@@ -5,7 +5,7 @@ are doubly stochastic, so that products of them do not amplify signals; mHC-lite
 matrices as averages of permutations, without iterations.
 
 Suffixes: `P` events, `D` width, `S` streams, `K` streams and the sublayer's output, `E` coefficients, `M` entries of a
-mixing matrix.
+mixing matrix, `1` a dimension of one.
 """
 
 from __future__ import annotations

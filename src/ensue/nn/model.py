@@ -1,6 +1,7 @@
 """The interface of a model for training, evaluation and serving.
 
-Suffixes: B rows of a batch, Q asked events, N items of the catalogue, C candidates, K shared candidates, D width.
+Suffixes: `B` rows of a batch, `Q` asked events, `N` items of the catalogue, `C` candidates, `K` shared candidates,
+`D` width.
 """
 
 from __future__ import annotations

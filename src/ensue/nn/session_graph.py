@@ -1,8 +1,8 @@
 """Session graphs as rectangles: which items of a row follow which.
 
-A node of the graph is a different item of a row. It is kept at every event of that item: rows of a rectangle are
-events, columns count at the first event of each item alone. So states stay packed events, `[P, D]`, equal at all events
-of an item, and no index of nodes is needed.
+The nodes of the graph are the distinct items of a row. A node is stored at every event of its item: the rows of a
+rectangle are events, and only the columns at the first event of each item are used. States therefore remain packed
+events, `[P, D]`, equal at all events of an item, and no index of nodes is needed.
 
 Suffixes: `P` events of all rows; within one group of the layout `G` rows and `T` events of the longest row.
 """
@@ -24,9 +24,9 @@ class SessionGraph:
     Attributes:
         same_GTT: bool, whether two events are of one item; False for padding.
         is_first_GT: bool, whether an event is the first of its item.
-        follows_GTT: bool, [g, a, b]: b's item came right after a's somewhere in the row, b being the first event of its
-            item.
-        precedes_GTT: bool, [g, a, b]: b's item came right before a's, likewise.
+        follows_GTT: bool, [g, a, b]: the item of b comes directly after the item of a somewhere in the row, and b is
+            the first event of its item.
+        precedes_GTT: bool, [g, a, b]: the same with "directly before".
     """
 
     same_GTT: Tensor
