@@ -106,14 +106,14 @@ def test_shares_are_the_batch_row_by_row(size: int, task: Task) -> None:
     batch = replace(batch, negatives=batch.target_Q[:, None] * 100 + torch.arange(3))
 
     def rows(part: SequenceBatch) -> list[list[list[int]]]:
-        found = []
+        result = []
         stop_B = part.lengths_B.cumsum(0).tolist()
         for row, (length, stop) in enumerate(zip(part.lengths_B.tolist(), stop_B, strict=True)):
             events, own = slice(stop - length, stop), part.row_Q == row
             of_events = [x[events].tolist() for x in (part.items_P, part.times_P, part.query_times_P) if x is not None]
             of_asked = [x[own].tolist() for x in (part.asked_Q - events.start, part.target_Q, part.negatives)]
-            found.append([*of_events, *of_asked])
-        return found
+            result.append([*of_events, *of_asked])
+        return result
 
     expected = rows(batch)
     for rank in range(size):

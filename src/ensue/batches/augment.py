@@ -3,7 +3,7 @@
 Sources: crop, mask and reorder: CL4SRec (Xie et al., ICDE 2022), section 3.2; substitute and insert: CoSeRec (Liu et
 al., 2021, arXiv 2108.06479), section 4.1; the shares are theirs.
 
-Suffixes: `B` rows, `P` events of all rows before, `V` events of all rows after, `N` items, `R` rows of a training view.
+Suffixes: `B` rows, `P` events of all rows before, `V` events of all rows after, `N` items, `R` rows of a view.
 """
 
 from __future__ import annotations

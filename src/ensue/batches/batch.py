@@ -1,6 +1,6 @@
 """`SequenceBatch`: the histories that a model reads, and the events at which it is asked to predict.
 
-Suffixes: B rows, P events of all rows, Q asked events, K negatives, R rows of a view.
+Suffixes: `B` rows, `P` events of all rows, `Q` asked events, `K` negatives, `R` rows of a view.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class SequenceBatch:
         times_P: int64 seconds, or None.
         query_times_P: int64 seconds of the request after each event: the next event's time, or, for a row's newest
             event, that of the request; or None. Every event has one, since every event is a query of attention.
-        users_B: int64, the number of each row's user in the training data, 0 if unknown; or None.
+        users_B: int64, the number of each row's user in the training data (0: unknown), or None.
         views: augmented copies of the rows, for an auxiliary term of the loss; or None.
     """
 

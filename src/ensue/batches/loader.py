@@ -1,6 +1,6 @@
 """The order of training: in each epoch a new permutation of the windows, cut into batches.
 
-Suffixes: B rows, P events of all rows, Q asked events, W windows.
+Suffixes: `W` windows, `B` rows of a batch, `P` events of all rows, `Q` asked events.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Tasks: how windows of a training view become batches with asked events and targets.
 
-Suffixes: R rows of a view, W windows, B rows of a batch, P events of a batch, Q asked events.
+Suffixes: `R` rows of a view, `W` windows, `B` rows of a batch, `P` events of a batch, `Q` asked events.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Terms that are added to the loss of the next item.
 
-Suffixes: `B` rows of a batch, `Q` asked events, `D` width, `R` rows of a training view.
+Suffixes: `B` rows of a batch, `Q` asked events, `D` width, `R` rows of a view.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A draw depends only on its stream (keyed by seed, epoch and step), never on earl
 No draw is the target or padding. Drawing among the unseen items needs no rejection: a uniform rank among them is mapped
 to an item by a search in the user's sorted items, so a user who has seen almost everything costs the same as any other.
 
-Suffixes: Q asked events, K negatives, R rows of a view, P events, N items.
+Suffixes: `Q` asked events, `K` negatives, `R` rows of a view, `P` events of all rows, `N` items.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The objective of training: a loss over the targets and their negatives, or over the whole catalogue.
 
-Suffixes: `B` rows, `Q` asked events, `K` negatives, `C` candidates, `N` items, `P` events of all training rows.
+Suffixes: `B` rows, `P` events of all rows, `Q` asked events, `K` negatives, `C` candidates, `N` items.
 """
 
 from __future__ import annotations
@@ -83,11 +83,11 @@ class Objective:
         self.log_rate = self._log_rate() if self.loss.logq else None
 
     def check(self, model: Model, shares: int = 1) -> None:
-        """Make sure that the objective can train a model, with every batch split into so many shares.
+        """Check that the objective can train a model, with every batch split into `shares` shares.
 
         Raises:
             ConfigError: the model ranks candidates, but the loss is over the whole catalogue or a term compares states;
-                or a term compares all rows of a batch, but a share has only some.
+                or a term compares all rows of a batch, but a share has only some of them.
         """
         name = self.config.auxiliary
         if not isinstance(model, Encoder) and isinstance(self.loss, CatalogueLoss):
@@ -134,7 +134,7 @@ class Objective:
         """The loss at every asked event, float32 [Q]; its mean has the auxiliary term's mean over rows in it.
 
         Args:
-            model: scores the candidates, and passed `check`.
+            model: scores the candidates; `check` accepted it.
             batch: from `draw`, on the model's device.
         """
         loss_Q = self._item_loss(model, batch)
