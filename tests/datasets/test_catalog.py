@@ -63,7 +63,7 @@ def test_without_network_the_error_says_what_to_put_where(empty, name):
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "reported"),
     [
         (urllib.error.URLError("unreachable"), r"no network \(unreachable\): put"),
         (ConnectionResetError(104, "Connection reset"), r"no network \(.*Connection reset\): put"),
@@ -75,14 +75,16 @@ def test_without_network_the_error_says_what_to_put_where(empty, name):
     ],
 )
 @pytest.mark.parametrize("when", ["asked", "read"])
-def test_what_failed_on_the_way_is_told(empty, monkeypatch, error, told, when):
+def test_a_failed_download_is_reported(empty, monkeypatch, error, reported, when):
     def answer(url, timeout):
         if when == "asked":
             raise error
         return Answer(error=error)
 
     monkeypatch.setattr("urllib.request.urlopen", answer)
-    with pytest.raises(DataError, match=rf"^steam: {told} steam_reviews.json.gz from http.* into \$ENSUE_DATA/steam$"):
+    with pytest.raises(
+        DataError, match=rf"^steam: {reported} steam_reviews.json.gz from http.* into \$ENSUE_DATA/steam$"
+    ):
         load_dataset("steam")
     assert not list(empty.rglob("*.gz*"))
 

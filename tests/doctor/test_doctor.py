@@ -74,8 +74,8 @@ def test_duplicates_and_repeats() -> None:
 
 
 def duplicates(source: SequenceStore | Interactions) -> tuple[float | None, str]:
-    found = check(source)["duplicates"]
-    return found.value, found.advice
+    result = check(source)["duplicates"]
+    return result.value, result.advice
 
 
 @pytest.mark.parametrize(
@@ -152,10 +152,10 @@ USUAL = [1_600_000_000 + DAY * day for day in range(7)]
 )
 def test_a_time_beyond_the_calendar_is_a_problem_that_is_named(tmp_path: Path, odd: int, date: str) -> None:
     timed([*USUAL, odd]).save(tmp_path / "store")
-    found = check(SequenceStore.open(tmp_path / "store"))["times"]
-    assert found.level == "problem"
-    assert f"years 1 to 9999: {odd} seconds since 1970" in found.text
-    assert date in found.text
+    result = check(SequenceStore.open(tmp_path / "store"))["times"]
+    assert result.level == "problem"
+    assert f"years 1 to 9999: {odd} seconds since 1970" in result.text
+    assert date in result.text
     assert "52671" not in check(timed(USUAL))["times"].text
 
 
@@ -166,10 +166,10 @@ def test_the_last_second_of_the_calendar_is_within_it() -> None:
 
 @pytest.mark.parametrize("odd", [1_600_000_000_000, -1_600_000_000_000, 0, 1_600_000])
 def test_mixed_units_are_a_problem(odd: int) -> None:
-    found = check(timed([*USUAL, odd]))["time-units"]
-    assert (found.level, found.value) == ("problem", 1 / 8)
-    assert "1 of 8 times differ from their median (2020-09-" in found.text
-    assert f"such as {odd} seconds since 1970" in found.text
+    result = check(timed([*USUAL, odd]))["time-units"]
+    assert (result.level, result.value) == ("problem", 1 / 8)
+    assert "1 of 8 times differ from their median (2020-09-" in result.text
+    assert f"such as {odd} seconds since 1970" in result.text
 
 
 def test_times_of_one_unit_are_fine() -> None:
@@ -198,7 +198,7 @@ def test_what_reading_a_log_notes_is_a_finding(frame: pl.DataFrame) -> None:
     odd = pl.when(pl.int_range(pl.len()) == 3).then(pl.lit(99 * 10**9)).otherwise(pl.col("timestamp"))
     finding = check(read_interactions(frame.with_columns(odd.alias("timestamp"))))["reading"]
     assert (finding.level, finding.value) == ("warn", 1)
-    assert "1 times lie far from the rest, the first in row 4" in finding.text
+    assert "1 times are far from the rest, the first in row 4" in finding.text
 
 
 def test_near_equal_and_mixed_ids() -> None:
@@ -227,8 +227,8 @@ def test_sorted_ids_are_a_problem() -> None:
     rng = np.random.default_rng(0)
     rows = [list(rng.choice(50, 8, replace=False) + 1) for _ in range(40)]
     assert check(store_of(rows))["id-order"].level == "ok"
-    found = check(store_of([sorted(row) for row in rows]))["id-order"]
-    assert (found.level, found.value) == ("problem", 1.0)
+    result = check(store_of([sorted(row) for row in rows]))["id-order"]
+    assert (result.level, result.value) == ("problem", 1.0)
 
 
 def test_cold_targets_and_leakage_by_hand() -> None:

@@ -63,7 +63,7 @@ def check(
     Args:
         source: a store, or a log as it was read; for a log, its rows and their order are examined too.
         split_config: the split whose leakage and cold items are measured; leave-one-out by default.
-        kinds: of a log, the column that says what kind of event a row is.
+        kinds: for a log, the column with the kind of each event.
 
     Raises:
         DataError: the source has no events, or lacks what the split needs, such as times.

@@ -1,6 +1,6 @@
 """Findings about events: duplicates, repeats, lengths, rare users and items, concentration.
 
-Suffixes: E events, U users.
+Suffixes: `U` users, `E` events.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The test of order: a Markov chain on the real sequences against one on the same sequences shuffled.
 
-Suffixes: P events of all rows, R rows of a view, B cases.
+Suffixes: `R` rows of a view, `P` events of all rows, `B` cases.
 """
 
 from __future__ import annotations

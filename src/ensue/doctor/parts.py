@@ -1,6 +1,6 @@
 """Findings about a split: training sequences, targets without training events, leakage.
 
-Suffixes: P events of all rows, R rows of a view, B cases.
+Suffixes: `R` rows of a view, `P` events of all rows, `B` cases.
 """
 
 from __future__ import annotations

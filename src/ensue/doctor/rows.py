@@ -1,6 +1,6 @@
 """Findings about a log as it is written: rows that cannot be used, the order of rows, notes of the reader.
 
-Suffix: E events.
+Suffix: `E` events.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from ensue.data.behaviours import Behaviours
 from ensue.data.interactions import Interactions, in_words
 from ensue.doctor.findings import Finding, graded
 
-# Share of low ratings from which they are mentioned.
+# Low ratings are reported from this share on.
 LOW_RATINGS = 0.05
 
 
@@ -46,21 +46,21 @@ def of_rows(log: Interactions) -> Iterator[Finding]:
 
 
 def of_behaviours(kinds: Behaviours | None) -> Finding:
-    """Kinds of events, such as views and purchases, that are read as events alike."""
+    """Kinds of events, such as views and purchases, that are all read as the same kind."""
     if kinds is None:
-        return Finding("behaviours", "ok", None, "No column says what kind of event a row is.")
+        return Finding("behaviours", "ok", None, "No column gives the kind of each event.")
     shown = ", ".join(kinds.kinds[:6])
     return Finding(
         "behaviours",
         "warn",
         len(kinds.kinds),
-        f"Column {kinds.column!r} has {len(kinds.kinds)} kinds of events ({shown}), and all are read as events alike.",
+        f"Column {kinds.column!r} has {len(kinds.kinds)} kinds of events ({shown}), all read in the same way.",
         f"Keep one kind with where = {kinds.where(kinds.kinds[0])!r}, or the column with features.",
     )
 
 
 def usual_minimum(log: Interactions) -> float | None:
-    """The rating below which events may mean dislike, three fifths of 5, 10 or 100; None where few are lower."""
+    """The rating below which events may mean dislike: three fifths of 5, 10 or 100; None if few are lower."""
     if "rating" not in log.frame.columns:
         return None
     ratings = log.frame["rating"].drop_nulls().drop_nans()
@@ -72,7 +72,7 @@ def usual_minimum(log: Interactions) -> float | None:
 
 
 def of_ratings(log: Interactions) -> Finding:
-    """Ratings, of which low ones may mean dislike."""
+    """Low ratings, which may mean dislike."""
     least = usual_minimum(log)
     if least is None:
         return Finding("ratings", "ok", None, "No ratings, or few low ones.")
@@ -81,7 +81,7 @@ def of_ratings(log: Interactions) -> Finding:
         "ratings",
         "ok",
         share,
-        f"{share:.1%} of the ratings are below {least:g}, and all are read as events alike.",
+        f"{share:.1%} of the ratings are below {least:g}; these events are read like the others.",
         f"If they mean dislike, keep the others with min_rating = {least:g}.",
     )
 

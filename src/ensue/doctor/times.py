@@ -1,6 +1,6 @@
 """Findings about the times of a log: their span, their unit, ties, and orders that do not look like times.
 
-Suffix: E events.
+Suffix: `E` events.
 """
 
 from __future__ import annotations
