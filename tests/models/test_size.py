@@ -89,7 +89,7 @@ def test_a_model_beyond_memory_is_refused(
     assert f"lower {named}" in str(caught.value)
 
 
-def test_a_large_catalogue_is_told_with_the_width(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_catalogue_is_reported_with_the_width(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ensue.models.size.memory", lambda: 16 << 30)
     with pytest.raises(
         ConfigError, match=r"the model of 1,000,000,000 items .* 745\.1 GiB .* lower hidden_units \(got 50\)"

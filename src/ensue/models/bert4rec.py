@@ -1,6 +1,6 @@
 """BERT4Rec: bidirectional transformer trained by the cloze task (Sun et al., CIKM 2019).
 
-Suffixes: P events of all rows, Q asked events, D width.
+Suffixes: `P` events of all rows, `Q` asked events, `D` width.
 """
 
 from __future__ import annotations

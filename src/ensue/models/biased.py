@@ -1,6 +1,6 @@
 """An encoder with a vector and a bias per item.
 
-Suffixes: Q asked events, N items, D width.
+Suffixes: `Q` asked events, `D` width.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """BSARec: attention combined with a frequency filter (Shin et al., AAAI 2024).
 
-Suffixes: P events of all rows, Q asked events, D width.
+Suffixes: `P` events of all rows, `Q` asked events, `D` width.
 """
 
 from __future__ import annotations

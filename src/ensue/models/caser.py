@@ -1,7 +1,7 @@
 """Caser: convolutions over the newest items (Tang & Wang, WSDM 2018).
 
-Suffixes: `P` events of all rows, `Q` asked events, `G` rows of a group, `T` events of its longest row, `L` events of a
-window, `W` T + L - 1 places, `F` filters, `D` width, `E` what the filters give, `B` rows.
+Suffixes: `B` rows, `P` events of all rows, `Q` asked events, `G` rows of a group, `T` events of its longest row, `L`
+events of a window, `W` T + L - 1 places, `F` filters, `D` width, `E` what the filters give.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class CaserConfig(CausalConfig):
 
     name: Literal["caser"] = "caser"
     hidden_units: int = Field(50, ge=1, description="width of item vectors and states")
-    window_events: int = Field(5, ge=1, description="newest events that the filters see, the authors' L")
+    window_events: int = Field(5, ge=1, description="newest events that the filters cover (the authors' L)")
     next_items: int = Field(
-        3, ge=1, description="task next: the target is one of this many next items, drawn anew each epoch"
+        3, ge=1, description="task next: the target is one of this many next items, drawn again in every epoch"
     )
     horizontal_filters: int = Field(16, ge=1, description="filters of each height 1 .. window_events")
     vertical_filters: int = Field(4, ge=1, description="weighted sums of the window's item vectors")
-    dropout_rate: float = Field(0.5, ge=0, lt=1, description="dropout on what the filters give")
+    dropout_rate: float = Field(0.5, ge=0, lt=1, description="dropout on the output of the filters")
     user: Literal["none", "vectors", "history"] = Field(
         "none", description="beside the window's state: a vector per user, or the mean of a second vector per item read"
     )
@@ -88,8 +88,8 @@ class Caser(BiasedEncoder):
     """h = relu(W dropout(filters(last L of E[items])) + b), score(h, i) = h . E'[i] + b_i.
 
     Where we differ from the authors' code: all windows of a row in one pass; one of the T next items is drawn as the
-    target of a step, where theirs sums over all T; a user whom training did not know has a vector of zeros, or with
-    `user = "history"` the mean vector of the items read.
+    target of a step, while theirs sums over all T; a user without training events has a zero vector or, with
+    `user = "history"`, the mean vector of the items read.
     """
 
     def __init__(self, config: CaserConfig, catalogue: Catalogue) -> None:

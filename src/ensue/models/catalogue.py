@@ -1,6 +1,6 @@
 """`Catalogue`: the information on items that is available when a model is built.
 
-Suffixes: N items, D width of a column of vectors.
+Suffixes: `N` items, `D` width of a vector.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """FMLP-Rec: learned frequency filters instead of attention (Zhou et al., WWW 2022).
 
-Suffixes: P events of all rows, Q asked events, D width.
+Suffixes: `P` events of all rows, `Q` asked events, `D` width.
 """
 
 from __future__ import annotations

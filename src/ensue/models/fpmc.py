@@ -1,6 +1,6 @@
 """FPMC: factorised personalised Markov chains (Rendle, Freudenthaler & Schmidt-Thieme, WWW 2010).
 
-Suffixes: B rows, P events of all rows, Q asked events, D width.
+Suffixes: `B` rows, `P` events of all rows, `Q` asked events, `D` width.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class FPMCConfig(CausalConfig):
 
     name: Literal["fpmc"] = "fpmc"
     hidden_units: int = Field(64, ge=1, description="width of the vectors of users and items, in each of the two parts")
-    user_vectors: bool = Field(True, description="a vector for each user; without, a factorised chain (FMC)")
+    user_vectors: bool = Field(True, description="a vector for each user; if false, a factorised chain (FMC)")
 
 
 class UserVectors(ItemEmbedding):
-    """Vectors of users 1..U, all zero at first, so that a user without training events stays unknown."""
+    """Vectors of users 1..U. All start at zero, so a user without training events has no influence."""
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Set all vectors to zero; those of the items, by which they grow, are not."""
+        """Set all vectors to zero; item vectors are random, so the gradients of user vectors are not zero."""
         nn.init.zeros_(self.weight)
 
     def forward(self, users: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ class UserVectors(ItemEmbedding):
 class FPMC(Encoder):
     """score(u, l, i) = <V_u, V_i> + <W_l, W'_i>, with l the newest item: state (V_u, W_l), item vectors (V_i, W'_i).
 
-    Somebody whom training did not know, or whose number is not given, as in serving, has V_u = 0: the chain decides.
+    A user without training events, or whose number is not given, as in serving, has V_u = 0: only the chain counts.
 
     Where we differ from the authors' code: baskets have one item, so the mean over a basket is that item; the
     optimiser is Adam, and any loss of the registry may be used (BPR is theirs).

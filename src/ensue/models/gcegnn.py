@@ -1,7 +1,7 @@
 """GCE-GNN: session graphs and a graph of all sessions (Wang et al., SIGIR 2020).
 
-Suffixes: B rows, P events of all rows, Q asked events, G rows of a group, T events of its longest row, N items,
-K neighbours of an item, D width.
+Suffixes: `B` rows, `P` events of all rows, `Q` asked events, `G` rows of a group, `T` events of its longest row, `N`
+items, `K` neighbours of an item, `D` width.
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ class GCEGNNConfig(SessionGraphConfig):
     """Settings of GCE-GNN; the defaults are the authors' for Diginetica."""
 
     name: Literal["gcegnn"] = "gcegnn"
-    num_neighbours: int = Field(12, ge=1, description="items that each item keeps of the graph of all sessions")
-    num_steps: int = Field(3, ge=1, description="steps in a session within which items are neighbours")
-    global_dropout_rate: float = Field(0.5, ge=0, lt=1, description="dropout on what the graph of all sessions adds")
+    num_neighbours: int = Field(12, ge=1, description="number of neighbours of each item in the graph of all sessions")
+    num_steps: int = Field(3, ge=1, description="largest number of steps between neighbours in a session")
+    global_dropout_rate: float = Field(
+        0.5, ge=0, lt=1, description="dropout on the contribution of the graph of all sessions"
+    )
 
 
 class LocalAttention(nn.Module):
@@ -65,7 +67,7 @@ class GlobalAttention(nn.Module):
         self.joined = nn.Linear(2 * hidden_units, hidden_units, bias=False)
 
     def forward(self, h_PD: Tensor, session_PD: Tensor, near_PKD: Tensor, weight_PK: Tensor) -> Tensor:
-        """What the neighbours of each event's item add, [P, D]; an item without neighbours adds W [h; 0]."""
+        """The contribution of the neighbours of each event's item, [P, D]; without neighbours it is from W [h; 0]."""
         seen_PKD = torch.cat((session_PD[:, None] * near_PKD, weight_PK[..., None]), -1)
         pi_PK = self.query(F.leaky_relu(self.weigh(seen_PKD), SLOPE)).squeeze(-1)
         is_near_PK = weight_PK > 0
@@ -101,7 +103,7 @@ class GCEGNN(TiedEncoder):
         self.weight_NK: Tensor
 
     def study(self, train: Sequences) -> None:
-        """Take the graph of all sessions from the training part."""
+        """Compute the graph of all sessions from the training part."""
         near_NK, count_NK = item_neighbours(train, self.config.num_steps, self.config.num_neighbours)
         self.near_NK.copy_(torch.from_numpy(near_NK))
         self.weight_NK.copy_(torch.from_numpy(count_NK).log1p())

@@ -1,7 +1,7 @@
 """GRU4Rec: recurrent networks for sessions (Hidasi et al., ICLR 2016; Hidasi & Karatzoglou, CIKM 2018).
 
-Suffixes: P events of all rows, Q asked events, G rows of a group, T events of its longest row, D width,
-L layers, B histories to advance.
+Suffixes: `P` events of all rows, `Q` asked events, `G` rows of a group, `T` events of its longest row, `D` width, `L`
+layers, `B` histories to advance.
 """
 
 from __future__ import annotations

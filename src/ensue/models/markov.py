@@ -1,6 +1,6 @@
 """Markov chain of order k with back-off: the items that followed the last items in training.
 
-Suffixes: B rows, P events of all rows, Q asked events, N items, M continuations.
+Suffixes: `B` rows, `P` events of all rows, `Q` asked events, `N` items, `M` entries of the counts.
 """
 
 from __future__ import annotations

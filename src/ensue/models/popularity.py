@@ -1,6 +1,6 @@
 """Popularity: the same recommendations for all users, and the baseline that any model must beat.
 
-Suffixes: Q asked events, N items.
+Suffixes: `Q` asked events, `N` items.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Recent popularity: the events of a window that moves with time, newer ones weighing more.
+"""Recent popularity: the events of a window that moves with time, with larger weights for newer events.
 
-Suffixes: P events of all rows, Q asked events, E training events by time, N items.
+Suffixes: `E` training events in order of time, `P` events of all rows, `Q` asked events, `N` items.
 """
 
 from __future__ import annotations

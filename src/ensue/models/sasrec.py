@@ -1,6 +1,6 @@
 """SASRec: self-attentive sequential recommendation (Kang & McAuley, ICDM 2018).
 
-Suffixes: P events of all rows, Q asked events, D width.
+Suffixes: `P` events of all rows, `Q` asked events, `D` width.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """SR-GNN: sessions as graphs of their items (Wu et al., AAAI 2019).
 
-Suffixes: B rows, P events of all rows, Q asked events, G rows of a group, T events of its longest row, D width, E 2 D.
+Suffixes: `B` rows, `P` events of all rows, `Q` asked events, `G` rows of a group, `T` events of its longest row, `D`
+width, `E` 2 D.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from ensue.nn.session_graph import SessionGraph, session_graphs
 
 
 class SessionGraphConfig(ModelConfig):
-    """Settings of a model of session graphs, which answers at the newest event of a history."""
+    """Settings of a model of session graphs, which gives a state only at the newest event of a history."""
 
     maxlen: int = Field(50, ge=1, description="newest events of a history that the model reads")
     hidden_units: int = Field(100, ge=1, description="width of item vectors and states")
-    dropout_rate: float = Field(0.0, ge=0, lt=1, description="dropout on the item vectors that enter")
+    dropout_rate: float = Field(0.0, ge=0, lt=1, description="dropout on the input item vectors")
     task: Literal["prefixes", "last"] = Field(
-        "prefixes", description="asked in training: the newest event of every prefix, or of a window"
+        "prefixes", description="training examples: the newest event of every prefix, or only of each window"
     )
 
     def make_task(self) -> Task:
@@ -88,7 +89,7 @@ class SRGNN(TiedEncoder):
         """States at the newest events, [B, D].
 
         Raises:
-            EnsueError: the batch asks another event.
+            EnsueError: the batch asks for a state at another event.
         """
         check_newest(batch)
         graphs = session_graphs(batch.items_P, batch.layout)

@@ -1,6 +1,6 @@
 """What models that read the times of events share.
 
-Suffix: P events of all rows.
+Suffix: `P` events of all rows.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """TiSASRec: time interval aware self-attention (Li, Wang & McAuley, WSDM 2020), with extensions.
 
-Suffixes: B rows, P events of all rows, Q asked events, D width.
+Suffixes: `B` rows, `P` events of all rows, `Q` asked events, `D` width.
 """
 
 from __future__ import annotations

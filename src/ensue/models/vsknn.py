@@ -1,7 +1,7 @@
 """Session neighbours: SKNN and VSKNN (Ludewig & Jannach, UMUAI 2018), STAN (Garg et al., SIGIR 2019).
 
-Suffixes: Q asked events, N items, S sessions, E entries: items of histories, their sessions, items of neighbours.
-B rows, P events of all rows.
+Suffixes: `B` rows, `P` events of all rows, `Q` asked events, `N` items, `S` sessions, `E` entries: items of histories,
+their sessions, items of neighbours; `1` one more entry.
 """
 
 from __future__ import annotations
