@@ -252,12 +252,12 @@ def test_blank_lines_are_no_rows(write, name, mark):
 )
 def test_names_in_files_separated_by_blanks_and_colons(write, name, text):
     path = write(text, name)
-    with pytest.raises(DataError, match="does the first line hold names or an event"):
+    with pytest.raises(DataError, match="does the first line contain names or an event"):
         read_interactions(path)
     log = read_interactions(path, Columns(header=True))
     assert log.frame.select("user", "item", "time").rows() == [("a", 10, 5_000_000), ("b", 20, 6_000_000)]
     assert (log.rows_in, log.columns["time"]) == (2, "time" if name == "log.txt" else "Timestamp")
-    with pytest.raises(DataError, match="names a column twice: a, a"):
+    with pytest.raises(DataError, match="two columns of the same name: a, a"):
         read_interactions(write("a a\n1 2\n", "twice.txt"), Columns(header=True))
 
 
@@ -322,7 +322,7 @@ def test_float_ids_are_refused_with_the_reason():
     ],
 )
 def test_lines_that_end_in_cr_alone_are_refused(write, name, text):
-    with pytest.raises(DataError, match=rf"{name}: a line ends in CR alone .* as LF or CRLF$"):
+    with pytest.raises(DataError, match=rf"{name}: a line ends in CR only .* to LF or CRLF$"):
         read_interactions(write(text, name))
     assert balanced(read_interactions(write(text.replace("\r", "\r\n"), name))).frame.height >= 2
 
@@ -333,10 +333,10 @@ def test_a_quoted_name_may_hold_a_cr(write):
 
 def test_one_column_has_one_meaning(write):
     path = write("uid,item,time\n1,2,3\n")
-    told = r"^.*log.csv: column 'item' cannot be both the user and the item$"
-    with pytest.raises(DataError, match=told):
+    reported = r"^.*log.csv: column 'item' cannot be both the user and the item$"
+    with pytest.raises(DataError, match=reported):
         read_interactions(path, Columns(user="item", item="item"))
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=reported):
         read_interactions(path, Columns(user="item"))
     for meaning in ("user", "item"):
         named = {"user": "uid", "item": "item", "time": "uid" if meaning == "user" else "item"}
@@ -350,7 +350,9 @@ def test_one_column_has_one_meaning(write):
 @pytest.mark.parametrize(("name", "mark"), [("log.csv", ","), ("log.tsv", "\t")])
 def test_names_that_are_there_twice_are_refused(write, name, mark, quotes):
     path = write(mark.join(["user", "item", "item", "time"]) + "\n" + mark.join("1234") + "\n", name)
-    with pytest.raises(DataError, match=rf"{name}: the first line names a column twice: user, item, item, time$"):
+    with pytest.raises(
+        DataError, match=rf"{name}: the first line has two columns of the same name: user, item, item, time$"
+    ):
         read_interactions(path, Columns(quotes=quotes))
     unnamed = write(mark.join(["user", "item", "", ""]) + "\n" + mark.join("1234") + "\n", name)
     assert ids(read_interactions(unnamed, Columns(quotes=quotes))) == [1]
@@ -409,7 +411,7 @@ def test_missing_and_cut_files_and_other_things_are_named(write, tmp_path):
 
 @pytest.mark.parametrize("name", ["log.csv.gz", "log.tsv.gz", "log.txt.gz", "log.dat.gz", "log.jsonl.gz", "log.gz"])
 def test_damaged_gzip_is_named(write, name):
-    """Wherever the damage lies, in what is looked at first or far behind."""
+    """Both for damage in the part that is inspected first and for damage far behind it."""
     mark = {"log.tsv.gz": "\t", "log.txt.gz": " ", "log.dat.gz": "::"}.get(name, ",")
     rows = [mark.join((f"u{number * 7919 % 10007}", f"i{number * 104729 % 1009}")) for number in range(2000)]
     text = "\n".join([f"user{mark}item"] * (mark in ",\t") + rows)
@@ -457,8 +459,8 @@ NOT_A_TIME = -(2**63)
     ],
 )  # fmt: skip
 def test_times(values, expected, unit):
-    found, chosen = to_microseconds(pl.Series("t", values))
-    assert found.to_list() == expected
+    result, chosen = to_microseconds(pl.Series("t", values))
+    assert result.to_list() == expected
     assert chosen == unit
 
 

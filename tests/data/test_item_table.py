@@ -33,7 +33,7 @@ def test_rows_that_an_open_quote_swallows_are_an_error(tmp_path: Path, name: str
     """A title that begins with a quote, and lines later one that ends with one: between them rows would be gone."""
     mark = "," if name.endswith("csv") else "\t"
     text = f'id{mark}title\na1{mark}"open\nb2{mark}lost\nc3{mark}shut"\n'
-    with pytest.raises(DataError, match=rf"{name}: a field of 'title' holds the row of item 'b2', so a quote"):
+    with pytest.raises(DataError, match=rf"{name}: a field of 'title' contains the row of item 'b2': a quote"):
         read_item_table(written(tmp_path, text, name), IDS)
 
 
@@ -61,7 +61,7 @@ def test_lines_of_a_description_that_are_no_whole_rows_are_kept(tmp_path: Path, 
     ],
 )
 def test_rows_that_an_open_quote_swallows_are_found_in_any_column(tmp_path: Path, text: str) -> None:
-    with pytest.raises(DataError, match=r"holds the row of item 'b2', so a quote before it is not closed"):
+    with pytest.raises(DataError, match=r"contains the row of item 'b2': a quote before it is not closed"):
         read_item_table(written(tmp_path, text), IDS)
 
 
@@ -69,9 +69,11 @@ def test_rows_that_an_open_quote_swallows_are_found_in_any_column(tmp_path: Path
     ("name", "text"),
     [("movies.dat", "a1::Film (1990)::Action\nb2::Other (1991)::War\n"), ("items.csv", "a1,Film\nb2,Other\n")],
 )
-def test_an_item_file_without_a_header_is_told_that_one_is_due(tmp_path: Path, name: str, text: str) -> None:
-    told = rf"{name}: which column is the item's id\? Columns: a1, Film.*; the first line is read as the header, which"
-    with pytest.raises(DataError, match=told):
+def test_an_item_file_without_a_header_is_refused(tmp_path: Path, name: str, text: str) -> None:
+    message = (
+        rf"{name}: which column is the item's id\? Columns: a1, Film.*; the first line is read as the header, which"
+    )
+    with pytest.raises(DataError, match=message):
         read_item_table(written(tmp_path, text, name), IDS)
     with pytest.raises(DataError, match=r"Columns: title$"):
         read_item_table(pl.DataFrame({"title": ["x"]}), IDS)
@@ -120,7 +122,7 @@ def test_titles_are_text_whatever_they_were(titles: list[object], text: str) -> 
 
 
 def test_titles_that_are_no_text_are_refused() -> None:
-    with pytest.raises(DataError, match=r"^the frame: the titles are Binary, which is no text$"):
+    with pytest.raises(DataError, match=r"^the frame: the titles are Binary, but must be text$"):
         read_item_table(pl.DataFrame({"id": ["a1"], "title": [b"\xff"]}), IDS)
 
 

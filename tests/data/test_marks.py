@@ -48,7 +48,7 @@ def test_parts_out_of_order_and_other_words_are_refused():
     with pytest.raises(DataError, match="1 of 2 users have parts out of order, such as 'b' with a training event"):
         make_split(store, SplitConfig(split="predefined"))
     other = prepare(LOG.with_columns(split=pl.lit("dev")), columns=columns)[0]
-    with pytest.raises(DataError, match="must say train, validation or test, got 'dev'"):
+    with pytest.raises(DataError, match=r"must be train, validation or test \(got 'dev'"):
         make_split(other, SplitConfig(split="predefined"))
     with pytest.raises(DataError, match="split"):
         make_split(prepare(LOG)[0], SplitConfig(split="predefined"))

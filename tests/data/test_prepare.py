@@ -184,7 +184,7 @@ def test_features_follow_their_events():
     assert store.features["day"].dtype == np.int16
     assert store.feature_values["gap"].decode(store.features["gap"][[0, 2]]) == [3, 1]
     dated = log.with_columns(pl.date(2020, 1, 1).alias("when"))
-    with pytest.raises(DataError, match="feature 'when' holds Date"):
+    with pytest.raises(DataError, match=r"feature 'when' must contain numbers or strings \(got Date\)"):
         prepare(dated, columns=Columns(features=("when",)))
 
 
@@ -197,7 +197,7 @@ def test_item_descriptions_are_laid_out_by_number(tmp_path):
     assert store.categories == [None, "z", None, "x|y"]
     assert store.item_table.columns == ["id", "title", "category", "year"]
     assert report.items_described == 2
-    with pytest.raises(DataError, match="none of its ids"):
+    with pytest.raises(DataError, match="none of the ids"):
         prepare(log, items=pl.DataFrame({"item_id": [5], "title": ["x"]}))
     with pytest.raises(DataError, match="which column is the item's id"):
         prepare(log, items=pl.DataFrame({"what": [5], "title": ["x"]}))
@@ -211,7 +211,7 @@ def test_settings_that_need_a_missing_column_are_refused():
         prepare(log, config=PrepareConfig(exact_duplicates="drop"))
 
 
-def test_the_folder_is_a_mapped_store_that_tells_how_it_was_made(tmp_path):
+def test_the_folder_is_a_mapped_store_that_records_how_it_was_made(tmp_path):
     stages = []
     log = frame_of([("a", 1, 0, None), ("", 1, 1, None), ("b", 2, 1, None)])
     store, report = prepare(log, tmp_path / "deep" / "store", progress=stages.append)
@@ -229,7 +229,7 @@ def test_only_a_store_is_replaced_and_only_on_request(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     first = prepare(log, out)[0].fingerprint
-    with pytest.raises(ArtefactError, match="holds a store already"):
+    with pytest.raises(ArtefactError, match="already contains a store"):
         prepare(other, out)
     assert SequenceStore.open(out).fingerprint == first
     assert prepare(other, out, overwrite=True)[0].fingerprint != first
@@ -245,7 +245,7 @@ def test_a_store_with_a_foreign_file_is_not_replaced(tmp_path):
     log, out = frame_of([("a", 1, 0, None)]), tmp_path / "out"
     prepare(log, out)
     (out / "thesis.txt").write_text("x")
-    with pytest.raises(ArtefactError, match=r"holds 'thesis\.txt' beside the store's own files"):
+    with pytest.raises(ArtefactError, match=r"contains 'thesis\.txt', which is not a file of the store"):
         prepare(log, out, overwrite=True)
     assert (out / "thesis.txt").read_text() == "x"
     (out / "thesis.txt").unlink()

@@ -45,11 +45,11 @@ def test_sqlite_is_read_in_batches_and_ids_keep_their_type(shop, monkeypatch):
     ("sql", "message"),
     [
         ("select mixed from events", "column 'mixed' mixes int, str: make it one type in the query"),
-        ("select who, who from events", "names a column twice: who, who"),
+        ("select who, who from events", r"two columns have the same name \(who, who\)"),
         ("delete from events", "attempt to write a readonly database"),
         ("select a from nowhere", "the query failed .*no such table: nowhere"),
         ("select 1; select 2", "one statement at a time"),
-        ("pragma foreign_keys = on", "gives no rows"),
+        ("pragma foreign_keys = on", "returns no rows"),
     ],
 )
 def test_a_query_that_cannot_be_read_is_one_line(shop, sql, message):

@@ -82,7 +82,7 @@ def test_rows_are_chosen_by_value(write):
         parse_where("event buy")
 
 
-def test_columns_are_told_by_their_values(write):
+def test_columns_are_recognised_by_their_values(write):
     rows = "".join(f"{n // 3},2014-04-07T10:51:0{n}.277Z,21{n % 3}\n" for n in range(1, 7))
     with pytest.raises(UnclearLogError, match="column 2 holds times") as caught:
         read_interactions(write(rows))
@@ -104,13 +104,16 @@ def test_repeated_headers_and_dropped_rows_decide_nothing(write):
     assert log.dropped == {"repeated header": 1, "missing time": 1}
 
 
-def test_lists_blanks_and_other_units_are_told(write):
+def test_lists_blanks_and_other_units_are_reported(write):
     lists = write('user,item\n1,"[5, 6]"\n2,"[7]"\n')
     assert items(lists) == [5, 6, 7]
-    with pytest.raises(DataError, match="holds lists"):
+    with pytest.raises(DataError, match="contains lists"):
         items(lists, format="csv")
     assert items(write("user, item, time\n1, 5, 10\n")) == [5]
-    assert "differ from another one only in blanks" in read_interactions(write("user,item\n1,a\n1, a\n")).notes[0]
+    assert (
+        "differ from another id only in surrounding blanks"
+        in read_interactions(write("user,item\n1,a\n1, a\n")).notes[0]
+    )
     with pytest.raises(DataError, match="times in two units: 1600000001000 in row 2 is in milliseconds"):
         read_interactions(write("user,item,time\n1,1,1600000000\n1,2,1600000001000\n1,3,1600000002\n"))
 
@@ -119,7 +122,7 @@ def test_ties_of_a_log_that_runs_backwards_are_turned():
     log = pl.DataFrame({"user": [1] * 6, "item": list("abcdef"), "time": [1, 1, 1, 2, 2, 3]})
     forwards, backwards = prepare(log), prepare(log.reverse())
     assert forwards[0].fingerprint == backwards[0].fingerprint
-    assert "from the newest event to the oldest" in backwards[1].notes[-1].replace("the source, which so runs ", "")
+    assert "from the newest event to the oldest" in backwards[1].notes[-1].replace("the source, so it runs ", "")
 
 
 @pytest.mark.parametrize("pack", [zlib.compress, bz2.compress, lzma.compress])
@@ -146,7 +149,7 @@ def test_encodings_and_files_of_other_programs(write):
     ("text", "message"),
     [
         ('{"user":"true","item":1}\n{"user":true,"item":2}\n', "line 2: 'user' is no text"),
-        ('{"user":"\\ud83d","item":1}\n', "half a character"),
+        ('{"user":"\\ud83d","item":1}\n', "half a surrogate pair"),
         ('{"user":1,"item":1}\n{"user":NaN,"item":2}\n', "line 2 is not JSON"),
     ],
 )
@@ -182,7 +185,7 @@ def test_the_settings_of_a_log_read_a_newer_one_alike(write):
 def test_a_shape_can_be_stated_and_turned_off(write):
     lists = write('user_id,item_id\n1,"[5, 6]"\n2,"[6]"\n')
     assert items(lists) == [5, 6, 6]
-    with pytest.raises(DataError, match="holds lists"):
+    with pytest.raises(DataError, match="contains lists"):
         items(lists, shape="none")
     assert items(lists, shape="sequences") == [5, 6, 6]
     with pytest.raises(ConfigError, match="did you mean 'movielens'"):
@@ -211,7 +214,7 @@ def test_values_that_contradict_names_and_places_are_in_doubt(write, text, messa
 @pytest.mark.parametrize("time", ["0", "-1", "9999999999", "20200913"])
 def test_one_time_far_from_a_few_others_is_noted(write, time):
     log = read_interactions(write(f"user,item,time\n1,1,1600000000\n1,2,1600000001\n1,3,{time}\n"))
-    assert "1 times lie far from the rest, the first in row 3" in log.notes[0]
+    assert "1 times are far from the rest, the first in row 3" in log.notes[0]
 
 
 def test_a_large_log_in_doubt_is_refused_after_its_beginning(write, monkeypatch):
@@ -247,7 +250,7 @@ def test_quotes_after_a_blank_enclose_fields(write):
 @pytest.mark.parametrize("cell", ["5;6;7", '"5,6"', "5|7"])
 def test_lists_without_brackets_are_refused_unless_named(write, cell):
     path = write(f"user,item\n1,{cell}\n2,5\n")
-    with pytest.raises(DataError, match="column 'item' holds lists"):
+    with pytest.raises(DataError, match="column 'item' contains lists"):
         read_interactions(path)
     assert items(path, item="item") == [cell.strip('"'), "5"]
 
@@ -285,4 +288,4 @@ def test_files_that_are_no_logs_are_named(write, content, message):
 def test_utf32_and_invisible_characters_are_seen(write):
     assert items(write("user,item\ncafé,5\n".encode("utf-32"))) == [5]
     log = read_interactions(write("user,item\n1,5\n\ufeff1,6\n2,7\u200b\n2,7\n"))
-    assert [note[:20] for note in log.notes] == ["1 ids of users diffe", "1 ids of items diffe"]
+    assert [note[:20] for note in log.notes] == ["1 user ids differ fr", "1 item ids differ fr"]

@@ -63,7 +63,7 @@ def test_what_a_link_leads_to_is_replaced_and_the_link_stays(tmp_path, link):
             ["link"],
             ["store"],
         ]
-    with pytest.raises(ArtefactError, match="link: holds a store already"):
+    with pytest.raises(ArtefactError, match="link: already contains a store"):
         prepare(OLD, link)
 
 
@@ -95,7 +95,7 @@ def test_the_current_folder_is_refused_before_anything_is_read(tmp_path, monkeyp
 def test_the_next_preparation_finds_the_old_store(tmp_path, monkeypatch):
     out = tmp_path / "my (store+)"
     fingerprint = killed_between_the_renames(out, monkeypatch)
-    with pytest.raises(ArtefactError, match="holds a store already"):
+    with pytest.raises(ArtefactError, match="already contains a store"):
         prepare(NEW, out)
     assert SequenceStore.open(out).fingerprint == fingerprint
     SequenceStore.open(out).verify()

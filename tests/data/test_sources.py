@@ -74,9 +74,9 @@ def test_types_that_differ_between_parts_are_refused_or_joined_without_a_change(
     for name, ids in (("a", [2**60 + 1]), ("b", ["x"]), ("c", pl.Series([7], dtype=pl.Int16)), ("d", [1.5])):
         pl.DataFrame({"user": ids, "item": [1]}).write_parquet(tmp_path / f"{name}.parquet")
     assert events(str(tmp_path / "[ac].parquet")) == [(2**60 + 1, 1), (7, 1)]
-    with pytest.raises(DataError, match=r"b\.parquet: column 'user' holds String, and Int64 in .*a\.parquet"):
+    with pytest.raises(DataError, match=r"b\.parquet: column 'user' contains String, but Int64 in .*a\.parquet"):
         events(str(tmp_path / "[ab].parquet"))
-    with pytest.raises(DataError, match="holds Float64"):
+    with pytest.raises(DataError, match="contains Float64"):
         events(str(tmp_path / "[ad].parquet"))
 
 
@@ -182,7 +182,7 @@ def test_parts_of_a_split_are_marked_by_name_or_by_hand(tmp_path):
     assert log.frame.select("item", "split").rows() == expected
     by_hand = {"train": tmp_path / "ml.train.inter", "test": tmp_path / "ml.test.inter"}
     assert read_interactions(by_hand).frame.select("item", "split").rows() == [expected[0], expected[2]]
-    with pytest.raises(DataError, match="has train, and validation or test"):
+    with pytest.raises(DataError, match="must be train and validation, test or both"):
         read_interactions({"tset": tmp_path / "ml.test.inter"})
 
 

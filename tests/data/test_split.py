@@ -178,7 +178,7 @@ def test_sessions_by_a_feature():
     assert split.test.target_items_B.tolist() == [10, 11]
     assert split.test.start_B.tolist() == [8, 8]
     marks[9] = words.encode(["train"])[0]
-    with pytest.raises(DataError, match="session 5 lies in two parts"):
+    with pytest.raises(DataError, match="session 5 is in two parts"):
         make_split(store, SplitConfig(split="session", split_feature="split"))
 
 
@@ -223,7 +223,7 @@ def test_sessions_are_ordered_by_the_values_of_the_log(days):
     assert sizes(store) == (16, 2, 2)
 
 
-def test_days_of_less_than_one_are_told_apart():
+def test_days_of_less_than_one_are_distinguished():
     store = sessions_of([day / 1000 for day in DAYS for _ in "ab"])
     split = make_split(store, SplitConfig(**BY_DAY))
     assert (len(split.train), len(split.validation), len(split.test)) == (16, 2, 2)
@@ -246,7 +246,9 @@ def test_a_session_without_a_place_in_the_order_is_an_error(last):
 def test_texts_order_sessions_and_are_not_compared_with_numbers():
     store = sessions_of([f"2020-01-{31 - day // 10:02}" for day in DAYS for _ in "ab"])
     assert make_split(store, SplitConfig(**BY_DAY)).test.users_B.tolist() == [0, 1]
-    with pytest.raises(DataError, match=r"^feature 'day' holds texts, such as '2020-01-02', and test_from is a number"):
+    with pytest.raises(
+        DataError, match=r"^feature 'day' contains texts, such as '2020-01-02', but test_from is a number"
+    ):
         sizes(store, test_from=15)
 
 
@@ -269,7 +271,7 @@ def test_what_a_split_needs_is_named():
         make_split(store, SplitConfig(split="global-time"))
     with pytest.raises(DataError, match="did you mean 'period'"):
         make_split(store, SplitConfig(split="session", order_feature="periods"))
-    with pytest.raises(DataError, match="must hold the words"):
+    with pytest.raises(DataError, match="must contain the words"):
         make_split(store, SplitConfig(split="session", split_feature="period"))
     with pytest.raises(ConfigError, match="did you mean 'leave-one-out'"):
         SplitConfig.parse({"split": "leave-one-ou"})
@@ -307,18 +309,18 @@ def test_a_setting_that_a_split_does_not_take_is_refused(name):
         if setting in TAKEN[name]:
             assert getattr(SplitConfig(**beside, **{setting: value}), setting) == value
             continue
-        told = rf"^split '{name}' does not take {setting} \(got {value!r}\); it takes targets"
-        with pytest.raises(ConfigError, match=told):
+        message = rf"^split '{name}' does not take {setting} \(got {value!r}\); it takes targets"
+        with pytest.raises(ConfigError, match=message):
             SplitConfig(**beside, **{setting: value})
         default = SplitConfig.model_fields[setting].default
         assert SplitConfig(**beside, **{setting: default}) == SplitConfig(split=name)
 
 
 def test_settings_that_take_the_place_of_others_are_not_given_beside_them():
-    with pytest.raises(ConfigError, match=r"^test_from 5 takes the place of validation_fraction \(got 0.3\)"):
+    with pytest.raises(ConfigError, match=r"^test_from 5 replaces validation_fraction \(got 0.3\)"):
         SplitConfig(split="global-time", test_from=5, validation_fraction=0.3)
     for name, value in (("test_from", 5), ("test_fraction", 0.3)):
-        with pytest.raises(ConfigError, match=rf"^split_feature 'part' takes the place of {name} \(got {value}\)"):
+        with pytest.raises(ConfigError, match=rf"^split_feature 'part' replaces {name} \(got {value}\)"):
             SplitConfig(split="session", split_feature="part", **{name: value})
 
 

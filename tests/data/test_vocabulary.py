@@ -60,13 +60,13 @@ def test_bulk_and_single_lookups_agree():
 
 @given(st.one_of(INTS.map(str), TEXTS, st.sampled_from(["-0", "00", "+1", "1e5", "9223372036854775808"])))
 def test_canonical_ints_are_those_that_print_the_same(text):
-    found = canonical_ints(pl.Series([text])).to_list()[0]
+    result = canonical_ints(pl.Series([text])).to_list()[0]
     try:
         value = int(text)
         canonical = str(value) == text and -(2**63) <= value < 2**63
     except ValueError:
         canonical = False
-    assert found == (int(text) if canonical else None)
+    assert result == (int(text) if canonical else None)
 
 
 @pytest.mark.parametrize("number", [0, 3, -1])
@@ -97,6 +97,6 @@ def test_files_keep_ids_and_digest(tmp_path):
         Vocabulary.read(tmp_path / "v.parquet")
 
 
-def test_digest_tells_apart_what_joining_would_merge():
+def test_the_digest_distinguishes_what_joining_would_merge():
     assert Vocabulary.from_ids(["ab", "c"]) != Vocabulary.from_ids(["a", "bc"])
     assert Vocabulary.from_ids(["1"]) != Vocabulary.from_ids([1])

@@ -1,1 +1,1 @@
-"""Logs to sequences: reading, preparing, storing and splitting. Nothing here imports torch."""
+"""From logs to sequences: reading, preparing, storing and splitting. Nothing in this package imports torch."""

@@ -1,4 +1,4 @@
-"""The settings that read another log of the same form as one that was read."""
+"""The settings that read another log of the same form in the same way."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def settings_alike(columns: Columns, table: Table, chosen: Mapping[str, Choice], unit: str | None) -> dict[str, Any]:
-    """What was said, and what was chosen where nothing was: columns, shape, form, and how times are written.
+    """The settings that were given and those that were chosen automatically: columns, shape and formats.
 
     Args:
         columns: what was said.
@@ -31,7 +31,7 @@ def settings_alike(columns: Columns, table: Table, chosen: Mapping[str, Choice],
         if columns.format == "auto" and table.separator:
             settings["separator"] = table.separator.replace("\t", "\\t")
         if not table.positional:
-            # That a log has no header is seen anew: one with a header would lose its names.
+            # header=False is not recorded but determined again: another log might have a header.
             settings["header"] = True
     if unit in ("s", "ms", "us", "ns", "day") and columns.time_format is None:
         settings["time_unit"] = unit

@@ -1,4 +1,4 @@
-"""Rows of unknown users: a column of users that is mostly empty, and an id that stands for everybody unknown."""
+"""Rows of unknown users: a mostly empty column of users, or an id that stands for all unknown users."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PLACEHOLDERS = (
 
 
 def refuse_anonymous(table: Table, values: pl.Series) -> None:
-    """Refuse a column of users that is mostly empty, beside one of sessions that nobody named.
+    """Refuse a mostly empty column of users if the log also has a column of sessions that was not named.
 
     Args:
         table: the log.
@@ -42,7 +42,7 @@ def refuse_anonymous(table: Table, values: pl.Series) -> None:
 
 
 def placeholder_notes(frame: pl.DataFrame) -> list[str]:
-    """A user that stands for unknown ones would be one very long history."""
+    """Note an id that stands for all unknown users: they would form one very long history."""
     users = frame["user"]
     if not frame.height or users.dtype != pl.String:
         return []

@@ -1,6 +1,6 @@
-"""Flat arrays: `.npy` files, mapped only when their header is as expected, and the rows that lie in them.
+"""Flat arrays: `.npy` files, which are mapped only if their header is as expected, and the rows stored in them.
 
-Suffixes: R rows, P events of all rows.
+Suffixes: `R` rows, `P` events of all rows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ensue.files import atomic_path
 FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
 
-# A one-dimensional header takes 128 bytes; numpy's own limit guards the parser against huge ones.
+# A one-dimensional header takes 128 bytes; numpy's own limit protects the parser from huge ones.
 _MAX_HEADER = 4096
 
 
@@ -29,7 +29,7 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 
 def map_array(path: Path, dtype: str, length: int) -> np.ndarray:
-    """Map an array read-only after checking that it is exactly what the manifest says.
+    """Map an array read-only, after checking that it matches the manifest exactly.
 
     Args:
         path: the `.npy` file.
@@ -42,16 +42,16 @@ def map_array(path: Path, dtype: str, length: int) -> np.ndarray:
     expected = np.dtype(dtype).newbyteorder("<")
     try:
         with path.open("rb") as handle:
-            shape, found, start = _read_header(handle)
+            shape, actual, start = _read_header(handle)
     except FileNotFoundError:
         raise ArtefactError(f"{path}: missing") from None
     except (ValueError, OSError, EOFError, MemoryError, RecursionError, SyntaxError) as error:
         raise ArtefactError(f"{path}: not a readable .npy file ({error})") from None
-    if found != expected or shape != (length,):
-        raise ArtefactError(f"{path}: holds {found} of shape {shape}, the manifest says {dtype} of ({length},)")
+    if actual != expected or shape != (length,):
+        raise ArtefactError(f"{path}: contains {actual} of shape {shape}, but the manifest says {dtype} of ({length},)")
     size = start + length * expected.itemsize
     if path.stat().st_size != size:
-        raise ArtefactError(f"{path}: {path.stat().st_size} bytes, its header asks for {size}")
+        raise ArtefactError(f"{path}: {path.stat().st_size} bytes, but its header requires {size}")
     if length == 0:
         return np.empty(0, dtype=expected)
     return np.memmap(path, dtype=expected, mode="r", offset=start, shape=(length,))

@@ -1,4 +1,4 @@
-"""Columns of a log that say what kind of event a row is: view, cart, purchase; whether a video was clicked."""
+"""Columns of a log with the kind of each event, such as view, cart and purchase, or whether a video was clicked."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ _FEW = 20
 
 @dataclass(frozen=True)
 class Behaviours:
-    """A column that says what kind of event a row is.
+    """A column with the kind of each event.
 
     Attributes:
         column: its name.
-        kinds: its values in the first rows, the most frequent first, each as `--where` writes it.
+        kinds: its values in the first rows, the most frequent first, in the notation of `--where`.
     """
 
     column: str
     kinds: tuple[str, ...]
 
     def where(self, kind: str) -> str:
-        """The condition that reads the rows of one kind."""
+        """The condition for the rows of one kind."""
         column = self.column if self.column.isidentifier() else f"`{self.column}`"
         return f"{column} == {kind}"
 
 
 def behaviours(source: Source, columns: Columns | None = None) -> Behaviours | None:
-    """The column of a log that says what kind of event a row is, by its name or by usual words in its first rows.
+    """The column with the kind of each event, recognised by its name or by usual words in the first rows.
 
     Args:
         source: as for `read_interactions`.
-        columns: what is said of the columns.
+        columns: the settings of the columns.
 
     Returns:
         The column; None if there is none of two or more kinds, or if `columns` has a condition already.
@@ -71,7 +71,7 @@ def _may_be(values: pl.Series) -> bool:
 
 
 def _written(value: object) -> str:
-    """A value in a condition: integers as they are, texts in quotes."""
+    """A value in the notation of conditions: integers unchanged, texts in quotes."""
     text = str(value)
     is_number = text.isascii() and text.removeprefix("-").isdigit()
     return text if is_number else '"' + text.replace('"', '""') + '"'

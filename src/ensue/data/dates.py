@@ -1,4 +1,4 @@
-"""Dates in writing other than ISO 8601, and dates written as numbers: 20191230, 201912302359, spreadsheet days."""
+"""Dates in formats other than ISO 8601, and dates written as numbers: 20191230, 201912302359, spreadsheet days."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ _ONE_ORDER = (
     *(("%A %B %d %H:%M:%S %z %Y", ""), ("%A, %d %B %Y %H:%M:%S %z", ""), ("%d/%B/%Y:%H:%M:%S %z", "")),
 )
 _EITHER_ORDER = r"^\d{1,2}[/-]\d{1,2}[/-]\d{4}\b"
-# Other texts are not given to the parser, whose years reach beyond what int64 holds: a year has four digits, and only
-# fractions of a second and the compact form have more in a row.
+# Other texts are not passed to the parser, which accepts years that do not fit into int64. A year has four digits, and
+# only fractions of a second and the compact form have more digits in a row.
 _POSSIBLE = r"^[^\d]*(\d{1,4}[^\d]+)*(\d{1,4}|\.\d{1,12}|\d{8}T\d{6})[^\d]*([+-]?\d{1,4}[^\d]*){0,3}$"
 # Digits of a date written as a number -> its form; and each form in the directives of strftime.
 _NUMBER_FORMS = {8: "YYYYMMDD", 10: "YYYYMMDDHH", 12: "YYYYMMDDHHMM", 14: "YYYYMMDDHHMMSS", 17: "YYYYMMDDHHMMSSmmm"}
 NUMBER_DIRECTIVES = dict(
     zip(_NUMBER_FORMS.values(), ("%Y%m%d", "%Y%m%d%H", "%Y%m%d%H%M", "%Y%m%d%H%M%S", "%Y%m%d%H%M%S%3f"), strict=True)
 )
-# Shares of numbers that must be dates: to be read as dates, and to be in doubt.
+# Shares of numbers that are dates: above the first they are read as dates, above the second the column is in doubt.
 _CERTAIN_SHARE, _DOUBTFUL_SHARE = 0.99, 0.5
 
 
 @dataclass(frozen=True)
 class Form:
-    """A way to write a date.
+    """A format of dates.
 
     Attributes:
         code: the directives of strftime.
@@ -53,7 +53,7 @@ class Form:
     code: str
 
     def read(self, texts: pl.Expr, zone: str | None) -> pl.Expr:
-        """Microseconds since the epoch; null for texts of another form."""
+        """Microseconds since the epoch; null for texts of other forms."""
         if any(mark in self.code for mark in ("%z", "%:z", "%#z", "%+")):
             moments = texts.str.to_datetime(self.code, strict=False, time_unit="us")
             return moments.dt.replace_time_zone(None).dt.epoch("us")
@@ -63,7 +63,7 @@ class Form:
 
 
 def in_zone(moments: pl.Expr, zone: str | None) -> pl.Expr:
-    """Wall-clock times of a zone (by default UTC) as UTC. Of an hour that occurs twice the first counts."""
+    """Wall-clock times of a zone (default: UTC) as UTC. An hour that occurs twice is taken as the first one."""
     if zone is None:
         return moments
     placed = moments.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
@@ -77,12 +77,12 @@ def read_form(texts: pl.Series, code: str, zone: str | None = None) -> pl.Series
         DataError: polars does not know the form.
     """
     if "%H" in code and not any(mark in code for mark in ("%M", "%T", "%R")):
-        texts, code = texts + " 00", code + " %M"  # an hour is read with its minute
+        texts, code = texts + " 00", code + " %M"  # polars reads an hour only together with a minute
     try:
         return _read(texts, [Form(code)], zone)
     except pl.exceptions.PolarsError as error:
         reason = str(error).strip().split("\n")[0]
-        raise DataError(f"time_format {code!r} cannot be used ({reason}); it is made of %Y, %m, %d, %H, ...") from None
+        raise DataError(f"time_format {code!r} cannot be used ({reason}); use directives such as %Y and %H") from None
 
 
 def read_published(texts: pl.Series, zone: str | None = None, order: DateOrder = "auto") -> tuple[pl.Series, DateOrder]:
@@ -91,7 +91,7 @@ def read_published(texts: pl.Series, zone: str | None = None, order: DateOrder =
     Args:
         texts: the column.
         zone: the time zone of dates that do not state their own; by default UTC.
-        order: of dates such as 01/02/2019, whether the month or the day comes first; "auto": as all of them allow.
+        order: "month" or "day": what comes first in dates such as 01/02/2019; "auto": the order that fits all of them.
 
     Returns:
         The times, and the order of dates such as 01/02/2019; "auto" if there are none.
@@ -114,16 +114,16 @@ def read_published(texts: pl.Series, zone: str | None = None, order: DateOrder =
 
 
 def _order_of(texts: pl.Series, zone: str | None) -> DateOrder:
-    """Month first or day first, as all dates together allow."""
+    """Month first or day first, whichever fits all dates."""
     month, day = (_read(texts, [Form("".join(parts)) for parts in order], zone) for order in (_MONTH_FIRST, _DAY_FIRST))
     if month.null_count() != day.null_count():
         return "month" if month.null_count() < day.null_count() else "day"
     differ = texts.filter((month != day).fill_null(False))
-    # A clock of twelve hours is American, and so is the month before the day.
+    # A twelve-hour clock suggests an American log, with the month first.
     if len(differ) and not bool(differ.str.contains(r"(?i)[ap]m$").all()):
         answers = Answer({"date_order": "month"}, "month/day/year"), Answer({"date_order": "day"}, "day/month/year")
         what = f"column {texts.name!r}: {differ[0]!r} can be month/day/year or day/month/year"
-        # Read the wrong way round, the days of one month become months of one year.
+        # In the wrong order, the days of one month become the months of one year.
         raise UnclearLogError(Doubt(what, answers, guess=int(_span(day) < _span(month))))
     return "month"
 
@@ -179,7 +179,7 @@ def read_number_dates(values: pl.Series) -> tuple[pl.Series, str] | None:
 
 
 def _civil(numbers: np.ndarray, digits: int) -> pl.Series:
-    """Microseconds since the epoch of numbers such as YYYYMMDDHHMM; null where one is no date."""
+    """Numbers such as YYYYMMDDHHMM as microseconds since the epoch; null for numbers that are not dates."""
     rest = numbers.astype(np.int64)
     micros = np.zeros(len(rest), dtype=np.int64)
     sound = np.ones(len(rest), dtype=bool)
@@ -202,7 +202,7 @@ def _civil(numbers: np.ndarray, digits: int) -> pl.Series:
 
 
 def look_like_spreadsheet_days(values: pl.Series) -> bool:
-    """Whether all numbers are those of the days of 2000 to 2049 as spreadsheets count them."""
+    """Whether all numbers are spreadsheet day numbers of the years 2000 to 2049."""
     low, high = _SPREADSHEET_DAYS
     known = values.drop_nulls()
     return bool(len(known)) and bool(known.is_between(low, high).all())

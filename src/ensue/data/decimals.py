@@ -1,4 +1,4 @@
-"""Numbers with a decimal comma (`3,5`), as spreadsheets of many countries export them beside `;`."""
+"""Numbers with a decimal comma (`3,5`), as exported by spreadsheets in many countries together with `;`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _WHOLE = r"^\s*-?\d*\s*$"
 
 
 def with_points(frame: pl.DataFrame, names: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
-    """Write a point for the comma in columns whose values are all whole numbers or have one comma.
+    """Replace the decimal comma by a point in columns where every value is a whole number or has one comma.
 
     Args:
         frame: texts of a file whose separator is not a comma.

@@ -1,4 +1,4 @@
-"""A log that can be read in more than one way: what is in doubt, three rows of it, and the readings to choose from."""
+"""A log that can be read in more than one way: the question, three rows, and the possible answers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Doubt:
 
     @property
     def title(self) -> str:
-        """What is in doubt, after the name of the log."""
+        """The name of the log and what is in doubt."""
         return f"{self.where}: {self.what}" if self.where else self.what
 
     @property
@@ -75,7 +75,7 @@ class Doubt:
 
 
 class UnclearLogError(DataError):
-    """A log that can be read once somebody says what its columns mean or how it is written.
+    """A log that cannot be read until the user states the meaning of its columns or its format.
 
     Args:
         doubt: what is unclear.
@@ -93,5 +93,5 @@ class UnclearLogError(DataError):
         return shlex.join(self.doubt.ordered[0].words)
 
     def at(self, **changes: Any) -> UnclearLogError:
-        """The error with some attributes of its doubt changed."""
+        """A copy of the error with some attributes of its doubt changed."""
         return UnclearLogError(replace(self.doubt, **changes))

@@ -1,4 +1,4 @@
-"""What each column of a log is taken for, why, and some of its values; the log itself is not read."""
+"""The meaning assumed for each column of a log, the reason, and some values; only the first rows are read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ColumnExplanation:
 
     Attributes:
         column: its name.
-        taken_for: user, item, time, clock, rating, feature or condition, several joined by "and"; "" if it is not read.
+        taken_for: user, item, time, clock, rating, feature or condition, several joined by "and"; "" if it is ignored.
         why: by what, in words.
         samples: its first values.
     """
@@ -38,11 +38,11 @@ class ColumnExplanation:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What a log is taken for.
+    """The assumed meaning of a log's columns.
 
     Attributes:
         source: what the log is called.
-        shape: the published shape that it is recognised as, and by what; "" for none.
+        shape: the published shape that it is recognised as, with the evidence; "" for none.
         columns: its columns, in its order.
     """
 
@@ -56,7 +56,7 @@ class Explanation:
 
 
 def explain(source: Source, columns: Columns | None = None) -> Explanation:
-    """What each column of a log is taken for, by its names and its first rows.
+    """The meaning of each column of a log, from the column names and the first rows.
 
     Args:
         source: as for `read_interactions`.
@@ -93,7 +93,7 @@ def _explained(table: Table, values: pl.Series, uses: list[tuple[str, str]], col
 
 
 def _form(values: pl.Series, columns: Columns) -> str:
-    """How times are read, by the first rows."""
+    """The format of the times, from the first rows."""
     try:
         _, unit = to_microseconds(values, columns.time_unit, columns.time_format, columns.time_zone, columns.date_order)
     except UnclearLogError as error:

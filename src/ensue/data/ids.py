@@ -1,4 +1,4 @@
-"""Columns of ids: read without a change, and refused where that cannot be."""
+"""Columns of ids: read unchanged, or refused if that is not possible."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ensue.data.table import Table
 from ensue.data.vocabulary import canonical_ints
 from ensue.errors import DataError
 
-# Texts of JSON Lines files that can come from a value that is no text.
+# The texts that values other than strings in a JSON Lines file become.
 _NO_TEXT = r"^(-?\d+(\.\d+)?([eE][+-]?\d+)?|true|false|\{.*|\[.*)$"
-# What polars reads half a pair of surrogates as.
+# The characters that polars may return for half a surrogate pair.
 _HALF = r"[\x00\ufffd]"
 _LIST = r"^\s*(\[.*\]|\(.*\)|\{.*\})\s*$"
 _SAMPLE, _MOST_BLANKS = 10_000, 4
-# Codes have digits; names with commas, such as those of artists, have none.
+# Codes have digits; names with commas, such as those of artists, do not.
 _CODE = r"^[A-Za-z_-]*\d[\w-]*$"
-# The share of texts with a mark from which on they may be lists.
+# Texts may be lists if at least this share of them contains a mark.
 _MARKED = 0.3
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060\u00ad"
 
@@ -34,7 +34,7 @@ def read_ids(values: pl.Series, name: str, table: Table) -> pl.Series:
             canonical form of one. Blanks around them are put aside first, unless there are quotes to keep them.
 
     Raises:
-        DataError: the type loses digits, or holds no ids.
+        DataError: the type loses digits, or is not a type of ids.
     """
     if table.text:
         numbers = canonical_ints(values)
@@ -51,7 +51,7 @@ def read_ids(values: pl.Series, name: str, table: Table) -> pl.Series:
             return whole
     if values.dtype.is_integer():
         exact = values.cast(pl.Int64, strict=False)
-        # Integers beyond int64 become their digits, as they would from a text file.
+        # Integers beyond int64 become text, as they do when read from a text file.
         return exact if exact.null_count() == values.null_count() else values.cast(pl.String)
     if values.dtype == pl.Null:
         return values.cast(pl.String)
@@ -63,20 +63,20 @@ def read_ids(values: pl.Series, name: str, table: Table) -> pl.Series:
         )
     if isinstance(values.dtype, pl.List | pl.Array):
         hint = ": write one row per item (explode the lists)"
-    raise DataError(f"{table.where}: column {name!r} holds {values.dtype}{hint}; ids are strings or integers")
+    raise DataError(f"{table.where}: column {name!r} contains {values.dtype}{hint}; ids must be strings or integers")
 
 
 def refuse_lists(values: pl.Series, name: str, table: Table, named: bool = False) -> None:
-    """Refuse a column of ids whose texts are lists of them.
+    """Refuse a column of ids whose texts are lists of ids.
 
     Args:
         values: the column.
         name: its name.
-        table: where it comes from.
-        named: somebody said that these are ids; then only brackets make a list.
+        table: the log.
+        named: whether the user named the column; then only texts in brackets are lists.
 
     Raises:
-        DataError: most of its first values are in brackets, or many have marks between ids that recur.
+        DataError: most of the first values are in brackets, or many contain marks between recurring ids.
     """
     if values.dtype != pl.String:
         return
@@ -84,31 +84,31 @@ def refuse_lists(values: pl.Series, name: str, table: Table, named: bool = False
     lists = first.filter(first.str.contains(_LIST))
     if len(lists) > len(first) / 2:
         raise DataError(
-            f"{table.where}: column {name!r} holds lists, such as {lists[0][:60]!r}: write one row per item"
+            f"{table.where}: column {name!r} contains lists, such as {lists[0][:60]!r}: write one row per item"
         )
     for mark in () if named else "|;,":
         lists = first.filter(first.str.contains(mark, literal=True))
         if len(lists) >= _MARKED * len(first) and len(lists) and _are_lists(first, mark):
             raise DataError(
-                f"{table.where}: column {name!r} holds lists, such as {lists[0][:60]!r}: write one row per item, or "
+                f"{table.where}: column {name!r} contains lists, such as {lists[0][:60]!r}: write one row per item, or "
                 "name the column if these are ids"
             )
 
 
 def _are_lists(values: pl.Series, mark: str) -> bool:
-    """Whether the texts fall into different numbers of codes, some of which occur in several of them."""
+    """Whether the texts split into different numbers of codes, some of which occur in several texts."""
     parts = values.unique().str.split(mark)
     each = parts.explode().str.strip_chars()
     return parts.list.len().n_unique() > 1 and each.n_unique() < len(each) and bool(each.str.contains(_CODE).all())
 
 
 def check_json(values: pl.Series, name: str, table: Table) -> None:
-    """Refuse ids of a JSON Lines file that became another text: of 7 beside "7", 1e5, true, or half a character.
+    """Refuse ids of a JSON Lines file that cannot be kept as written: 7 beside strings, 1e5, true, half a character.
 
-    Only the lines whose id may be such a one are parsed again.
+    Only lines whose id may be affected are parsed again.
 
     Raises:
-        DataError: one is; its line is named.
+        DataError: there is such an id; the message names its line.
     """
     if table.text or table.file is None or values.dtype != pl.String:
         return
@@ -123,13 +123,13 @@ def check_json(values: pl.Series, name: str, table: Table) -> None:
             raise DataError(f"{table.where}: line {number}: {name!r} is {kind}, elsewhere it is a string")
         if any("\ud800" <= letter <= "\udfff" for letter in value):
             raise DataError(
-                f"{table.where}: line {number}: {name!r} holds half a character ({json.dumps(value)[:60]}), which "
-                "text cannot hold: write the id whole"
+                f"{table.where}: line {number}: {name!r} contains half a surrogate pair ({json.dumps(value)[:60]}), "
+                "which is not valid text: write the complete character"
             )
 
 
 def id_notes(frame: pl.DataFrame) -> list[str]:
-    """Ids of the users and the items that differ in nothing but blanks around them, or in what cannot be seen."""
+    """Notes on ids of users and items that differ only in surrounding blanks or invisible characters."""
     notes = []
     for meaning in ("user", "item"):
         ids = frame[meaning]
@@ -140,14 +140,14 @@ def id_notes(frame: pl.DataFrame) -> list[str]:
         alike = len(distinct) - seen.n_unique()
         if alike:
             notes.append(
-                f"{alike:,} ids of {meaning}s differ from another one only in blanks around them or in invisible "
-                "characters: strip them"
+                f"{alike:,} {meaning} ids differ from another id only in surrounding blanks or invisible characters: "
+                "strip them"
             )
     return notes
 
 
 def is_header(values: pl.Series, name: str) -> pl.Series:
-    """Where a column repeats its name, in any case and with blanks around it."""
+    """True where a column repeats its name, in upper or lower case and with or without surrounding blanks."""
     length = len(name.encode())
     near = values.str.len_bytes().is_between(length, length + _MOST_BLANKS).fill_null(False)
     if not near.any():

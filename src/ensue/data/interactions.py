@@ -1,4 +1,4 @@
-"""Any log to one checked frame: who, what, when; every row that is left out is counted under a reason."""
+"""Read any log into one checked frame of users, items and times; every dropped row is counted under a reason."""
 
 from __future__ import annotations
 
@@ -46,39 +46,39 @@ _ROW = "\x01row"
 
 
 class Columns(Config):
-    """Which columns of a log mean what, and how its file is written.
+    """The meaning of a log's columns and the format of its file.
 
     Attributes:
         user: column of the user (or session) ids; by default a usual name (user_id, userId, ...). In files
-            without a header the columns are called "1", "2", ...
+            without a header, the columns are called "1", "2" and so on.
         item: column of the item ids.
-        time: column of the times; "-" for none, and then the order of rows is the order of events.
-        clock: column of the times of day, where the column `time` holds the dates alone.
+        time: column of the times; "-" for none: the order of rows is then the order of events.
+        clock: column of the times of day, if the column `time` contains only dates.
         rating: column of the ratings; "-" for none.
         features: further columns kept for each event (event type, price, "split").
         where: rows to read, by value: column == 'text', column > 5, column in ('a', 'b'), joined by `and`.
         format: "csv", "tsv", ";" and "|" (CSV with that separator), "space" (user item [time]), "::"
-            (user::item::rating::time), "jsonl", "parquet", "arrow" (Feather) or "avro"; "auto" goes by the first
-            bytes, the suffix and the first line.
-        separator: the text between the fields of a line, such as ";" or "\\t" (a tab); by default as `format` says.
-        skip: lines at the start of a text file that are not read.
-        comment: lines of a text file that start with this text, such as "#", are not read.
+            (user::item::rating::time), "jsonl", "parquet", "arrow" (Feather) or "avro"; "auto" uses the first bytes,
+            the suffix and the first line.
+        separator: the text between the fields of a line, such as ";" or "\\t" (a tab); default: by `format`.
+        skip: number of lines to skip at the start of a text file.
+        comment: lines of a text file that start with this text, such as "#", are skipped.
         shape: the published shape to read the log as, such as movielens; "auto" recognises it, "none" reads a plain
             table.
-        encoding: how the characters of a text file are encoded, such as latin-1; by default UTF-8.
-        header: whether a text file starts with column names; by default seen from the first line of CSV and TSV
-            files, and not so in space- and `::`-separated ones (one that looks so is refused until it is said).
+        encoding: character encoding of a text file, such as latin-1; default: UTF-8.
+        header: whether a text file starts with column names; by default determined from the first line of CSV and TSV
+            files, and false for space- and `::`-separated files (if their first line looks like names, it must be set).
         time_unit: unit of times that are numbers: "s", "ms", "us", "ns", or "day" for the day numbers of spreadsheets;
-            "auto" goes by their size, and reads 20191230 and the like as dates.
-        time_format: how times are written, in the directives of strftime, such as "%d/%m/%Y %H:%M"; by default a
-            number, ISO 8601, or another form that published logs use.
-        date_order: of dates such as 01/02/2019, "month" first or "day" first; "auto": as all of them allow, and refused
-            where they allow both.
+            "auto" uses their size, and reads numbers such as 20191230 as dates.
+        time_format: format of times, in the directives of strftime, such as "%d/%m/%Y %H:%M"; by default a number,
+            ISO 8601, or another form that published logs use.
+        date_order: order of dates such as 01/02/2019: "month" first or "day" first; "auto": the order that fits all of
+            them; if both do, the log is refused.
         time_zone: time zone of dates that do not state their own, such as Europe/Paris; by default UTC.
         max_dropped: largest share of rows that may be unusable (malformed, or without a user, an item or a time) before
             the log is refused.
-        multiline: allow quoted CSV fields that run over several lines.
-        quotes: double quotes enclose fields of CSV and TSV files; without, they are characters like others.
+        multiline: allow quoted CSV fields that span several lines.
+        quotes: double quotes enclose fields of CSV and TSV files; if false, they are ordinary characters.
     """
 
     user: str | None = None
@@ -106,7 +106,7 @@ class Columns(Config):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.multiline and not self.quotes:
-            raise ValueError("multiline needs quotes, which enclose the fields that run over several lines")
+            raise ValueError("multiline needs quotes, which enclose the fields that span several lines")
         if self.time_format is not None and self.time_unit != "auto":
             raise ValueError("time_format and time_unit contradict each other: give one of them")
         if self.separator is not None and self.format not in ("auto", "csv"):
@@ -131,7 +131,7 @@ class Columns(Config):
 
     @property
     def reading(self) -> Reading:
-        """How the file is written."""
+        """The settings for reading the file."""
         separator = None if self.separator is None else self.separator.replace("\\t", "\t")
         how = (self.multiline, self.quotes, self.encoding, separator, self.skip, self.comment)
         return Reading(self.format, self.header, *how, shape=self.shape)
@@ -145,18 +145,18 @@ class Interactions:
         frame: `user` and `item` (String or Int64), `time` (Int64, microseconds since the epoch, if known),
             `rating` (Float64, if known, null where unreadable), the features under their own names, and `row`
             (the row of the source, from 0); in the source's order.
-        rows_in: rows of the source; always `len(frame) + sum(dropped.values())`.
-        dropped: reason -> rows left out.
-        time_unit: the unit that times were read in ("date" for dates); None without times.
-        columns: meaning -> the source's column.
-        source: what was read.
-        features: the features' names.
-        examples: reason -> a value that it was given for, where that tells more than the reason.
-        why: meaning -> why its column was taken for it.
-        notes: what is odd about the log, in sentences.
-        settings: the settings that read another file of this form alike, as JSON values.
-        parts: the files or frames that were read, each with its rows.
-        shape: the published shape that the source was recognised as, and by what; "" for none.
+        rows_in: number of rows in the source; always `len(frame) + sum(dropped.values())`.
+        dropped: reason -> number of dropped rows.
+        time_unit: unit of the times in the source ("date" for dates); None without times.
+        columns: meaning -> column of the source.
+        source: name of the source.
+        features: names of the features.
+        examples: reason -> an affected value, where it adds information.
+        why: meaning -> why its column was chosen.
+        notes: remarks on unusual properties of the log.
+        settings: the settings that read another file of this form in the same way, as JSON values.
+        parts: the files or frames that were read, each with its number of rows.
+        shape: the published shape that the source was recognised as, with the evidence; "" for none.
     """
 
     frame: pl.DataFrame
@@ -175,7 +175,7 @@ class Interactions:
 
 
 def in_words(dropped: Mapping[str, int], examples: Mapping[str, str]) -> str:
-    """Rows left out by reason: `3 missing user, 1 unreadable time (such as 'soon')`."""
+    """Dropped rows by reason: `3 missing user, 1 unreadable time (such as 'soon')`."""
     return ", ".join(
         f"{count:,} {reason}" + (f" (such as {examples[reason]!r})" if reason in examples else "")
         for reason, count in dropped.items()
@@ -185,12 +185,12 @@ def in_words(dropped: Mapping[str, int], examples: Mapping[str, str]) -> str:
 def read_interactions(source: Source, columns: Columns | None = None) -> Interactions:
     """Read a log from a file or a frame and check it.
 
-    Ids never change. In text files they are integers only if each of the column is written as an int64 is ("7", not
-    "007"), else all are strings; in typed sources they keep their type. Rows that are left out decide nothing.
+    Ids never change. In text files they are integers only if every id of the column is written as an int64 is ("7", not
+    "007"), otherwise strings; in typed sources they keep their type. Dropped rows have no influence on these types.
 
     Args:
         source: a CSV, TSV, space-separated, `::`-separated, JSON Lines or Parquet file, or a frame.
-        columns: the columns' meaning.
+        columns: the meaning of the columns.
 
     Raises:
         DataError: the source cannot be read, a column is missing or has two meanings, ids are of a type that loses
@@ -208,11 +208,11 @@ def read_interactions(source: Source, columns: Columns | None = None) -> Interac
 
 
 def columns_of(table: Table, columns: Columns) -> dict[str, Choice]:
-    """Meaning -> column of a log, with the clock; a named feature must exist.
+    """Meaning -> column of a log, including the clock; named features are checked.
 
     Raises:
         DataError: a column does not exist or has two meanings.
-        UnclearLogError: a column has to be named.
+        UnclearLogError: a column must be named.
     """
     try:
         chosen = choose_columns(table, {meaning: getattr(columns, meaning) for meaning in MEANINGS})
@@ -230,7 +230,7 @@ def columns_of(table: Table, columns: Columns) -> dict[str, Choice]:
 
 
 class _Sifted:
-    """The rows of a log while they are checked: what is left of them, and what was dropped."""
+    """The rows of a log during the checks: those that remain, and the counts of those dropped."""
 
     def __init__(self, table: Table, columns: Columns, chosen: Mapping[str, Choice]) -> None:
         self.table, self.columns, self.chosen = table, columns, chosen
@@ -307,7 +307,7 @@ class _Sifted:
         return self.raw[self.chosen[meaning].column]
 
     def _drop(self, reason: str, applies: pl.Series, is_fault: bool = True) -> None:
-        """Leave out the rows that a reason applies to."""
+        """Drop the rows that a reason applies to."""
         applies = applies.fill_null(False)
         count = int(applies.sum())
         if not count:
@@ -319,7 +319,7 @@ class _Sifted:
         self.raw = self.raw.filter(~applies)
 
     def _times(self) -> tuple[pl.Series, str]:
-        """Microseconds of the rows that are left, after those without a time are dropped."""
+        """Times of the remaining rows in microseconds; rows without a time are dropped first."""
         self._drop("missing time", _missing(self._values("time")))
         columns, values = self.columns, self._values("time")
         how = (columns.time_format, columns.time_zone, columns.date_order)
@@ -333,14 +333,14 @@ class _Sifted:
         unreadable = times.is_null()
         if unreadable.any():
             bad = values.filter(unreadable).head(1)
-            shown = bad.to_physical() if bad.dtype.is_temporal() else bad  # Python holds no dates so far away
+            shown = bad.to_physical() if bad.dtype.is_temporal() else bad  # outside the range of Python's dates
             self.examples["unreadable time"] = str(shown.to_list()[0])[:60]
             self._drop("unreadable time", unreadable)
             times = times.filter(~unreadable)
         return times, unit
 
     def _refuse_mostly_dropped(self) -> None:
-        """More rows than allowed cannot be used: most often a wrong column or form."""
+        """Refuse a log with more unusable rows than allowed; most often a column or the format is wrong."""
         faults = {reason: count for reason, count in self.dropped.items() if not reason.startswith("not ")}
         considered = self.rows_in - sum(self.dropped.values()) + sum(faults.values())
         share = sum(faults.values()) / max(considered, 1)
@@ -380,14 +380,14 @@ def _check_feature(table: Table, name: str) -> None:
 
 
 def _missing(values: pl.Series) -> pl.Series:
-    """True where a value is absent: null, or a text of nothing."""
+    """True where a value is absent: null or an empty text."""
     if values.dtype == pl.String:
         return values.is_null() | (values == "").fill_null(False)
     return values.is_null()
 
 
 def _feature(values: pl.Series, table: Table) -> pl.Series:
-    """A feature in its own type; of texts, integers if all are, else numbers if all are, else texts."""
+    """A feature in its own type; texts become integers or else numbers if all of them can."""
     if values.dtype.is_decimal():
         return values.cast(pl.Float64)
     if not table.text:

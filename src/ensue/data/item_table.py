@@ -1,6 +1,6 @@
-"""What is known of the items: titles, categories and further columns, in the vocabulary's order.
+"""The item table: titles, categories and other columns, in the order of the vocabulary.
 
-Suffix: N items.
+Suffix: `N` items.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TAKEN = ("id", "events")
 def read_item_table(
     source: Source, item_ids: Vocabulary, id_column: str | None = None, encoding: str | None = None
 ) -> tuple[pl.DataFrame, int]:
-    """Read a description of items and lay it out by item number.
+    """Read a description of items and arrange it by item number.
 
     Columns with a usual name become `title`, which is text, and `category`; the others keep their names, but that
     `id` beside another column of ids becomes `id_`, and `events` `events_`. Of several rows of one item the first
@@ -39,14 +39,14 @@ def read_item_table(
         source: a file with a header, or a frame.
         item_ids: the items, in order.
         id_column: the column of ids; by default one with a usual name ("item_id", "movieId", ...) or "id".
-        encoding: how the characters of a text file are encoded; by default UTF-8.
+        encoding: character encoding of a text file; default: UTF-8.
 
     Returns:
         N rows, column `id` first, and the number of items that were described.
 
     Raises:
-        DataError: no column of ids, none of its ids is an item of the log, titles that are no text, or an open quote
-            swallows rows.
+        DataError: there is no column of ids, none of the ids is an item of the log, the titles are not text, or an open
+            quote swallows rows.
     """
     try:
         published = movielens_items(source, encoding)
@@ -70,21 +70,21 @@ def read_item_table(
     row_N[numbers[::-1]] = np.arange(len(numbers))[::-1]  # the first row of an item is written last
     described = int((row_N[1:] >= 0).sum())
     if not described:
-        raise DataError(f"{table.where}: none of its ids in {id_column!r} is an item of the log")
+        raise DataError(f"{table.where}: none of the ids in column {id_column!r} is an item of the log")
     places = pl.Series(row_N[1:]).replace(-1, None)
     frame = frame.drop(id_column).rename(_new_names(frame, plain, id_column)).select(pl.all().gather(places))
     if "title" in frame.columns:
         try:
             frame = frame.with_columns(as_text(frame["title"]))
         except pl.exceptions.PolarsError:
-            raise DataError(f"{table.where}: the titles are {frame['title'].dtype}, which is no text") from None
+            raise DataError(f"{table.where}: the titles are {frame['title'].dtype}, but must be text") from None
     return item_ids.ids.to_frame().with_columns(frame.get_columns()), described
 
 
 def _check_swallowed(frame: pl.DataFrame, id_column: str, item_ids: Vocabulary, table: Table) -> None:
-    """Fields may have several lines; one that is the whole row of an item that has no row is a quote left open.
+    """Refuse a field of several lines if one of them is the row of an item without a row: a quote was not closed.
 
-    The last line of a field goes on with the fields after it.
+    The last line of such a field continues with the fields after it.
     """
     described = frame[id_column].cast(pl.String)
     for place, name in enumerate(frame.columns):
@@ -102,13 +102,13 @@ def _check_swallowed(frame: pl.DataFrame, id_column: str, item_ids: Vocabulary, 
         swallowed = [item for item, number in zip(missing, item_ids.encode(missing), strict=True) if number]
         if swallowed:
             raise DataError(
-                f"{table.where}: a field of {name!r} holds the row of item {swallowed[0]!r}, so a quote before it is "
+                f"{table.where}: a field of {name!r} contains the row of item {swallowed[0]!r}: a quote before it is "
                 'not closed: write a quote inside a quoted field as ""'
             )
 
 
 def _ids_of_rows(lines: pl.Series, separator: str, count: int) -> pl.Series:
-    """The ids that the lines with this number of separators begin with."""
+    """The ids at the beginning of the lines with this number of separators."""
     lines = lines.drop_nulls()
     rows = lines.filter(lines.str.count_matches(separator, literal=True) == count)
     mark = re.escape(separator)
@@ -116,12 +116,12 @@ def _ids_of_rows(lines: pl.Series, separator: str, count: int) -> pl.Series:
 
 
 def _new_names(frame: pl.DataFrame, plain: dict[str, str], id_column: str) -> dict[str, str]:
-    """Column -> its name in the table, where that differs."""
+    """Column -> name in the table, for columns where they differ."""
     names = {}
     for standard, usual in (("title", _TITLES), ("category", _CATEGORIES)):
-        found = next((plain[name] for name in usual if name in plain and plain[name] != id_column), None)
-        if found is not None and found != standard and standard not in frame.columns:
-            names[found] = standard
+        column = next((plain[name] for name in usual if name in plain and plain[name] != id_column), None)
+        if column is not None and column != standard and standard not in frame.columns:
+            names[column] = standard
     for name in _TAKEN:
         if name == id_column or name not in frame.columns:
             continue

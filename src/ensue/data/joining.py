@@ -14,12 +14,12 @@ from ensue.errors import DataError
 
 
 def join(name: str, parts: Sequence[Part], opens: Sequence[Callable[[], Table]]) -> Table:
-    """One table of all rows, part after part, with the columns that the places of the parts give.
+    """One table of all rows, part after part, with the columns from the parts' partition folders.
 
     Args:
-        name: what to call the log.
+        name: name of the log for messages.
         parts: its parts.
-        opens: opens each.
+        opens: functions that open the parts.
 
     Raises:
         DataError: a part has other columns than the first one.
@@ -33,7 +33,7 @@ def join(name: str, parts: Sequence[Part], opens: Sequence[Callable[[], Table]])
         table = open_part()
         if looked is not None:
             _check_alike(looked, table)
-        # Values are looked at in the first part that has any.
+        # Values are inferred from the first part that has any.
         if looked is None or (not _has_rows(looked) and _has_rows(table)):
             looked = table
         in_memory = table.file is not None and table.file.content is not None
@@ -53,9 +53,9 @@ def join(name: str, parts: Sequence[Part], opens: Sequence[Callable[[], Table]])
 
 
 def finish(table: Table) -> Table:
-    """The table whose rows are events, where the shape of the log turns its rows into events only as a whole.
+    """The table of events, for shapes that turn rows into events only as a whole.
 
-    A row with a wrong number of fields makes no events: it stays one row, to be counted as malformed.
+    A row with a wrong number of fields gives no events; it remains one row, which is counted as malformed.
     """
     if table.events is None:
         return table
@@ -90,7 +90,7 @@ def _opener(part: Part, open_part: Callable[[], Table], keys: Mapping[str, bool]
 def _has_rows(table: Table) -> bool:
     try:
         return table.rows.head(1).collect().height > 0
-    except (pl.exceptions.PolarsError, OSError):  # reading all of it says what is wrong
+    except (pl.exceptions.PolarsError, OSError):  # reading the whole file reports the fault
         return False
 
 
@@ -114,7 +114,7 @@ def _shown(names: Sequence[str]) -> str:
 
 
 def _keys(parts: Sequence[Part]) -> dict[str, bool]:
-    """The columns that the places of the parts give -> whether all their values are integers.
+    """The columns from the parts' partition folders -> whether all their values are integers.
 
     Raises:
         DataError: some parts have them and others do not.
@@ -122,13 +122,13 @@ def _keys(parts: Sequence[Part]) -> dict[str, bool]:
     for part in parts[1:]:
         if part.columns.keys() != parts[0].columns.keys():
             one, other = (" ".join(each.columns) or "none" for each in (parts[0], part))
-            raise DataError(f"{part.name}: lies in partitions by {other}, unlike {parts[0].name}: {one}")
+            raise DataError(f"{part.name}: is in partitions by {other}, unlike {parts[0].name}: {one}")
     values = {name: pl.Series([part.columns[name] for part in parts], dtype=pl.String) for name in parts[0].columns}
     return {name: canonical_ints(column).null_count() == column.null_count() for name, column in values.items()}
 
 
 def _with_keys(table: Table, part: Part, keys: Mapping[str, bool]) -> Table:
-    """The table with the columns that its place gives; its own column of the same name counts."""
+    """The table with the columns from its partition folder; the table's own column of the same name is preferred."""
     new = {name: value for name, value in part.columns.items() if name not in table.names}
     if not new:
         return table

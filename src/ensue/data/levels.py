@@ -1,6 +1,6 @@
-"""The sparse counts of what follows contexts of one length, by sorting.
+"""Sparse counts of the items that follow contexts of one length, by sorting.
 
-Suffixes: `C` contexts, `M` entries.
+Suffixes: `C` contexts, `M` entries; `1` one more entry.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Level:
         starts_C1: the entries of context c are starts[c]:starts[c + 1].
         items_M: the item of each entry.
         counts_M: how often the item follows the context.
-        continuations_M: after how many different contexts of one more item it does, the start of a row among them; None
-            where that is not counted.
+        continuations_M: the number of different contexts with one more item (or the start of a row) that the item
+            follows; None if that is not counted.
     """
 
     keys_C: IntArray
@@ -46,7 +46,7 @@ class Level:
         return cls(keys_C, starts, (pairs % (num_items + 1)).astype(np.int32), counts.astype(np.int32))
 
     def with_continuations(self, longer: Level, num_items: int) -> Level:
-        """The same counts with `continuations_M`, from those of the contexts of one more item."""
+        """The same counts with `continuations_M`, computed from the contexts with one more item."""
         width = num_items + 1
         pairs = self._context_of_entries() * width + self.items_M
         parents = (longer.keys_C // width)[longer._context_of_entries()]
@@ -107,4 +107,4 @@ class Level:
         if self.items_M.size and (
             self.items_M.min() < 1 or self.items_M.max() > num_items or min(self.counts_M.min(), more.min()) < 1
         ):
-            raise ArtefactError(f"{what}: an item is outside 1..{num_items} or a count below 1")
+            raise ArtefactError(f"{what}: an item is outside 1..{num_items}, or a count is below 1")

@@ -1,4 +1,4 @@
-"""The lines of a text file as bytes: how many there are, which are odd, and where."""
+"""The lines of a text file as bytes: their number, and the lines that cannot be read."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy as np
 from ensue.data.unpacking import DAMAGED, TextFile
 from ensue.errors import DataError
 
-# What the rows of a CSV file are: read, of a wrong number of fields, or blank.
+# The kinds of rows of a CSV file: readable, with a wrong number of fields, or blank.
 SOUND, MISSHAPEN, EMPTY = 0, 1, 2
-# Splits no line of a file that is read line by line: a file that contains it is refused.
+# The separator for files that are read line by line; a file that contains it is refused.
 NO_SEPARATOR = "\x01"
 _CHUNK = 1 << 22
 _LONGEST_FIELD = 1 << 27
@@ -25,14 +25,14 @@ _SHOWN = 80
 
 @dataclass(frozen=True)
 class Counts:
-    """What a pass over the bytes of a file counts.
+    """Counts from a pass over the bytes of a file.
 
     Attributes:
-        lines: lines.
-        rows: lines whose end lies outside quotes.
-        separators: separators outside quotes.
+        lines: number of lines.
+        rows: number of lines that end outside quotes.
+        separators: number of separators outside quotes.
         quoted: whether there is any quote.
-        loose: whether a quote that closes is followed by something other than a separator, a line end or a quote.
+        loose: whether a closing quote is followed by anything other than a separator, a line end or a quote.
     """
 
     lines: int
@@ -64,19 +64,19 @@ def first_lines(file: TextFile, count: int) -> list[str]:
 
 
 def check_lines(file: TextFile, count: int = 200) -> None:
-    """Refuse a file whose first lines contain the character that must split no line.
+    """Refuse a file if its first lines contain the separator for files read line by line.
 
     Raises:
         DataError: one does.
     """
     if any(NO_SEPARATOR in line for line in first_lines(file, count)):
         raise DataError(
-            f"{file.path}: contains U+0001, a control character that Hive separates fields with: replace it by tabs"
+            f"{file.path}: contains U+0001, the control character that separates fields in Hive: replace it by tabs"
         )
 
 
 def split_fields(line: str, separator: str) -> list[str]:
-    """The fields of one line; quotes enclose fields, unless the line has what CSV forbids (a CR outside quotes)."""
+    """The fields of one line; quotes enclose fields, unless the line is not valid CSV (a CR outside quotes)."""
     if len(separator) > 1 or '"' not in line:
         return line.split(separator)
     try:
@@ -86,7 +86,7 @@ def split_fields(line: str, separator: str) -> list[str]:
 
 
 def count_bytes(file: TextFile, separator: str, quotes: bool) -> Counts:
-    """Count lines and separators; where `quotes` enclose fields, those outside quotes are also counted apart."""
+    """Count lines and separators; if `quotes` enclose fields, those outside quotes are also counted separately."""
     mark = separator.encode()
     lines = rows = separators = 0
     quoted, inside, last = False, 0, b"\n"
@@ -142,7 +142,7 @@ def row_kinds(file: TextFile, separator: str, quoted: bool, columns: int, header
 
 
 def unbalanced(file: TextFile) -> str:
-    """Name the first line with a quote that is not closed on it; empty when there is none."""
+    """A message about the first line with an unclosed quote; empty if there is none."""
     for number, line in file.lines():
         if line.count(b'"') % 2:
             return f"line {number} opens a quote and does not close it"
@@ -150,7 +150,7 @@ def unbalanced(file: TextFile) -> str:
 
 
 def undecodable(file: TextFile) -> str:
-    """Name the first line that is not UTF-8, with the way on; empty when all are."""
+    """A message about the first line that is not UTF-8, with advice; empty if there is none."""
     for number, line in file.lines():
         try:
             line.decode()
@@ -164,7 +164,7 @@ def undecodable(file: TextFile) -> str:
 
 
 def unreadable_json(file: TextFile) -> str:
-    """Name the first line that is not a JSON object; empty when all are."""
+    """A message about the first line that is not a JSON object; empty if there is none."""
     for number, line in file.lines():
         if not line.strip():
             continue
@@ -178,7 +178,7 @@ def unreadable_json(file: TextFile) -> str:
 
 
 def line_of_row(file: TextFile, row: int, header: bool) -> tuple[int, str]:
-    """The number and the text of the line that holds a row (from 0), where no field has several lines."""
+    """The number and the text of the line of a row (from 0), if no field has several lines."""
     filled = (line for line in file.lines() if line[1].strip(b"\xef\xbb\xbf \t\r\n"))
     number, line = next(islice(filled, row + header, None), (0, b""))
     return number, _shown(line)

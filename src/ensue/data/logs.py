@@ -1,4 +1,4 @@
-"""A log opened as the published shape that it has, or else as a plain table; a log in several parts as one."""
+"""Opening of a log as its published shape, or otherwise as a plain table; several parts are opened as one."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from ensue.data.table import ANY_SHAPE, NO_SHAPE, MissingColumnError, Reading, T
 from ensue.data.unpacking import DAMAGED, TextFile, first_bytes
 from ensue.errors import DataError
 
-# Lines that recognisers see, and the longest of them whose columns are inferred.
+# Number of lines that recognisers receive, and the length of the longest line that columns are inferred from.
 _SAMPLED, _LONGEST = 200, 1 << 16
 _BEGINNING = 1 << 20
 _TYPED = (b"PAR1", b"ARROW1", b"Obj\x01")
 
 
 def open_log(source: Source, reading: Reading) -> Table:
-    """Open a log; one that has the shape of a published log is read as that, unless its form is stated.
+    """Open a log; if it has the shape of a published log it is read as such, unless its format is given.
 
     Raises:
         DataError: the source cannot be read, or its parts have different columns.
@@ -44,10 +44,10 @@ def open_log(source: Source, reading: Reading) -> Table:
 
 
 def open_beginning(source: Source, reading: Reading) -> Table | None:
-    """The first megabyte of a large text file as a log, to see what is in doubt before all of it is read.
+    """The first megabyte of a large text file as a log, to find unclear points before all of it is read.
 
     Raises:
-        UnclearLogError: how it is written is in doubt.
+        UnclearLogError: the format is unclear.
     """
     if not isinstance(source, str | Path) or not Path(source).is_file() or Path(source).stat().st_size <= _BEGINNING:
         return None
@@ -60,19 +60,19 @@ def open_beginning(source: Source, reading: Reading) -> Table | None:
 
 
 def _is_empty(part: Part) -> bool:
-    """Whether a file has no bytes, as those that Spark writes for partitions without rows."""
+    """Whether a file has no bytes, as written by Spark for partitions without rows."""
     return isinstance(part.source, Path) and part.source.is_file() and not part.source.stat().st_size
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """What a part looks like: its published shape, "" for none, and the fields of its first line or its columns."""
+    """The kind of a part: its published shape ("" for none), and the fields of its first line or its columns."""
 
     shape: str
     header: tuple[str, ...]
 
     def differs(self, other: _Kind) -> bool:
-        """Whether the columns differ for certain, by their number or by names."""
+        """Whether the columns certainly differ, by their number or by names."""
         if len(self.header) != len(other.header):
             return True
         named = not any(is_number(field) for field in (*self.header, *other.header))
@@ -85,10 +85,10 @@ class _Kind:
 
 
 def _of_one_kind(parts: Parts, read: Sequence[Part], reading: Reading) -> tuple[Sequence[Part], list[Part]]:
-    """The parts of the log, and those that lie beside it: in the folder of a published log the other tables.
+    """The parts of the log, and other tables in the folder of a published log.
 
     Raises:
-        DataError: which ones are the log cannot be told.
+        DataError: it is unclear which files are the log.
     """
     if len(read) == 1 or _is_stated(reading):
         return read, []
@@ -115,7 +115,7 @@ def _kind_of(part: Part, reading: Reading) -> _Kind:
 
 
 def _is_stated(reading: Reading) -> bool:
-    """Whether the form of the file is stated, so that no published shape is looked for."""
+    """Whether the format of the file is given; published shapes are then not tried."""
     if reading.shape != ANY_SHAPE:
         return reading.shape == NO_SHAPE
     return reading.form != "auto" or reading.header is not None or reading.separator is not None

@@ -1,6 +1,6 @@
-"""The parts of a split that a feature of the events states.
+"""Parts of a split that are given by a feature of the events.
 
-Suffix: E events.
+Suffix: `E` events.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ _MEANING = {"train": 0, "validation": 1, "valid": 1, "val": 1, "test": 2}
 
 
 def event_parts(store: SequenceStore, name: str) -> np.ndarray:
-    """int8 [E]: 0 train, 1 validation, 2 test, as a feature says.
+    """int8 [E]: 0 train, 1 validation, 2 test, by the value of a feature.
 
     Raises:
-        DataError: there is no such feature, an event has no value of it, or it holds other words.
+        DataError: there is no such feature, an event has no value of it, or it has other values.
     """
     codes_E = event_feature(store, name)
     if name not in store.feature_values:
-        raise DataError(f"feature {name!r} must hold the words train, validation and test, it holds numbers")
+        raise DataError(f"feature {name!r} must contain the words train, validation and test (got numbers)")
     values = [str(value) for value in store.feature_values[name].ids.to_list()]
     if unknown := [value for value in values if value not in _MEANING]:
-        raise DataError(f"feature {name!r} must say train, validation or test, got {unknown[0]!r}")
+        raise DataError(f"feature {name!r} must be train, validation or test (got {unknown[0]!r})")
     if (codes_E == 0).any():
         raise DataError(f"feature {name!r} is missing for {int((codes_E == 0).sum())} events")
     part_E: np.ndarray = np.array([0, *(_MEANING[value] for value in values)], dtype=np.int8)[codes_E]
@@ -33,10 +33,10 @@ def event_parts(store: SequenceStore, name: str) -> np.ndarray:
 
 
 def ordered_parts(store: SequenceStore, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """int64 [U], twice: the index after each user's last training event, and after the last that is not tested.
+    """int64 [U] each: the index after each user's last training event, and after the last one that is not a test event.
 
     Raises:
-        DataError: an event of a user lies in an earlier part than the event before it.
+        DataError: an event of a user is in an earlier part than the event before it.
     """
     part_E = event_parts(store, name)
     user_E = np.repeat(np.arange(store.num_users), store.lengths)
@@ -47,8 +47,8 @@ def ordered_parts(store: SequenceStore, name: str) -> tuple[np.ndarray, np.ndarr
         raise DataError(
             f"feature {name!r}: {len(users):,} of {store.num_users:,} users have parts out of order, such as "
             f"{store.users.decode([int(users[0]) + 1])[0]!r} with a {words[part_E[falls[0] + 1]]} event after a "
-            f"{words[part_E[falls[0]]]} event: a history ends before its target. Split by time, or leave out the times "
-            "(--time -) to keep the order of the files"
+            f"{words[part_E[falls[0]]]} event, but a history must end before its target. Split by time, or ignore the "
+            "times (--time -) to keep the order of the files"
         )
     stops = []
     for last in (0, 1):
@@ -60,17 +60,17 @@ def ordered_parts(store: SequenceStore, name: str) -> tuple[np.ndarray, np.ndarr
 def session_parts(
     store: SequenceStore, name: str, order_feature: str | None, validation_fraction: float, last: bool
 ) -> np.ndarray:
-    """int8 [U]: 0 train, 1 validation, 2 test, as a feature of the events says.
+    """int8 [U]: 0 train, 1 validation, 2 test, by the value of a feature of the events.
 
     Args:
         store: its rows are sessions.
         name: the feature.
-        order_feature: what orders sessions, where none is for validation.
-        validation_fraction: the share of training sessions that are then taken, the last ones.
-        last: a session's last event places it, instead of its first.
+        order_feature: the event feature that orders sessions if none is marked for validation.
+        validation_fraction: the share of training sessions, the last ones, that then become validation sessions.
+        last: the last event of a session, instead of its first, gives its time.
 
     Raises:
-        DataError: a session lies in two parts.
+        DataError: a session is in two parts.
     """
     part_E = event_parts(store, name)
     filled = np.flatnonzero(store.lengths)
@@ -80,8 +80,8 @@ def session_parts(
     if len(mixed):
         session = store.users.decode([int(np.searchsorted(store.offsets, mixed[0], side="right"))])[0]
         raise DataError(
-            f"session {session!r} lies in two parts of the split: feature {name!r} differs within it (split "
-            "'predefined' divides the events of users)"
+            f"session {session!r} is in two parts of the split: feature {name!r} differs within it (to divide the "
+            "events of users, use the split 'predefined')"
         )
     if not (part == 1).any():
         train = filled[np.argsort(session_order(store, order_feature, last=last), kind="stable")]

@@ -1,4 +1,4 @@
-"""What each column of a log means: by what was said, by usual names, and by its values."""
+"""The meaning of each column of a log, from the user's settings, usual names and values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ensue.errors import DataError, nearest
 NONE = "-"
 MEANINGS = ("user", "item", "time", "rating")
 
-# Column names that need no mention, in order of preference; as `plain_name` writes them.
+# Usual column names, in order of preference, as written by `plain_name`.
 _USUAL = {
     "user": ("user", "userid", "reviewerid", "visitorid", "customerid", "uid", "sessionid", "session"),
     "item": ("item", "itemid", "movieid", "productid", "parentasin", "asin", "trackid", "songid", "bookid", "iid"),
@@ -33,9 +33,9 @@ SESSIONS = ("sessionid", "session", "visitid")
 _TYPED_NAME = re.compile(r":(token|float|int|integer|long|str|string|double|date|datetime|timestamp)(_seq)?$", re.I)
 _SAMPLE_ROWS = 1_000
 _NUMBER_LIKE = (pl.String, pl.Int32, pl.Int64, pl.UInt32, pl.UInt64, pl.Float64)
-# Columns offered for one meaning, where its column is in doubt.
+# Most columns offered for one meaning, if its column is in doubt.
 _OFFERED = 4
-# Seconds of 2000-01-01 to 2040-01-01: numbers between them are hardly ids.
+# Seconds of 2000-01-01 and 2040-01-01: numbers between them are unlikely to be ids.
 _EPOCH_S = (946_684_800, 2_208_988_800)
 _PRODUCT = r"^(B0[0-9A-Z]{8}|\d{9}[\dX])$"
 _PERSON = r"^A[0-9A-Z]{9,20}$"
@@ -43,11 +43,11 @@ _PERSON = r"^A[0-9A-Z]{9,20}$"
 
 @dataclass(frozen=True)
 class Choice:
-    """What a column was taken for.
+    """The column chosen for a meaning.
 
     Attributes:
         column: the column's name.
-        why: the reason, in words.
+        why: the reason, as text.
     """
 
     column: str
@@ -55,20 +55,20 @@ class Choice:
 
 
 def plain_name(name: str) -> str:
-    """A column name as the tables of usual names write it: without case, blanks, "_", "-" and RecBole's types."""
+    """A column name as in the tables of usual names: in lower case, without blanks, "_", "-" and RecBole's types."""
     return re.sub(r"[\s_-]", "", _TYPED_NAME.sub("", name.lower()))
 
 
 def choose_columns(table: Table, said: Mapping[str, str | None]) -> dict[str, Choice]:
-    """Meaning -> column, for the user, the item, and the time and the rating if there are any.
+    """Meaning -> column, for the user, the item, and, if present, the time and the rating.
 
     Args:
         table: the log.
-        said: meaning -> the column's name, "-" for none, None if nothing was said.
+        said: meaning -> the column's name, "-" for none, None if not given.
 
     Raises:
         DataError: a column does not exist, or has two meanings.
-        UnclearLogError: the user, the item or the time has to be named.
+        UnclearLogError: the user, the item or the time must be named.
     """
     chosen = {
         meaning: Choice(present(table, name, meaning), "named")
@@ -87,7 +87,7 @@ def choose_columns(table: Table, said: Mapping[str, str | None]) -> dict[str, Ch
     if unknown:
         raise _unclear_ids(table, unknown, {choice.column for choice in chosen.values()})
     if "time" not in chosen and said["time"] is None and "time" not in table.meanings:
-        # The values of a rating, too, may be times, unless it was named.
+        # The column of the rating may also contain times, unless it was named.
         sure = {choice.column for meaning, choice in chosen.items() if meaning != "rating" or choice.why == "named"}
         _refuse_unnamed_time(table, sure)
     if not table.positional:
@@ -99,7 +99,7 @@ def choose_columns(table: Table, said: Mapping[str, str | None]) -> dict[str, Ch
 
 
 def _refuse_contradicted(table: Table, chosen: Mapping[str, Choice]) -> None:
-    """Columns that nobody named: dates are neither users nor items, and times are not in the column of the ratings.
+    """Check the columns that were not named: users and items must not be dates, and ratings must not be times.
 
     Raises:
         UnclearLogError: the values of a column contradict its name.
@@ -128,10 +128,10 @@ def _refuse_contradicted(table: Table, chosen: Mapping[str, Choice]) -> None:
 
 
 def present(table: Table, name: str, meaning: str) -> str:
-    """The column of this name; RecBole's types (`:token`) may be left out.
+    """The column with this name; RecBole's types (`:token`) may be omitted.
 
     Raises:
-        MissingColumnError: there is none.
+        MissingColumnError: there is no such column.
     """
     if name in table.names:
         return name
@@ -142,7 +142,7 @@ def present(table: Table, name: str, meaning: str) -> str:
 
 
 def usual_column(names: list[str], usual: tuple[str, ...]) -> str | None:
-    """The column with the first of some usual names that occurs."""
+    """The column with the first of the usual names that occurs."""
     plain = {plain_name(name): name for name in reversed(names)}
     return next((plain[name] for name in usual if name in plain), None)
 
@@ -152,11 +152,11 @@ def sample(table: Table, columns: list[str]) -> pl.DataFrame:
     try:
         return table.rows.select(columns).head(_SAMPLE_ROWS).collect()
     except (pl.exceptions.PolarsError, OSError):
-        return pl.DataFrame({name: [] for name in columns})  # reading the whole file says what is wrong
+        return pl.DataFrame({name: [] for name in columns})  # reading the whole file reports the fault
 
 
 def with_rows(error: UnclearLogError, table: Table) -> UnclearLogError:
-    """The error with the first rows of the log in its doubt, unless it has some."""
+    """A copy of the error whose doubt has the first rows of the log, unless it already has rows."""
     if error.doubt.rows:
         return error
     frame = sample(table, table.names).head(SHOWN_ROWS)
@@ -165,7 +165,7 @@ def with_rows(error: UnclearLogError, table: Table) -> UnclearLogError:
 
 
 def texts_of(values: pl.Series) -> list[str]:
-    """Values in words, missing ones empty; of dates their moments, since Python's own dates end in the year 9999."""
+    """Values as text, missing ones empty; dates by their moments, since Python's dates end in the year 9999."""
     if values.dtype.is_temporal():
         moments = to_microseconds(values)[0]
         return ["" if moment is None else written(moment // 1_000_000) for moment in moments]
@@ -173,7 +173,7 @@ def texts_of(values: pl.Series) -> list[str]:
 
 
 def dates_in(values: pl.Series) -> bool:
-    """Whether a column holds dates, in typed form or as texts."""
+    """Whether a column contains dates, as a date type or as texts."""
     if values.dtype == pl.Date or isinstance(values.dtype, pl.Datetime):
         return True
     if values.dtype != pl.String:
@@ -184,12 +184,12 @@ def dates_in(values: pl.Series) -> bool:
         return False
     try:
         return to_microseconds(texts)[0].null_count() <= 0.1 * len(texts)
-    except UnclearLogError:  # dates whose day and month can be either way round
+    except UnclearLogError:  # dates with day and month in either order
         return True
 
 
 def epochs_in(values: pl.Series) -> bool:
-    """Whether a column holds numbers that are times of 2000 to 2040, in seconds or finer units."""
+    """Whether a column contains numbers that are times of 2000 to 2040, in seconds or finer units."""
     numbers = values.cast(pl.Float64, strict=False).drop_nulls() if values.dtype in _NUMBER_LIKE else pl.Series([])
     if len(numbers) < 0.9 * max(len(values), 1):
         return False
@@ -198,7 +198,7 @@ def epochs_in(values: pl.Series) -> bool:
 
 
 def _small_fractions(values: pl.Series) -> bool:
-    """Whether a column holds numbers below 1,000, some of them with a fraction."""
+    """Whether a column contains numbers below 1,000, some of them with a fraction."""
     numbers = values.cast(pl.Float64, strict=False).drop_nulls() if values.dtype in _NUMBER_LIKE else pl.Series([])
     return len(numbers) > 0 and bool((numbers.abs() < 1_000).all()) and bool((numbers != numbers.round()).any())
 
@@ -209,7 +209,7 @@ def _example(values: pl.Series) -> str:
 
 
 def _unclear_ids(table: Table, unknown: list[str], taken: set[str]) -> DataError:
-    """Columns of ids that have no usual name: the ones that may hold them."""
+    """The error for ids without a column of a usual name, with the possible columns as answers."""
     what = f"which column is the {unknown[0]}? Columns: {', '.join(table.names)}"
     others = [name for name in table.names if name not in taken]
     frame = sample(table, others)
@@ -246,10 +246,10 @@ def _by_name(table: Table, meanings: list[str]) -> dict[str, Choice]:
 
 
 def _by_place(table: Table, said: Mapping[str, Choice], meanings: list[str]) -> dict[str, Choice]:
-    """What the columns of a file without names mean, as far as nothing was said."""
+    """The meanings of the columns of a file without names, except for those that are given."""
     count = len(table.names)
     if count < 2:
-        raise DataError(f"{table.where}: has one column, and a log has a user and an item at least")
+        raise DataError(f"{table.where}: has one column, but a log needs at least a user and an item")
     frame = sample(table, table.names)
     dated = [name for name in table.names if dates_in(frame[name])]
     timed = dated + [name for name in table.names if count > 2 and name not in dated and epochs_in(frame[name])]
@@ -261,7 +261,7 @@ def _by_place(table: Table, said: Mapping[str, Choice], meanings: list[str]) -> 
     if "time" in meanings:
         places = _with_time_by_values(table, frame, places, meanings, dated, timed)
     if frame.height and {"user", "item"} <= set(meanings) and _swapped(frame):
-        why = "its values are product codes; those of the other column are people's"
+        why = "its values are product codes; those of the other column are user codes"
         return _placed(places | {"user": "2", "item": "1"}, said, meanings, why)
     return _placed(places, said, meanings, "its place, in a file without names")
 
@@ -281,7 +281,7 @@ def _with_time_by_values(
     dated: list[str],
     timed: list[str],
 ) -> dict[str, str]:
-    """The places, with the time where the values are times; refused where that contradicts the others."""
+    """The places, with the time in the column whose values are times; refused if that contradicts the others."""
     usual = places.get("time")
     wrong = [name for name in dated if name in (places["user"], places["item"])]
     if usual in timed and not wrong:
@@ -305,7 +305,7 @@ def _with_time_by_values(
 
 
 def _unclear_places(table: Table, frame: pl.DataFrame, meanings: list[str], timed: list[str]) -> UnclearLogError:
-    """Columns of times in places where users or items usually are."""
+    """The error for columns of times in the usual places of users or items."""
     answers = []
     for time in timed[:2]:
         rest = [name for name in table.names if name not in timed] or [name for name in table.names if name != time]
@@ -322,7 +322,7 @@ def _unclear_places(table: Table, frame: pl.DataFrame, meanings: list[str], time
 
 
 def _swapped(frame: pl.DataFrame) -> bool:
-    """Whether the first column holds product codes and the second one people's, as Amazon's later files have them."""
+    """Whether the first column contains product codes and the second user codes, as in Amazon's later files."""
     first, second = (frame[name].drop_nulls() for name in frame.columns[:2])
     if first.dtype != pl.String or second.dtype != pl.String or not len(first) or not len(second):
         return False
@@ -330,7 +330,7 @@ def _swapped(frame: pl.DataFrame) -> bool:
 
 
 def _refuse_unnamed_time(table: Table, taken: set[str]) -> None:
-    """Without a usual name for a time, columns whose values are times have to be named or declined."""
+    """Without a usual name for the time, columns whose values are times must be named or declined."""
     others = [name for name in table.names if name not in taken]
     if not others or table.positional:
         return

@@ -1,4 +1,4 @@
-"""Times as people write them (seconds, milliseconds, fractions, dates of many forms), read into exact microseconds."""
+"""Read times in many forms (seconds, milliseconds, fractions, dates) into exact microseconds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TimeUnit = Literal["auto", "s", "ms", "us", "ns", "day"]
 
 # Microseconds in one unit; nanoseconds are divided instead.
 _PER_UNIT = {"s": 1_000_000, "ms": 1_000, "us": 1, "day": DAY_S * 1_000_000}
-# The size of a number tells its unit: 1e11 s is the year 5138, 1e11 ms is 1973, and so on.
+# The size of a number determines its unit: 1e11 s is the year 5138, 1e11 ms is 1973, and so on.
 UNIT_BOUNDS: tuple[tuple[float, Literal["s", "ms", "us"]], ...] = ((1e11, "s"), (1e14, "ms"), (1e17, "us"))
 UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _AWARE = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M%#z")
@@ -33,7 +33,7 @@ _NAIVE = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M")
 _LIMIT = float(2**63)
 _FIRST_OF_2000 = 946_684_800_000_000
 _YEAR_9999 = 250_000_000_000_000_000
-# What numpy and pandas write for a missing time.
+# The value that numpy and pandas write for a missing time.
 _NOT_A_TIME = -(2**63)
 
 
@@ -53,9 +53,9 @@ def to_microseconds(
     Args:
         values: integers, decimals, floats, texts, dates or datetimes.
         unit: the unit of numbers; "day" counts from 1899-12-30, as spreadsheets do.
-        form: how texts and numbers are written, in the directives of strftime.
-        zone: the time zone of dates that do not state their own, such as Europe/Paris; by default UTC.
-        order: of dates such as 01/02/2019, whether the month or the day comes first; "auto": as all of them allow.
+        form: the format of texts and numbers, in the directives of strftime.
+        zone: the time zone of dates that do not state their own, such as Europe/Paris; default: UTC.
+        order: "month" or "day": what comes first in dates such as 01/02/2019; "auto": the order that fits all of them.
 
     Returns:
         The times, null where a value cannot be read, and the unit that numbers were taken in; for dates "date", with
@@ -93,7 +93,7 @@ def add_clock(
         dates: as `to_microseconds` reads them, each at the start of its day.
         clocks: texts (10:51, 10:51:09.5, 9:05 AM), times of day, or seconds or milliseconds since midnight, by the
             largest.
-        form: how the dates are written, or the dates and the clocks with a blank between them.
+        form: the format of the dates, or of the dates and the clocks with a blank between them.
         zone: the time zone of the clocks.
         order: as for `to_microseconds`.
 
@@ -130,7 +130,7 @@ def _time_of_day(clocks: pl.Series) -> pl.Series:
 
 
 def written(seconds: int) -> str:
-    """A time as ISO 8601 in UTC, for any year an int64 reaches; years beyond 1..9999 have a sign or more digits.
+    """A time as ISO 8601 in UTC, for any int64; years outside 1..9999 have a sign or more digits.
 
     >>> written(1_600_000_000)
     '2020-09-13T12:26:40Z'
@@ -139,19 +139,19 @@ def written(seconds: int) -> str:
 
 
 def day(seconds: int) -> str:
-    """The date of a time, as `written` writes it."""
+    """The date of a time, in the format of `written`."""
     return written(seconds).partition("T")[0]
 
 
 def parse_seconds(text: str, name: str) -> int:
-    """Whole seconds since the epoch from a number of them or a date: `1600000000`, `2020-09-13`, `2020-09-13T12:26`.
+    """Whole seconds since the epoch from a number or a date: `1600000000`, `2020-09-13`, `2020-09-13T12:26`.
 
     Args:
-        text: what was given.
+        text: the text to parse.
         name: the setting, for messages.
 
     Raises:
-        DataError: it is neither, or a number so large that it must be in another unit.
+        DataError: it is neither of these, or a number so large that it must be in another unit.
 
     >>> parse_seconds("2020-09-13T12:26:40Z", "test_from")
     1600000000
@@ -168,7 +168,7 @@ def parse_seconds(text: str, name: str) -> int:
 
 
 def check_seconds(seconds: int, name: str) -> int:
-    """The number, unless its size says that it does not count seconds.
+    """Check that a number can be seconds since the epoch and return it.
 
     Raises:
         DataError: it is beyond the year 5138 as seconds.
@@ -182,7 +182,7 @@ def check_seconds(seconds: int, name: str) -> int:
 
 
 def unit_of_size(size: float) -> Literal["s", "ms", "us", "ns"]:
-    """The unit of a time by its size, if it lies in this age."""
+    """The unit of a time by its size, assuming that it is a present-day time."""
     for bound, unit in UNIT_BOUNDS:
         if size < bound:
             return unit
@@ -190,7 +190,7 @@ def unit_of_size(size: float) -> Literal["s", "ms", "us", "ns"]:
 
 
 def _temporal(values: pl.Series, zone: str | None) -> pl.Series:
-    """Dates and datetimes by the integers behind them: polars' own conversions end the process beyond their range."""
+    """Convert dates and datetimes by their integers, since polars' own conversions fail beyond their range."""
     if values.dtype == pl.Date:
         times = _scaled(values.to_physical().cast(pl.Int64), DAY_S * 1_000_000)
     elif isinstance(values.dtype, pl.Datetime):
@@ -201,7 +201,7 @@ def _temporal(values: pl.Series, zone: str | None) -> pl.Series:
         return pl.Series(values.name, [None] * len(values), dtype=pl.Int64)
     if zone is None:
         return times
-    times = _where(times.is_between(-_YEAR_9999, _YEAR_9999), times)  # beyond, polars knows no zones
+    times = _where(times.is_between(-_YEAR_9999, _YEAR_9999), times)  # polars supports no zones beyond these years
     column = in_zone(pl.col("t").cast(pl.Datetime("us")), zone).dt.epoch("us")
     return times.alias("t").to_frame().select(column).to_series().alias(values.name)
 
@@ -233,7 +233,7 @@ def _numbers(values: pl.Series, unit: TimeUnit, zone: str | None) -> tuple[pl.Se
 
 
 def _scaled_unit(values: pl.Series, unit: str) -> pl.Series:
-    """Numbers of a unit as microseconds, null where int64 does not hold them."""
+    """Numbers of a unit as microseconds; null outside the range of int64."""
     if unit != "ns":
         return _scaled(values, _PER_UNIT[unit])
     if values.dtype.is_float():
@@ -251,7 +251,7 @@ def _scaled(values: pl.Series, factor: int) -> pl.Series:
 
 
 def _whole(values: pl.Series) -> pl.Series | None:
-    """The numbers as integers, if all of them are (floats hold integers where some were missing)."""
+    """The numbers as integers, if all of them are (integers with missing values may be stored as floats)."""
     if not values.dtype.is_float():
         return values
     finite = values.filter(values.is_finite().fill_null(False))
@@ -263,7 +263,7 @@ def _whole(values: pl.Series) -> pl.Series | None:
 def _texts(values: pl.Series, unit: TimeUnit, zone: str | None, order: DateOrder) -> tuple[pl.Series, str]:
     whole = values.cast(pl.Int64, strict=False)
     if whole.null_count() != values.null_count():
-        # Blanks around a number or a date are not part of it.
+        # Blanks around a number or a date are ignored.
         values = values.str.strip_chars()
         whole = values.cast(pl.Int64, strict=False)
     if unit == "auto" and look_like_month_and_day(values):
@@ -300,7 +300,7 @@ def _iso(values: pl.Series, zone: str | None) -> pl.Series:
     naive = [text.str.to_datetime(form, strict=False, time_unit="us") for form in _NAIVE]
     date = text.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us"))
     moment = pl.coalesce(*aware, *(in_zone(local, zone) for local in (*naive, date))).dt.epoch("us")
-    # The parser takes years of more digits, whose days polars does not hold.
+    # The parser accepts years of more digits, which are outside the range of polars.
     dated = _where(values.str.contains(r"^\d{4}-"), values)
     return dated.alias("t").to_frame().select(moment).to_series().alias(values.name)
 

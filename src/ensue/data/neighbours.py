@@ -1,4 +1,4 @@
-"""The graph of all sessions: which items occur within a few steps of which.
+"""The graph of all sessions: for each item, the items that occur within a few steps of it.
 
 Suffixes: `N` items, `K` neighbours, `R` rows of a view.
 """
@@ -18,11 +18,10 @@ def item_neighbours(sequences: Sequences, steps: int, count: int) -> tuple[IntAr
     Args:
         sequences: the training part.
         steps: the largest distance of two events of a row.
-        count: K, the neighbours that each item keeps; of equally frequent ones those of lower numbers.
+        count: K, the number of neighbours of each item; among equally frequent ones, lower item numbers are preferred.
 
     Returns:
-        int64 [N + 1, K], the neighbours' item numbers, 0 where there are fewer; float32 [N + 1, K], how often each of
-        them occurs.
+        int64 [N + 1, K], the item numbers of the neighbours, 0 if there are fewer; float32 [N + 1, K], their counts.
     """
     width = sequences.store.num_items + 1
     events, place = packed_events(sequences.start_R, sequences.stop_R)

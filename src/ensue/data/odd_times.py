@@ -1,4 +1,4 @@
-"""Times that do not fit the rest of a log: in another unit, or far away."""
+"""Times that do not match the rest of a log: in another unit, or far away."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FAR_SPANS, _FAR_YEARS = 10, 20
 
 
 def in_another_unit(times_us: np.ndarray, unit: str) -> tuple[int, str] | None:
-    """The first time that lies among the others once it is taken in another unit.
+    """The first time that would be close to the others in another unit.
 
     Args:
         times_us: microseconds, all of them read in `unit`.
@@ -49,7 +49,7 @@ def far_away(times_us: np.ndarray) -> np.ndarray:
     """The places of times far from the rest: 20 years and 10 times the span of the middle 98% of them."""
     if len(times_us) < 3:
         return np.zeros(0, dtype=np.int64)
-    # Of few times, the first and the last are left out.
+    # If there are few times, the first and the last are left out.
     edge = max(1, round(0.01 * (len(times_us) - 1)))
     ordered = np.partition(times_us, (edge, len(times_us) - 1 - edge))
     low, high = float(ordered[edge]), float(ordered[-1 - edge])
@@ -60,11 +60,11 @@ def far_away(times_us: np.ndarray) -> np.ndarray:
 
 
 def time_notes(times_us: np.ndarray, unit: str, rows: np.ndarray) -> list[str]:
-    """What is odd about the times of a log, in sentences.
+    """Notes on unusual times of a log.
 
     Args:
         times_us: microseconds.
-        unit: the unit that they were read in.
+        unit: the unit in which they were read.
         rows: the row of each in the source, from 0.
     """
     notes = []
@@ -72,12 +72,12 @@ def time_notes(times_us: np.ndarray, unit: str, rows: np.ndarray) -> list[str]:
     if len(far):
         shown = written(int(times_us[far[0]]) // 1_000_000)
         notes.append(
-            f"{len(far):,} times lie far from the rest, the first in row {rows[far[0]] + 1:,}: {shown}; look at these "
+            f"{len(far):,} times are far from the rest, the first in row {rows[far[0]] + 1:,}: {shown}; check these "
             "rows in the source"
         )
     if unit == "s" and len(times_us) and times_us.min() > -_YEAR_US and times_us.max() < _YEAR_US:
         notes.append(
-            "all times lie within a year of 1970: if they are not seconds since then, name their unit or form "
-            "(--time-unit, --time-format); if they only number the events, their order is right"
+            "all times are within a year of 1970: if they are not seconds since then, name their unit or form "
+            "(--time-unit, --time-format); if they only number the events, their order is correct"
         )
     return notes

@@ -1,6 +1,6 @@
 """The order of events by user and time, several times as fast as a sort of two columns.
 
-Suffix: E events.
+Suffix: `E` events.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def stable_order(user_E: np.ndarray, time_E: np.ndarray | None = None) -> np.nda
     if time_E is not None and not bool((time_E[1:] >= time_E[:-1]).all()):
         by_time = np.argsort(time_E, kind="stable")
         user_E = user_E[by_time]
-    # User and place in one number: all differ, so that any sort of the numbers alone is a stable one of the events.
+    # User and place form one number. All numbers differ, so any sort of them is a stable sort of the events.
     key = user_E.astype(np.int64)
     key *= count
     key += np.arange(count)

@@ -1,6 +1,6 @@
-"""From a checked log to a store: duplicates, filters, numbers, order; written whole or not at all.
+"""Turn a checked log into a store: duplicates, filters, numbers and order; the store is written whole or not at all.
 
-Suffixes: E events, S events that are kept, sorted.
+Suffixes: `E` events in the order of the source, `S` events sorted by user and time.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from ensue.data.store import SequenceStore
 from ensue.data.vocabulary import Vocabulary
 from ensue.errors import ConfigError, DataError
 
-# A log whose users' events lie in reverse in at least this share of their steps runs backwards.
+# A log is in reverse order if at least this share of the steps between a user's events go back in time.
 BACKWARDS_SHARE = 0.9
 _SAME = ("bool", "int8", "int16", "int32", "int64", "float32", "float64")
 _WIDENED = {"uint8": "int16", "uint16": "int32", "uint32": "int64"}
 
 
 class PrepareConfig(Config):
-    """What is left out of a log. By default nothing is.
+    """The filters of a log. By default, all usable rows are kept.
 
     Attributes:
-        min_user_events: users with fewer events are left out.
-        min_item_events: items with fewer events are left out.
+        min_user_events: users with fewer events are dropped.
+        min_item_events: items with fewer events are dropped.
         filter: "single" counts users and items once, both on the unfiltered log (as SASRec's preparation
             does, so a few rarer ones remain); "core" repeats until every count holds; "none" does not filter, and
             takes no minimum.
-        duplicates: of several events of one user with one item, keep all, the "first" or the "last".
-        exact_duplicates: of events of the same user, item and time, "keep" all or "drop" all but the first.
-        min_rating: events rated lower, or not rated, are left out.
+        duplicates: several events of one user with one item: keep "all", the "first" or the "last".
+        exact_duplicates: events of the same user, item and time: "keep" all or "drop" all but the first.
+        min_rating: events with a lower rating, or without one, are dropped.
     """
 
     min_user_events: int = Field(default=1, ge=1)
@@ -62,24 +62,24 @@ class PrepareConfig(Config):
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """What came in, what was left out and why; `rows_in == interactions + sum(dropped.values())`.
+    """The rows read, kept and dropped; `rows_in == interactions + sum(dropped.values())`.
 
     Attributes:
-        rows_in: rows of the source.
-        interactions: events of the store.
-        users: users of the store.
-        items: items of the store.
-        dropped: reason -> rows.
+        rows_in: number of rows in the source.
+        interactions: number of events in the store.
+        users: number of users in the store.
+        items: number of items in the store.
+        dropped: reason -> number of rows.
         tie_share: share of events with the time of another event of the same user; None without times.
-        time_unit: the unit that times were read in.
+        time_unit: unit of the times in the source.
         first: the earliest time of the store, as ISO 8601 in UTC; None without times.
-        last: the latest.
-        columns: meaning -> the source's column.
-        items_described: items found in the item file; None without one.
+        last: the latest time, likewise.
+        columns: meaning -> column of the source.
+        items_described: number of items described in the item file; None without one.
         time_zone: the time zone of dates that did not state their own; None without times.
-        why: meaning -> why its column was taken for it.
-        notes: what is odd about the log, in sentences.
-        shape: the published shape that the log was recognised as, and by what; "" for none.
+        why: meaning -> why its column was chosen.
+        notes: remarks on unusual properties of the log.
+        shape: the published shape that the log was recognised as, and the evidence; "" for none.
     """
 
     rows_in: int
@@ -122,10 +122,10 @@ def prepare(
     newest event to the oldest; rows of a log without times keep the source's order.
 
     Args:
-        source: a file, a frame, or what `read_interactions` gave.
-        out: the folder to write, or None to stay in memory.
-        columns: the columns' meaning.
-        config: what to leave out.
+        source: a file, a frame, or the result of `read_interactions`.
+        out: the folder to write, or None for a store in memory.
+        columns: the meaning of the columns.
+        config: the filters.
         items: a file or frame that describes items (id, title, category, ...).
         overwrite: replace a store that is already in `out`; other folders, and stores with other files in them,
             are never replaced.
@@ -135,9 +135,9 @@ def prepare(
         The store (mapped from `out` if given) and the report.
 
     Raises:
-        DataError: the log cannot be read, or nothing of it is left.
-        ConfigError: a setting needs a column that the log has not.
-        ArtefactError: `out` is in the way.
+        DataError: the log cannot be read, or no event is left.
+        ConfigError: a setting needs a column that the log does not have.
+        ArtefactError: `out` cannot be written or replaced.
     """
     config = config or PrepareConfig()
     say = progress or (lambda _: None)
@@ -219,13 +219,15 @@ def _build(
 
 def _check_columns(log: Interactions, config: PrepareConfig) -> None:
     if config.min_rating is not None and "rating" not in log.columns:
-        raise ConfigError(f"{log.source}: min_rating needs a rating column, and none is known")
+        raise ConfigError(f"{log.source}: min_rating needs a rating column, but none is known: name it (--rating)")
     if config.exact_duplicates == "drop" and "time" not in log.columns:
-        raise ConfigError(f"{log.source}: exact_duplicates = 'drop' needs times, and none are known")
+        raise ConfigError(
+            f"{log.source}: exact_duplicates = 'drop' needs times, but none are known: name them (--time)"
+        )
 
 
 def _numbered(frame: pl.DataFrame) -> tuple[pl.DataFrame, Vocabulary, Vocabulary]:
-    """The frame with numbers of all users and items in place of ids."""
+    """The frame with numbers of users and items instead of ids."""
     users = Vocabulary.from_ids(frame["user"])
     items = Vocabulary.from_ids(frame["item"])
     numbers = [pl.Series("user", users.encode(frame["user"])), pl.Series("item", items.encode(frame["item"]))]
@@ -233,10 +235,10 @@ def _numbered(frame: pl.DataFrame) -> tuple[pl.DataFrame, Vocabulary, Vocabulary
 
 
 def _sorted(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
-    """The events by user and time, and what to say about their order.
+    """The events by user and time, and notes on their order.
 
-    Events of one time keep the order of their rows, and the reverse of it in a log that runs backwards: where most
-    rows of a user lie before those of earlier events.
+    Events with the same time keep the order of their rows, or the reverse order if the log runs backwards, that is, if
+    most rows of a user are before those of earlier events.
     """
     frame = frame.drop("row")
     user_E = frame["user"].to_numpy()
@@ -253,8 +255,8 @@ def _sorted(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     if not tied.any() or backwards < BACKWARDS_SHARE:
         return frame[order], []
     note = (
-        f"{backwards:.0%} of the steps from a user's event to the next go up in the source, which so runs from the "
-        "newest event to the oldest: events of one time are taken from its end"
+        f"{backwards:.0%} of the steps from a user's event to the next go upwards in the source, so it runs from the "
+        "newest event to the oldest: events with the same time are read from its end"
     )
     return frame[len(order) - 1 - stable_order(user_E[::-1], time_E[::-1])], [note]
 
@@ -286,7 +288,7 @@ def _drop_duplicates(frame: pl.DataFrame, config: PrepareConfig, dropped: dict[s
 
 
 def _drop_rare(frame: pl.DataFrame, config: PrepareConfig, dropped: dict[str, int]) -> pl.DataFrame:
-    """Leave out users and items below the minima, once or until nothing changes."""
+    """Drop users and items below the minima, once or until nothing changes."""
     while config.filter != "none":
         user_E, item_E = frame["user"].to_numpy(), frame["item"].to_numpy()
         busy_E = np.bincount(user_E)[user_E] >= config.min_user_events if len(user_E) else np.ones(0, bool)
@@ -307,7 +309,7 @@ def _drop_rare(frame: pl.DataFrame, config: PrepareConfig, dropped: dict[str, in
 
 
 def _used(vocabulary: Vocabulary, numbers_E: np.ndarray) -> tuple[Vocabulary, np.ndarray]:
-    """The vocabulary of the numbers that occur, and the events' numbers in it (the order stays)."""
+    """The vocabulary of the numbers that occur, and the events' numbers in it, in the same order."""
     occurs = np.bincount(numbers_E, minlength=len(vocabulary) + 1)[1:] > 0
     if occurs.all():
         return vocabulary, numbers_E
@@ -321,7 +323,7 @@ def _tie_share(user_E: np.ndarray, times_us: np.ndarray) -> float:
 
 
 def _features(frame: pl.DataFrame, names: tuple[str, ...]) -> tuple[dict[str, np.ndarray], dict[str, Vocabulary]]:
-    """Numbers as they are; texts, and integers with gaps, as codes 1..n with 0 for a missing value."""
+    """Numbers unchanged; texts, and integers with missing values, as codes 1..n with 0 for a missing value."""
     arrays: dict[str, np.ndarray] = {}
     coded: dict[str, Vocabulary] = {}
     for name in names:
@@ -336,6 +338,6 @@ def _features(frame: pl.DataFrame, names: tuple[str, ...]) -> tuple[dict[str, np
             continue
         array = values.to_numpy()
         if values.null_count() or array.dtype.name not in (*_SAME, *_WIDENED):
-            raise DataError(f"feature {name!r} holds {values.dtype}: numbers or strings are due")
+            raise DataError(f"feature {name!r} must contain numbers or strings (got {values.dtype})")
         arrays[name] = array.astype(_WIDENED.get(array.dtype.name, array.dtype.name))
     return arrays, coded

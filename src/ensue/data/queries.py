@@ -22,7 +22,7 @@ import polars as pl
 from ensue.data.stacking import stack
 from ensue.errors import ConfigError, DataError
 
-# Rows that are fetched at a time.
+# Number of rows fetched at a time.
 BATCH = 100_000
 _SECRET = re.compile(r"(password\s*=\s*)('[^']*'|[^\s'&;)]+)", re.IGNORECASE)
 _URL_SECRET = re.compile(r"(://[^\s/:@]*:)\S+(@)")
@@ -34,8 +34,8 @@ class Query:
     """A query of a database.
 
     Attributes:
-        sql: one statement that gives rows, in the order of events if they have no times.
-        address: `sqlite:///FILE` and `duckdb:///FILE` (a file alone is recognised by its first bytes), `duckdb://` for
+        sql: one statement that returns rows; without times, in the order of events.
+        address: `sqlite:///FILE` and `duckdb:///FILE` (only a file is recognised by its first bytes), `duckdb://` for
             a query of files, or `postgresql://USER@HOST/DATABASE`. A file from the root has four strokes.
     """
 
@@ -78,15 +78,15 @@ class Query:
                 return self._fetch(cursor)
         except (DataError, ConfigError):
             raise
-        except Exception as error:  # each driver has its own errors
-            raise DataError(f"{self.name}: the query failed ({self._told(error)})") from None
+        except Exception as error:  # each driver raises its own errors
+            raise DataError(f"{self.name}: the query failed ({self._words(error)})") from None
 
     def _fetch(self, cursor: Any) -> pl.DataFrame:
         if cursor.description is None:
-            raise DataError(f"{self.name}: the statement gives no rows; --sql takes a SELECT")
+            raise DataError(f"{self.name}: the statement returns no rows: --sql needs a SELECT")
         names = [column[0] for column in cursor.description]
         if len(set(names)) < len(names):
-            raise DataError(f"{self.name}: the query names a column twice: {', '.join(names)}: rename one (AS)")
+            raise DataError(f"{self.name}: two columns have the same name ({', '.join(names)}): rename one (AS)")
         frames = [self._frame(rows, names) for rows in _batches(cursor)] or [pl.DataFrame(schema=names)]
         return stack(frames, [self.name] * len(frames))
 
@@ -105,7 +105,7 @@ class Query:
                 ) from None
         return pl.DataFrame(columns)
 
-    def _told(self, error: Exception) -> str:
+    def _words(self, error: Exception) -> str:
         text = str(error).strip().split("\n")[0]
         parts = urlsplit(self.address)
         for secret in (parts.password, *parse_qs(parts.query).get("password", [])):
@@ -115,7 +115,7 @@ class Query:
 
 
 def without_secrets(text: str) -> str:
-    """A text with stars in place of passwords: those of addresses, and `password=...`."""
+    """A text with stars instead of passwords, both those in addresses and `password=...`."""
     return _SECRET.sub(r"\1***", _URL_SECRET.sub(r"\1***\2", text))
 
 
@@ -182,6 +182,6 @@ def _postgresql(address: str) -> Iterator[Any]:
     scheme, _, rest = address.partition("://")
     with psycopg.connect(f"{scheme.partition('+')[0]}://{rest}") as connection:
         connection.read_only = True
-        # A cursor of the server: rows come in batches, and only a statement that reads can have one.
+        # A server-side cursor: rows arrive in batches, and only statements that read can have one.
         with connection.cursor(name="ensue") as cursor:
             yield cursor

@@ -1,4 +1,4 @@
-"""Files and frames of many forms, opened as one kind of table. Ids stay the text that they were written as."""
+"""Open files and frames of many formats as one kind of table. Ids of text files remain texts, as written."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ _SUFFIXES: dict[str, Format] = {
     ".avro": "avro",
 }
 _SEPARATORS = {"csv": ",", "tsv": "\t", ";": ";", "|": "|"}
-# First bytes of files that hold typed columns.
+# First bytes of files with typed columns.
 _TYPED: tuple[tuple[bytes, Format], ...] = ((b"PAR1", "parquet"), (b"ARROW1", "arrow"), (b"Obj\x01", "avro"))
 _PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip", ".zz")
-# Lines after the first that are looked at to tell whether the first one holds names.
+# Number of lines after the first that are used to decide whether the first line contains names.
 LOOKED_AT = 10
 _MORE = "\x01more"
 
@@ -51,7 +51,7 @@ def open_table(source: Source, reading: Reading | None = None) -> Table:
 
     Args:
         source: a path, or a frame.
-        reading: how a text file is to be read.
+        reading: settings for reading a text file.
 
     Raises:
         DataError: there is no such file, it is empty, or it is not what it should be.
@@ -132,7 +132,7 @@ def sniff(file: TextFile, named_csv: bool = False) -> Format:
 
     Args:
         file: the file.
-        named_csv: its name ends in `.csv`, so only the separator is in question.
+        named_csv: the name ends in `.csv`, so only the separator is to be determined.
 
     Raises:
         DataError: the file is empty, or its first line is of no known form.
@@ -156,30 +156,30 @@ def sniff(file: TextFile, named_csv: bool = False) -> Format:
         if mark in line:
             return form
     raise DataError(
-        f"{file.path}: cannot tell the format from {line[:60]!r}; name it (--format csv, tsv, ';', '|', space, :: or "
+        f"{file.path}: the format is not clear from {line[:60]!r}: name it (--format csv, tsv, ';', '|', space, :: or "
         "jsonl)"
     )
 
 
 def open_separated(file: TextFile, separator: str, reading: Reading) -> Table:
-    """Open a CSV file or one of its kind; a DataError names a line end or a header that cannot be read."""
+    """Open a CSV file or a similar one; a DataError names a line end or a header that cannot be read."""
     path, quotes, multiline = file.path, reading.quotes, reading.multiline
     head = first_lines(file, 1)[0]
     _check_line_ends(path, head, quotes)
     first = split_fields(head, separator) if quotes else head.split(separator)
     named = reading.header if reading.header is not None else not any(is_number(field) for field in first)
     if named:
-        # Columns without a name cannot be asked for, so they may be many.
+        # Columns without a name cannot be used, so there may be several.
         _check_names(path, [name.strip() for name in first if name.strip()])
     counts = count_bytes(file, separator, quotes)
     quoted = counts.quoted and quotes
-    if quoted and not multiline and head.count('"') % 2:  # what are columns cannot be told
+    if quoted and not multiline and head.count('"') % 2:  # the columns cannot be determined
         raise unclear_quotes(file, unbalanced(file), multiline)
 
     due = counts.lines - 1 if named else counts.lines
 
     def check(count: int) -> None:
-        # Blank lines before the header are no rows; a swallowed line needs an earlier one left open.
+        # Blank lines before the header are not rows; a line can only be swallowed by an unclosed quote before it.
         if quoted and not multiline and count != due and (where := unbalanced(file)):
             raise unclear_quotes(file, f"{count} rows read from {due} lines; {where}", multiline)
 
@@ -187,7 +187,7 @@ def open_separated(file: TextFile, separator: str, reading: Reading) -> Table:
         try:
             return row_kinds(file, separator, quoted, len(first), named)
         except csv.Error as error:
-            where = unbalanced(file) or f"it holds quotes ({error})"
+            where = unbalanced(file) or f"it contains quotes ({error})"
             raise unclear_quotes(file, f"cannot be read; {where}", multiline) from None
         except UnicodeDecodeError:
             raise DataError(f"{path}: {undecodable(file)}") from None
@@ -206,7 +206,7 @@ def open_separated(file: TextFile, separator: str, reading: Reading) -> Table:
         kinds=kinds,
         check=check,
     )
-    # Rows with too many fields end the other way of reading; so where the sum is right, no row has too few.
+    # The other reader fails at rows with too many fields; so if the sum is correct, no row has too few.
     is_even = counts.separators == counts.rows * (len(first) - 1)
     if not is_even or (quoted and counts.loose):
         return ragged
@@ -233,31 +233,31 @@ def _scan(
     names = rows.collect_schema().names()
     if not named or all(name == name.strip() for name in first):
         return rows, names
-    # Blanks follow the separators, so they belong to no field.
+    # Blanks follow the separators, so they are not part of a field.
     field = pl.all().str.strip_chars()
     rows = rows.rename({name: _bare(name, quoted) for name in names})
-    if quoted:  # after a blank, quotes do not begin a field for polars
+    if quoted:  # for polars, a quote after a blank does not open a field
         inside = field.str.slice(1, field.str.len_chars() - 2).str.replace_all('""', '"', literal=True)
         field = pl.when(field.str.contains('(?s)^".*"$')).then(inside).otherwise(field)
     return rows.with_columns(field), [_bare(name, quoted) for name in names]
 
 
 def _bare(name: str, quoted: bool) -> str:
-    """A name without the blanks around it, and without the quotes that polars leaves after a blank."""
+    """A name without surrounding blanks, and without the quotes that polars leaves after a blank."""
     name = name.strip()
     return name[1:-1].replace('""', '"') if quoted and len(name) > 1 and name[0] == name[-1] == '"' else name
 
 
 def _open_lines(file: TextFile, separator: str | None, header: bool | None) -> Table:
-    """A file whose lines are split at the separator; at blanks if it is None. Blank lines are left out."""
+    """A file whose lines are split at the separator, or at blanks if it is None. Blank lines are skipped."""
     check_lines(file)
     path = file.path
     head = [line.strip() for line in first_lines(file, 1 + LOOKED_AT)]
     _check_line_ends(path, head[0], quotes=False)
     first, *following = [line.split(separator) for line in head]
     if header is None and looks_like_names(first, following):
-        what = f"does the first line hold names or an event? {head[0][:60]!r}"
-        answers = Answer({"header": True}, "it holds names"), Answer({"header": False}, "it is an event")
+        what = f"does the first line contain names or an event? {head[0][:60]!r}"
+        answers = Answer({"header": True}, "it contains names"), Answer({"header": False}, "it is an event")
         shown = tuple((line,) for line in head[:SHOWN_ROWS])
         raise UnclearLogError(Doubt(what, answers, where=str(path), rows=shown))
     if header:
@@ -274,7 +274,7 @@ def _open_lines(file: TextFile, separator: str | None, header: bool | None) -> T
         comment_prefix=file.comment or None,
     )
     line = pl.col("line")
-    # Blank lines are no rows; polars reads those without any character as null.
+    # Blank lines are not rows; polars reads empty lines as null.
     lines = lines.filter(line.str.strip_chars() != "")
     if separator is None:
         line = line.str.strip_chars().str.replace_all(r"\s+", " ")
@@ -299,16 +299,16 @@ def _open_lines(file: TextFile, separator: str | None, header: bool | None) -> T
 def _check_line_ends(path: Path, head: str, quotes: bool) -> None:
     before, mark, _ = head.partition("\r")
     if mark and not (quotes and before.count('"') % 2):
-        raise DataError(f"{path}: a line ends in CR alone ({before[:60]!r}): write the line ends as LF or CRLF")
+        raise DataError(f"{path}: a line ends in CR only ({before[:60]!r}): convert the line ends to LF or CRLF")
 
 
 def _check_names(path: Path, names: list[str]) -> None:
     if len(set(names)) < len(names):
-        raise DataError(f"{path}: the first line names a column twice: {', '.join(names)}")
+        raise DataError(f"{path}: the first line has two columns of the same name: {', '.join(names)}")
 
 
 def looks_like_names(first: Sequence[str | None], following: Sequence[Sequence[str | None]]) -> bool:
-    """Whether no field of the first line is a number, and some column is one in all of the following lines."""
+    """Whether no field of the first line is a number, but some column is a number in all following lines."""
     if not following or any(is_number(field) for field in first):
         return False
     return any(all(is_number(field) for field in column) for column in zip(*following, strict=False))

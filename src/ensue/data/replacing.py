@@ -1,4 +1,4 @@
-"""A store's folder, replaced whole or not at all, and what a kill in the middle of that left is put right."""
+"""Replacement of a store's folder, whole or not at all, and recovery after a process was killed during it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ensue.data.store import KIND, SCHEMA_VERSION, SequenceStore
 from ensue.errors import ArtefactError, is_utf8
 from ensue.files import MANIFEST, read_manifest, sync, take_lock
 
-# What `SequenceStore.save` writes, whole or in the making.
+# The files that `SequenceStore.save` writes, complete or not.
 _FILE = r"(offsets|items|times|feature_\w+)\.npy|(users|items|values_\w+)\.parquet|" + re.escape(MANIFEST)
 _STORE_FILE = re.compile(rf"{_FILE}|\.({_FILE})\.\d+\.tmp")
 
 
 def check_target(out: Path, overwrite: bool) -> None:
-    """Refuse a folder that is not to be written.
+    """Refuse a folder that must not be written.
 
     Raises:
         ArtefactError: it is the current folder or a mount point, or holds something other than a store, or a store and
@@ -31,7 +31,7 @@ def check_target(out: Path, overwrite: bool) -> None:
     if not is_utf8(str(out)):
         raise ArtefactError(f"{str(out)!r}: the name is not UTF-8: name another folder")
     if out.exists() and out.samefile("."):
-        raise ArtefactError(f"{out}: is the current folder, which cannot be replaced; name another, or a new one in it")
+        raise ArtefactError(f"{out}: is the current folder, which cannot be replaced: name another or a new one in it")
     if os.path.ismount(out):
         raise ArtefactError(f"{out}: is a mount point, which cannot be replaced; name a folder in it")
     if _is_free(out):
@@ -39,17 +39,17 @@ def check_target(out: Path, overwrite: bool) -> None:
     try:
         foreign = _foreign(out)
     except ArtefactError:
-        raise ArtefactError(f"{out}: exists and is not an ensue store; it is not replaced") from None
+        raise ArtefactError(f"{out}: exists and is not an ensue store: choose another folder") from None
     if not overwrite:
-        raise ArtefactError(f"{out}: holds a store already; replacing it needs --overwrite (overwrite=True)")
+        raise ArtefactError(f"{out}: already contains a store: replace it with --overwrite (overwrite=True)")
     if foreign:
-        raise ArtefactError(f"{out}: holds {foreign[0]!r} beside the store's own files; it is not replaced")
+        raise ArtefactError(f"{out}: contains {foreign[0]!r}, which is not a file of the store: choose another folder")
 
 
 def write_whole(store: SequenceStore, out: Path) -> SequenceStore:
-    """Write beside `out` and rename, so that `out` is the old store or the whole new one; see also `recover`.
+    """Write beside `out` and rename, so that `out` is either the old store or the complete new one; see also `recover`.
 
-    Where `out` is a link, what it leads to is replaced, and the link stays.
+    If `out` is a link, its target is replaced and the link stays.
 
     Returns:
         The store, mapped from `out`.
@@ -60,7 +60,7 @@ def write_whole(store: SequenceStore, out: Path) -> SequenceStore:
     old = fresh.with_suffix(".old")
     try:
         store.save(fresh)
-        # Opened before it is in place, where another process may replace it.
+        # The store is opened before the rename, since another process may replace it afterwards.
         opened = replace(SequenceStore.open(fresh), folder=out)
         with _turn(out.parent):
             try:
@@ -80,12 +80,12 @@ def write_whole(store: SequenceStore, out: Path) -> SequenceStore:
 
 
 def _begin(out: Path) -> tuple[Path, int]:
-    """Make a new folder beside `out` and lock it; the folder, and the handle that holds the lock."""
+    """Create a folder beside `out` and lock it; return the folder and the handle that holds the lock."""
     while True:
-        # Not the process's number: containers that share a folder have the same ones.
+        # The process id would not be unique: containers that share a folder may have the same ids.
         fresh = out.with_name(f".{out.name}.{secrets.token_hex(8)}.new")
         fresh.mkdir()
-        # `recover` of another process may remove it before it is locked.
+        # `recover` in another process may remove the folder before it is locked.
         with suppress(FileNotFoundError):
             handle = os.open(fresh, os.O_RDONLY | os.O_DIRECTORY)
             take_lock(handle)
@@ -107,11 +107,11 @@ def _turn(parent: Path) -> Iterator[None]:
 
 
 def recover(out: Path) -> None:
-    """Put right what a `write_whole` of `out` left that was killed.
+    """Recover from a `write_whole` of `out` that was killed.
 
-    Between its two renames it leaves the old store beside `out` under a hidden name: it is put back. Where `out` holds
-    something, stores under such names are left over and removed; and so is a new store that nobody writes any more.
-    Folders with anything else in them are left alone.
+    If it was killed between its two renames, the old store is beside `out` under a hidden name and is moved back. If
+    `out` exists, stores under such names are leftovers and are removed, and so is a new store that no process is
+    writing. Folders with any other content are not touched.
     """
     out = out.resolve()
     if _set_aside(out):
@@ -130,7 +130,7 @@ def recover(out: Path) -> None:
 
 @contextmanager
 def _held(folder: Path) -> Iterator[bool]:
-    """Lock a folder, and tell whether that could be done: no other process has it, and there are locks."""
+    """Lock a folder; yield whether this succeeded: locks are available and no other process holds it."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield take_lock(handle) is True
@@ -139,26 +139,26 @@ def _held(folder: Path) -> Iterator[bool]:
 
 
 def _beside(out: Path, suffix: str) -> list[Path]:
-    """What lies beside `out` under a name that `write_whole` gives."""
+    """The paths beside `out` with a name that `write_whole` uses."""
     form = re.compile(rf"\.{re.escape(out.name)}\.[0-9a-f]+\.{suffix}")
     return [path for path in out.parent.iterdir() if form.fullmatch(path.name)] if out.parent.is_dir() else []
 
 
 def _is_unfinished(folder: Path) -> bool:
-    """Whether a folder is empty or holds files of a store and nothing else."""
+    """Whether a folder is empty or contains only files of a store."""
     return all(
         _STORE_FILE.fullmatch(path.name) and path.is_file() and not path.is_symlink() for path in folder.iterdir()
     )
 
 
 def _set_aside(out: Path) -> list[Path]:
-    """The stores beside `out` that `write_whole` moved out of the way and did not remove, the newest last."""
-    found = []
+    """The stores beside `out` that `write_whole` moved aside but did not remove, the newest last."""
+    stores = []
     for folder in _beside(out, "old"):
         with suppress(ArtefactError, FileNotFoundError):
             if not _foreign(folder):
-                found.append(((folder / MANIFEST).stat().st_mtime, folder))
-    return [folder for _, folder in sorted(found)]
+                stores.append(((folder / MANIFEST).stat().st_mtime, folder))
+    return [folder for _, folder in sorted(stores)]
 
 
 def _is_free(out: Path) -> bool:
@@ -166,10 +166,10 @@ def _is_free(out: Path) -> bool:
 
 
 def _foreign(folder: Path) -> list[str]:
-    """What a store's folder holds beside the store.
+    """The names in a store's folder that do not belong to the store.
 
     Raises:
-        ArtefactError: it holds no store.
+        ArtefactError: the folder contains no store.
     """
     about = read_manifest(folder, KIND, SCHEMA_VERSION)
     return sorted({path.name for path in folder.iterdir()} - {MANIFEST, *about["sha256"]})

@@ -1,7 +1,7 @@
-"""Sessions, and which of them an item occurs in: what neighbour models search.
+"""Sessions and the sessions in which each item occurs, for neighbour models.
 
-Suffixes: `S` sessions, `N` items, `E` occurrences of items in sessions, `R` rows of a view,
-`P` events of all rows.
+Suffixes: `S` sessions, `N` items, `E` occurrences of items in sessions, `R` rows of a view, `P` events of all rows; `1`
+one more entry.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class SessionIndex:
         items_E, places_E, lengths_S = _distinct(sessions, rows)
         new_S = np.repeat(np.arange(before, before + len(rows), dtype=np.int32), lengths_S)
         order = np.argsort(items_E, kind="stable")
-        # Behind the sessions that an item has already; new ones of the same item keep their order.
+        # New sessions come after the existing ones of each item, in their own order.
         at = self.first_N1[items_E[order]]
         count_N = np.bincount(items_E, minlength=store.num_items + 1)[1:]
         return type(self)(

@@ -1,6 +1,6 @@
-"""What orders the sessions of a store, and which of their events can be predicted.
+"""The order of the sessions of a store, and the events of sessions that can be predicted.
 
-Suffixes: S sessions, U users, N items.
+Suffixes: `S` sessions that have events, `U` all sessions, `E` events, `N` items.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ def session_order(store: SequenceStore, feature: str | None, numbers: bool = Fal
 
     Args:
         store: its rows are sessions.
-        feature: the event feature whose value in a session's first event counts; without one it is that event's time,
-            or in a store without times the session's number.
-        last: the session's last event counts instead of its first.
-        numbers: the values are to be compared with a number, so that texts will not do.
+        feature: the event feature whose value in a session's first event is used; without one, that event's time, or,
+            in a store without times, the session's number.
+        last: whether to use the session's last event instead of its first.
+        numbers: whether the values will be compared with a number, so that texts are an error.
 
     Returns:
-        int64 or float64: of a feature of numbers its values, also where the store keeps codes for them; of one of texts
-        its codes, which rise with the texts.
+        int64 or float64: the values of a numeric feature, even if the store has codes for them; for a feature of texts,
+        the codes, which have the order of the texts.
 
     Raises:
-        DataError: there is no such feature, a session's first event has no value of it, or they are texts.
+        DataError: there is no such feature, a session's first event has no value, or the values are texts but numbers
+            are needed.
     """
     filled = np.flatnonzero(store.lengths)
     first_S = store.offsets[filled + 1] - 1 if last else store.offsets[filled]
@@ -48,8 +49,8 @@ def session_order(store: SequenceStore, feature: str | None, numbers: bool = Fal
         return np.asarray(values.ids.to_numpy()[value_S - 1])
     if numbers:
         raise DataError(
-            f"feature {feature!r} holds texts, such as {values.ids[0]!r}, and test_from is a number: give shares "
-            "(validation_fraction, test_fraction)"
+            f"feature {feature!r} contains texts, such as {values.ids[0]!r}, but test_from is a number: set shares "
+            "instead (validation_fraction, test_fraction)"
         )
     return np.asarray(value_S, dtype=np.int64)
 
@@ -58,7 +59,7 @@ def event_feature(store: SequenceStore, name: str) -> np.ndarray:
     """A feature of the events, [E].
 
     Raises:
-        DataError: there is none of this name.
+        DataError: there is no feature of this name.
     """
     if name not in store.features:
         raise DataError(f"the store has no event feature {name!r}: {nearest(name, store.features)}")
@@ -66,12 +67,12 @@ def event_feature(store: SequenceStore, name: str) -> np.ndarray:
 
 
 def without_unseen(store: SequenceStore, trains_U: np.ndarray, known: np.ndarray) -> SequenceStore:
-    """A copy of the store without the held-out sessions' events of items that training never had.
+    """A copy of the store in which held-out sessions have no events of items that do not occur in training.
 
     Args:
         store: its rows are sessions.
-        trains_U: [U] whether a session trains.
-        known: the item numbers of training.
+        trains_U: [U] whether a session is used for training.
+        known: the item numbers that occur in training.
     """
     known_N = np.zeros(store.num_items + 1, dtype=bool)
     known_N[known] = True

@@ -1,4 +1,4 @@
-"""What a shape of a log is: a name, the evidence for it, and a reader. Recognisers register here by name."""
+"""Shapes of published logs: a name, the evidence and a reader for each. Recognisers register here by name."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from ensue.data.unpacking import TextFile
 from ensue.registry import Registry
 
 NO_COLUMN = "-"
-# The share of the first lines that must have the same number of fields, and of these the share that must match.
+# The share of the first lines that must have the same number of fields, and the share of these that must match.
 MOST, MATCHING = 0.7, 0.9
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The beginning of a log, which recognisers look at.
+    """The beginning of a log, as passed to recognisers.
 
     Attributes:
-        where: what to call it in messages.
+        where: name of the log for messages.
         file: the text file; None for typed files and frames.
-        lines: its first lines that are not blank; empty for typed files.
+        lines: the first lines that are not blank; empty for typed files.
         schema: the columns of a typed file or frame; empty for text.
         rows: the rows of a typed file or frame.
-        reading: how the user says that the file is read.
+        reading: the user's settings for reading the file.
     """
 
     where: str = "the frame"
@@ -43,14 +43,14 @@ class Sample:
 
     @cached_property
     def separator(self) -> str:
-        """The separator of the lines; empty where none is seen."""
+        """The separator of the lines; empty if there is none."""
         if self.file is None or not self.lines or self.lines[0].lstrip().startswith(("{", "[")):
             return ""
         return guess_separator(self.lines)
 
     @cached_property
     def fields(self) -> list[list[str]]:
-        """The fields of the first lines, without blanks around them."""
+        """The fields of the first lines, without surrounding blanks."""
         if not self.separator:
             return []
         if self.separator == " ":
@@ -59,11 +59,11 @@ class Sample:
 
     @cached_property
     def header(self) -> list[str]:
-        """The names of the columns, if the first line may hold some; of typed files those of the schema."""
+        """The fields of the first line as names of columns; for typed files, the names in the schema."""
         return list(self.schema) or (self.fields[0] if self.fields else [])
 
     def open(self, separator: str, header: bool) -> Table:
-        """The file as a table of text, split at one character."""
+        """The file as a table of texts, split at one character."""
         assert self.file is not None
         return open_separated(self.file, separator, replace(self.reading, header=header))
 
@@ -74,10 +74,10 @@ class Shape:
 
     Attributes:
         name: its name in the registry.
-        evidence: what it was recognised by, and what is not read, in words for the report.
+        evidence: the properties it was recognised by, and what is not read, as text for the report.
         meanings: meaning (user, item, time, rating) -> column of the table; "-" for none.
-        read: opens the file.
-        events: turns all rows of the log into events, where one row does not tell its own: of a log in several parts
+        read: function that opens the file.
+        events: function that turns all rows into events, if single rows do not suffice: for a log in several parts
             it gets those of all.
     """
 
@@ -105,7 +105,7 @@ SHAPES: Registry[Recogniser] = Registry(
 
 
 def recognise(sample: Sample) -> Shape | None:
-    """The shape of a log, or None if it is of no published shape; of a shape that is stated, only that."""
+    """The shape of a log, or None if no published shape matches; if the user names a shape, only that is tried."""
     stated = sample.reading.shape
     for name in () if stated == NO_SHAPE else SHAPES if stated == ANY_SHAPE else (stated,):
         shape = SHAPES[name](sample)
@@ -123,7 +123,7 @@ def by_header(
         sample: the beginning of the log.
         name: the name of the shape.
         columns: the columns that the shape is recognised by.
-        change: adds what the file itself lacks, such as a column of times.
+        change: function that adds what the file itself lacks, such as a column of times.
         meanings: meaning -> column; the time is "-" if not given.
     """
     if not set(columns.split()) <= set(sample.header):
@@ -148,8 +148,8 @@ def by_place(
     Args:
         sample: the beginning of the log.
         name: the name of the shape.
-        evidence: what it was recognised by.
-        change: adds what the file itself lacks, such as a column of times.
+        evidence: the properties it was recognised by.
+        change: function that adds what the file itself lacks, such as a column of times.
         meanings: meaning -> column; the time is "-" if not given.
     """
 
@@ -161,9 +161,9 @@ def by_place(
 
 
 def all_match(sample: Sample, patterns: Mapping[int, str], count: int) -> bool:
-    """Whether most of the first lines have `count` fields, and those at the given places match the patterns.
+    """Whether most of the first lines have `count` fields, and the fields at the given places match the patterns.
 
-    The last line looked at is left out, since it may be cut off. One field in ten may be damaged.
+    The last line is left out, since it may be cut off. One field in ten may be damaged.
     """
     rows = usual_rows(sample.fields[:-1] or sample.fields, count)
     matches = [all(re.fullmatch(pattern, row[place]) for place, pattern in patterns.items()) for row in rows]
@@ -171,18 +171,18 @@ def all_match(sample: Sample, patterns: Mapping[int, str], count: int) -> bool:
 
 
 def usual_rows(rows: list[list[str]], count: int) -> list[list[str]]:
-    """The rows of `count` fields, if they are most of all; else none."""
+    """The rows with `count` fields if they are the large majority; otherwise an empty list."""
     usual = [row for row in rows if len(row) == count]
     return usual if len(usual) >= MOST * len(rows) else []
 
 
 def with_times(name: str, times: pl.Expr) -> Callable[[Table], Table]:
-    """A change for `by_header` and `by_place`: one more column, of times that the file writes in another way."""
+    """A change for `by_header` and `by_place`: an added column of times, computed from the file's own format."""
     return lambda table: with_rows(table, table.rows.with_columns(times.alias(name)))
 
 
 def with_rows(table: Table, rows: pl.LazyFrame) -> Table:
-    """The table with other rows."""
+    """A copy of the table with other rows."""
     return replace(table, rows=rows, names=rows.collect_schema().names())
 
 
@@ -203,7 +203,7 @@ def scan_lines(file: TextFile) -> pl.LazyFrame:
 
 
 def split_lines(file: TextFile, separator: str, count: int) -> Table:
-    """A file without a header, each line split at a text, or at any blanks if that is one blank."""
+    """A file without a header, each line split at `separator`, or at any run of blanks if that is one blank."""
     line = pl.col("line").str.strip_chars()
     lines = scan_lines(file).filter(line != "")
     if separator == " ":
@@ -216,9 +216,9 @@ def split_lines(file: TextFile, separator: str, count: int) -> Table:
 
 
 def guess_separator(lines: Sequence[str]) -> str:
-    """The separator that divides most lines into the same number of fields; "" for none."""
+    """The separator that divides most lines into the same number of fields; "" if there is none."""
     marks = [mark for mark in ("::", "\t", ";", "|", ",", " ") if mark in lines[0]]
-    # Blanks also lie within names and dates.
+    # Blanks also occur within names and dates.
     for among, least in product(([mark for mark in marks if mark != " "], marks), (1.0, MOST)):
         for mark in among:
             counts = [len(split_fields(line, mark)) for line in lines[:20]]

@@ -1,4 +1,4 @@
-"""What a user names becomes a list of parts: files, folders, patterns, Hive partitions, pipes and frames.
+"""Resolve sources into lists of parts: files, folders, patterns, Hive partitions, pipes and frames.
 
 Parts are resolved before anything is read, so that the rest of the pipeline sees one log. A folder's files are in the
 natural order of their names (part-2 before part-10); files that are named one by one keep the order of the command.
@@ -28,11 +28,11 @@ from ensue.errors import DataError, is_utf8
 from ensue.files import MANIFEST
 
 STANDARD_INPUT, STANDARD_NAME = "-", "standard input"
-# The column that says which part of a split an event belongs to.
+# The column with the part of a split that an event belongs to.
 SPLIT = "split"
 SPLIT_PARTS = ("train", "validation", "test")
 _WORDS = {"train": 0, "training": 0, "valid": 1, "validation": 1, "val": 1, "dev": 1, "test": 2, "tst": 2}
-# Files that lie beside a log and are no part of it: those that Hadoop and Spark hide, checksums and descriptions.
+# Files beside a log that are not part of it: hidden files of Hadoop and Spark, checksums and descriptions.
 _BESIDE = re.compile(
     r"[._].*|.*\.(crc|md5|sha256|md|pdf|html?)|(readme|licen[cs]e|notice|checksums?)([._-].*)?", re.IGNORECASE
 )
@@ -43,14 +43,14 @@ _NULL_KEY = "__HIVE_DEFAULT_PARTITION__"
 
 @runtime_checkable
 class ArrowStream(Protocol):
-    """Any frame that exports itself as an Arrow stream: polars, pandas, pyarrow, DuckDB."""
+    """Any frame that can be exported as an Arrow stream: polars, pandas, pyarrow, DuckDB."""
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """The Arrow C stream capsule."""
 
 
 class Copy:
-    """A folder of its own for the copy of a pipe, which is removed when nothing refers to it any more."""
+    """A temporary folder for the copy of a pipe, removed when nothing refers to it any more."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ensue-"))
@@ -63,9 +63,9 @@ class Part:
 
     Attributes:
         source: the file, which may be the copy of a pipe, or the frame.
-        name: what to call it.
-        columns: columns that its place gives, such as Hive partitions (`day=2020-01-01/`); None is a missing value.
-        copy: what keeps the copy of a pipe on the disk.
+        name: name for messages.
+        columns: values from the folder names of Hive partitions (`day=2020-01-01/`); None is a missing value.
+        copy: the folder with the copy of a pipe, which remains on the disk as long as this object exists.
     """
 
     source: Path | pl.DataFrame | pl.LazyFrame | ArrowStream
@@ -79,10 +79,10 @@ class Parts:
     """A log as a list of parts.
 
     Attributes:
-        name: what to call the log.
-        parts: its parts in order, at least one.
-        is_listed: each file was named, so none may be left out; else they were looked for in a folder.
-        query: the query that gave the rows, without passwords; "" for none.
+        name: name of the log for messages.
+        parts: the parts in order, at least one.
+        is_listed: whether each file was named, so that none may be left out; otherwise a folder was searched.
+        query: the query that returned the rows, without passwords; "" for none.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Parts:
 
 
 One = str | Path | pl.DataFrame | pl.LazyFrame | ArrowStream | Query
-# A log in one piece, in several, or in parts called train, validation and test.
+# A log in one piece, in several pieces, or in parts called train, validation and test.
 Source = One | Sequence[One] | Mapping[str, One | Sequence[One]] | Parts
 
 
@@ -142,9 +142,9 @@ def _refuse_repeated(sources: Iterable[object]) -> None:
 
 
 def _by_names(parts: Parts) -> Parts:
-    """The parts with a column `split`, if their names say train, validation (or valid, val, dev) and test once each.
+    """The parts with a column `split`, if their names contain train, validation (valid, val, dev) and test once each.
 
-    What trains comes first, so that rows without times are in order.
+    The training part comes first, so that rows without times are in order.
     """
     places = [_place_in_split(part.name) for part in parts.parts]
     if len(places) < 2 or None in places or len(set(places)) < len(places) or 0 not in places:
@@ -167,9 +167,7 @@ def _with_mark(part: Part, mark: str) -> Part:
 def _marked(source: Mapping[str, One | Sequence[One]]) -> Parts:
     unknown = [name for name in source if name not in SPLIT_PARTS]
     if unknown or "train" not in source:
-        raise DataError(
-            f"a log in several parts of a split has train, and validation or test or both; got {', '.join(source)}"
-        )
+        raise DataError(f"the parts of a split must be train and validation, test or both (got {', '.join(source)})")
     each = {mark: parts_of(source[mark]) for mark in SPLIT_PARTS if mark in source}
     _refuse_repeated(part.source for one in each.values() for part in one.parts)
     name = ", ".join(one.name for one in each.values())
@@ -211,7 +209,7 @@ def _of_address(address: str) -> Parts:
 
 
 def _of_folder(folder: Path) -> Parts:
-    """The files below a folder, but those that lie beside a log."""
+    """The files below a folder, except those that are not part of a log."""
     if (folder / MANIFEST).is_file():
         raise DataError(f"{folder}: is a store or a run of ensue, not a log")
     for mark, kind in _VERSIONED.items():
@@ -232,7 +230,7 @@ def _of_folder(folder: Path) -> Parts:
 
 
 def _matches(pattern: str) -> list[Path]:
-    """The files and folders that match a pattern, but those that lie beside a log."""
+    """The files and folders that match a pattern, except those that are not part of a log."""
     parts = Path(pattern).parts
     fixed = next((place for place, part in enumerate(parts) if _is_pattern(part)), None)
     if fixed is None:
@@ -252,7 +250,7 @@ def _is_pattern(text: str) -> bool:
 
 def _natural(path: Path) -> list[tuple[int, str]]:
     """A key that sorts part-2 before part-10."""
-    pieces = enumerate(re.split(r"([0-9]+)", str(path)))  # every second one is a number
+    pieces = enumerate(re.split(r"([0-9]+)", str(path)))  # every second piece is a number
     return [(int(piece) if place % 2 else -1, piece) for place, piece in pieces]
 
 
@@ -263,7 +261,7 @@ def _keys(path: Path) -> dict[str, str | None]:
 
 
 def _copied(text: str, name: str) -> Parts:
-    """A pipe, copied to a file: it can be read only once, and a log is read several times."""
+    """A pipe, copied to a file since a pipe can be read only once and a log is read several times."""
     try:
         copy = Copy()
         file = copy.folder / Path(name).name

@@ -1,6 +1,6 @@
-"""Splits: which events train and which are predicted. A split is views on the store and copies nothing.
+"""Splits: which events are used for training and which are predicted. A split is a set of views and copies nothing.
 
-Suffixes: R rows of a view, B cases, P events of all rows, S sessions.
+Suffixes: `U` users or sessions, `E` events of the store, `R` rows, `P` events of all rows, `B` cases, `S` sessions.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class Sequences:
 
 @dataclass(frozen=True, eq=False)
 class Cases:
-    """B questions: after the events start_B[b]:stop_B[b], is the item of event target_B[b] predicted?
+    """B cases: predict the item of event target_B[b] from the events start_B[b]:stop_B[b].
 
-    Every case has a history of at least one event, and its target comes right after (`stop_B == target_B`).
+    Every case has a history of at least one event, and its target follows directly (`stop_B == target_B`).
     """
 
     store: SequenceStore
@@ -76,13 +76,13 @@ class Cases:
         return items_B
 
     def take(self, rows_B: np.ndarray) -> Cases:
-        """The cases at these places, in their order."""
+        """The cases with these numbers, in the given order."""
         return Cases(self.store, self.users_B[rows_B], self.start_B[rows_B], self.stop_B[rows_B], self.target_B[rows_B])
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """A division of the store; `leakage` says in one sentence what it lets through."""
+    """A division of the store; `leakage` describes in one sentence how training may know of the held-out events."""
 
     name: str
     train: Sequences
@@ -93,31 +93,30 @@ class Split:
 
 SPLITS: Registry[Splitter] = Registry("split", hint=OWN)
 _SHARES, _MOMENTS = ("validation_fraction", "test_fraction"), ("validation_from", "test_from")
-# Setting -> settings that are not read beside it.
+# Setting -> settings that are not used together with it.
 _REPLACED = {"test_from": _SHARES, "split_feature": ("test_fraction", *_MOMENTS)}
 
 
 class SplitConfig(Config):
-    """Which split, and its boundaries. A setting that would not be read is an error.
+    """The kind of split and its boundaries. A setting that the split does not use is an error.
 
     Attributes:
         split: how events are divided into training, validation and test.
-        targets: the events asked for in each held-out part of a user: "last", "first" or "all"; "auto" is
-            "last", and "all" for sessions.
+        targets: the events to predict in each held-out part of a user: "last", "first" or "all"; "auto" is "last", or
+            "all" for sessions.
         validation_fraction: share of events (global-time), users (user-holdout) or sessions (session).
         test_fraction: the same for the test part.
-        validation_from: global-time and session: the validation part starts at this time (seconds since the
-            epoch, a date such as 2020-09-13T12:00, or a value of `order_feature`); needs `test_from`, and replaces
-            the fractions.
+        validation_from: global-time and session: the start of the validation part (seconds since the epoch, a date such
+            as 2020-09-13T12:00, or a value of `order_feature`); needs `test_from`, and replaces the fractions.
         test_from: the test part starts at this time.
-        split_feature: predefined (default "split") and session: the event feature that says "train", "validation" (or
-            "valid", "val") or "test". Without validation sessions, the last `validation_fraction` of training ones are
-            taken.
-        order_feature: session: the event feature that orders sessions (a day number); else time; else number.
-        session_time: session: whether a session's "first" or "last" event places it; GRU4Rec takes the last.
-        unseen_items: session: "keep" events of items that training never had in the held-out sessions, or "drop"
-            them, as GRU4Rec and SR-GNN do; sessions of one event are then not asked about.
-        seed: user-holdout: the draw of users.
+        split_feature: predefined (default "split") and session: the event feature with the values "train", "validation"
+            (or "valid", "val") and "test". Without validation sessions, the last `validation_fraction` of the training
+            sessions are used.
+        order_feature: session: the event feature that orders sessions, such as a day number; default: time, or number.
+        session_time: session: the event that gives a session's time, "first" or "last" (as in GRU4Rec).
+        unseen_items: session: "keep" events of held-out sessions whose items do not occur in training, or "drop" them,
+            as GRU4Rec and SR-GNN do; sessions with a single event left then give no cases.
+        seed: user-holdout: seed of the draw of users.
     """
 
     split: Annotated[str, SPLITS] = "leave-one-out"
@@ -153,9 +152,9 @@ class SplitConfig(Config):
         return self
 
     def _check_read(self) -> None:
-        """Whether every setting that was given is read."""
+        """Check that every given setting is used."""
         splitter = SPLITS[self.split]
-        # A seed hides nothing: a split that draws nothing is the same for each, and runs have been saved with one.
+        # A seed is always accepted: splits without draws are the same for every seed, and saved runs contain one.
         given = self.model_dump(exclude={"split", "seed"}, exclude_defaults=True)
         for name, value in given.items():
             if name not in splitter.takes:
@@ -164,7 +163,7 @@ class SplitConfig(Config):
         for name, replaced in _REPLACED.items():
             if both := [other for other in replaced if name in given and other in given]:
                 raise ValueError(
-                    f"{name} {given[name]!r} takes the place of {both[0]} (got {given[both[0]]!r}): give one of them"
+                    f"{name} {given[name]!r} replaces {both[0]} (got {given[both[0]]!r}): set only one of them"
                 )
         if self.targets not in ("auto", *splitter.targets):
             known = ", ".join(splitter.targets)
@@ -176,12 +175,12 @@ _Make = Callable[[SequenceStore, SplitConfig], Split]
 
 @dataclass(frozen=True)
 class Splitter:
-    """How a split is made, and the settings that it reads.
+    """The function that makes a split, and the settings that it uses.
 
     Attributes:
-        make: the store and the settings -> the split.
+        make: (store, settings) -> split.
         takes: names of the settings.
-        targets: the values of `targets`; the first is what "auto" means.
+        targets: the allowed values of `targets`; "auto" is the first.
     """
 
     make: _Make
@@ -190,7 +189,7 @@ class Splitter:
 
 
 def _split(name: str, *takes: str, targets: tuple[str, ...] = ("last", "first", "all")) -> Callable[[_Make], _Make]:
-    """A decorator that registers a split with the settings that it reads beside `targets`."""
+    """A decorator that registers a split with the settings that it uses in addition to `targets`."""
 
     def put(make: _Make) -> _Make:
         SPLITS.register(name)(Splitter(make, ("targets", *takes), targets))
@@ -200,20 +199,17 @@ def _split(name: str, *takes: str, targets: tuple[str, ...] = ("last", "first", 
 
 
 def make_split(store: SequenceStore, config: SplitConfig) -> Split:
-    """Split the store as the configuration says.
+    """Split the store according to the configuration.
 
     Raises:
-        DataError: the store lacks what the split needs (times, a feature).
+        DataError: the store lacks something that the split needs (times, a feature).
     """
     return SPLITS[config.split].make(store, config)
 
 
 @_split("leave-one-out", targets=("last",))
 def _leave_one_out(store: SequenceStore, config: SplitConfig) -> Split:
-    """Each user's last event is the test target, the one before it the validation target (SASRec, IV).
-
-    Users with fewer than three events only train, as in the authors' code.
-    """
+    """The last event is the test target, the one before it the validation target, from three events on (SASRec, IV)."""
     start, stop = store.offsets[:-1], store.offsets[1:]
     held = store.lengths >= 3
     users = np.flatnonzero(held)
@@ -229,7 +225,7 @@ def _leave_one_out(store: SequenceStore, config: SplitConfig) -> Split:
 
 @_split("none", targets=("last",))
 def _none(store: SequenceStore, config: SplitConfig) -> Split:
-    """Every event trains and none is held out, so nothing chooses a state, and nothing can be evaluated."""
+    """All events are used for training and none is held out, so there is no validation and no evaluation."""
     nothing = Cases(store, *np.zeros((4, 0), dtype=np.int64))
     leakage = "Nothing is held out, so the model cannot be evaluated."
     return Split("none", _sequences(store, store.offsets[1:]), nothing, nothing, leakage)
@@ -237,14 +233,14 @@ def _none(store: SequenceStore, config: SplitConfig) -> Split:
 
 @_split("global-time", *_SHARES, *_MOMENTS)
 def _global_time(store: SequenceStore, config: SplitConfig) -> Split:
-    """Two moments divide all events: training before the first, test from the second on.
+    """Two moments divide all events: training is before the first, test from the second on.
 
-    Events of one moment are never divided. The fractions' moments are those of the last training and the last
-    validation event, so no change of a held-out event's time or item can move them. The fractions are of all events,
-    though: another *number* of them moves the moments, and `test_from` is for a moment that stays.
+    Events with the same time are never separated. With fractions, the moments are those of the last training and the
+    last validation event, so changes of the time or item of a held-out event do not move them. The fractions refer to
+    all events, however, so another *number* of events moves the moments; use `test_from` for a fixed moment.
     """
     if store.times is None:
-        raise DataError("split 'global-time' needs times, and this store knows only the order")
+        raise DataError("split 'global-time' needs times, but this store has only the order of events")
     first, second = _boundaries(np.sort(store.times), config)
     train_stop = _count_before(store, first)
     validation_stop = _count_before(store, second)
@@ -252,20 +248,20 @@ def _global_time(store: SequenceStore, config: SplitConfig) -> Split:
     targets = _targets(config)
     test = _cases(store, validation_stop, store.offsets[1:], targets)
     if len(train) and len(test) and store.times[train.stop_R - 1].max() > store.times[test.target_B].min():
-        raise DataError("a training event is later than a test event: times fall within a user's sequence")
+        raise DataError("a training event is later than a test event: times decrease within a user's sequence")
     return Split(
         name="global-time",
         train=train,
         validation=_cases(store, train_stop, validation_stop, targets),
         test=test,
-        leakage="Nothing after the boundary trains; a test history holds the user's own events up to the "
-        "target, those after the boundary among them; users without any earlier event are not tested.",
+        leakage="No event after the boundary is used for training; a test history contains the user's own events up to "
+        "the target, including those after the boundary; users without any earlier event are not tested.",
     )
 
 
 @_split("predefined", "split_feature", targets=("all", "last", "first"))
 def _predefined(store: SequenceStore, config: SplitConfig) -> Split:
-    """A feature of the events says which part each belongs to, as in files of three parts (`ensue prepare --test`)."""
+    """A feature gives the part of each event, as in data of three files (`ensue prepare --test`)."""
     train_stop, validation_stop = ordered_parts(store, config.split_feature or "split")
     targets = _targets(config)
     return Split(
@@ -273,14 +269,14 @@ def _predefined(store: SequenceStore, config: SplitConfig) -> Split:
         train=_sequences(store, train_stop),
         validation=_cases(store, train_stop, validation_stop, targets),
         test=_cases(store, validation_stop, store.offsets[1:], targets),
-        leakage="The data states the parts: a user's training events precede the user's held-out ones, but those of "
-        "other users may be later.",
+        leakage="The data gives the parts: a user's training events precede the user's held-out events, but training "
+        "events of other users may be later.",
     )
 
 
 @_split("user-holdout", *_SHARES, "seed")
 def _user_holdout(store: SequenceStore, config: SplitConfig) -> Split:
-    """Some users, drawn among those with two events, do not train; their last events are the targets."""
+    """Some users, drawn among those with two or more events, are held out; their last events are the targets."""
     users = np.flatnonzero(store.lengths >= 2)
     drawn = stream(config.seed, "user-holdout").permutation(users)
     test_count = round(config.test_fraction * len(users))
@@ -296,7 +292,7 @@ def _user_holdout(store: SequenceStore, config: SplitConfig) -> Split:
         train=_sequences(store, np.where(in_test | in_validation, start, stop)),
         validation=_cases(store, start, np.where(in_validation, stop, start), targets),
         test=_cases(store, start, np.where(in_test, stop, start), targets),
-        leakage="Held-out users are never trained on, but other users' events from the same and later "
+        leakage="Held-out users are not used for training, but other users' events from the same and later "
         "times are, so trends of the test period are known in training.",
     )
 
@@ -307,7 +303,7 @@ def _user_holdout(store: SequenceStore, config: SplitConfig) -> Split:
     targets=("all", "last", "first"),
 )
 def _session(store: SequenceStore, config: SplitConfig) -> Split:
-    """The store's rows are sessions: whole sessions train or are tested, in their order."""
+    """The store's rows are sessions: whole sessions are used for training or for testing, in their order."""
     name, last = config.split_feature, config.session_time == "last"
     part = (
         _ordered_parts(store, config)
@@ -323,11 +319,11 @@ def _session(store: SequenceStore, config: SplitConfig) -> Split:
         train=train,
         validation=_cases(asked, start, np.where(part == 1, stop, start), targets),
         test=_cases(asked, start, np.where(part == 2, stop, start), targets),
-        leakage="Sessions are whole and ordered by their first event, so a training session that runs over "
-        "the boundary trains on events later than the first test events."
+        leakage="Sessions are whole and ordered by their first event, so a training session that extends beyond "
+        "the boundary has events later than the first test events."
         if config.session_time == "first"
-        else "Sessions are whole and ordered by their last event, so nothing after the boundary trains; a test session "
-        "may begin before it.",
+        else "Sessions are whole and ordered by their last event, so no event after the boundary is used for training; "
+        "a test session may begin before it.",
     )
 
 
@@ -353,7 +349,7 @@ def _boundaries(ordered: np.ndarray, config: SplitConfig) -> tuple[float, float]
     train_count = int(count * (1 - config.validation_fraction - config.test_fraction) + 1e-9)
     seen_count = int(count * (1 - config.test_fraction) + 1e-9)
     if train_count < 1:
-        raise DataError(f"{count} are too few to leave any for training")
+        raise DataError(f"{count} are too few: none would be left for training")
     return _next_above(ordered[train_count - 1]), _next_above(ordered[max(seen_count, train_count) - 1])
 
 
@@ -362,7 +358,7 @@ def _next_above(value: np.generic) -> float:
 
 
 def _count_before(store: SequenceStore, moment: float) -> np.ndarray:
-    """int64 [U]: the index after each user's last event earlier than `moment` (times rise within a user)."""
+    """int64 [U]: the index after each user's last event earlier than `moment` (times are sorted within a user)."""
     assert store.times is not None
     before = np.concatenate([[0], np.cumsum(store.times < moment)])
     start, stop = store.offsets[:-1], store.offsets[1:]
@@ -371,7 +367,7 @@ def _count_before(store: SequenceStore, moment: float) -> np.ndarray:
 
 
 def _sequences(store: SequenceStore, stop: np.ndarray) -> Sequences:
-    """One row for each user's events from the first to `stop`, users without any left out."""
+    """One row for each user's events from the first to `stop`, without users that have none."""
     start = store.offsets[:-1]
     users = np.flatnonzero(stop > start)
     return Sequences(store, users, start[users], stop[users])

@@ -1,4 +1,4 @@
-"""Frames with the same columns become one; types that cannot be joined without changing values are refused."""
+"""Concatenation of frames with the same columns; types that cannot be joined without changing values are refused."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ def stack(frames: Sequence[pl.DataFrame], names: Sequence[str]) -> pl.DataFrame:
     """All rows, frame after frame.
 
     Args:
-        frames: frames with the columns of the first one, in any order; one that a frame lacks is false.
-        names: what to call each.
+        frames: frames with the columns of the first one, in any order; a missing boolean column is false.
+        names: name of each frame, for messages.
 
     Raises:
-        DataError: a column holds texts in one frame and numbers in another, or the like.
+        DataError: the types of a column cannot be joined, such as texts in one frame and numbers in another.
     """
     columns = list(dict.fromkeys(name for frame in frames for name in frame.columns))
     padded = [frame.with_columns(pl.lit(False).alias(c) for c in columns if c not in frame.columns) for frame in frames]
     types = {column: _common_type(padded, names, column) for column in columns}
     try:
         alike = [frame.select(columns).cast(types) for frame in padded]  # type: ignore[arg-type]
-    except pl.exceptions.PolarsError as error:  # a decimal that has no room for the digits of another part
+    except pl.exceptions.PolarsError as error:  # a decimal type too narrow for the digits of another part
         raise DataError(f"{names[0]}: the parts cannot be joined ({str(error).splitlines()[0]})") from None
     return pl.concat(alike, rechunk=False)
 
@@ -38,7 +38,7 @@ def _common_type(frames: Sequence[pl.DataFrame], names: Sequence[str], column: s
         joined = _joined(common, kind)
         if joined is None:
             raise DataError(
-                f"{name}: column {column!r} holds {kind}, and {common} in {first}: write it as one type in all parts"
+                f"{name}: column {column!r} contains {kind}, but {common} in {first}: use one type in all parts"
             )
         if common == pl.Null:
             first = name
@@ -47,7 +47,7 @@ def _common_type(frames: Sequence[pl.DataFrame], names: Sequence[str], column: s
 
 
 def _joined(one: pl.DataType, other: pl.DataType) -> pl.DataType | None:
-    """The type that holds the values of both; None if there is none that changes no id."""
+    """The type that can represent the values of both; None if there is none that keeps ids unchanged."""
     if one == other or other == pl.Null:
         return one
     if one == pl.Null:

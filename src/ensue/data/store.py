@@ -1,6 +1,6 @@
 """`SequenceStore`: every user's events in order, as flat arrays that are memory-mapped from disk.
 
-Suffixes: N items, E events, U users.
+Suffixes: `U` users, `E` events, `N` items.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ class SequenceStore:
     Attributes:
         offsets: int64 [U+1]; user u (0-based) owns the events offsets[u]:offsets[u+1].
         items: int32 [E], item numbers 1..N.
-        times: int64 [E], seconds since the epoch, never falling within a user; None if only order is known.
+        times: int64 [E], seconds since the epoch, non-decreasing within a user; None if only the order is known.
         features: name -> [E] per-event numbers; strings are coded by `feature_values`.
         users: external ids; user u has the number u + 1.
         item_ids: external ids of the items 1..N.
-        item_table: N rows, item number i in row i - 1: column `id`, then what is known of the items
-            (`title`, `category`, ...).
-        feature_values: name -> the values that the feature's numbers 1..n stand for (0 = missing).
-        made: how the store was made, as JSON values.
-        folder: where it is mapped from; None in memory.
-        recorded: the fingerprint that the manifest of a mapped store states.
+        item_table: N rows, item number i in row i - 1: column `id`, then the known properties of items (`title`,
+            `category` and so on).
+        feature_values: name -> the values of the feature's codes 1..n (0 is missing).
+        made: how the store was created, as JSON values.
+        folder: the folder from which it is mapped; None in memory.
+        recorded: the fingerprint in the manifest of a mapped store.
     """
 
     offsets: np.ndarray
@@ -130,15 +130,15 @@ class SequenceStore:
         """A store in memory. Without vocabularies the external ids are the integers 1..U and 1..max(items).
 
         Args:
-            offsets: [U+1], from 0 to E, never falling.
+            offsets: [U+1], from 0 to E, non-decreasing.
             items: [E], 1..N.
-            times: [E] seconds, never falling within a user.
+            times: [E] seconds, non-decreasing within a user.
             features: name -> [E].
             users: U external ids.
             item_ids: N external ids.
             item_table: N rows with the column `id` equal to `item_ids.ids`.
-            feature_values: values behind coded features.
-            made: how the data was made, kept in the manifest.
+            feature_values: values of coded features.
+            made: how the data was created, for the manifest.
 
         Raises:
             DataError: a shape, a range, the order of times or a feature's type breaks its rule.
@@ -171,17 +171,17 @@ class SequenceStore:
         if offsets.ndim != 1 or len(offsets) < 1 or offsets[0] != 0 or offsets[-1] != events:
             raise DataError(f"offsets must be one row that starts at 0 and ends at the number of events, {events}")
         if (np.diff(offsets) < 0).any():
-            raise DataError("offsets must never fall")
+            raise DataError("offsets must not decrease")
         if len(self.users) != self.num_users:
             raise DataError(f"{self.num_users} users in the arrays, but {len(self.users)} user ids")
         if events and not 1 <= self.items.min() <= self.items.max() <= self.num_items:
             raise DataError(f"item numbers must be 1..{self.num_items}, got {self.items.min()}..{self.items.max()}")
         for name, array in self._arrays().items():
             if name != "offsets" and array.shape != (events,):
-                raise DataError(f"{name} has the shape {array.shape}, one value for each of {events} events is due")
+                raise DataError(f"{name} must have one value for each of {events} events (got shape {array.shape})")
         for name, array in self.features.items():
             if not name.isidentifier() or array.dtype.name not in _FEATURE_DTYPES:
-                raise DataError(f"feature {name!r} of {array.dtype}: a plain name and a number type are due")
+                raise DataError(f"feature {name!r} must have a plain name and a number type (got {array.dtype})")
         if not self.item_table["id"].equals(self.item_ids.ids):
             raise DataError("the item table's rows do not follow the item vocabulary")
         if self.times is not None and events > 1:
@@ -191,12 +191,12 @@ class SequenceStore:
             if falls.any():
                 event = int(np.flatnonzero(falls)[0]) + 1
                 user = self.users.decode([int(np.searchsorted(offsets, event, side="right"))])[0]
-                raise DataError(f"user {user!r}: times fall within the sequence (at event {event})")
+                raise DataError(f"user {user!r}: times must not decrease within the sequence (at event {event})")
 
     def renumbered(self, item_ids: Vocabulary) -> SequenceStore:
-        """The same log in the item numbers of another vocabulary; events of items that it lacks are left out.
+        """The same log with the item numbers of another vocabulary; events of items that are not in it are dropped.
 
-        Users stay, also those of whom nothing is left. What was known of the items is not carried along.
+        All users are kept, including those without remaining events. The item table is not kept.
         """
         number_N = np.concatenate(([0], item_ids.encode(self.item_ids.ids)))
         items = number_N[self.items]
@@ -213,10 +213,10 @@ class SequenceStore:
         )
 
     def save(self, folder: Path) -> None:
-        """Write the store into `folder` (made if missing): arrays, vocabularies, and the manifest last.
+        """Write the store into `folder` (created if missing): arrays, vocabularies, and finally the manifest.
 
-        A folder without a manifest is no store, so an interrupted save leaves nothing that opens.
-        `prepare` adds the rule that a folder appears whole or not at all.
+        A folder without a manifest is not a store, so the result of an interrupted save cannot be opened. `prepare`
+        additionally makes the folder appear whole or not at all.
         """
         folder.mkdir(parents=True, exist_ok=True)
         names = []
@@ -247,13 +247,13 @@ class SequenceStore:
         """Map a store from disk, without reading the events.
 
         Checked at once: the manifest, each array's header (type, shape) and exact file size, the SHA-256 of
-        every Parquet file and of every file up to 1 MiB, and that the offsets fit the events. Larger arrays
+        every Parquet file and of every file up to 1 MiB, and that the offsets match the events. Larger arrays
         are hashed by `verify`.
 
         Raises:
-            ArtefactError: a file is missing, altered, truncated or foreign; it is named.
+            ArtefactError: a file is missing, altered, truncated or foreign; the message names it.
         """
-        # A run keeps this path, and may be used from another folder.
+        # A run stores this path, and may be used from another folder.
         folder = Path(folder).resolve()
         about = read_manifest(folder, KIND, SCHEMA_VERSION)
         counts, features, coded = _read_layout(folder, about)
@@ -263,12 +263,12 @@ class SequenceStore:
         items = map_array(folder / "items.npy", "int32", events)
         offsets = np.asarray(map_array(folder / "offsets.npy", "int64", counts["users"] + 1))
         if offsets[0] != 0 or offsets[-1] != events or (np.diff(offsets) < 0).any():
-            raise ArtefactError(f"{folder / 'offsets.npy'}: does not fit {events} events")
+            raise ArtefactError(f"{folder / 'offsets.npy'}: does not match {events} events")
         item_ids = Vocabulary.read(folder / "items.parquet")
         users = Vocabulary.read(folder / "users.parquet")
         for name, ids, key in (("items.parquet", item_ids, "items"), ("users.parquet", users, "users")):
             if len(ids) != counts[key]:
-                raise ArtefactError(f"{folder / name}: {len(ids)} ids, the manifest says {counts[key]}")
+                raise ArtefactError(f"{folder / name}: {len(ids)} ids, but the manifest says {counts[key]}")
         return cls(
             offsets=offsets,
             items=items,
@@ -284,7 +284,7 @@ class SequenceStore:
         )
 
     def verify_once(self) -> None:
-        """`verify` at the first call: before a mapped store is read whole, which costs about as much anyway.
+        """Call `verify` once, before a mapped store is read whole, which takes about as long anyway.
 
         Raises:
             ArtefactError: as `verify`.
@@ -298,18 +298,18 @@ class SequenceStore:
         """Read a mapped store whole: every file's SHA-256, every rule of the content, the fingerprint.
 
         Raises:
-            ArtefactError: a file was altered, or the fingerprint is not that of the content.
+            ArtefactError: a file was altered, or the fingerprint does not match the content.
             DataError: the content breaks a rule.
         """
         if self.folder is not None:
             check_files(self.folder, read_manifest(self.folder, KIND, SCHEMA_VERSION))
         self.check()
         if self._compute_fingerprint() != self.fingerprint:
-            raise ArtefactError(f"{self.folder}: the fingerprint in the manifest is not that of the data")
+            raise ArtefactError(f"{self.folder}: the fingerprint in the manifest does not match the data")
 
 
 def as_text(column: pl.Series) -> pl.Series:
-    """A column of what is known of items as text; the entries of a list are joined by "|"."""
+    """A column of the item table as text; the entries of a list are joined by "|"."""
     if isinstance(column.dtype, pl.List):
         return column.cast(pl.List(pl.String)).list.join("|")
     return column.cast(pl.String)

@@ -1,4 +1,4 @@
-"""A log or an item file as one kind of table: its rows, not yet read, and how its text was written."""
+"""A log or an item file as one kind of table: lazy rows and the format of the text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ANY_SHAPE, NO_SHAPE = "auto", "none"
 
 
 class MissingColumnError(DataError):
-    """A log has no column of a name that was given, or not the shape that was given."""
+    """A log lacks a column that was named, or does not have the shape that was named."""
 
 
 @dataclass(frozen=True)
@@ -32,27 +32,27 @@ class Table:
 
     Attributes:
         rows: the rows, not yet read.
-        names: its columns; "1", "2", ... in files without a header.
-        where: what to call it in messages.
-        file: the text file, if it is one.
-        text: every value is text as it was written (CSV and its like), so types are still to be found.
-        positional: the columns have no names of their own.
-        spaced: the fields were separated by blanks.
-        quoted: there are quotes, and they enclose fields.
-        multiline: fields may run over several lines.
-        separator: what ends a field in CSV and TSV files.
-        by_line: each line that is not blank, after that of the names, is a row.
+        names: the columns; "1", "2" and so on in files without a header.
+        where: name for messages.
+        file: the text file, if there is one.
+        text: whether all values are texts, as in CSV files; types are then determined later.
+        positional: whether the columns have no names of their own.
+        spaced: whether the fields are separated by blanks.
+        quoted: whether there are quotes that enclose fields.
+        multiline: whether fields may span several lines.
+        separator: the separator of fields in CSV and TSV files.
+        by_line: whether every line that is not blank, except for the header, is a row.
         malformed: an expression that is true for rows with a wrong number of fields, in files split by lines.
-        uneven: the same table with rows that may differ in their fields, where too long and too short ones even out.
-        kinds: gives the kind of each row (see `lines.row_kinds`), in CSV files whose rows differ in their fields.
-        check: called with the number of rows read; raises when rows were swallowed.
-        meanings: meaning -> column, where the shape of the log defines it; "-" for none.
-        shape: the published shape that the log has; "" for none.
-        evidence: how the shape was recognised, and what of the log is not read.
-        events: turns all rows of a log of this shape into events, where that takes several rows at once.
-        join: the parts of a log in several; `rows` are then those of one of them, for a look at its values.
+        uneven: the same table for rows of different numbers of fields, if rows that are too long balance short ones.
+        kinds: function that returns the kind of each row (see `lines.row_kinds`), for CSV files with such rows.
+        check: called with the number of rows read; raises an error if rows were swallowed.
+        meanings: meaning -> column, if defined by the shape of the log; "-" for none.
+        shape: the published shape of the log; "" for none.
+        evidence: how the shape was recognised, and which part of the log is not read.
+        events: function that turns all rows of a log of this shape into events, if that requires several rows at once.
+        join: the parts of a log of several parts; `rows` then has the rows of one of them, as a sample of values.
         features: columns that are kept for each event without being named.
-        keeps: what must last as long as the table.
+        keeps: an object that must exist as long as the table.
     """
 
     rows: pl.LazyFrame
@@ -84,9 +84,9 @@ class Join:
     """The parts of a log.
 
     Attributes:
-        names: what to call each part.
-        opens: opens each part; a part in memory is opened when it is read, so that one of them is there at a time.
-        heights: rows of each part, once they are read.
+        names: the name of each part for messages.
+        opens: functions that open the parts; a part in memory is opened when it is read, so only one exists at a time.
+        heights: number of rows of each part, once they are read.
     """
 
     names: tuple[str, ...]
@@ -96,20 +96,20 @@ class Join:
 
 @dataclass(frozen=True)
 class Reading:
-    """How a text file is to be read.
+    """Settings for reading a text file.
 
     Attributes:
-        form: the file's format; "auto" goes by suffix and first line.
+        form: the file's format; "auto" uses the suffix and the first line.
         header: whether a text file starts with names. By default a CSV or TSV file does unless a field of the
             first line is a number, and a space- or `::`-separated file does not, but one that looks so is refused.
-        multiline: allow quoted CSV fields that run over several lines.
-        quotes: quotes enclose fields of CSV and TSV files; False: they are characters like others.
-        encoding: how characters are encoded; by default UTF-8, and UTF-16 where the first bytes say so.
+        multiline: allow quoted CSV fields that span several lines.
+        quotes: quotes enclose fields of CSV and TSV files; False: they are ordinary characters.
+        encoding: character encoding; default: UTF-8, or UTF-16 if the file starts with its mark.
         separator: the text between fields; None: by the form.
-        skip: lines at the start that are not read.
-        comment: lines that start with this text are not read; "" for none.
+        skip: number of lines to skip at the start.
+        comment: lines that start with this text are skipped; "" for none.
         shape: the published shape; "auto": as recognised, "none": a plain table.
-        most: how many bytes of a text file are read, up to the end of a line; None: all.
+        most: the most bytes of a text file to read, cut at the end of a line; None: all.
     """
 
     form: Format = "auto"
@@ -127,7 +127,7 @@ class Reading:
 def collect(
     table: Table, columns: list[str], check: Callable[[Table, pl.DataFrame], None] = lambda *_: None
 ) -> pl.DataFrame:
-    """Read the named columns of every row; blank lines are no rows.
+    """Read the named columns of every row; blank lines are not rows.
 
     Args:
         table: the log.
@@ -179,7 +179,7 @@ def _collect(table: Table, columns: list[str]) -> pl.DataFrame:
 
 
 def place_of_row(table: Table, row: int) -> str:
-    """Where a row (from 0) of a table that was read is, in words: its part, line and text, as far as they are known."""
+    """The place of a row (from 0) as text: its part, line and content, as far as they are known."""
     part, of = table, ""
     if table.join is not None:
         for open_part, height in zip(table.join.opens, table.join.heights, strict=True):
@@ -195,19 +195,19 @@ def place_of_row(table: Table, row: int) -> str:
 
 
 def rows_of_parts(table: Table, rows: int) -> tuple[tuple[str, int], ...]:
-    """The parts of a log that was read, each with its rows; `rows` are those of all."""
+    """The parts of a log that was read, each with its number of rows; `rows` is the number of all."""
     if table.join is None:
         return ((table.where, rows),)
     return tuple(zip(table.join.names, table.join.heights, strict=True))
 
 
 def unclear_quotes(file: TextFile, what: str, multiline: bool) -> UnclearLogError:
-    """Quotes of a CSV file that may enclose fields or not.
+    """The error for quotes of a CSV file that may or may not enclose fields.
 
     Args:
         file: the file.
-        what: what is wrong with them.
-        multiline: fields of several lines are read already.
+        what: the fault of the quotes.
+        multiline: whether fields of several lines are already allowed.
     """
     what += ": of a log, --no-quotes (quotes=False) reads quotes as characters like others"
     answers = [Answer({"quotes": False}, "quotes are characters like others")]
@@ -221,7 +221,7 @@ def unclear_quotes(file: TextFile, what: str, multiline: bool) -> UnclearLogErro
 
 
 def why_unreadable(file: TextFile, is_json: bool) -> str:
-    """Name the first line that a text file cannot be read for; empty if there is none."""
+    """A message about the first line of a text file that cannot be read; empty if there is none."""
     try:
         return undecodable(file) or (unreadable_json(file) if is_json else "")
     except DAMAGED as error:
@@ -229,5 +229,5 @@ def why_unreadable(file: TextFile, is_json: bool) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an error says."""
+    """The first line of an error message."""
     return str(error).strip().split("\n")[0]

@@ -1,7 +1,7 @@
-"""Popularity and sparse transition counts of orders 1..k: what the simple baselines are computed from.
+"""Popularity and sparse transition counts of orders 1..k, from which the simple baselines are computed.
 
-Suffixes: `N` items, `B` histories, `P` events of all histories, `K` items of a context, `R` rows of a view,
-`C` contexts, `M` items that followed a context.
+Suffixes: `N` items, `B` histories, `P` events of all histories, `K` items of a context, `R` rows of a view; `C`
+contexts and `M` entries of a `Level`, `1` one more entry.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Method = Literal["interpolated", "additive", "kneser-ney"]
 def fit_popularity(
     sequences: Sequences, last_fraction: float | None = None, last_days: float | None = None
 ) -> NDArray[np.float64]:
-    """Count the training events of each item, of all time or of a recent window.
+    """Count the training events of each item, over all time or a recent window.
 
     Args:
         sequences: the training part.
@@ -77,9 +77,9 @@ class Smoothing:
         weight: above 0: of the shorter context's prediction, in events (`interpolated`), or added to each count
             (`additive`).
         method: see `Transitions.score`.
-        discount: `kneser-ney`: taken off each count, in (0, 1).
-        skips: further contexts of one item each, 2..1 + skips steps before the next.
-        skip_weight: the weight of a context that lies one step farther back, above 0.
+        discount: `kneser-ney`: subtracted from each count, in (0, 1).
+        skips: number of additional contexts of one item each, 2..1 + skips steps before the next item.
+        skip_weight: factor of the weight of a context for each step back, above 0.
     """
 
     weight: float = 1.0
@@ -112,13 +112,13 @@ class Transitions:
             additive      p_j(i | c) = (n(c, i) + w) / (n(c) + w N)
             kneser-ney    p_j(i | c) = (m(c, i) - d) / m(c) + d entries(c) / m(c) p_{j-1}(i | c')
 
-        where m is n for the longest context that the history has, and for shorter ones the number of different
-        contexts of one more item; entries(c) is the number of different items after c. An unseen context gives exactly
-        the probabilities of the shorter one, and p_0 is popularity (`kneser-ney`: the number of different items
-        before i), smoothed with w / N for each item (`additive`: w).
+        where m is n for the longest context of the history, and for shorter ones the number of different contexts with
+        one more item; entries(c) is the number of different items after c. An unseen context gives exactly the
+        probabilities of the shorter one, and p_0 is popularity (`kneser-ney`: the number of different items before i),
+        smoothed with w / N for each item (`additive`: w).
 
-        With skips the result is the mean of this and of the chains of order 1 over the item s steps before the next,
-        s = 2..1 + skips, weighted by 1 and skip_weight^(s - 1); those that the history is too short for are left out.
+        With skips, the result is the mean of this and of the first-order chains over the item s steps before the next,
+        s = 2..1 + skips, with weights 1 and skip_weight^(s - 1), without those for which the history is too short.
 
         Sources: hierarchical Dirichlet smoothing with a fixed weight, MacKay & Peto, Natural Language Engineering 1995;
         Kneser & Ney, ICASSP 1995, interpolated as in Chen & Goodman, Computer Speech and Language 1999.
@@ -180,7 +180,7 @@ class Transitions:
             scores: [B, N].
             rows: rows whose shorter context is known.
             parents: its number, for each of them.
-            items_B: the item that makes the context longer; 0 for none.
+            items_B: the item by which the context is extended; 0 for none.
             is_longest_B: whether the history has no longer context.
 
         Returns:
@@ -212,7 +212,7 @@ class Transitions:
         return rows, numbers
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return everything as named arrays, to be saved as tensors; `from_arrays` is the inverse."""
+        """Return all counts as named arrays, to be saved as tensors; `from_arrays` is the inverse."""
         named: dict[str, NDArray[Any]] = {
             "popularity": self.popularity_N,
             "smoothing": np.array([self.smoothing.weight]),

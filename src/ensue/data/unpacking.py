@@ -1,4 +1,4 @@
-"""The bytes of a text file: unpacked within a bound, made UTF-8, and refused where another program wrote them."""
+"""The bytes of a text file: unpacked up to a limit and converted to UTF-8; files of other programs are refused."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from ensue.data.zstd import open_zstd
 from ensue.errors import DataError
 from ensue.runtime.limits import memory
 
-# What reading a damaged file raises, packed or not.
+# Errors that reading a damaged file raises, compressed or not.
 DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
-# The largest share of the memory that an unpacked file may take; its columns need about as much again.
+# The largest share of the memory that an unpacked file may take; its columns need about the same amount.
 LARGEST_SHARE = 0.4
 _CHUNK = 1 << 22
 _BOMS = (
@@ -38,7 +38,7 @@ _PACKED = (
     (b"\x28\xb5\x2f\xfd", "zstd"),
     (b"PK\x03\x04", "zip"),
 )
-# First bytes -> what to call the file, and what to do with it.
+# First bytes, description of the file, and advice.
 _FOREIGN = (
     (b"SQLite format 3\x00", "a SQLite database", "export the table as CSV or Parquet"),
     (b"\x89HDF\r\n", "an HDF5 file", "export the table as CSV or Parquet"),
@@ -60,7 +60,7 @@ _FOREIGN = (
 
 
 def first_bytes(path: Path, count: int = 4096) -> bytes:
-    """The beginning of a file, as it lies on the disk."""
+    """The beginning of a file, as stored on the disk."""
     with path.open("rb") as handle:
         return handle.read(count)
 
@@ -98,13 +98,13 @@ def open_binary(path: Path) -> IO[bytes]:
 
 @dataclass(frozen=True)
 class TextFile:
-    """A text file in UTF-8: on the disk, or in memory where it was packed or had another encoding.
+    """A text file in UTF-8: on the disk, or in memory if it was packed or had another encoding.
 
     Attributes:
-        path: where it lies, and what to call it in messages.
-        content: the unpacked and converted bytes; None for a file that is read as it lies.
-        skip: lines at its start that are not read.
-        comment: lines that start with this text are not read; "" for none.
+        path: its path, also for messages.
+        content: the unpacked and converted bytes; None for a file that is read from the disk.
+        skip: number of lines to skip at the start.
+        comment: lines that start with this text are skipped; "" for none.
     """
 
     path: Path
@@ -120,10 +120,10 @@ class TextFile:
 
         Args:
             path: the file.
-            encoding: how its characters are encoded; by default UTF-8, and UTF-16 where its first bytes say so.
+            encoding: the encoding of its characters; by default UTF-8, or UTF-16 if it has such a byte order mark.
             skip: lines at its start that are not read.
             comment: lines that start with this text are not read.
-            most: how many bytes are read, up to the end of a line; None: all.
+            most: the most bytes to read, cut at the end of a line; None: all.
 
         Raises:
             DataError: it unpacks to more than 40% of the memory that this process may use, it is a file of another
@@ -150,7 +150,7 @@ class TextFile:
 
     @property
     def source(self) -> Path | bytes:
-        """What polars reads."""
+        """The source for polars: a path or bytes."""
         return self.path if self.content is None else self.content
 
     def open(self) -> IO[bytes]:
@@ -169,7 +169,7 @@ class TextFile:
                     yield number, line
 
     def for_json(self) -> str | bytes:
-        """What polars reads as JSON Lines: of a path it makes a pattern, without marks and comments."""
+        """The source for polars' JSON Lines reader: an escaped path (polars takes it as a pattern), or clean bytes."""
         with self._open_whole() as handle:
             marked = handle.read(3) == codecs.BOM_UTF8
         if self.skip or self.comment or marked:
@@ -182,13 +182,13 @@ class TextFile:
 
 
 def _check_is_text(path: Path, head: bytes, packed: str | None) -> None:
-    """Refuse a file of another program, by its first bytes; the message names the kind and what to do."""
+    """Refuse a file of another program by its first bytes; the message gives its kind and advice."""
     for mark, name, advice in _FOREIGN:
         if head.startswith(mark):
             where = f" in a {packed} file" if packed else ""
             raise DataError(f"{path}: is {name}{where}, which cannot be read: {advice}")
     if head.removeprefix(codecs.BOM_UTF8).lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
-        raise DataError(f"{path}: is a web page, not a log: the download gave a page in place of the file")
+        raise DataError(f"{path}: is a web page, not a log: the download returned a page instead of the file")
     if head[257:262] == b"ustar":
         raise DataError(f"{path}: is a tar archive: unpack it first")
     if b"\x00" in head and not head.startswith(tuple(mark for mark, name in _BOMS if name != "utf-8")):
@@ -204,7 +204,7 @@ def _beginning(path: Path, encoding: str, most: int) -> bytes:
 
 
 def _read_within(path: Path) -> bytes:
-    """The unpacked content, unless it is larger than the bound."""
+    """The unpacked content; an error if it is larger than the limit."""
     limit = int(memory() * LARGEST_SHARE)
     parts, size = [], 0
     with open_binary(path) as handle:
@@ -220,7 +220,7 @@ def _read_within(path: Path) -> bytes:
 
 
 def _is_zlib(head: bytes) -> bool:
-    """Whether the bytes begin a zlib stream; its two header bytes alone could also be text."""
+    """Whether the bytes are the start of a zlib stream; its two header bytes alone could also be text."""
     if len(head) < 2 or head[0] != 0x78 or (head[0] * 256 + head[1]) % 31:
         return False
     try:
@@ -241,7 +241,7 @@ def _open_zip(path: Path) -> IO[bytes]:
 
 
 class _Joined(io.RawIOBase):
-    """Reads pieces of bytes as one file."""
+    """Pieces of bytes, read as one file."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces, self._rest = pieces, b""
@@ -258,7 +258,7 @@ class _Joined(io.RawIOBase):
 
 
 class _ZlibReader(io.RawIOBase):
-    """Reads a zlib stream as a file."""
+    """A file that reads from a zlib stream."""
 
     def __init__(self, path: Path) -> None:
         self._handle = path.open("rb")

@@ -1,6 +1,6 @@
-"""External ids and their numbers: 1..N in sorted order, 0 for padding and for ids nobody has seen.
+"""External ids and their numbers: 1..N in sorted order, 0 for padding and for unknown ids.
 
-Suffix: B ids.
+Suffix: `B` ids.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from ensue.files import atomic_path
 ExternalId = str | int
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
-# Below this many ids a dictionary answers faster than a join (one user's history while serving).
+# Below this number of ids a dictionary is faster than a join (one user's history in serving).
 _BULK = 4096
-# Integer ids are looked up in a table if it needs at most this many places for each of them.
+# Integer ids are looked up in a table if it needs at most this number of entries per id.
 _DENSE = 4
 
 
@@ -29,8 +29,8 @@ class Vocabulary:
     """A one-to-one map between external ids and the numbers 1..N.
 
     The ids are all strings or all integers (int64) and are never converted: `"007"` is not `7`.
-    Their order is the sorted one (integers by value, strings by code point), so the numbers depend on the set
-    of ids alone and not on the order of rows or on hashing.
+    They are sorted (integers by value, strings by code point), so the numbers depend only on the set of ids, not on the
+    order of rows or on hashing.
     """
 
     def __init__(self, ids: pl.Series) -> None:
@@ -78,7 +78,7 @@ class Vocabulary:
 
     @cached_property
     def is_integer(self) -> bool:
-        """Whether the external ids are integers (else they are strings)."""
+        """Whether the external ids are integers; otherwise they are strings."""
         return self.ids.dtype == pl.Int64
 
     @cached_property
@@ -93,9 +93,9 @@ class Vocabulary:
         return digest.hexdigest()
 
     def encode(self, ids: Sequence[ExternalId] | np.ndarray | pl.Series) -> np.ndarray:
-        """Numbers of external ids; 0 for an unknown one.
+        """The numbers of external ids; 0 for an unknown id.
 
-        In an integer vocabulary a string finds the integer it is the canonical form of: `"7"` finds 7, while
+        In an integer vocabulary a string matches the integer of which it is the canonical form: `"7"` matches 7, while
         `"007"`, `"7.0"` and `" 7"` are unknown. In a string vocabulary an integer is always unknown.
 
         Args:
@@ -111,8 +111,8 @@ class Vocabulary:
             return self._encode_series(ids)
         values = ids.to_list() if isinstance(ids, pl.Series) else list(ids)
         lookup, own, key = self._numbers, int if self.is_integer else str, self._key
-        found = (lookup.get(value if type(value) is own else key(value), 0) for value in values)
-        return np.fromiter(found, np.int32, len(values))
+        numbers = (lookup.get(value if type(value) is own else key(value), 0) for value in values)
+        return np.fromiter(numbers, np.int32, len(values))
 
     def decode(self, numbers: Sequence[int] | np.ndarray) -> list[ExternalId]:
         """External ids of numbers 1..N.
@@ -123,20 +123,20 @@ class Vocabulary:
         numbers_B = np.asarray(numbers, dtype=np.int64).reshape(-1)
         if numbers_B.size and (numbers_B.min() < 1 or numbers_B.max() > len(self)):
             wrong = numbers_B[(numbers_B < 1) | (numbers_B > len(self))][0]
-            raise DataError(f"number {wrong} has no id: the vocabulary holds 1..{len(self)}")
+            raise DataError(f"number {wrong} has no id: the numbers of this vocabulary are 1..{len(self)}")
         if numbers_B.size < _BULK:
             return [self._list[number - 1] for number in numbers_B.tolist()]
         result: list[ExternalId] = self.ids.gather(numbers_B - 1).to_list()
         return result
 
     def write(self, path: Path) -> None:
-        """Write a Parquet file with the column `id`, row i holding the id of number i + 1."""
+        """Write a Parquet file with the column `id`; row i has the id of number i + 1."""
         with atomic_path(path) as temporary:
             self.ids.to_frame().write_parquet(temporary)
 
     @classmethod
     def read(cls, path: Path) -> Vocabulary:
-        """Read what `write` wrote; other columns (titles, categories) are allowed and ignored.
+        """Read a file written by `write`; other columns (titles, categories) are allowed and ignored.
 
         Raises:
             ArtefactError: the file is missing, is not Parquet, or its ids break the vocabulary's rules.
@@ -156,7 +156,7 @@ class Vocabulary:
         return {key: number for number, key in enumerate(self._list, start=1)}
 
     def _key(self, value: object) -> ExternalId | None:
-        """The id as the vocabulary holds it, or None when it cannot be in there."""
+        """The id in the type of the vocabulary, or None if it cannot be an id of the vocabulary."""
         if value is None or isinstance(value, bool | np.bool_):
             return None
         if isinstance(value, int | np.integer):
@@ -167,11 +167,11 @@ class Vocabulary:
 
     @cached_property
     def _spread(self) -> int:
-        """How many integers lie between the smallest id and the largest."""
+        """The number of integers between the smallest and the largest id."""
         return int(self.ids[-1]) - int(self.ids[0]) + 1 if len(self) else 1
 
     def _look_up(self, ids: pl.Series) -> np.ndarray:
-        """Numbers of integers by a table of all that lie between the smallest id and the largest."""
+        """The numbers of integer ids, from a table of all integers between the smallest and the largest id."""
         if not len(self):
             return np.zeros(len(ids), dtype=np.int32)
         low = int(self.ids[0])
@@ -196,8 +196,8 @@ class Vocabulary:
             return self._look_up(ids)
         numbers = pl.int_range(1, len(self) + 1, dtype=pl.Int32, eager=True).alias("number")
         table = pl.DataFrame([self.ids, numbers])
-        found = ids.alias("id").to_frame().join(table, on="id", how="left", maintain_order="left")
-        return found["number"].fill_null(0).to_numpy().copy()
+        joined = ids.alias("id").to_frame().join(table, on="id", how="left", maintain_order="left")
+        return joined["number"].fill_null(0).to_numpy().copy()
 
 
 def canonical_ints(ids: pl.Series) -> pl.Series:

@@ -39,7 +39,7 @@ class Condition:
     Attributes:
         column: the column.
         sign: ==, !=, <, <=, >, >=, or "in" and "not in".
-        values: texts, which are compared as written, or numbers; one of them unless the sign is "in" or "not in".
+        values: texts, which are compared as written, or numbers; exactly one unless the sign is "in" or "not in".
     """
 
     column: str
@@ -47,7 +47,7 @@ class Condition:
     values: tuple[str | float, ...]
 
     def applies(self, column: pl.Series) -> pl.Series:
-        """True for the rows that fulfil it; a missing value fulfils none."""
+        """True for the rows that satisfy the condition; a missing value never does."""
         kinds: dict[bool, list[str | float]] = {True: [], False: []}
         for value in self.values:
             kinds[isinstance(value, str)].append(value)
@@ -63,7 +63,7 @@ class Condition:
 
 
 def parse_where(text: str) -> tuple[Condition, ...]:
-    """The comparisons of a text, joined by `and`.
+    """The comparisons in a text, joined by `and`.
 
     Raises:
         ConfigError: it is not of the form `column == 'text'`, `column > 5` or `column in ('a', 'b')`.
@@ -96,7 +96,7 @@ def _value(word: str) -> str | float:
 
 
 def _as(column: pl.Series, is_text: bool) -> pl.Series:
-    """The column as texts or as numbers; null where a value is no number."""
+    """The column as texts or as numbers; null if a value is not a number."""
     if is_text:
         return column.cast(pl.String)
     return (

@@ -1,4 +1,4 @@
-"""Files compressed with zstd, unpacked while they are read; one that is cut off is an error, not a shorter file."""
+"""Files compressed with zstd, unpacked while they are read; a truncated file is an error."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def open_zstd(path: Path) -> IO[bytes]:
     """Open a zstd file for reading bytes.
 
     Raises:
-        DataError: no package that unpacks it is installed.
-        EOFError: its last frame is cut off.
+        DataError: no package that can unpack it is installed.
+        EOFError: its last frame is truncated.
     """
     _check_whole(path)
     if find_spec("zstandard") is not None:
@@ -30,7 +30,7 @@ def open_zstd(path: Path) -> IO[bytes]:
 
 
 class _Reader(io.RawIOBase):
-    """Reads the frames one after another; the package's own errors become OSError, as those of other formats."""
+    """A file that reads the frames one after another; the package's errors become OSError, as for other formats."""
 
     def __init__(self, path: Path) -> None:
         package = import_module("zstandard")
@@ -54,10 +54,10 @@ class _Reader(io.RawIOBase):
 
 
 def _check_whole(path: Path) -> None:
-    """Walk over the blocks: the packages read what there is of a file that is cut off, without an error.
+    """Check all blocks, since the packages read a truncated file without an error.
 
     Raises:
-        EOFError: the last frame is cut off.
+        EOFError: the last frame is truncated.
     """
     size = path.stat().st_size
     with path.open("rb") as handle:
@@ -85,6 +85,6 @@ def _check_whole(path: Path) -> None:
                     handle.seek(1 if kind == 1 else block >> 3, io.SEEK_CUR)
                 handle.seek(4 * (descriptor >> 2 & 1), io.SEEK_CUR)
             else:
-                return  # no frame: reading it says so
+                return  # not a frame: the reader reports it
         if handle.tell() > size:
             raise EOFError("the zstd file is cut off")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ensue.data.shape import SHAPES, Sample, Shape, all_match, by_header, by_place
 
-# Ten characters: B and nine more, or an ISBN; newer users have ids of up to 28.
+# Product ids have ten characters: B and nine more, or an ISBN. Ids of newer users have up to 28.
 _ASIN, _USER = "B[0-9A-Z]{9}|[0-9]{9}[0-9X]", "A[0-9A-Z]{10,27}"
 _RATING, _SECONDS = r"[0-5](\.\d+)?", r"\d{9,10}"
 

@@ -1,4 +1,4 @@
-"""Foursquare check-ins in New York and Tokyo (TSMC 2014): eight fields, the last one Twitter's form of a time.
+"""Foursquare check-ins in New York and Tokyo (TSMC 2014): eight fields, the last one a time in Twitter's format.
 
 The `.txt` files have no header; the `.csv` copies have one (`userId,venueId,...,utcTimestamp`).
 """

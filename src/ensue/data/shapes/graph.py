@@ -1,4 +1,4 @@
-"""KONECT (`% bip`, out.* files) and SNAP (`# FromNodeId ToNodeId`): comment lines, then an edge a line.
+"""KONECT (`% bip`, out.* files) and SNAP (`# FromNodeId ToNodeId`): comment lines, then one edge per line.
 
 KONECT's edges are user, item, weight and time, of which the last two may be missing. SNAP's are two nodes.
 """

@@ -27,7 +27,7 @@ def recognise(sample: Sample) -> Shape | None:
         meanings = {"user": "1", "item": "track", "time": "2", "rating": NO_COLUMN}
         return Shape("lastfm", evidence, meanings, lambda: _with_tracks(plain.open("\t", header=False)))
     if sample.separator == "\t" and all_match(sample, {0: "[0-9a-f]{40}", 1: _MBID, 3: r"\d+ ?"}, 4):
-        evidence = "SHA-1 of the user, artist, plays; the item is the artist's name; no times: the order of rows counts"
+        evidence = "SHA-1 of the user, artist, plays; the item is the artist; no times: the order of rows is used"
         meanings = {"user": "1", "item": "3", "time": NO_COLUMN, "rating": "4"}
         return Shape("lastfm", evidence, meanings, lambda: plain.open("\t", header=False))
     return by_header(sample, "lastfm", "userID artistID weight", user="userID", item="artistID", rating="weight")

@@ -30,7 +30,7 @@ def recognise(sample: Sample) -> Shape | None:
 
 
 def _events(table: Table) -> Table:
-    """The user's history, then the clicks by time; rows of one time keep the file's order."""
+    """The user's history, then the clicks by time; rows with equal times keep the order of the file."""
     time = pl.col("3").str.to_datetime(_FORMAT, strict=False)
     rows = table.rows.select(pl.col("2").alias("user"), time.alias("time"), "4", "5").with_row_index("row")
     rows = rows.sort("user", "time", "row").with_columns(first=pl.col("user").is_first_distinct())

@@ -1,4 +1,4 @@
-"""Netflix Prize: blocks that start with the movie (`1:`), then `customer,rating,date` a line.
+"""Netflix Prize: blocks that start with the movie (`1:`), then lines of `customer,rating,date`.
 
 The combined_data files have many blocks each, the original mv_ files one.
 """
@@ -17,7 +17,7 @@ _MOVIE, _RATING = r"^\d+:$", r"^\d+,\d,\d{4}-\d{2}-\d{2}$"
 
 @SHAPES.register("netflix")
 def recognise(sample: Sample) -> Shape | None:
-    """A line of a movie first, and of ratings after it."""
+    """The first line is that of a movie, and the next ones are ratings."""
     lines = [line.strip() for line in sample.lines[:20]]
     if len(lines) < 2 or not re.match(_MOVIE, lines[0]):
         return None

@@ -1,4 +1,4 @@
-"""OTTO sessions: one JSON object a line, `{"session": 1, "events": [{"aid": 2, "ts": 1661200010000, "type": ...}]}`."""
+"""OTTO sessions: one JSON object per line, `{"session": 1, "events": [{"aid": 2, "ts": 1661200010000, ...}]}`."""
 
 from __future__ import annotations
 
@@ -23,4 +23,4 @@ def recognise(sample: Sample) -> Shape | None:
         return Table(rows, rows.collect_schema().names(), sample.where)
 
     meanings = {"user": "session", "item": "aid", "time": "ts", "rating": NO_COLUMN}
-    return Shape("otto", "one session a line with a list of events (aid, ts, type)", meanings, read)
+    return Shape("otto", "one session per line with a list of events (aid, ts, type)", meanings, read)

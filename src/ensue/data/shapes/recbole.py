@@ -20,7 +20,7 @@ _LIST = "_list"
 
 @SHAPES.register("recbole")
 def recognise(sample: Sample) -> Shape | None:
-    """Every name of the header ends in a type."""
+    """Every name in the header ends in a type."""
     matches = [_TYPED.fullmatch(name) for name in sample.header]
     names = {match.group(1): match.group(0) for match in matches if match is not None}
     if not names or len(names) < len(sample.header):
@@ -36,7 +36,7 @@ def recognise(sample: Sample) -> Shape | None:
         # Later rows of a user repeat the earlier ones with more items.
         return Shape(
             "recbole",
-            f"{evidence}; of each user the row with the longest {listed} is read",
+            f"{evidence}; for each user, the row with the longest {listed} is read",
             {"user": "user", "item": "item", "time": NO_COLUMN, "rating": NO_COLUMN},
             lambda: sample.open(sample.separator, header=True),
             lambda table: _events(table, user, listed, single),
@@ -48,7 +48,7 @@ def recognise(sample: Sample) -> Shape | None:
 
 
 def _events(table: Table, user: str, listed: str, single: str | None) -> Table:
-    """Of files of a training, a validation and a test part, an event belongs to the first whose rows contain it."""
+    """With files of training, validation and test parts, an event belongs to the first file whose rows contain it."""
     items = pl.col(listed).fill_null("").str.strip_chars().str.split(" ")
     if single is not None:
         items = pl.concat_list(items, pl.col(single))

@@ -1,4 +1,4 @@
-"""One line a user: `user item item ...`, lists in a cell (`[5, 6]`, `5 6 7`), JSON arrays, list columns of Parquet.
+"""One line per user: `user item item ...`, lists in a cell (`[5, 6]`, `5 6 7`), JSON arrays, list columns of Parquet.
 
 There are no times: the order of the items counts.
 """
@@ -22,7 +22,7 @@ _MEANINGS = {"user": "user", "item": "item", "time": NO_COLUMN, "rating": NO_COL
 
 @SHAPES.register("sequences")
 def recognise(sample: Sample) -> Shape | None:
-    """A column of lists, cells in brackets, or lines of different lengths that each start with another user."""
+    """A column of lists, cells in brackets, or lines of different lengths that each start with a different user."""
     return _typed(sample) or _cells(sample) or _arrays(sample) or _ragged(sample)
 
 
@@ -47,7 +47,7 @@ def _typed(sample: Sample) -> Shape | None:
 
 
 def _cells(sample: Sample) -> Shape | None:
-    """A text table whose item column holds lists in brackets, or names itself a list with marks between its items."""
+    """A text table with lists in brackets in its item column, or items between marks if its name says it is a list."""
     header, rows = sample.header, sample.fields[1:]
     rows = [row for row in rows if len(row) == len(header)]
     user = next((name for name in header if re.search(_USERS, name.lower())), None)
@@ -59,7 +59,7 @@ def _cells(sample: Sample) -> Shape | None:
     if not items:
         return None
     item = next((name for name in items if re.search(_ITEMS, name.lower())), items[0])
-    order = f"times in {time}" if time else "no times: the order of the list counts"
+    order = f"times in {time}" if time else "no times: the order of the list is used"
     return Shape(
         "sequences",
         f"a list of items in each cell of {item}; {order}",
@@ -70,7 +70,7 @@ def _cells(sample: Sample) -> Shape | None:
 
 
 def _mark_of(cells: list[str], name: str) -> str:
-    """What lies between the elements of lists: "," in brackets, or a mark if the name says that these are lists."""
+    """The mark between the elements of lists: "," in brackets, or any mark if the name says that these are lists."""
     if cells and all(re.fullmatch(_LIST, cell) for cell in cells):
         return "[,]"
     if not re.search(_LISTED, name.lower()):
@@ -84,7 +84,7 @@ def _words(mark: str) -> str:
 
 
 def _events_of_cells(table: Table, user: str, items: tuple[str, str], times: tuple[str, str] | None) -> Table:
-    """One event for each element of a list; a time is that of all elements of its row, or a list beside them."""
+    """One event for each element of a list; the time is that of the row, or an element of a list of times."""
     columns, listed = [pl.col(user).alias("user"), _elements(*items).alias("item")], ["item"]
     if times is not None:
         name, mark = times
@@ -102,7 +102,7 @@ def _elements(column: str, mark: str) -> pl.Expr:
 
 
 def _arrays(sample: Sample) -> Shape | None:
-    """One JSON array of items a line: the user is the number of the line."""
+    """One JSON array of items per line; the user is the number of the line."""
     if not sample.lines or not all(re.fullmatch(_LIST, line.strip()) for line in sample.lines[:-1] or sample.lines):
         return None
     file = sample.file
@@ -117,18 +117,18 @@ def _arrays(sample: Sample) -> Shape | None:
         rows = rows.select(pl.col("user").cast(pl.String), parts.alias("item")).explode("item")
         return with_rows(table, rows.with_columns(pl.col("item").str.strip_chars().str.strip_chars("'\"")))
 
-    evidence = "one JSON array a line; the user is the number of the line; no times: the order of the list counts"
+    evidence = "one JSON array per line; the user is the number of the line; no times: the order of the list is used"
     return Shape("sequences", evidence, _MEANINGS, read, events)
 
 
 def _ragged(sample: Sample) -> Shape | None:
-    """Lines of different lengths, each with another first field: the user, then the items."""
+    """Lines of different lengths, each with a different first field: the user, then the items."""
     rows = sample.fields[:-1] if len(sample.fields) > 3 else sample.fields
     lengths = [len(row) for row in rows]
     if len(rows) < 2 or sample.file is None or sample.separator not in (" ", "\t", ","):
         return None
     users = [row[0] for row in rows]
-    # One line with a field too many is not a user with another number of items.
+    # A single line with an extra field does not count as lines of different lengths.
     usual = max(lengths.count(length) for length in set(lengths))
     varied = max(lengths) > 3 and usual * 2 <= len(rows) and not re.search(_USERS, users[0].lower())
     whole = all(re.fullmatch(r"[\w:.-]+", part) for row in rows for part in row if part)
@@ -146,5 +146,5 @@ def _ragged(sample: Sample) -> Shape | None:
         rows = lines.select(user=pl.col("parts").list.first(), item=pl.col("parts").list.slice(1)).explode("item")
         return with_rows(table, rows.with_columns(pl.col("user", "item").str.strip_chars()))
 
-    evidence = "lines of different lengths, each starting with another user; no times: the order of the line counts"
+    evidence = "lines of different lengths, each with a different user; no times: the order of the line is used"
     return Shape("sequences", evidence, _MEANINGS, read, events)

@@ -17,7 +17,7 @@ from ensue.errors import DataError
 
 @SHAPES.register("spotify")
 def recognise(sample: Sample) -> Shape | None:
-    """A JSON document that names slices or playlists, and tracks by address."""
+    """A JSON document with slices or playlists, and tracks given by their addresses."""
     head = "\n".join(sample.lines)[:100_000]
     if not head.lstrip().startswith("{") or '"playlists"' not in head or '"pid"' not in head:
         return None

@@ -1,4 +1,4 @@
-"""Exports of spreadsheets: a first line `sep=;` that names the separator."""
+"""Exports of spreadsheets: a first line `sep=;` that gives the separator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steam: one Python literal a line, which is not JSON (`{u'username': u'a', u'product_id': u'1', ...}`).
+"""Steam: one Python literal per line, which is not JSON (`{u'username': u'a', u'product_id': u'1', ...}`).
 
 steam_reviews.json (also called steam_new.json) has a review a line; australian_user_reviews.json has a user a line
 with reviews, and australian_users_items.json a user with games and without times.
@@ -33,11 +33,11 @@ def recognise(sample: Sample) -> Shape | None:
         return None
     names = set(re.findall(r"u?'(\w+)': ", head))
     if {"username", "product_id"} <= names:
-        evidence, time = "one Python literal a line with username, product_id and date", "time"
+        evidence, time = "one Python literal per line with username, product_id and date", "time"
     elif "user_id" in names and "reviews" in names:
-        evidence, time = "one Python literal a line with user_id and reviews", "time"
+        evidence, time = "one Python literal per line with user_id and reviews", "time"
     elif "user_id" in names and "items" in names:
-        evidence = "one Python literal a line with user_id and items; no times: the order of games counts"
+        evidence = "one Python literal per line with user_id and items; no times: the order of games is used"
         time = NO_COLUMN
     else:
         return None
@@ -98,7 +98,7 @@ def _events(where: str, number: int, line: bytes) -> list[tuple[str | None, str 
 
 
 def _event(user: object, item: object, time: object) -> tuple[str | None, str | None, str | None]:
-    """Texts of the three, None for what is missing; a ValueError for half a character, which a text cannot hold."""
+    """The three values as texts, None if missing; a ValueError for half a surrogate pair, which is not valid text."""
     texts = tuple(None if each is None else str(each) for each in (user, item, time))
     "".join(text or "" for text in texts).encode()
     return texts  # type: ignore[return-value]
