@@ -25,9 +25,9 @@ class Outcome:
     @property
     def json(self) -> dict[str, Any]:
         """Standard output, which must be one JSON object and nothing else."""
-        found = json.loads(self.out)
-        assert isinstance(found, dict)
-        return found
+        payload = json.loads(self.out)
+        assert isinstance(payload, dict)
+        return payload
 
 
 Run = Callable[..., Outcome]

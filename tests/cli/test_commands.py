@@ -50,10 +50,10 @@ def test_the_way_of_the_readme(ensue: Run, csv_log: Path, tmp_path: Path) -> Non
 def test_prepare_counts_every_row(ensue: Run, tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("user,item,time\na,x,1\na,y,2\nb,x,3\n,x,4\nb,,5\nb,z,soon\n")
     done = ensue("prepare", tmp_path / "log.csv", "--out", tmp_path / "store", "--json")
-    found = done.json
-    assert (done.status, found["rows_in"], found["users"], found["items"]) == (0, 6, 2, 2)
-    assert found["dropped"] == {"missing user": 1, "missing item": 1, "unreadable time": 1}
-    assert found["rows_in"] == found["interactions"] + sum(found["dropped"].values())
+    payload = done.json
+    assert (done.status, payload["rows_in"], payload["users"], payload["items"]) == (0, 6, 2, 2)
+    assert payload["dropped"] == {"missing user": 1, "missing item": 1, "unreadable time": 1}
+    assert payload["rows_in"] == payload["interactions"] + sum(payload["dropped"].values())
     shown = ensue("prepare", tmp_path / "log.csv", "--out", tmp_path / "store", "--overwrite").out
     assert "dropped: missing user" in shown
 
@@ -61,9 +61,9 @@ def test_prepare_counts_every_row(ensue: Run, tmp_path: Path) -> None:
 def test_prepare_takes_columns_filters_and_formats(ensue: Run, tmp_path: Path) -> None:
     (tmp_path / "log.txt").write_text("a;1\n".replace(";", " ") * 2 + "a 2\nb 1\n")
     words = ("--format", "space", "--min-user-events", 2, "--duplicates", "first", "--json")
-    found = ensue("prepare", tmp_path / "log.txt", "--out", tmp_path / "store", *words).json
-    assert (found["users"], found["interactions"]) == (1, 2)
-    assert found["dropped"] == {"repeated item of a user": 1, "user with fewer than 2 events": 1}
+    payload = ensue("prepare", tmp_path / "log.txt", "--out", tmp_path / "store", *words).json
+    assert (payload["users"], payload["interactions"]) == (1, 2)
+    assert payload["dropped"] == {"repeated item of a user": 1, "user with fewer than 2 events": 1}
 
 
 def test_prepare_reads_quotes_as_plain_characters(ensue: Run, tmp_path: Path) -> None:
@@ -74,8 +74,8 @@ def test_prepare_reads_quotes_as_plain_characters(ensue: Run, tmp_path: Path) ->
         assert (wrong.status, wrong.out, wrong.err.count("\n")) == (1, "", 3)
         assert "line 2 opens a quote and does not close it: of a log, --no-quotes (quotes=False) reads" in wrong.err
     assert f"\n  ensue prepare {log} --no-quotes --out data/queries\n" in wrong.err
-    found = ensue("prepare", log, "--no-quotes", "--out", store, "--json").json
-    assert (found["rows_in"], found["interactions"], found["dropped"]) == (3, 3, {})
+    payload = ensue("prepare", log, "--no-quotes", "--out", store, "--json").json
+    assert (payload["rows_in"], payload["interactions"], payload["dropped"]) == (3, 3, {})
     assert read(log, quotes=False).num_events == 3
 
 
@@ -88,7 +88,7 @@ def test_prepare_refuses_a_minimum_without_a_filter(ensue: Run, tmp_path: Path) 
     assert ensue(*words, "--json").json["interactions"] == 3
 
 
-def test_prepare_knows_datasets(ensue: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prepare_accepts_names_of_datasets(ensue: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "public" / "tiny"
     folder.mkdir(parents=True)
     pl.DataFrame({"user_id": [1, 1, 2], "item_id": [5, 6, 5]}).write_parquet(folder / "interactions.parquet")
@@ -118,8 +118,8 @@ def test_a_filter_changes_nothing_else_of_a_datasets_preparation(
 def test_prepare_shows_the_first_and_the_last_time(ensue: Run, tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("user,item,date\na,1,20240115\na,2,20240116\n")
     words = ("prepare", tmp_path / "log.csv", "--out", tmp_path / "store", "--overwrite")
-    found = ensue(*words, "--json").json
-    assert (found["first"], found["last"]) == ("2024-01-15T00:00:00Z", "2024-01-16T00:00:00Z")
+    payload = ensue(*words, "--json").json
+    assert (payload["first"], payload["last"]) == ("2024-01-15T00:00:00Z", "2024-01-16T00:00:00Z")
     shown = [line.split() for line in ensue(*words).out.splitlines()]
     assert ["first", "event", "2024-01-15T00:00:00Z"] in shown
     assert ["last", "event", "2024-01-16T00:00:00Z"] in shown
@@ -251,7 +251,7 @@ def test_train_again_takes_what_is_there(ensue: Run, store: Path, trained: Path)
     assert "train.lr: 0.1 now, 0.001 then" in other.err
 
 
-def test_overwrite_starts_anew_but_spares_other_folders(ensue: Run, store: Path, tmp_path: Path) -> None:
+def test_overwrite_starts_again_but_keeps_other_folders(ensue: Run, store: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert ensue("train", store, "--model", "popularity", "--out", run).status == 0
     assert ensue("train", store, "--model", "markov", "--out", run).status == 1
@@ -294,7 +294,7 @@ def test_train_reads_a_log_and_says_so(ensue: Run, csv_log: Path, tmp_path: Path
     first, last = (day(seconds) for seconds in pl.read_csv(csv_log)["timestamp"].sort().gather([0, -1]))
     assert f"100 users, 60 items; {first} to {last})" in done.out
     assert done.out.splitlines()[-1] == f"next: ensue evaluate {tmp_path / 'run'} --data {csv_log}"
-    assert "give it with --data" in ensue("evaluate", tmp_path / "run").err
+    assert "give the data with --data" in ensue("evaluate", tmp_path / "run").err
     assert ensue("evaluate", tmp_path / "run", "--data", csv_log, "--json").json["users"] == 100
 
 
@@ -377,7 +377,7 @@ def test_metrics_have_one_name_each(ensue: Run, store: Path, tmp_path: Path) -> 
     assert "name at least one metric" in none.err
 
 
-def test_only_the_filter_spares_repeated_targets(ensue: Run, tmp_path: Path) -> None:
+def test_only_the_filter_keeps_repeated_targets(ensue: Run, tmp_path: Path) -> None:
     rows = "".join(f"{user},{item}\n" for user in "abcd" for item in (1, 2, 3, 1))
     (tmp_path / "log.csv").write_text("user,item\n" + rows)
     words = (tmp_path / "run", "--data", tmp_path / "log.csv")
@@ -397,30 +397,30 @@ def test_evaluate_refuses_other_data(ensue: Run, trained: Path, tmp_path: Path) 
 
 
 def test_recommend_shows_titles_and_reports_unknown_items(ensue: Run, trained: Path) -> None:
-    found = ensue("recommend", trained, "--history", "3,nobody,5", "-k", 4, "--json").json
-    assert [entry["item"] for entry in found["history"]] == [3, 5]
-    assert found["unknown"] == ["nobody"]
-    assert [entry["rank"] for entry in found["items"]] == [1, 2, 3, 4]
-    assert all(entry["title"] for entry in found["items"] + found["history"])
-    assert not {3, 5} & {entry["item"] for entry in found["items"]}
+    payload = ensue("recommend", trained, "--history", "3,nobody,5", "-k", 4, "--json").json
+    assert [entry["item"] for entry in payload["history"]] == [3, 5]
+    assert payload["unknown"] == ["nobody"]
+    assert [entry["rank"] for entry in payload["items"]] == [1, 2, 3, 4]
+    assert all(entry["title"] for entry in payload["items"] + payload["history"])
+    assert not {3, 5} & {entry["item"] for entry in payload["items"]}
     shown = ensue("recommend", trained, "--history", "3,nobody,5").out
-    assert found["items"][0]["title"] in shown
+    assert payload["items"][0]["title"] in shown
     assert "skipped 1 ids that this model does not know: nobody" in shown
     kept = ensue("recommend", trained, "--history", "3", "-k", 60, "--keep-seen", "--json").json
     assert 3 in {entry["item"] for entry in kept["items"]}
 
 
 def test_an_empty_history_gets_popular_items(ensue: Run, trained: Path) -> None:
-    found = ensue("recommend", trained, "--history", "", "--json").json
-    assert "most popular" in found["note"]
-    assert len(found["items"]) == 10
+    payload = ensue("recommend", trained, "--history", "", "--json").json
+    assert "most popular" in payload["note"]
+    assert len(payload["items"]) == 10
 
 
 def test_recommend_for_a_user_of_the_data(ensue: Run, csv_log: Path, trained: Path) -> None:
     log = pl.read_csv(csv_log).filter(pl.col("userId") == 7)
-    found = ensue("recommend", trained, "--user", 7, "--json").json
-    assert [entry["item"] for entry in found["history"]] == log["movieId"].to_list()
-    assert ensue("recommend", trained, "--user", 7, "--data", csv_log, "--json").json == found
+    payload = ensue("recommend", trained, "--user", 7, "--json").json
+    assert [entry["item"] for entry in payload["history"]] == log["movieId"].to_list()
+    assert ensue("recommend", trained, "--user", 7, "--data", csv_log, "--json").json == payload
     assert "user '70000' is not among" in ensue("recommend", trained, "--user", 70000).err
     assert ensue("recommend", trained).status == 2
     assert ensue("recommend", trained, "--user", 7, "--history", "3").status == 2
@@ -437,16 +437,16 @@ READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
 def test_recommend_to_everybody(ensue: Run, trained: Path, tmp_path: Path, ending: str) -> None:
     out = tmp_path / f"all{ending}"
     shown = ensue("recommend", trained, "--all", "--out", out, "-k", 3).out
-    found = READERS[ending](out)
+    payload = READERS[ending](out)
     one = ensue("recommend", trained, "--user", 7, "-k", 3, "--json").json
-    assert found.filter(user=7)["item"].to_list() == [entry["item"] for entry in one["items"]]
-    assert found.filter(user=7)["title"].to_list() == [entry["title"] for entry in one["items"]]
+    assert payload.filter(user=7)["item"].to_list() == [entry["item"] for entry in one["items"]]
+    assert payload.filter(user=7)["title"].to_list() == [entry["title"] for entry in one["items"]]
     assert f"written: {out}: 300 rows for 100 users" in shown
     assert shown.splitlines()[-1].startswith(f"next: ensue recommend {trained} --user ")
     refused = ensue("recommend", trained, "--all", "--out", out)
     assert refused.status == 2
     assert f"{out} exists" in refused.err
-    assert READERS[ending](out).equals(found)
+    assert READERS[ending](out).equals(payload)
     again = ensue("recommend", trained, "--all", "--out", out, "-k", 1, "--overwrite", "--json").json
     assert again == {"written": str(out), "users": 100, "newcomers": 0, "rows": 100, "k": 1}
     assert READERS[ending](out).height == 100
@@ -518,10 +518,10 @@ def test_at_is_refused_by_a_model_that_would_not_read_it(ensue: Run, trained: Pa
 
 
 def test_similar(ensue: Run, store: Path, trained: Path, tmp_path: Path) -> None:
-    found = ensue("similar", trained, "--item", 3, "-k", 5, "--json").json
-    assert found["item"] == 3
-    assert len(found["items"]) == 5
-    assert 3 not in {entry["item"] for entry in found["items"]}
+    payload = ensue("similar", trained, "--item", 3, "-k", 5, "--json").json
+    assert payload["item"] == 3
+    assert len(payload["items"]) == 5
+    assert 3 not in {entry["item"] for entry in payload["items"]}
     assert "item '999' is not among" in ensue("similar", trained, "--item", 999).err
     assert ensue("train", store, "--model", "popularity", "--out", tmp_path / "run").status == 0
     assert "has no item vectors" in ensue("similar", tmp_path / "run", "--item", 3).err
@@ -533,10 +533,10 @@ def test_compare_tests_pairs_and_refuses_unlike_runs(ensue: Run, store: Path, tm
         assert ensue("train", store, "--model", model, "--out", run).status == 0
     assert "it was not evaluated" in ensue("compare", a, b).err
     means = [ensue("evaluate", run, "--json").json["metrics"]["ndcg@10"] for run in (a, b)]
-    found = ensue("compare", a, b, "--json").json["metrics"]["ndcg@10"]
-    assert [found["mean_a"], found["mean_b"]] == pytest.approx(means)
-    assert found["effect"]["estimate"] == pytest.approx(means[0] - means[1])
-    assert 0 <= found["p"] <= found["p_holm"] <= 1
+    payload = ensue("compare", a, b, "--json").json["metrics"]["ndcg@10"]
+    assert [payload["mean_a"], payload["mean_b"]] == pytest.approx(means)
+    assert payload["effect"]["estimate"] == pytest.approx(means[0] - means[1])
+    assert 0 <= payload["p"] <= payload["p_holm"] <= 1
     assert ensue("evaluate", b, "--no-filter-seen").status == 0
     assert "has no evaluation" in ensue("compare", a, b, "--protocol", "full-with-seen").err
     for run, seed in ((a, "1"), (b, "2")):
@@ -559,11 +559,11 @@ def test_data_check_finds_an_altered_store(ensue: Run, tmp_path: Path) -> None:
 
 
 def test_data_check_of_a_log_and_of_a_store(ensue: Run, csv_log: Path, store: Path) -> None:
-    found = ensue("data", "check", csv_log, "--user", "userId", "--json").json
-    names = {finding["name"] for finding in found["findings"]}
+    payload = ensue("data", "check", csv_log, "--user", "userId", "--json").json
+    names = {finding["name"] for finding in payload["findings"]}
     assert {"rows", "ties", "lengths", "leakage", "order"} <= names
-    assert sum(entry["users"] for entry in found["lengths"]) == 100
-    assert ensue("data", "check", store, "--json").json["lengths"] == found["lengths"]
+    assert sum(entry["users"] for entry in payload["lengths"]) == 100
+    assert ensue("data", "check", store, "--json").json["lengths"] == payload["lengths"]
     shown = ensue("data", "check", store, "--split", "global-time")
     assert "Split 'global-time'" in " ".join(shown.out.split())
     assert shown.out.splitlines()[-1].startswith(f"next: ensue train {store}")
@@ -689,5 +689,5 @@ def test_evaluate_counts_targets_that_never_occur_in_training(ensue: Run, tmp_pa
     assert ensue("prepare", log, "--out", store).status == 0
     assert ensue("train", store, "--model", "popularity", "--out", run).status == 0
     shown = ensue("evaluate", run).out
-    assert "4 targets (100.0%) are items that never occur in training" in shown
+    assert "4 targets (100.0%) are items that do not occur in training" in shown
     assert ensue("evaluate", run, "--part", "validation", "--json").json["targets_untrained"] == 2

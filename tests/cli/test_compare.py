@@ -52,9 +52,9 @@ def test_a_sampled_protocol_that_turns_the_order_round_is_named(ensue: Run, runs
     # Half in the first place, or all in the second: HR@10 1/2 and 1, NDCG@10 1/2 and 1/log2(3), MRR about 1/2 both.
     line = "under uniform-100 the order is reversed: hr@10|uni100 0.5000 and 1.0000, "
     assert line + "ndcg@10|uni100 0.5000 and 0.6309" in shown.splitlines()
-    found = ensue("compare", *runs, "--json").json["reversed"]
-    assert found["uniform-100"].keys() == {"hr@10|uni100", "ndcg@10|uni100"}
-    assert found["uniform-100"]["hr@10|uni100"] == {"mean_a": 0.5, "mean_b": 1.0}
+    payload = ensue("compare", *runs, "--json").json["reversed"]
+    assert payload["uniform-100"].keys() == {"hr@10|uni100", "ndcg@10|uni100"}
+    assert payload["uniform-100"]["hr@10|uni100"] == {"mean_a": 0.5, "mean_b": 1.0}
     other = ensue("compare", *reversed(runs), "--protocol", "uniform-100", "--json").json["reversed"]
     assert other["full"]["ndcg@10"] == {"mean_a": 0.0, "mean_b": 0.5}
 

@@ -28,7 +28,7 @@ def test_the_demo_runs_and_runs_again(ensue: Run, tmp_path: Path) -> None:
     assert "training sasrec again" in other.out
 
 
-def test_the_demo_spares_other_folders(ensue: Run, tmp_path: Path) -> None:
+def test_the_demo_keeps_other_folders(ensue: Run, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     done = ensue("demo", "--out", tmp_path)
     assert done.status == 1

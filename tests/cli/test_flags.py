@@ -52,7 +52,7 @@ def by_name() -> dict[str, Flag]:
     return {flag.name: flag for flag in flags_of(Example, "Panel")}
 
 
-def test_a_flag_knows_type_range_default_and_description(by_name: dict[str, Flag]) -> None:
+def test_a_flag_has_type_range_default_and_description(by_name: dict[str, Flag]) -> None:
     told = by_name["told_here"]
     assert (told.option, told.metavar) == ("--told-here", "INT")
     assert told.description == "described in the docstring, on two lines. (default 3, >= 1, < 9)"

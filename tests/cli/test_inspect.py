@@ -29,7 +29,7 @@ def test_inspect_writes_and_shows(ensue: Run, store: Path, tmp_path: Path) -> No
     assert ensue("inspect", run, "--users", 30).status == 0
 
 
-def test_inspect_tells_padding_from_events(ensue: Run, store: Path, tmp_path: Path) -> None:
+def test_inspect_distinguishes_padding_from_events(ensue: Run, store: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ("--model", "tisasrec-padded", "--time-unit", 3600, *SMALL, "--maxlen", 40)
     assert ensue("train", store, *words, "--out", run).status == 0
@@ -44,12 +44,12 @@ def test_inspect_tells_padding_from_events(ensue: Run, store: Path, tmp_path: Pa
 
 
 def test_inspect_prints_one_object(ensue: Run, trained: Path, store: Path) -> None:
-    found = ensue("inspect", trained, "--data", store, "--users", 5, "--json").json
-    assert found["model"] == "sasrec"
-    assert found["time"] is None
-    assert found["gains"]["sublayers"][0]["mixing"] is None
-    assert len(found["example"]["items"]) == len(found["example"]["titles"])
-    assert all(Path(path).is_file() for path in found["files"])
+    payload = ensue("inspect", trained, "--data", store, "--users", 5, "--json").json
+    assert payload["model"] == "sasrec"
+    assert payload["time"] is None
+    assert payload["gains"]["sublayers"][0]["mixing"] is None
+    assert len(payload["example"]["items"]) == len(payload["example"]["titles"])
+    assert all(Path(path).is_file() for path in payload["files"])
 
 
 def test_inspect_refuses_what_it_cannot_look_into(ensue: Run, store: Path, tmp_path: Path) -> None:

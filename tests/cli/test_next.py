@@ -82,7 +82,7 @@ def test_the_split_that_was_looked_at_is_the_one_to_train_with(ensue: Run, store
     assert ("--test-fraction", "0.2") in given
 
 
-def test_a_run_of_a_log_in_memory_is_told_its_data(ensue: Run, csv_log: Path, tmp_path: Path) -> None:
+def test_suggestions_name_the_data_of_a_log_in_memory(ensue: Run, csv_log: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert ensue("train", csv_log, *TIMED, "--out", run, *SMALL).status == 0
     for done in (ensue("evaluate", run, "--data", csv_log), ensue("inspect", run, "--data", csv_log, "--users", 5)):
@@ -126,7 +126,7 @@ def test_after_one_item_of_a_model_that_reads_times() -> None:
     assert hints.recommend_after_item(Path("run"), asked, 1)[4:] == ["--times", 0, "--at", 0]
 
 
-def test_compare_says_how_to_make_what_is_lacking(ensue: Run, store: Path, tmp_path: Path) -> None:
+def test_compare_suggests_how_to_create_a_missing_evaluation(ensue: Run, store: Path, tmp_path: Path) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
     assert ensue("train", store, "--model", "markov", "--out", a).status == 0
     shutil.copytree(a, b)

@@ -40,8 +40,8 @@ def test_the_histogram_counts_every_user() -> None:
     import numpy as np
 
     lengths = np.array([1, 2, 3, 4, 7, 60, 150, 999])
-    found = dict(histogram(lengths))
-    assert found == {"1": 1, "2": 1, "3-4": 1 + 1, "5-9": 1, "10-19": 0, "20-49": 0, "50-99": 1, "100-199": 1,
+    payload = dict(histogram(lengths))
+    assert payload == {"1": 1, "2": 1, "3-4": 1 + 1, "5-9": 1, "10-19": 0, "20-49": 0, "50-99": 1, "100-199": 1,
                      "200-499": 0, "500-999": 1}  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def test_the_live_display_shows_rates_losses_and_the_curve() -> None:
         assert text in shown
 
 
-def test_a_display_knows_the_epochs_before_a_resume() -> None:
+def test_a_display_shows_the_epochs_before_a_resume() -> None:
     display = PlainTraining(1000, Screen())
     display.start(10, 5, 2, 0, [{"started from": "weights.pth"}, *RECORDS[:2]])
     assert (display.best, display.values) == ((0.3, 2), [0.1, 0.3])

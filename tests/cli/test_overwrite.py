@@ -90,9 +90,9 @@ def test_overwrite_replaces_a_run_whole(ensue: Run, store: Path, tmp_path: Path,
     assert ensue("evaluate", run).status == 0
     words = ("train", store, *SMALL, "--lr", 0.01, "--out", run, "--devices", devices)
     assert ensue(*words).status == 1
-    found = ensue(*words, "--overwrite", "--json").json
-    assert (found["trained"], found["epochs"]) == (True, 2)
-    assert LOCK not in found["files"]
+    payload = ensue(*words, "--overwrite", "--json").json
+    assert (payload["trained"], payload["epochs"]) == (True, 2)
+    assert LOCK not in payload["files"]
     assert not (run / "per_user-test-full.parquet").exists()
     assert "lr = 0.01" in (run / "config.toml").read_text()
 

@@ -68,7 +68,7 @@ def test_a_run_whose_file_cannot_hold_its_model_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (RuntimeError(CPU), "memory ran out (200000000000 bytes more were requested): "),
         (RuntimeError(GPU), "memory ran out (20.00 GiB more were requested): "),
@@ -78,7 +78,7 @@ def test_a_run_whose_file_cannot_hold_its_model_is_refused(
     ],
 )
 def test_memory_that_runs_out_in_training_is_one_line(
-    ensue: Run, store: Path, tmp_path: Path, error: Exception, told: str, monkeypatch: pytest.MonkeyPatch
+    ensue: Run, store: Path, tmp_path: Path, error: Exception, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
@@ -86,7 +86,7 @@ def test_memory_that_runs_out_in_training_is_one_line(
     monkeypatch.setattr("ensue.train.fit.fit", fail)
     done = ensue("train", store, *SMALL, "--out", tmp_path / "run")
     assert done.status == 1
-    assert done.err == f"ensue: {told}raise --batch-parts, or lower --batch-size or --maxlen\n"
+    assert done.err == f"ensue: {message}raise --batch-parts, or lower --batch-size or --maxlen\n"
 
 
 def test_other_errors_pass() -> None:

@@ -1,6 +1,6 @@
 """The best possible scorer of the simulated data, as a model for the evaluation.
 
-Suffixes: B rows, P events of all rows, Q asked events, C candidates, K shared candidates, N items.
+Suffixes: `B` rows, `P` events of all rows, `Q` asked events, `C` candidates, `K` shared candidates.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`ensue demo`: the simulated data end to end, compared with the best possible score on it.
 
-Suffix: B cases.
+Suffix: `B` cases.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`ensue data check`: the doctor's findings and the distribution of lengths.
 
-Suffix: U users.
+Suffix: `U` users.
 """
 
 from __future__ import annotations

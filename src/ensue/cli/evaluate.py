@@ -47,7 +47,7 @@ def run(
     if entry["targets_untrained"]:
         share = entry["targets_untrained"] / entry["cases"]
         screen.say(
-            f"{entry['targets_untrained']:,} targets ({share:.1%}) are items that never occur in training: a model of "
+            f"{entry['targets_untrained']:,} targets ({share:.1%}) are items that do not occur in training: a model of "
             "item ids cannot predict them",
             "dim",
         )

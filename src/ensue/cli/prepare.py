@@ -1,4 +1,4 @@
-"""`ensue prepare`: a log, or a public dataset by name, becomes a sequence store."""
+"""`ensue prepare`: turn a log, or a public dataset by name, into a sequence store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def flags() -> list[Flag]:
-    """The columns' flags and the filters'."""
+    """The flags for the columns and the filters."""
     from ensue.data.interactions import Columns
     from ensue.data.prepare import PrepareConfig
 
@@ -43,13 +43,13 @@ def run(
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the store to write.")] = None,
     explain: Annotated[
         bool,
-        typer.Option("--explain", help="Show what each column is taken for, and why; without --out write nothing."),
+        typer.Option("--explain", help="Show the meaning assumed for each column; without --out, write nothing."),
     ] = False,
     validation: Annotated[
-        str | None, typer.Option("--validation", metavar="SOURCE", help="Events to validate on; SOURCE then trains.")
+        str | None, typer.Option("--validation", metavar="SOURCE", help="Events to validate on; SOURCE is to train on.")
     ] = None,
     test: Annotated[
-        str | None, typer.Option("--test", metavar="SOURCE", help="Events to test on; SOURCE then trains.")
+        str | None, typer.Option("--test", metavar="SOURCE", help="Events to test on; SOURCE is to train on.")
     ] = None,
     sql: Sql = None,
     connect: Connect = None,
@@ -70,7 +70,7 @@ def run(
         given = [*columns, *(["items"] if items else []), *(["explain"] if explain else [])]
         if given:
             wrong = ", ".join(f"--{each.replace('_', '-')}" for each in given)
-            raise ConfigError(f"dataset {name!r} knows its own columns and items; leave out {wrong}")
+            raise ConfigError(f"dataset {name!r} has its own columns and items: leave out {wrong}")
         return prepare_dataset(screen, name, _needed(out), filters, overwrite)
     config = PrepareConfig.parse(filters)
     explained: dict[str, Any] = {}
@@ -97,7 +97,7 @@ def _needed(out: Path | None) -> Path:
 
 
 def show_explanation(screen: Screen, log: Parts, columns: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Print what each column of a log is taken for; the object that --json prints, and the settings of the columns."""
+    """Print the assumed meaning of each column; return the object for --json and the settings of the columns."""
     from ensue.data.explain import explain
     from ensue.data.interactions import Columns
 
@@ -110,7 +110,7 @@ def show_explanation(screen: Screen, log: Parts, columns: dict[str, Any]) -> tup
 
 
 def _log_of(source: list[str], query: Query | None, held_out: dict[str, str]) -> Parts | None:
-    """The log that a command line names; None for a dataset.
+    """The log named on the command line; None for a dataset.
 
     Raises:
         DataError: there is neither such a log nor such a dataset.
@@ -132,7 +132,7 @@ def _log_of(source: list[str], query: Query | None, held_out: dict[str, str]) ->
 
 
 def prepare_dataset(screen: Screen, name: str, out: Path, filters: dict[str, Any], overwrite: bool) -> dict[str, Any]:
-    """Find or download a dataset, prepare it, with some filters of its own changed, and show the result."""
+    """Find or download a dataset, prepare it, with changes to its filters, and show the result."""
     from ensue.datasets.catalog import load_dataset
 
     with Stages(screen) as stage:
@@ -141,7 +141,7 @@ def prepare_dataset(screen: Screen, name: str, out: Path, filters: dict[str, Any
 
 
 def shown(screen: Screen, out: Path, store: SequenceStore, report: dict[str, Any]) -> dict[str, Any]:
-    """Print the report and the next command; the object that --json prints."""
+    """Print the report and the next command; return the object for --json."""
     screen.show(report_table(report))
     for note in report["notes"]:
         screen.say(f"note: {note}", "yellow")
@@ -151,15 +151,15 @@ def shown(screen: Screen, out: Path, store: SequenceStore, report: dict[str, Any
         split = ["--split", "predefined"] if is_marked else []
         screen.next("ensue train", out, *split, "--out", "runs/sasrec")
     else:
-        screen.say("no user has two events, so there is no order to learn; only popularity can be counted", "yellow")
+        screen.say("no user has two events, so there is no order to learn: only popularity can be used", "yellow")
         screen.next("ensue train", out, "--model", "popularity", "--out", "runs/popularity")
     return {**report, "store": str(out), "fingerprint": store.fingerprint}
 
 
 class Stages:
-    """Shows the name of each stage while it lasts, and the share of a download.
+    """Shows the name of the current stage, and the progress of a download.
 
-    Nothing is drawn where standard output is no terminal.
+    Nothing is drawn if standard output is not a terminal.
     """
 
     def __init__(self, screen: Screen) -> None:

@@ -1,4 +1,4 @@
-"""What `ensue data check` proposes: the preparation or the training that fits its findings."""
+"""The commands that `ensue data check` proposes: the preparation or the training that fits its findings."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def propose_store(
     kinds: Behaviours | None,
     least: float | None,
 ) -> None:
-    """Print the preparation that fits the findings about a log, after others that may be meant.
+    """Print the preparation that fits the findings about a log, after possible alternatives.
 
     Args:
         screen: where to print.
         report: the findings.
-        words: the log, and what is said of its columns, as they are typed.
+        words: the log and the settings of its columns, as arguments.
         out: the folder to propose.
-        kinds: the column that says what kind of event a row is; the most frequent kind is proposed.
+        kinds: the column with the kind of each event; the most frequent kind is proposed.
         least: the rating below which events may mean dislike.
     """
     base = [*map(str, words)]
@@ -56,7 +56,7 @@ def propose_store(
 
 
 def propose_training(screen: Screen, folder: Path, split: Split, words: Sequence[str]) -> None:
-    """Print the recipe that suits a store, and the training that takes it."""
+    """Print the recipe that suits a store, and the command to train with it."""
     from ensue.recipes.auto import choose, profile
 
     recipe, why = choose(profile(split))

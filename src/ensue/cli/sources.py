@@ -1,4 +1,4 @@
-"""From what is written on the command line to data: a store folder, a log file, the data of a run."""
+"""Open the data named on the command line: a store folder, a log, or the data of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ensue.files import MANIFEST
 from ensue.terminal.output import Screen, clean, table
 
 Sql = Annotated[
-    str | None, typer.Option("--sql", metavar="QUERY", help="Read the rows of this query of the database --connect.")
+    str | None, typer.Option("--sql", metavar="QUERY", help="Read the rows of this query from the database --connect.")
 ]
 Connect = Annotated[
     str | None,
@@ -24,7 +24,7 @@ Connect = Annotated[
         help="A database: sqlite:///FILE, duckdb:///FILE or postgresql://USER@HOST/DATABASE (extra sql).",
     ),
 ]
-# Settings of a preparation that say what an event is, so that newer logs need them too.
+# Settings of a preparation that define the events; newer logs are read with the same values.
 _EVENTS = ("min_rating", "duplicates", "exact_duplicates")
 
 if TYPE_CHECKING:
@@ -50,10 +50,10 @@ def store_folder(sources: Sequence[str | Path]) -> Path | None:
 
 
 def query_of(sources: Sequence[str] | None, sql: str | None, connect: str | None) -> Query | None:
-    """The query of a command line; None where it names sources.
+    """The query of a command line; None if it names sources.
 
     Raises:
-        ConfigError: it names neither, both, or a query without a database.
+        ConfigError: it names neither or both, or a query without a database.
     """
     from ensue.data.queries import Query
 
@@ -69,20 +69,20 @@ def query_of(sources: Sequence[str] | None, sql: str | None, connect: str | None
 
 
 def source_words(sources: Sequence[str] | None, query: Query | None) -> list[str]:
-    """The log as words of a further command, without a password."""
+    """The log as arguments of a further command, without a password."""
     from ensue.data.queries import without_secrets
 
     return [*(sources or ())] if query is None else ["--sql", query.shown, "--connect", without_secrets(query.address)]
 
 
 def open_data(data: str | Path | Sequence[str], screen: Screen, like: SequenceStore | None = None) -> SequenceStore:
-    """A store folder, or a log prepared in memory (and that is said).
+    """Open a store folder, or prepare a log in memory with a message.
 
     Args:
-        data: a folder, a file, or several of a log.
-        screen: where to say it.
-        like: a store whose log was of the same form: the log is read and its events are chosen as there; by default
-            with the usual settings.
+        data: a folder, a file, or several files of a log.
+        screen: the screen for the message.
+        like: a store of a log of the same form: the log is read and its events are chosen with the same settings; by
+            default with the usual settings.
 
     Raises:
         DataError: there is no such data, or the log cannot be read.
@@ -119,7 +119,7 @@ def open_data(data: str | Path | Sequence[str], screen: Screen, like: SequenceSt
                 (store, report), _ = settle(screen, use)
                 how += f", as it differs from {like.made['source']} ({error})"
     except UnclearLogError as error:
-        # The command at hand has no flags for columns.
+        # This command has no flags for columns.
         raise error.at(sources=tuple(map(str, sources))) from None
     dropped = sum(report.dropped.values())
     span = "" if store.times is None else f"; {day(store.times.min())} to {day(store.times.max())}"
@@ -132,7 +132,7 @@ def open_data(data: str | Path | Sequence[str], screen: Screen, like: SequenceSt
 
 
 def _events_of(like: SequenceStore) -> PrepareConfig:
-    """The settings of a store's preparation that say what an event is."""
+    """The settings of a store's preparation that define its events."""
     from ensue.data.prepare import PrepareConfig
 
     return PrepareConfig.parse({name: value for name, value in like.made["config"].items() if name in _EVENTS})
@@ -144,9 +144,9 @@ def data_words(data: Sequence[str] | None) -> list[str]:
 
 
 def data_of_run(folder: Path, run: Run, data: list[str] | None, screen: Screen) -> SequenceStore:
-    """The data named on the command line, else the store that the run was trained on.
+    """The data named on the command line, or by default the store that the run was trained on.
 
-    A log is read as the one that this store was prepared from.
+    A log is read with the settings of the log that this store was prepared from.
 
     Raises:
         DataError: the run names no store, or it is gone.
@@ -161,17 +161,19 @@ def data_of_run(folder: Path, run: Run, data: list[str] | None, screen: Screen) 
         like = None if own is None else SequenceStore.open(own)
         return open_data(data, screen, like if like is not None and "columns" in like.made else None)
     if run.store is None:
-        raise DataError(f"{folder}: was trained on data in memory, so it names no store; give it with --data")
+        raise DataError(f"{folder}: was trained on data in memory, so it names no store; give the data with --data")
     if own is None:
-        raise DataError(f"{folder}: was trained on the store {run.store}, which is gone; give it with --data")
+        raise DataError(
+            f"{folder}: was trained on the store {run.store}, which no longer exists; give the data with --data"
+        )
     return open_data(own, screen)
 
 
 def check_outside(data: Sequence[str], out: Path) -> None:
-    """Refuse to replace a folder that the data is in.
+    """Refuse to replace a folder that contains the data.
 
     Raises:
-        ConfigError: it is.
+        ConfigError: the folder contains data.
     """
     for each in data:
         if Path(each).resolve().is_relative_to(out.resolve()):

@@ -96,7 +96,7 @@ def test_where_nothing_can_be_evaluated_the_next_command_is_another(ensue: Run, 
     assert "nothing to evaluate" in ensue("evaluate", tmp_path / "run").err
 
 
-def test_a_run_that_was_begun_is_told_from_no_run(ensue: Run, tmp_path: Path) -> None:
+def test_a_run_that_was_begun_is_distinguished_from_no_run(ensue: Run, tmp_path: Path) -> None:
     with claimed(tmp_path / "begun"):
         pass
     assert "has not finished" in ensue("recommend", tmp_path / "begun", "--history", 3).err
@@ -104,7 +104,7 @@ def test_a_run_that_was_begun_is_told_from_no_run(ensue: Run, tmp_path: Path) ->
     assert "manifest.json: missing" in ensue("recommend", tmp_path / "empty", "--history", 3).err
 
 
-def test_an_altered_evaluation_is_told_from_none(ensue: Run, counted: Path) -> None:
+def test_an_altered_evaluation_is_distinguished_from_none(ensue: Run, counted: Path) -> None:
     assert "was not evaluated" in ensue("compare", counted, counted).err
     assert ensue("evaluate", counted).status == 0
     results = read_json(counted / "metrics.json")
