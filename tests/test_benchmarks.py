@@ -181,15 +181,15 @@ def test_our_runner_times_every_piece(
     monkeypatch.setattr("sys.argv", ["ours.py", "--epochs", "2", "--threads", "1"])
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     importlib.import_module("ours").main()
-    found = json.loads(capsys.readouterr().out)
-    assert found["users"] == 150
-    assert {name: len(times) for name, times in found["seconds"].items()} == {
+    result = json.loads(capsys.readouterr().out)
+    assert result["users"] == 150
+    assert {name: len(times) for name, times in result["seconds"].items()} == {
         "epoch": 2,
         "fit": 1,
         "evaluation": 1,
         "top10": 1,
     }
-    assert found["hit_rate_10"] == found["hit_rate_10_by_rank"]
+    assert result["hit_rate_10"] == result["hit_rate_10_by_rank"]
 
 
 def test_a_variant_is_timed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,9 +198,9 @@ def test_a_variant_is_timed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     monkeypatch.setattr(module, "open_store", lambda _: ordered_sequences(num_users=700, num_items=20, length=6))
     values = json.dumps({"residual": "mhc", "maxlen": 8})
     module.one(SimpleNamespace(one=values, data="small", threads=1, steps=2, hidden_units=8))
-    found = json.loads(capsys.readouterr().out)
-    assert found.keys() == {"epoch", "cpu", "memory", "evaluation"}
-    assert all(value > 0 for value in found.values())
+    result = json.loads(capsys.readouterr().out)
+    assert result.keys() == {"epoch", "cpu", "memory", "evaluation"}
+    assert all(value > 0 for value in result.values())
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")

@@ -62,7 +62,7 @@ def test_a_wrong_setting_is_named_with_its_rule_and_value(values: dict[str, Any]
     assert [word for word in words if word not in str(caught.value)] == []
 
 
-def test_a_rule_on_several_settings_is_told_without_repeating_them_all() -> None:
+def test_a_rule_on_several_settings_is_reported_without_repeating_them_all() -> None:
     class Outer(Config):
         inner: Settings = Settings()
 
@@ -74,7 +74,7 @@ def test_a_rule_on_several_settings_is_told_without_repeating_them_all() -> None
     assert str(caught.value) == "run.toml: [inner]: hidden_units 50 is not a multiple of num_heads 3"
 
 
-def test_a_model_in_a_run_is_told_once() -> None:
+def test_a_model_in_a_run_is_reported_once() -> None:
     with pytest.raises(ConfigError) as caught:
         RunConfig.parse({"model": {"name": "sasrec", "num_heads": 3}})
     assert str(caught.value).count("[model]") == 1
@@ -108,7 +108,7 @@ def test_a_configuration_made_directly_says_what_parsing_says(make: type[Config]
     assert made.value.__suppress_context__
 
 
-def test_a_section_given_directly_is_told_with_its_place() -> None:
+def test_a_section_given_directly_is_reported_with_its_place() -> None:
     class Outer(Config):
         inner: Settings = Settings()
 

@@ -59,23 +59,23 @@ class Block:
 
 def blocks(text: str) -> list[Block]:
     """The fenced blocks of a page, and its indented `ensue` commands."""
-    found: list[Block] = []
+    result: list[Block] = []
     rule, reason, fenced = "", "", False
     for line in text.splitlines():
         fence = FENCE.fullmatch(line.strip())
         if fenced:
             fenced = fence is None
-            found[-1].text += f"{line}\n" if fenced else ""
+            result[-1].text += f"{line}\n" if fenced else ""
         elif fence is not None:
-            found.append(Block(fence["kind"], rule=rule, reason=reason))
+            result.append(Block(fence["kind"], rule=rule, reason=reason))
             rule, reason, fenced = "", "", True
         elif comment := COMMENT.fullmatch(line.strip()):
             rule, reason = comment["rule"], comment["text"]
         elif line.startswith("    ensue "):
-            found.append(Block("shell", line.strip() + "\n"))
+            result.append(Block("shell", line.strip() + "\n"))
         elif line.strip():
             rule = reason = ""
-    return found
+    return result
 
 
 def commands(block: Block) -> Iterator[tuple[str, str]]:

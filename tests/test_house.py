@@ -61,18 +61,18 @@ def room(module: str) -> str:
 
 def circles(edges: dict[str, set[str]]) -> list[str]:
     """The rooms that can be reached from themselves, each with the shortest way back."""
-    found = []
+    result = []
     for start in edges:
         ways, seen = [[start]], {start}
         while ways:
             way = ways.pop(0)
             after = sorted(edges.get(way[-1], ()))
             if start in after:
-                found.append(" -> ".join([*way, start]))
+                result.append(" -> ".join([*way, start]))
                 break
             ways += [[*way, name] for name in after if name not in seen]
             seen.update(after)
-    return found
+    return result
 
 
 def imported(node: ast.AST, module: str, is_package: bool) -> list[str]:
@@ -99,14 +99,14 @@ def imports(source: ast.Module, module: str, is_package: bool) -> Iterator[tuple
 
 def floor_breaks(source: ast.Module, module: str, is_package: bool = False) -> list[str]:
     """What breaks the floors in one module: an import from a higher floor, or torch on the lower ones."""
-    found = []
+    result = []
     for line, name in imports(source, module, is_package):
         top = name.split(".")[0]
         if top == "ensue" and floor(name) > floor(module):
-            found.append(f"{module}:{line} (floor {floor(module)}) imports {name} (floor {floor(name)})")
+            result.append(f"{module}:{line} (floor {floor(module)}) imports {name} (floor {floor(name)})")
         if top == "torch" and floor(module) <= NO_TORCH and room(module) not in KNOWS_TORCH:
-            found.append(f"{module}:{line} (floor {floor(module)}) imports {name}")
-    return found
+            result.append(f"{module}:{line} (floor {floor(module)}) imports {name}")
+    return result
 
 
 def pickle_breaks(source: ast.Module) -> list[str]:
@@ -114,26 +114,26 @@ def pickle_breaks(source: ast.Module) -> list[str]:
 
     `torch.load(..., weights_only=True)` runs none; foreign .pth files are read so.
     """
-    found = []
+    result = []
     calls = [node for node in ast.walk(source) if isinstance(node, ast.Call)]
     harmless = [call.func for call in calls if any(ast.unparse(word) == "weights_only=True" for word in call.keywords)]
     for node in ast.walk(source):
         for name in imported(node, "ensue", True):
             if name.split(".")[0] in PICKLES:
-                found.append(f"line {node.lineno}: imports {name}")
+                result.append(f"line {node.lineno}: imports {name}")
         if isinstance(node, ast.ImportFrom) and node.module == "torch":
-            found += [f"line {node.lineno}: torch.{n.name}" for n in node.names if n.name in {"load", "save"}]
+            result += [f"line {node.lineno}: torch.{n.name}" for n in node.names if n.name in {"load", "save"}]
         named = isinstance(node, ast.Attribute) and ast.unparse(node) in {"torch.load", "torch.save"}
         if named and node not in harmless:
-            found.append(f"line {node.lineno}: {ast.unparse(node)}")
+            result.append(f"line {node.lineno}: {ast.unparse(node)}")
         if isinstance(node, ast.keyword) and node.arg == "allow_pickle" and ast.unparse(node.value) != "False":
-            found.append(f"line {node.value.lineno}: allow_pickle")
-    return found
+            result.append(f"line {node.value.lineno}: allow_pickle")
+    return result
 
 
 def undocumented(source: ast.Module) -> list[str]:
     """Public functions, classes and methods without a docstring, and the module itself."""
-    found = [] if ast.get_docstring(source) else ["the module"]
+    result = [] if ast.get_docstring(source) else ["the module"]
     scopes: list[tuple[str, list[ast.stmt]]] = [("", source.body)]
     while scopes:
         prefix, body = scopes.pop()
@@ -144,10 +144,10 @@ def undocumented(source: ast.Module) -> list[str]:
                 continue
             overload = any(ast.unparse(mark).split(".")[-1] in {"overload", "setter"} for mark in node.decorator_list)
             if not overload and not ast.get_docstring(node):
-                found.append(f"line {node.lineno}: {prefix}{node.name}")
+                result.append(f"line {node.lineno}: {prefix}{node.name}")
             if isinstance(node, ast.ClassDef):
                 scopes.append((f"{prefix}{node.name}.", node.body))
-    return found
+    return result
 
 
 SUFFIX = re.compile(r"[a-z][a-zA-Z0-9]*(?:_[a-z0-9]+)*_([A-Z][A-Za-z0-9]{0,4})")
@@ -168,11 +168,11 @@ def name_of(path: Path) -> str:
     return dotted(path)
 
 
-def test_there_is_a_house() -> None:
+def test_the_base_modules_exist() -> None:
     assert {"ensue.errors", "ensue.files", "ensue.config", "ensue.registry", "ensue.rng"} <= set(map(dotted, MODULES))
 
 
-def test_the_oldest_versions_are_those_that_are_tried() -> None:
+def test_the_oldest_versions_are_those_that_are_tested() -> None:
     """`make oldest` runs the tests with what pyproject.toml calls enough."""
     root = SOURCE.parent.parent
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -214,8 +214,8 @@ def test_modules_are_small(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_functions_are_small(path: Path) -> None:
-    found = [node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef)]
-    lines = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in found}
+    result = [node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef)]
+    lines = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in result}
     assert {name: count for name, count in lines.items() if count > MAX_FUNCTION_LINES} == {}
 
 

@@ -155,7 +155,7 @@ def test_reading_takes_what_describes_the_file(tmp_path: Path) -> None:
         read(tmp_path / "plain.txt", multi_line=False)
 
 
-def test_a_run_knows_its_store_from_everywhere(
+def test_a_run_finds_its_store_from_any_folder(
     store: SequenceStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.save(tmp_path / "data" / "store")

@@ -1,6 +1,6 @@
 """Recommendations for all users of a data set, as a table.
 
-Suffixes: R users, K recommendations of each, N items.
+Suffixes: `R` users, `K` recommendations per user, `N` items.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The public interface: read a log, fit a model, recommend, evaluate, save and load.
 
-Suffixes: T events of a history, N items, D width.
+Suffixes: `N` items, `D` width of a vector, `T` events of one history.
 """
 
 from __future__ import annotations

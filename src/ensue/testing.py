@@ -9,7 +9,8 @@ Tests that do not apply to a kind of model, such as gradients of a counted model
 encoders, rankers, counted models, bidirectional models, and models that predict only after the newest event of a row
 (`answers_everywhere = False`). Needs pytest.
 
-Suffixes: B rows, P events of all rows, Q asked events, C candidates, N items, D width, K shared candidates.
+Suffixes: `B` rows, `P` events of all rows, `Q` asked events, `C` candidates, `K` shared candidates, `N` items, `D`
+width.
 """
 
 from __future__ import annotations
@@ -311,7 +312,7 @@ class ModelContract:
         split = _split(False)
         assert self.hit_rate(self.fitted(split), split, 1) > 0.95
 
-    def test_learns_nothing_where_there_is_nothing(self) -> None:
+    def test_learns_nothing_from_noise(self) -> None:
         """On the same items in random order, the hit rate is that of chance, within five standard deviations."""
         split = _split(True)
         chance = 10 / NUM_ITEMS
