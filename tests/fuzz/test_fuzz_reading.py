@@ -16,7 +16,7 @@ def test_damaged_logs_are_read_or_refused(tmp_path, start):
 def test_a_lone_carriage_return_in_a_quoted_header_is_one_line(tmp_path):
     path = tmp_path / "log.csv"
     path.write_bytes(b'99\r1,"[5, 6]"\r2,"[5')
-    with pytest.raises(DataError, match="ends in CR alone"):
+    with pytest.raises(DataError, match="ends in CR only"):
         prepare(path)
     path.write_bytes(b'"a\rb",item\rx\n1,2\n')
     with pytest.raises(DataError, match="which column is the user"):
@@ -43,7 +43,7 @@ def test_characters_after_a_closing_quote_are_refused_and_quotes_within_a_field_
     monkeypatch.setattr("ensue.data.lines._CHUNK", size)
     path = tmp_path / "log.csv"
     path.write_text('user,item,time\n"a,b","x ""y"[]"",1600000001\nc,z,1600000003\n')
-    with pytest.raises(DataError, match="cannot be read; it holds quotes"):
+    with pytest.raises(DataError, match="cannot be read; it contains quotes"):
         prepare(path)
     path.write_text('user,item,time\n"a,b",5" x 6" nail,1600000001\nc,"z ""1""",1600000003\n')
     assert prepare(path)[0].item_ids.ids.to_list() == ['5" x 6" nail', 'z "1"']
