@@ -172,7 +172,7 @@ def _collect(table: Table, columns: list[str]) -> pl.DataFrame:
     kinds = table.kinds()
     if len(kinds) != frame.height:
         assert table.file is not None
-        what = f"where its rows end cannot be told: {frame.height:,} or {len(kinds):,} rows"
+        what = f"cannot determine where its rows end: {frame.height:,} or {len(kinds):,} rows"
         raise unclear_quotes(table.file, what, table.multiline)
     frame = frame.with_columns(pl.Series(MALFORMED, kinds != SOUND))
     return frame if not (kinds == EMPTY).any() else frame.filter(pl.Series(kinds != EMPTY))
