@@ -100,7 +100,8 @@ SHAPES: Registry[Recogniser] = Registry(
             *("taobao", "lastfm", "spotify", "checkins", "foursquare", "netflix", "hm", "steam", "goodreads"),
             *("amazon", "yelp", "kuai", "movielens", "graph", "spreadsheet", "sequences"),
         )
-    },
+    }
+    | {"mind-impressions": "ensue.data.shapes.mind"},
 )
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import polars as pl
 import pytest
-from shape_samples import DIGINETICA, SAMPLES, TRIVAGO
+from shape_samples import DIGINETICA, MIND, SAMPLES, TRIVAGO
 
+from ensue.data.interactions import Columns
 from ensue.data.prepare import prepare
 from ensue.data.shape import SHAPES
+from ensue.errors import DataError
 
 
 def histories(store):
@@ -26,7 +28,24 @@ def test_a_published_shape_is_read_without_a_flag(tmp_path, name, text, shape, e
 
 
 def test_every_registered_shape_has_a_sample():
-    assert set(SHAPES) == {shape for _, _, shape, _ in SAMPLES}
+    assert set(SHAPES) == {shape for _, _, shape, _ in SAMPLES} | {"mind-impressions"}
+
+
+def test_impressions_of_mind_are_read_if_stated(tmp_path):
+    path = tmp_path / "behaviors.tsv"
+    path.write_text(MIND + "4\tU2\t11/13/2019 1:05:58 AM\tN1\tN7 N8-1\n5\tU2\t11/13/2019 2:05:58 AM\tN1\t\n")
+    store, report = prepare(path, columns=Columns(shape="mind-impressions", features=("clicked",)))
+    assert report.shape.startswith("mind-impressions: ")
+    assert histories(store) == {"U1": ["N5", "N3", "N4"], "U2": ["N1", "N2", "N7", "N8"]}
+    # N7 is written as in the test file, which does not say what was clicked.
+    assert store.feature_values["clicked"].ids.to_list() == [0, 1]
+    assert store.features["clicked"].tolist() == [2, 1, 2, 2, 1, 0, 2]
+    assert store.times[:3].tolist() == [1573459558, 1573506358, 1573506358]
+    clicks = prepare(path, columns=Columns(shape="mind-impressions", where="clicked == 1"))[0]
+    assert histories(clicks) == {"U1": ["N5", "N4"], "U2": ["N1", "N8"]}
+    path.write_text("user,item,time\na,x,1\n")
+    with pytest.raises(DataError, match=r"does not have the shape mind-impressions"):
+        prepare(path, columns=Columns(shape="mind-impressions"))
 
 
 @pytest.mark.parametrize(
@@ -59,8 +78,6 @@ def test_lists_of_parquet_and_frames_are_read(tmp_path):
 
 
 def test_a_column_that_the_user_names_comes_before_the_shape(tmp_path):
-    from ensue.data.interactions import Columns
-
     path = tmp_path / "views.csv"
     path.write_text(DIGINETICA)
     assert "NA" in histories(prepare(path, columns=Columns(user="userId"))[0])
@@ -94,8 +111,6 @@ def test_a_row_of_another_number_of_fields_does_not_change_the_shape(tmp_path, n
 
 
 def test_the_line_of_an_unusable_row_is_named_only_where_lines_are_rows(tmp_path):
-    from ensue.errors import DataError
-
     path = tmp_path / "log.txt"
     path.write_text("1:\n14,3,2005-09-06\n15\n16\n17\n")
     with pytest.raises(DataError, match=r"the first is row 2\."):
