@@ -51,7 +51,9 @@ def test_a_log_with_kinds_of_events_is_proposed_with_one_of_them(ensue: Run, tmp
 def test_kinds_of_events_are_seen_in_columns_without_names(ensue: Run, tmp_path: Path) -> None:
     log = tmp_path / "UserBehavior.csv"
     log.write_text("".join(f"1,{item},3,{'buy' if item == 2 else 'pv'},{1511544000 + item}\n" for item in range(5)))
-    assert "--where '`4` == \"pv\"'" in ensue("data", "check", log).out.splitlines()[-1]
+    out = ensue("data", "check", log).out
+    assert "--where '`4` == \"pv\"'" in out.splitlines()[-1]
+    assert "--features 4 --out" in next(line for line in out.splitlines() if line.startswith("all kinds, kept as a"))
 
 
 def test_low_ratings_and_rare_users_are_offered_beside_the_next_command(ensue: Run, tmp_path: Path) -> None:

@@ -35,13 +35,15 @@ def propose_store(
         kinds: the column with the kind of each event; the most frequent kind is proposed.
         least: the rating below which events may mean dislike.
     """
+    from ensue.data.arrays import is_feature_name
+
     base = [*map(str, words)]
     if "exact_duplicates" in report["duplicates"].advice:
         base += ["--exact-duplicates", "drop"]
     others: list[tuple[str, list[str]]] = []
     if kinds is not None:
         others += [(f"only {kind}", [*base, "--where", kinds.where(kind)]) for kind in kinds.kinds[1:4]]
-        if kinds.column.isidentifier():
+        if is_feature_name(kinds.column):
             others.append(("all kinds, kept as a feature", [*base, "--features", kinds.column]))
         base += ["--where", kinds.where(kinds.kinds[0])]
     if least is not None:

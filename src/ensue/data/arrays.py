@@ -21,6 +21,11 @@ IntArray: TypeAlias = NDArray[np.int64]
 _MAX_HEADER = 4096
 
 
+def is_feature_name(name: str) -> bool:
+    """Whether a feature of the events, and so its file, can have this name: letters, digits and `_`, such as "4"."""
+    return name != "" and f"_{name}".isidentifier()
+
+
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write `array` as little-endian `.npy`, atomically."""
     little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))

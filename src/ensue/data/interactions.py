@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from ensue.config import Config
 from ensue.data.alike import settings_alike
 from ensue.data.anonymous import placeholder_notes, refuse_anonymous
+from ensue.data.arrays import is_feature_name
 from ensue.data.dates import DateOrder
 from ensue.data.decimals import with_points
 from ensue.data.doubt import Answer, Doubt, UnclearLogError
@@ -373,7 +374,7 @@ class _Sifted:
 def _check_feature(table: Table, name: str) -> None:
     present(table, name, "feature")
     taken = {"user", "item", "time", "rating", "row"}
-    if not name.isidentifier() or name in taken:
+    if not is_feature_name(name) or name in taken:
         raise DataError(
             f"feature {name!r}: must be a name of letters, digits and _ other than {', '.join(sorted(taken))}"
         )

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ensue.data.arrays import map_array, write_array
+from ensue.data.arrays import is_feature_name, map_array, write_array
 from ensue.data.vocabulary import Vocabulary
 from ensue.errors import ArtefactError, DataError
 from ensue.files import atomic_path, check_files, read_manifest, write_manifest
@@ -180,7 +180,7 @@ class SequenceStore:
             if name != "offsets" and array.shape != (events,):
                 raise DataError(f"{name} must have one value for each of {events} events (got shape {array.shape})")
         for name, array in self.features.items():
-            if not name.isidentifier() or array.dtype.name not in _FEATURE_DTYPES:
+            if not is_feature_name(name) or array.dtype.name not in _FEATURE_DTYPES:
                 raise DataError(f"feature {name!r} must have a plain name and a number type (got {array.dtype})")
         if not self.item_table["id"].equals(self.item_ids.ids):
             raise DataError("the item table's rows do not follow the item vocabulary")
@@ -326,7 +326,7 @@ def _read_layout(folder: Path, about: dict[str, Any]) -> tuple[dict[str, int], d
         isinstance(counts, dict)
         and all(type(counts.get(key)) is int and counts[key] >= 0 for key in ("users", "items", "events"))
         and isinstance(features, dict)
-        and all(name.isidentifier() and dtype in _FEATURE_DTYPES for name, dtype in features.items())
+        and all(is_feature_name(name) and dtype in _FEATURE_DTYPES for name, dtype in features.items())
         and isinstance(coded, list)
         and all(name in features for name in coded)
         and isinstance(about.get("times"), bool)

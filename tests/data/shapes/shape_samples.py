@@ -111,7 +111,7 @@ SAMPLES: list[tuple[str, str, str, dict[object, list[object]]]] = [
     ),
     (
         "tianchi_mobile_recommend_train_user.csv",
-        "user_id,item_id,behavior_type,user_geohash,item_category,time\n1,10,1,,3,2014-12-06 10\n1,11,1,9g,3,2014-12-06 02\n",
+        "user_id,item_id,behavior_type,user_geohash,item_category,time\n1,10,1,,3,2014-12-06 10\n1,11,4,9g,3,2014-12-06 02\n",
         "tianchi",
         {1: [11, 10]},
     ),

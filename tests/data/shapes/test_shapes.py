@@ -9,6 +9,7 @@ from shape_samples import DIGINETICA, MIND, SAMPLES, TRIVAGO
 from ensue.data.interactions import Columns
 from ensue.data.prepare import prepare
 from ensue.data.shape import SHAPES
+from ensue.data.store import SequenceStore
 from ensue.errors import DataError
 
 
@@ -46,6 +47,40 @@ def test_impressions_of_mind_are_read_if_stated(tmp_path):
     path.write_text("user,item,time\na,x,1\n")
     with pytest.raises(DataError, match=r"does not have the shape mind-impressions"):
         prepare(path, columns=Columns(shape="mind-impressions"))
+
+
+# File of a sample -> the column of its kinds of events, their values in the order of the store, and one of them.
+KINDS = {
+    "sessions.jsonl": ("type", ["clicks", "carts", "clicks"], "clicks"),
+    "yoochoose-clicks.dat": ("4", ["S", "0", "0"], "S"),
+    "events.csv": ("event", ["transaction", "view"], "view"),
+    "train.csv": ("action_type", ["clickout item", "interaction item image"], "clickout item"),
+    "user_log_format1.csv": ("action_type", [2, 0], 2),
+    "ijcai2016_taobao.csv": ("act_ID", [1, 0], 1),
+    "tianchi_2014002_rec_tmall_log.csv": ("action", ["cart", "click"], "cart"),
+    "(sample)sam_tianchi_2014002_rec_tmall_log.csv": ("action", ["cart", "click"], "cart"),
+    "tianchi_2014002_rec_tmall_log_partc.txt": ("3", ["alipay", "click", "collect"], "alipay"),
+    "tianchi_mobile_recommend_train_user.csv": ("behavior_type", [4, 1], 4),
+    "UserBehavior.csv": ("4", ["buy", "pv", "fav"], "buy"),
+    "log_standard_4_22_to_5_08_pure.csv": ("is_click", [0, 1], 1),
+    "out.signed": ("3", [1, -1], -1),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_kinds_of_events_are_kept_or_chosen(tmp_path, name):
+    column, kinds, one = KINDS[name]
+    path = tmp_path / name
+    path.write_text(next(text for file, text, _, _ in SAMPLES if file == name))
+    prepare(path, columns=Columns(features=(column,)))[0].save(tmp_path / "store")
+    store = SequenceStore.open(tmp_path / "store")
+    codes, words = store.features[column], store.feature_values.get(column)
+    assert (codes.tolist() if words is None else words.decode(codes)) == kinds
+    chosen = prepare(path, columns=Columns(where=f"{column} == {one!r}"))[0]
+    assert chosen.num_events == kinds.count(one)
+    assert set(chosen.item_ids.ids) == {
+        item for item, kind in zip(store.item_ids.decode(store.items), kinds, strict=True) if kind == one
+    }
 
 
 @pytest.mark.parametrize(
