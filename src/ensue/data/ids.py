@@ -8,7 +8,7 @@ from itertools import compress
 import polars as pl
 
 from ensue.data.table import Table
-from ensue.data.vocabulary import canonical_ints
+from ensue.data.vocabulary import by_slices, canonical_ints
 from ensue.errors import DataError
 
 # The texts that values other than strings in a JSON Lines file become.
@@ -148,8 +148,14 @@ def id_notes(frame: pl.DataFrame) -> list[str]:
 
 def is_header(values: pl.Series, name: str) -> pl.Series:
     """True where a column repeats its name, in upper or lower case and with or without surrounding blanks."""
+    return by_slices(values, lambda part: _is_header(part, name))
+
+
+def _is_header(values: pl.Series, name: str) -> pl.Series:
     length = len(name.encode())
     near = values.str.len_bytes().is_between(length, length + _MOST_BLANKS).fill_null(False)
+    if not name.strip().isdigit():
+        near &= values.cast(pl.Int64, strict=False).is_null()  # most ids of large logs are integers
     if not near.any():
         return near
     same = values.filter(near).str.strip_chars(f" \t{_INVISIBLE}").str.to_lowercase() == name.strip().lower()

@@ -244,7 +244,7 @@ class _Sifted:
         if table.text and table.separator != ",":
             ids = chosen["user"].column, chosen["item"].column
             raw, self.decimal_notes = with_points(raw, [name for name in names if name not in ids])
-        self.raw = raw.with_columns(pl.int_range(raw.height, dtype=pl.Int64, eager=True).alias(_ROW))
+        self.raw = raw.with_columns(pl.int_range(raw.height, dtype=pl.UInt32, eager=True).alias(_ROW))
         self.dropped, self.examples, self.first_bad = dict[str, int](), dict[str, str](), -1
 
     def log(self) -> Interactions:
@@ -273,7 +273,8 @@ class _Sifted:
             name = chosen[meaning].column
             refuse_lists(self.raw[name], name, table, chosen[meaning].why == "named")
             kept[meaning] = read_ids(self.raw[name], name, table)
-            self.raw = self.raw if name in later else self.raw.drop(name)  # texts take twice the memory of numbers
+            if name not in later:
+                self.raw.drop_in_place(name)  # `drop` would copy the other columns
         if "rating" in chosen:
             ratings = self._values("rating")
             ratings = ratings.str.strip_chars() if ratings.dtype == pl.String else ratings

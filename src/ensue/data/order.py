@@ -24,10 +24,10 @@ def stable_order(user_E: np.ndarray, time_E: np.ndarray | None = None) -> np.nda
         by_time = np.argsort(time_E, kind="stable")
         user_E = user_E[by_time]
     # User and place form one number. All numbers differ, so any sort of them is a stable sort of the events.
+    bits = count.bit_length()
     key = user_E.astype(np.int64)
-    key *= count
-    key += np.arange(count)
+    key <<= bits
+    key |= np.arange(count)
     key.sort()
-    if count:
-        key %= count
+    key &= (1 << bits) - 1
     return key if by_time is None else by_time[key]

@@ -6,7 +6,8 @@ Suffix: `B` ids.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
@@ -21,6 +22,8 @@ ExternalId = str | int
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 # Below this number of ids a dictionary is faster than a join (one user's history in serving).
 _BULK = 4096
+# Rows that `by_slices` works on at a time.
+SLICE = 1 << 17
 # Integer ids are looked up in a table if it needs at most this number of entries per id.
 _DENSE = 4
 
@@ -200,15 +203,28 @@ class Vocabulary:
         return joined["number"].fill_null(0).to_numpy().copy()
 
 
+def by_slices(values: pl.Series, work: Callable[[pl.Series], pl.Series]) -> pl.Series:
+    """The result of a step that works row by row and makes texts, which would take as much memory as the column."""
+    if len(values) <= SLICE:
+        return work(values)
+    slices = [values.slice(first, SLICE) for first in range(0, len(values), SLICE)]
+    with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
+        return pl.concat(list(pool.map(work, slices)), rechunk=True)
+
+
 def canonical_ints(ids: pl.Series) -> pl.Series:
     """int64 values of the strings that are the canonical form of one ("7", "-3"); null for all others.
 
     Canonical means that writing the integer gives the same text again, so "007", "+7", "1e5", "-0" and
     anything beyond int64 are not integers.
     """
+    return by_slices(ids, _canonical_ints).alias(ids.name)
+
+
+def _canonical_ints(ids: pl.Series) -> pl.Series:
     values = ids.cast(pl.Int64, strict=False)
     same = (values.cast(pl.String) == ids).fill_null(False)
-    return pl.select(pl.when(same).then(values)).to_series().alias(ids.name)
+    return pl.select(pl.when(same).then(values)).to_series()
 
 
 def _canonical_int(text: str) -> int | None:
