@@ -11,7 +11,7 @@ from ensue.cli.app import ENTRIES
 from ensue.data.split import SplitConfig, make_split
 from ensue.data.store import SequenceStore
 from ensue.datasets.simulate import ordered_sequences
-from ensue.errors import ConfigError, DataError
+from ensue.errors import ConfigError, DataError, counted
 from ensue.recipes import RECIPES, configure, fixed, plan, run_config
 from ensue.recipes.auto import Profile, choose, chooses, profile, settle
 from ensue.recipes.estimate import STEPS, WARM_UP, EnoughError, Estimate, Stopwatch, estimate
@@ -176,8 +176,8 @@ def test_a_budget_lowers_the_number_of_epochs_to_fit(budget: float) -> None:
     assert minutes <= budget
     assert planned.config.train.max_minutes == budget
     assert 1 <= epochs <= unlimited.config.train.num_epochs
-    assert f"{epochs} epochs" in planned.lines[0]
-    assert f"for {epochs} epochs" in planned.lines[1]
+    assert counted(epochs, "epoch") in planned.lines[0]
+    assert f"for {counted(epochs, 'epoch')}" in planned.lines[1]
     # At least half of the budget is used, if there are epochs for it.
     assert epochs == unlimited.config.train.num_epochs or minutes >= budget / 2
 

@@ -405,7 +405,7 @@ def test_recommend_shows_titles_and_reports_unknown_items(ensue: Run, trained: P
     assert not {3, 5} & {entry["item"] for entry in payload["items"]}
     shown = ensue("recommend", trained, "--history", "3,nobody,5").out
     assert payload["items"][0]["title"] in shown
-    assert "skipped 1 ids that this model does not know: nobody" in shown
+    assert "skipped 1 id that this model does not know: nobody" in shown
     kept = ensue("recommend", trained, "--history", "3", "-k", 60, "--keep-seen", "--json").json
     assert 3 in {entry["item"] for entry in kept["items"]}
 

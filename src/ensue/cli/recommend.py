@@ -13,7 +13,7 @@ from ensue.cli.everybody import recommend_all
 from ensue.cli.flags import split_list
 from ensue.cli.hints import recommend_after_item
 from ensue.cli.sources import data_of_run
-from ensue.errors import ConfigError
+from ensue.errors import ConfigError, counted
 from ensue.terminal.output import Screen, table
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _show(screen: Screen, known: list[tuple[Any, str | None]], answer: Recommend
         screen.say(f"  {item}  {title}" if title else f"  {item}")
     if answer.unknown:
         names = ", ".join(map(str, answer.unknown))
-        screen.say(f"skipped {len(answer.unknown)} ids that this model does not know: {names}", "yellow")
+        screen.say(f"skipped {counted(len(answer.unknown), 'id')} that this model does not know: {names}", "yellow")
     if answer.note:
         screen.say(answer.note, "yellow")
     screen.show(items_table(answer.items))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ensue.cli import INTERRUPTED
 from ensue.cli.live import training_display
-from ensue.errors import InterruptedTrainingError
+from ensue.errors import InterruptedTrainingError, counted
 from ensue.terminal.memory import explain_memory_errors
 from ensue.terminal.output import Screen, duration
 
@@ -121,7 +121,11 @@ class Announcement:
         trainer, say = self.trainer, self.screen.say
         store, config = trainer.split.train.store, trainer.config
         counts = f"{store.num_users:,} users, {store.num_items:,} items, {store.num_events:,} events"
-        resumes = f"; resuming from the checkpoint after {epoch} epochs and {step} steps" if epoch or step else ""
+        resumes = (
+            f"; resuming from the checkpoint after {counted(epoch, 'epoch')} and {counted(step, 'step')}"
+            if epoch or step
+            else ""
+        )
         say(f"{config.model.name} on {counts}{resumes}")
         if trainer.is_stretched:
             say(f"from here on, the cosine schedule extends over {epochs} epochs", "yellow")
@@ -150,7 +154,7 @@ def _summary(screen: Screen, config: RunConfig, records: Records) -> None:
 
     log, name = epochs_of(records), config.validation_label
     seconds = sum(record["seconds"] + record.get("validation seconds", 0.0) for record in log)
-    text = f"{len(log)} epochs in {duration(seconds)}"
+    text = f"{counted(len(log), 'epoch')} in {duration(seconds)}"
     best = best_of(log, name)
     if best is not None:
         text += f"; best validation {name} {best[0]:.4f} at epoch {best[1]}, whose state is kept"

@@ -239,8 +239,7 @@ class _Sifted:
         tested = [present(table, condition.column, "condition") for condition in self.conditions]
         names = [*(choice.column for choice in chosen.values()), *columns.features, *table.features, *tested]
         raw = collect(table, list(dict.fromkeys(names)), self._check_ids)
-        self.rows_in = raw.height
-        self.decimal_notes: list[str] = []
+        self.rows_in, self.decimal_notes = raw.height, list[str]()
         if table.text and table.separator != ",":
             ids = chosen["user"].column, chosen["item"].column
             raw, self.decimal_notes = with_points(raw, [name for name in names if name not in ids])
@@ -267,7 +266,7 @@ class _Sifted:
         if "time" in chosen:
             kept["time"], unit = self._times()
         self._refuse_mostly_dropped()
-        features = (*columns.features, *(name for name in table.features if name not in columns.features))
+        features = tuple(dict.fromkeys([*columns.features, *table.features]))
         later = {*features, *(choice.column for meaning, choice in chosen.items() if meaning in ("time", "rating"))}
         for meaning in ("user", "item"):
             name = chosen[meaning].column

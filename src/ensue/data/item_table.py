@@ -31,8 +31,8 @@ def read_item_table(
 ) -> tuple[pl.DataFrame, int]:
     """Read a description of items and arrange it by item number.
 
-    Columns with a usual name become `title`, which is text, and `category`; the others keep their names, but that
-    `id` beside another column of ids becomes `id_`, and `events` `events_`. Of several rows of one item the first
+    Columns with a usual name become `title`, which is text, and `category`; the others keep their names, except
+    that `id` beside another column of ids becomes `id_`, and `events` `events_`. Of several rows of one item the first
     counts; rows of items that the log has not are left out.
 
     Args:

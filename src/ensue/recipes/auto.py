@@ -18,6 +18,7 @@ import numpy as np
 from ensue.batches.tasks import make_windows
 from ensue.data.split import Split, make_split
 from ensue.data.store import SequenceStore
+from ensue.errors import counted
 from ensue.objectives.objective import ObjectiveConfig
 from ensue.recipes.presets import run_config
 from ensue.runs.config import RunConfig
@@ -179,5 +180,5 @@ def _described(recipe: str, config: RunConfig) -> str:
     return (
         f"preset {recipe}: {config.objective.loss}, width {model['hidden_units']}, {model['num_blocks']} blocks, "
         f"maxlen {config.model.maxlen}, dropout {model['dropout_rate']}, batches of {train.batch_size}, "
-        f"at most {train.num_epochs} epochs" + (f", patience {train.patience}" if train.patience else "")
+        f"at most {counted(train.num_epochs, 'epoch')}" + (f", patience {train.patience}" if train.patience else "")
     )

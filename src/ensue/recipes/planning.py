@@ -11,7 +11,7 @@ from typing import Any
 
 from ensue.data.split import make_split
 from ensue.data.store import SequenceStore
-from ensue.errors import ConfigError
+from ensue.errors import ConfigError, counted
 from ensue.models import Catalogue, check_fits, is_counted
 from ensue.recipes.auto import Choice, chooses, settle
 from ensue.recipes.estimate import Estimate, estimate
@@ -157,8 +157,8 @@ def _time(cost: Estimate, config: RunConfig) -> str:
     train = config.train
     ends = ", less if patience ends training" if train.patience else ""
     return (
-        f"; measured here: {cost.epoch:.1f} s per epoch, at most {minutes(cost.total(train))} for {train.num_epochs} "
-        f"epochs{ends}"
+        f"; measured here: {cost.epoch:.1f} s per epoch, at most {minutes(cost.total(train))} for "
+        f"{counted(train.num_epochs, 'epoch')}{ends}"
     )
 
 
