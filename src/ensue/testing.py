@@ -321,6 +321,14 @@ class ModelContract:
 
 
 @cache
+@torch.no_grad()
+def draw_biases(model: Model) -> None:
+    """Draw all biases from [-1, 1]: a comparison with the model's equations does not see biases of zero."""
+    for name, parameter in model.named_parameters():
+        if "bias" in name:
+            parameter.uniform_(-1, 1, generator=torch.Generator().manual_seed(0))
+
+
 def _store(is_shuffled: bool) -> SequenceStore:
     store = ordered_sequences(num_users=400, num_items=NUM_ITEMS, length=10)
     return shuffled(store) if is_shuffled else store

@@ -34,16 +34,6 @@ NASTY = [
 LINE = st.text(st.characters(codec="utf-8", exclude_characters='"\r\n'), max_size=5)
 
 
-@pytest.fixture
-def write(tmp_path):
-    def put(text, name="log.csv"):
-        path = tmp_path / name
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return path
-
-    return put
-
-
 def ids(log, name="user"):
     return log.frame[name].to_list()
 

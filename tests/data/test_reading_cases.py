@@ -16,16 +16,6 @@ from ensue.data.where import parse_where
 from ensue.errors import ConfigError, DataError
 
 
-@pytest.fixture
-def write(tmp_path):
-    def put(text, name="log.csv"):
-        path = tmp_path / name
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return path
-
-    return put
-
-
 def items(path, **columns):
     return read_interactions(path, Columns(**columns)).frame["item"].to_list()
 

@@ -19,7 +19,7 @@ from ensue.data.vocabulary import Vocabulary
 from ensue.models import Catalogue, build_model
 from ensue.models.gcegnn import GCEGNN, GCEGNNConfig
 from ensue.nn.embedding import initialise
-from ensue.testing import ModelContract
+from ensue.testing import ModelContract, draw_biases
 
 NUM_ITEMS = 30
 SMALL = GCEGNNConfig(maxlen=16, hidden_units=16, global_dropout_rate=0.1, num_neighbours=4)
@@ -59,10 +59,7 @@ def model_of() -> GCEGNN:
     rng = np.random.default_rng(0)
     # Items from 28 on have no neighbours, and others fewer than are kept.
     model.study(view([rng.integers(1, 28, 3).tolist() for _ in range(20)]))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "bias" in name:
-                parameter.uniform_(-1, 1, generator=torch.Generator().manual_seed(0))
+    draw_biases(model)
     return model.double().eval()
 
 

@@ -11,7 +11,7 @@ from ensue.models import Catalogue, build_model
 from ensue.models.gru4rec import GRU4Rec, GRU4RecConfig, Input
 from ensue.nn.embedding import initialise
 from ensue.objectives.objective import ObjectiveConfig
-from ensue.testing import ModelContract
+from ensue.testing import ModelContract, draw_biases
 
 SMALL = GRU4RecConfig(maxlen=16, hidden_units=16, dropout_rate=0.1)
 NUM_ITEMS = 30
@@ -34,10 +34,7 @@ def model_of(**changes: object) -> GRU4Rec:
     model = build_model(SMALL.replace(**changes), Catalogue(NUM_ITEMS))
     assert isinstance(model, GRU4Rec)
     initialise(model, 0)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "bias" in name:
-                parameter.uniform_(-1, 1, generator=torch.Generator().manual_seed(0))
+    draw_biases(model)
     return model.double().eval()
 
 

@@ -15,7 +15,7 @@ from ensue.models import Catalogue, build_model
 from ensue.models.srgnn import SRGNN, SRGNNConfig
 from ensue.nn.embedding import initialise
 from ensue.nn.session_graph import session_graphs
-from ensue.testing import ModelContract
+from ensue.testing import ModelContract, draw_biases
 
 NUM_ITEMS = 30
 SMALL = SRGNNConfig(maxlen=16, hidden_units=16)
@@ -32,10 +32,7 @@ def model_of(**changes: object) -> SRGNN:
     model = build_model(SMALL.replace(**changes), Catalogue(NUM_ITEMS))
     assert isinstance(model, SRGNN)
     initialise(model, 0)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "bias" in name:
-                parameter.uniform_(-1, 1, generator=torch.Generator().manual_seed(0))
+    draw_biases(model)
     return model.double().eval()
 
 

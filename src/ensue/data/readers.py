@@ -250,7 +250,6 @@ def _bare(name: str, quoted: bool) -> str:
 
 def _open_lines(file: TextFile, separator: str | None, header: bool | None) -> Table:
     """A file whose lines are split at the separator, or at blanks if it is None. Blank lines are skipped."""
-    check_lines(file)
     path = file.path
     head = [line.strip() for line in first_lines(file, 1 + LOOKED_AT)]
     _check_line_ends(path, head[0], quotes=False)
@@ -262,17 +261,7 @@ def _open_lines(file: TextFile, separator: str | None, header: bool | None) -> T
         raise UnclearLogError(Doubt(what, answers, where=str(path), rows=shown))
     if header:
         _check_names(path, first)
-    lines = pl.scan_csv(
-        file.source,
-        separator=NO_SEPARATOR,
-        has_header=bool(header),
-        quote_char=None,
-        infer_schema=False,
-        glob=False,
-        new_columns=["line"],
-        skip_lines=file.skip,
-        comment_prefix=file.comment or None,
-    )
+    lines = scan_lines(file, bool(header))
     line = pl.col("line")
     # Blank lines are not rows; polars reads empty lines as null.
     lines = lines.filter(line.str.strip_chars() != "")
@@ -293,6 +282,22 @@ def _open_lines(file: TextFile, separator: str | None, header: bool | None) -> T
         spaced=spaced,
         malformed=malformed,
         separator=separator or " ",
+    )
+
+
+def scan_lines(file: TextFile, header: bool = False) -> pl.LazyFrame:
+    """The lines of a text file, but its header, as one column `line` of text; blank ones are null."""
+    check_lines(file)
+    return pl.scan_csv(
+        file.source,
+        separator=NO_SEPARATOR,
+        has_header=header,
+        quote_char=None,
+        infer_schema=False,
+        glob=False,
+        new_columns=["line"],
+        skip_lines=file.skip,
+        comment_prefix=file.comment or None,
     )
 
 

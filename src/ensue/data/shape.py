@@ -10,8 +10,8 @@ from itertools import product
 
 import polars as pl
 
-from ensue.data.lines import NO_SEPARATOR, check_lines, split_fields
-from ensue.data.readers import open_separated
+from ensue.data.lines import split_fields
+from ensue.data.readers import open_separated, scan_lines
 from ensue.data.table import ANY_SHAPE, NO_SHAPE, Reading, Table
 from ensue.data.unpacking import TextFile
 from ensue.registry import Registry
@@ -185,22 +185,6 @@ def with_times(name: str, times: pl.Expr) -> Callable[[Table], Table]:
 def with_rows(table: Table, rows: pl.LazyFrame) -> Table:
     """A copy of the table with other rows."""
     return replace(table, rows=rows, names=rows.collect_schema().names())
-
-
-def scan_lines(file: TextFile) -> pl.LazyFrame:
-    """The lines of a text file as one column `line` of text; blank ones are null."""
-    check_lines(file)
-    return pl.scan_csv(
-        file.source,
-        separator=NO_SEPARATOR,
-        has_header=False,
-        quote_char=None,
-        infer_schema=False,
-        glob=False,
-        new_columns=["line"],
-        skip_lines=file.skip,
-        comment_prefix=file.comment or None,
-    )
 
 
 def split_lines(file: TextFile, separator: str, count: int) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -44,6 +44,18 @@ class CausalConfig(ModelConfig):
 
     task: Annotated[str, TASKS] = Field(
         "next", description="events to predict after: all (next), a window's newest (last), each prefix's (prefixes)"
+    )
+
+    def make_task(self) -> Task:
+        """The task named by `task`."""
+        return TASKS[self.task]
+
+
+class NewestConfig(ModelConfig):
+    """Settings of a model that has a state only at the newest event of a history."""
+
+    task: Literal["prefixes", "last"] = Field(
+        "prefixes", description="events to predict after: each prefix's newest (prefixes) or a window's newest (last)"
     )
 
     def make_task(self) -> Task:

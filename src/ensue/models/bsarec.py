@@ -14,8 +14,7 @@ from torch.nn import functional as F
 
 from ensue.batches.batch import SequenceBatch
 from ensue.batches.layout import Layout
-from ensue.batches.tasks import TASKS, Task
-from ensue.models.base import MODELS, ModelConfig, ModelEntry
+from ensue.models.base import MODELS, ModelEntry, NewestConfig
 from ensue.models.catalogue import Catalogue
 from ensue.models.tied import TiedEncoder
 from ensue.nn.block import LAYER_NORM_EPS
@@ -27,20 +26,13 @@ from ensue.nn.self_attention import SelfAttention
 from ensue.nn.trunk import check_heads
 
 
-class FrequencyConfig(ModelConfig):
+class FrequencyConfig(NewestConfig):
     """Settings of a model that mixes events by frequency; the defaults are the authors' for Amazon Beauty."""
 
     maxlen: int = Field(50, ge=1, description="newest events of a history that the model reads; also the FFT window")
     hidden_units: int = Field(64, ge=1, description="width of item vectors and states")
     num_blocks: int = Field(2, ge=1, description="blocks, each with a mixing layer and a feed-forward layer")
     dropout_rate: float = Field(0.5, ge=0, lt=1, description="dropout on embeddings, mixing and feed-forward")
-    task: Literal["prefixes", "last"] = Field(
-        "prefixes", description="events to predict after: each prefix's newest (prefixes) or a window's newest (last)"
-    )
-
-    def make_task(self) -> Task:
-        """The task named by `task`."""
-        return TASKS[self.task]
 
 
 class BSARecConfig(FrequencyConfig):

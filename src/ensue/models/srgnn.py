@@ -13,8 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ensue.batches.batch import SequenceBatch
-from ensue.batches.tasks import TASKS, Task
-from ensue.models.base import MODELS, ModelConfig, ModelEntry
+from ensue.models.base import MODELS, ModelEntry, NewestConfig
 from ensue.models.catalogue import Catalogue
 from ensue.models.tied import TiedEncoder
 from ensue.nn.dropout import Dropout
@@ -22,19 +21,12 @@ from ensue.nn.model import check_newest
 from ensue.nn.session_graph import SessionGraph, session_graphs
 
 
-class SessionGraphConfig(ModelConfig):
+class SessionGraphConfig(NewestConfig):
     """Settings of a model of session graphs, which gives a state only at the newest event of a history."""
 
     maxlen: int = Field(50, ge=1, description="newest events of a history that the model reads")
     hidden_units: int = Field(100, ge=1, description="width of item vectors and states")
     dropout_rate: float = Field(0.0, ge=0, lt=1, description="dropout on the input item vectors")
-    task: Literal["prefixes", "last"] = Field(
-        "prefixes", description="training examples: the newest event of every prefix, or only of each window"
-    )
-
-    def make_task(self) -> Task:
-        """The task that `task` names."""
-        return TASKS[self.task]
 
 
 class SRGNNConfig(SessionGraphConfig):

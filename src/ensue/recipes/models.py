@@ -27,11 +27,9 @@ def gru4rec_ce() -> Values:
     Expect: not run yet on ML-1M, full; 30 epochs
     Command: ensue train data/ml-1m --preset gru4rec-ce --out runs/gru4rec-ce
     """
-    values = bert4rec_ce()
     return {
-        **values,
+        **sasrec_ce(),
         "model": {"name": "gru4rec", "hidden_units": 128, "dropout_rate": 0.2, "hidden_dropout_rate": 0.2},
-        "train": {**values["train"], "num_epochs": 30},
     }
 
 

@@ -9,7 +9,8 @@ import re
 
 import polars as pl
 
-from ensue.data.shape import SHAPES, Sample, Shape, scan_lines
+from ensue.data.readers import scan_lines
+from ensue.data.shape import SHAPES, Sample, Shape
 from ensue.data.table import Table
 
 _MOVIE, _RATING = r"^\d+:$", r"^\d+,\d,\d{4}-\d{2}-\d{2}$"

@@ -10,7 +10,8 @@ import re
 import polars as pl
 
 from ensue.data.meanings import USUAL_TIME, usual_column
-from ensue.data.shape import NO_COLUMN, SHAPES, Sample, Shape, scan_lines, with_rows
+from ensue.data.readers import scan_lines
+from ensue.data.shape import NO_COLUMN, SHAPES, Sample, Shape, with_rows
 from ensue.data.table import Table
 
 _LIST = r"""[\[(]\s*(['"]?[^'",\[\](){}]+['"]?(\s*,\s*['"]?[^'",\[\](){}]+['"]?)*)?\s*,?\s*[\])]"""
