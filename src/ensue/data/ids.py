@@ -31,7 +31,7 @@ def read_ids(values: pl.Series, name: str, table: Table) -> pl.Series:
         values: the column, without missing values.
         name: its name.
         table: where it comes from; of text files each id is a text as written, and all are integers if each is the
-            canonical form of one. Blanks around them are put aside first, unless there are quotes to keep them.
+            canonical form of one. Blanks around them are stripped first, unless the file quotes fields.
 
     Raises:
         DataError: the type loses digits, or is not a type of ids.
