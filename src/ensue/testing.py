@@ -15,7 +15,7 @@ width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -286,7 +286,7 @@ class ModelContract:
         whole = Trainer(config, split).run().model.state_dict()
         torch.manual_seed(2)
         with pytest.raises(KeyboardInterrupt):
-            Trainer(config, split, tmp_path, [_Interrupt()]).run()
+            Trainer(config, split, tmp_path, [EachStep(_in_second_epoch)]).run()
         torch.manual_seed(3)
         resumed = Trainer(config, split, tmp_path).run().model.state_dict()
         for name, value in whole.items():
@@ -320,7 +320,6 @@ class ModelContract:
         assert abs(self.hit_rate(self.fitted(split), split, 10) - chance) < bound
 
 
-@cache
 @torch.no_grad()
 def draw_biases(model: Model) -> None:
     """Draw all biases from [-1, 1]: a comparison with the model's equations does not see biases of zero."""
@@ -329,6 +328,7 @@ def draw_biases(model: Model) -> None:
             parameter.uniform_(-1, 1, generator=torch.Generator().manual_seed(0))
 
 
+@cache
 def _store(is_shuffled: bool) -> SequenceStore:
     store = ordered_sequences(num_users=400, num_items=NUM_ITEMS, length=10)
     return shuffled(store) if is_shuffled else store
@@ -364,19 +364,27 @@ def _products(model: Model, batch: SequenceBatch) -> int:
     return int(counter.get_total_flops())
 
 
-class _Interrupt:
-    """A watcher that interrupts a training in its second epoch."""
+class EachStep:
+    """A watcher that calls a function after each step, with the number of the epoch and of steps so far."""
+
+    def __init__(self, act: Callable[[int, int], None]) -> None:
+        self.act, self.steps = act, 0
 
     def start(self, steps: int, epochs: int, epoch: int, step: int, records: Records) -> None:
         """Nothing to do."""
 
     def step(self, epoch: int, step: int, loss: float) -> None:
-        """Interrupt the training."""
-        if epoch == 1:
-            raise KeyboardInterrupt
+        """Call the function."""
+        self.steps += 1
+        self.act(epoch, self.steps)
 
     def record(self, record: dict[str, Any]) -> None:
         """Nothing to do."""
 
     def finish(self) -> None:
         """Nothing to do."""
+
+
+def _in_second_epoch(epoch: int, steps: int) -> None:
+    if epoch == 1:
+        raise KeyboardInterrupt

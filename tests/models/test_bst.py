@@ -7,29 +7,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import polars as pl
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from toys import ASKED, ITEMS, NUM_ITEMS, TIMES, built, timed_batch
 
-from ensue.batches.batch import SequenceBatch, query_times
+from ensue.batches.batch import SequenceBatch
 from ensue.datasets.simulate import ordered_sequences
 from ensue.errors import ConfigError, DataError
-from ensue.models import Catalogue, build_model
+from ensue.models import Catalogue
 from ensue.models import bst as module
 from ensue.models.bst import BST, BSTBlock, BSTConfig
-from ensue.nn.embedding import initialise
 from ensue.objectives.objective import ObjectiveConfig
 from ensue.recommender import Recommender
 from ensue.testing import ModelContract
 
 SMALL = BSTConfig(maxlen=12, hidden_units=16, dropout_rate=0.0, mlp_units=64)
-NUM_ITEMS = 30
-ITEMS = [[3, 1, 4, 1, 5], [9], [2, 6, 5]]
-TIMES = [[0, 60, 60, 7_200, 900_000], [5], [0, 1, 10**9]]
-ASKED = [900_100, 5, 2 * 10**9]
 
 
 class TestBST(ModelContract):
@@ -38,17 +33,8 @@ class TestBST(ModelContract):
     train: ClassVar = ModelContract.train.replace(num_epochs=7, eval_epochs=7, lr=0.008)
 
 
-def timed_batch() -> SequenceBatch:
-    lengths, times = np.array([len(row) for row in ITEMS]), np.concatenate(TIMES)
-    request = query_times(times, lengths, np.array(ASKED))
-    return SequenceBatch.from_numpy(np.concatenate(ITEMS), lengths, times, request)
-
-
 def model_of(catalogue: Catalogue | None = None, **changes: object) -> BST:
-    model = build_model(SMALL.replace(**changes), catalogue or Catalogue(NUM_ITEMS))
-    assert isinstance(model, BST)
-    initialise(model, 0)
-    return model.double().eval()
+    return built(BST, SMALL.replace(**changes), catalogue)
 
 
 def naive_score(model: BST, items: list[int], gaps: list[int], candidate: int) -> Tensor:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from toys import NUM_ITEMS, built
 
 from ensue.batches.batch import SequenceBatch
-from ensue.models import Catalogue, build_model
 from ensue.models.gru4rec import GRU4Rec, GRU4RecConfig, Input
-from ensue.nn.embedding import initialise
 from ensue.objectives.objective import ObjectiveConfig
-from ensue.testing import ModelContract, draw_biases
+from ensue.testing import ModelContract
 
 SMALL = GRU4RecConfig(maxlen=16, hidden_units=16, dropout_rate=0.1)
-NUM_ITEMS = 30
 
 
 class TestGRU4Rec(ModelContract):
@@ -31,11 +29,7 @@ class TestWithoutEmbedding(ModelContract):
 
 
 def model_of(**changes: object) -> GRU4Rec:
-    model = build_model(SMALL.replace(**changes), Catalogue(NUM_ITEMS))
-    assert isinstance(model, GRU4Rec)
-    initialise(model, 0)
-    draw_biases(model)
-    return model.double().eval()
+    return built(GRU4Rec, SMALL.replace(**changes), biases=True)
 
 
 def naive_scores(model: GRU4Rec, history: list[int]) -> Tensor:

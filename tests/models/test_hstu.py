@@ -9,19 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from toys import ASKED, ITEMS, NUM_ITEMS, TIMES, built, timed_batch
 
-from ensue.batches.batch import SequenceBatch, query_times
+from ensue.batches.batch import SequenceBatch
 from ensue.errors import ConfigError, DataError
-from ensue.models import Catalogue, build_model
 from ensue.models.hstu import HSTU, HSTUBlock, HSTUConfig
-from ensue.nn.embedding import initialise
 from ensue.testing import ModelContract
 
 SMALL = HSTUConfig(maxlen=16, hidden_units=16, num_blocks=2, dropout_rate=0.1)
-NUM_ITEMS = 30
-ITEMS = [[3, 1, 4, 1, 5], [9], [2, 6, 5]]
-TIMES = [[0, 60, 60, 7_200, 900_000], [5], [0, 1, 10**9]]
-ASKED = [900_100, 5, 2 * 10**9]
 
 
 class TestHSTU(ModelContract):
@@ -33,10 +28,7 @@ class TestOrder(ModelContract):
 
 
 def model_of(**changes: object) -> HSTU:
-    model = build_model(SMALL.replace(**changes), Catalogue(NUM_ITEMS))
-    assert isinstance(model, HSTU)
-    initialise(model, 0)
-    return model.double().eval()
+    return built(HSTU, SMALL.replace(**changes))
 
 
 def naive_state(model: HSTU, row: int, looks_back_from: list[int], last_bucket: int) -> Tensor:
@@ -66,15 +58,11 @@ def naive_state(model: HSTU, row: int, looks_back_from: list[int], last_bucket: 
 @torch.no_grad()
 def test_it_is_its_equations(query_time: bool, changes: dict[str, int]) -> None:
     model = model_of(query_time=query_time, **changes)
-    lengths, times = np.array([len(row) for row in ITEMS]), np.concatenate(TIMES)
-    batch = SequenceBatch.from_numpy(
-        np.concatenate(ITEMS), lengths, times, query_times(times, lengths, np.array(ASKED))
-    )
     expected = []
     for row, own in enumerate(TIMES):
         looks_back_from = [*own[1:], ASKED[row]] if query_time else own
         expected.append(naive_state(model, row, looks_back_from, changes.get("time_buckets", 128) - 1))
-    torch.testing.assert_close(model.encode(batch), torch.stack(expected))
+    torch.testing.assert_close(model.encode(timed_batch()), torch.stack(expected))
 
 
 def test_what_it_refuses() -> None:

@@ -9,15 +9,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from toys import built
 
 from ensue.batches.batch import SequenceBatch
-from ensue.models import Catalogue, build_model
 from ensue.models.srgnn import SRGNN, SRGNNConfig
-from ensue.nn.embedding import initialise
 from ensue.nn.session_graph import session_graphs
-from ensue.testing import ModelContract, draw_biases
+from ensue.testing import ModelContract
 
-NUM_ITEMS = 30
 SMALL = SRGNNConfig(maxlen=16, hidden_units=16)
 HISTORIES = [[5], [1, 2, 1, 3, 2, 1, 2], [7, 7], [9, 8, 7, 6, 5, 4, 3, 2], [4, 9, 4, 4, 9, 30]]
 
@@ -29,11 +27,7 @@ class TestSRGNN(ModelContract):
 
 
 def model_of(**changes: object) -> SRGNN:
-    model = build_model(SMALL.replace(**changes), Catalogue(NUM_ITEMS))
-    assert isinstance(model, SRGNN)
-    initialise(model, 0)
-    draw_biases(model)
-    return model.double().eval()
+    return built(SRGNN, SMALL.replace(**changes), biases=True)
 
 
 def naive_state(model: SRGNN, session: list[int]) -> Tensor:

@@ -18,7 +18,7 @@ from ensue.datasets.simulate import ordered_sequences
 from ensue.errors import LostRankError
 from ensue.runs.checkpoint import load_checkpoint
 from ensue.runs.config import RunConfig
-from ensue.runs.log import Records
+from ensue.testing import EachStep
 from ensue.train.interrupt import Interrupted, Signals
 from ensue.train.loop import Trainer
 
@@ -78,22 +78,9 @@ def test_handlers_of_the_program_are_left_alone() -> None:
     assert received == [signal.SIGTERM]
 
 
-class SignalAt:
+def signal_at(step: int) -> EachStep:
     """A watcher that sends a signal to its own process after a step."""
-
-    def __init__(self, step: int) -> None:
-        self.left = step
-
-    def start(self, steps: int, epochs: int, epoch: int, step: int, records: Records) -> None: ...
-
-    def step(self, epoch: int, step: int, loss: float) -> None:
-        self.left -= 1
-        if self.left == 0:
-            signal.raise_signal(signal.SIGTERM)
-
-    def record(self, record: dict[str, Any]) -> None: ...
-
-    def finish(self) -> None: ...
+    return EachStep(lambda _, steps: signal.raise_signal(signal.SIGTERM) if steps == step else None)
 
 
 def newest_step(folder: Path) -> tuple[int, int]:
@@ -115,7 +102,7 @@ def same_end(a: Trainer, b: Trainer) -> bool:
 def test_a_signal_loses_no_step(tiny: Tiny, split: Split, tmp_path: Path) -> None:
     config = tiny(checkpoint_minutes=60, schedule="cosine")
     with pytest.raises(Interrupted):
-        Trainer(config, split, tmp_path, [SignalAt(5)]).run()
+        Trainer(config, split, tmp_path, [signal_at(5)]).run()
     assert newest_step(tmp_path) == (1, 2)
     assert same_end(Trainer(config, split, tmp_path), Trainer(config, split))
 

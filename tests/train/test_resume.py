@@ -20,7 +20,7 @@ from ensue.datasets.simulate import ordered_sequences
 from ensue.errors import ArtefactError, ConfigError, TrainingError
 from ensue.runs.checkpoint import STATE, TENSORS, load_checkpoint
 from ensue.runs.config import RunConfig
-from ensue.runs.log import Records
+from ensue.testing import EachStep
 from ensue.train.loop import Trainer
 
 Tiny = Callable[..., RunConfig]
@@ -49,27 +49,19 @@ def test_thirty_trials_of_two_or_more_kills(tmp_path: Path) -> None:
     assert all(name.isdigit() for name in report["folders"])
 
 
-class StopAt:
-    """A watcher that ends a run as Ctrl-C would, after a number of steps."""
+def stop_after(number: int) -> EachStep:
+    """A watcher that ends a run as Ctrl-C would, in the step after `number` others."""
 
-    def __init__(self, steps: int) -> None:
-        self.left = steps
-
-    def start(self, steps: int, epochs: int, epoch: int, step: int, records: Records) -> None: ...
-
-    def step(self, epoch: int, step: int, loss: float) -> None:
-        self.left -= 1
-        if self.left < 0:
+    def act(epoch: int, steps: int) -> None:
+        if steps > number:
             raise KeyboardInterrupt
 
-    def record(self, record: dict[str, Any]) -> None: ...
-
-    def finish(self) -> None: ...
+    return EachStep(act)
 
 
 def stopped(config: RunConfig, split: Split, folder: Path, steps: int = 4) -> None:
     with pytest.raises(KeyboardInterrupt):
-        Trainer(config, split, folder, [StopAt(steps)]).run()
+        Trainer(config, split, folder, [stop_after(steps)]).run()
 
 
 def same_weights(a: torch.nn.Module, b: torch.nn.Module) -> bool:
@@ -164,7 +156,7 @@ def test_the_last_two_checkpoints_are_kept_and_unfinished_ones_removed(
 
 def test_a_finished_run_is_loaded_and_not_trained_on(tiny: Tiny, split: Split, tmp_path: Path) -> None:
     first = Trainer(tiny(), split, tmp_path).run()
-    again = Trainer(tiny(), split, tmp_path, [StopAt(0)]).run()
+    again = Trainer(tiny(), split, tmp_path, [stop_after(0)]).run()
     assert again.progress == first.progress
     assert same_weights(first.model, again.model)
 

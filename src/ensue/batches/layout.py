@@ -10,7 +10,7 @@ longest row, `A` asked events of the row that has the most, `p` events, `q` aske
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any
@@ -254,37 +254,28 @@ def take(x_GTD: Tensor, group: Group, out_pD: Tensor | None = None) -> Tensor:
     return torch.index_select(cells, 0, group.cell_p, out=out_pD)
 
 
-class _Pad(torch.autograd.Function):
-    """`place`, whose gradient is `take`: both only copy."""
+Move = Callable[[Tensor, Group], Tensor]
+
+
+class _Moved(torch.autograd.Function):
+    """`place` or `take`, whose gradient is the other: both only copy."""
 
     @staticmethod
-    def forward(ctx: Any, x_pD: Tensor, group: Group) -> Tensor:
-        ctx.group = group
-        return place(x_pD, group)
+    def forward(ctx: Any, x: Tensor, group: Group, move: Move, back: Move) -> Tensor:
+        ctx.group, ctx.back = group, back
+        return move(x, group)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return take(grads[0], ctx.group), None
-
-
-class _Unpad(torch.autograd.Function):
-    """`take`, whose gradient is `place`."""
-
-    @staticmethod
-    def forward(ctx: Any, x_GTD: Tensor, group: Group) -> Tensor:
-        ctx.group = group
-        return take(x_GTD, group)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return place(grads[0], ctx.group), None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        moved: Tensor = ctx.back(grads[0], ctx.group)
+        return moved, None, None, None
 
 
 def pad_group(x_pD: Tensor, group: Group) -> Tensor:
     """`place`, with a gradient."""
     if x_pD.shape[0] == group.rows * group.width:
         return place(x_pD, group)
-    placed: Tensor = _Pad.apply(x_pD, group)  # type: ignore[no-untyped-call]
+    placed: Tensor = _Moved.apply(x_pD, group, place, take)  # type: ignore[no-untyped-call]
     return placed
 
 
@@ -292,5 +283,5 @@ def unpad_group(x_GTD: Tensor, group: Group) -> Tensor:
     """`take`, with a gradient."""
     if group.cell_p.shape[0] == group.rows * group.width:
         return take(x_GTD, group)
-    taken: Tensor = _Unpad.apply(x_GTD, group)  # type: ignore[no-untyped-call]
+    taken: Tensor = _Moved.apply(x_GTD, group, take, place)  # type: ignore[no-untyped-call]
     return taken

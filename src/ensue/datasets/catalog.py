@@ -70,6 +70,22 @@ class Dataset:
     counts: tuple[int, int, int] | None = None
 
 
+def _movielens(name: str, title: str, files: tuple[str, str], columns: Columns, **known: Any) -> Dataset:
+    log, described = files
+    return Dataset(
+        name=name,
+        title=title,
+        url=f"https://files.grouplens.org/datasets/movielens/{name}.zip",
+        file=f"{name}.zip",
+        licence=_GROUPLENS,
+        log=log,
+        described=described,
+        members=(f"{name}/{log}", f"{name}/{described}"),
+        columns=columns,
+        **known,
+    )
+
+
 def _amazon(name: str, title: str, category: str, counts: tuple[int, int, int], prepared: tuple[str, ...]) -> Dataset:
     file = f"ratings_{category}.csv"
     return Dataset(
@@ -86,31 +102,14 @@ def _amazon(name: str, title: str, category: str, counts: tuple[int, int, int], 
 
 
 _ALL = (
-    Dataset(
-        name="ml-1m",
-        title="MovieLens 1M: ratings of movies, 2000-2003",
-        url="https://files.grouplens.org/datasets/movielens/ml-1m.zip",
-        file="ml-1m.zip",
-        licence=_GROUPLENS,
-        log="ratings.dat",
-        described="movies.dat",
-        members=("ml-1m/ratings.dat", "ml-1m/movies.dat"),
-        md5="c4d9eecfca2ab87c1945afe126590906",
-        log_md5="a89aa3591bc97d6d4e0c89459ff39362",
-        columns=Columns(format="::"),
+    _movielens(
+        "ml-1m", "MovieLens 1M: ratings of movies, 2000-2003", ("ratings.dat", "movies.dat"), Columns(format="::"),
+        md5="c4d9eecfca2ab87c1945afe126590906", log_md5="a89aa3591bc97d6d4e0c89459ff39362",
         counts=(6_040, 3_416, 999_611),
     ),
-    Dataset(
-        name="ml-100k",
-        title="MovieLens 100K: ratings of movies, 1997-1998",
-        url="https://files.grouplens.org/datasets/movielens/ml-100k.zip",
-        file="ml-100k.zip",
-        licence=_GROUPLENS,
-        log="u.data",
-        described="u.item",
-        members=("ml-100k/u.data", "ml-100k/u.item"),
-        md5="0e33842e24a9c977be4e0107933c0723",
-        columns=Columns(format="tsv", header=False),
+    _movielens(
+        "ml-100k", "MovieLens 100K: ratings of movies, 1997-1998", ("u.data", "u.item"),
+        Columns(format="tsv", header=False), md5="0e33842e24a9c977be4e0107933c0723",
     ),
     _amazon("amazon-beauty", "Amazon Beauty reviews, to 2014", "Beauty", (52_024, 57_289, 394_908), ()),
     _amazon(

@@ -6,9 +6,9 @@ Suffixes: `P` events of all rows, `Q` asked events, `D` width.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,7 +23,7 @@ from ensue.nn.embedding import PositionEmbedding
 from ensue.nn.frequency import FrequencyRescaler
 from ensue.nn.model import check_newest
 from ensue.nn.self_attention import SelfAttention
-from ensue.nn.trunk import check_heads
+from ensue.nn.trunk import HeadedConfig
 
 
 class FrequencyConfig(NewestConfig):
@@ -35,18 +35,12 @@ class FrequencyConfig(NewestConfig):
     dropout_rate: float = Field(0.5, ge=0, lt=1, description="dropout on embeddings, mixing and feed-forward")
 
 
-class BSARecConfig(FrequencyConfig):
+class BSARecConfig(FrequencyConfig, HeadedConfig):
     """Settings of BSARec."""
 
     name: Literal["bsarec"] = "bsarec"
-    num_heads: int = Field(1, ge=1, description="attention heads; divides hidden_units")
     alpha: float = Field(0.7, ge=0, le=1, description="share of the frequency layer; the rest is attention")
     frequencies: int = Field(3, ge=1, description="number of low frequencies; with maxlen / 2 + 1 or more, all are low")
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        check_heads(self.hidden_units, self.num_heads)
-        return self
 
 
 class AddAndNorm(nn.Module):

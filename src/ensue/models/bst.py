@@ -7,10 +7,10 @@ pairs of an asked event and a candidate, `M` L + 1 places, `H` heads, `D` width,
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal, Self
+from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,13 +23,14 @@ from ensue.nn.dropout import Dropout
 from ensue.nn.embedding import ItemEmbedding, lookup
 from ensue.nn.model import Model
 from ensue.nn.relations import bucket_of
+from ensue.nn.trunk import HeadedConfig
 
 GAP_BUCKETS = 63
 # Places of all pairs that are scored at once.
 CHUNK = 1 << 17
 
 
-class BSTConfig(TimedConfig):
+class BSTConfig(HeadedConfig, TimedConfig):
     """Settings of BST; the defaults are the paper's, but for the width."""
 
     name: Literal["bst"] = "bst"
@@ -39,16 +40,9 @@ class BSTConfig(TimedConfig):
     )
     hidden_units: int = Field(32, ge=1, description="width of item vectors")
     num_blocks: int = Field(1, ge=1, description="transformer layers")
-    num_heads: int = Field(1, ge=1, description="attention heads; divides hidden_units")
     dropout_rate: float = Field(0.2, ge=0, lt=1, description="dropout on vectors, attention and feed-forward")
     mlp_units: int = Field(1024, ge=4, description="width of the first of three layers, each half as wide as the last")
     item_features: tuple[str, ...] = Field((), description="columns of the items whose values have vectors too")
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.hidden_units % self.num_heads:
-            raise ValueError(f"num_heads {self.num_heads} must divide hidden_units {self.hidden_units}")
-        return self
 
 
 class BSTBlock(nn.Module):

@@ -6,10 +6,10 @@ strip, `K` its keys, `H` heads, `D` width, `E` several of it beside each other, 
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,26 +24,19 @@ from ensue.nn.dropout import Dropout
 from ensue.nn.embedding import PositionEmbedding
 from ensue.nn.ops.attention import strips
 from ensue.nn.relations import bucket_of
+from ensue.nn.trunk import HeadedConfig
 
 # int64 [G, A, K] for each strip of queries of a group.
 Buckets = tuple[Tensor, ...]
 
 
-class HSTUConfig(TimedConfig):
+class HSTUConfig(HeadedConfig, TimedConfig):
     """Settings of HSTU; the defaults are the authors' for MovieLens-1M."""
 
     name: Literal["hstu"] = "hstu"
-    hidden_units: int = Field(50, ge=1, description="width of item vectors and states")
     num_blocks: int = Field(2, ge=1, description="blocks of pointwise gated attention")
-    num_heads: int = Field(1, ge=1, description="attention heads; divides hidden_units")
     dropout_rate: float = Field(0.2, ge=0, lt=1, description="dropout on embeddings and on what each block adds")
     time_buckets: int = Field(128, ge=2, description="logarithmic buckets of intervals, each with a bias")
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.hidden_units % self.num_heads:
-            raise ValueError(f"num_heads {self.num_heads} must divide hidden_units {self.hidden_units}")
-        return self
 
 
 class Biases(nn.Module):

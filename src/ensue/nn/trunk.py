@@ -5,7 +5,7 @@ Suffixes: `P` events of all rows, `Q` asked events, `D` width.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -19,22 +19,23 @@ from ensue.nn.residual import RESIDUALS
 from ensue.nn.rotary import Rotary
 
 
-def check_heads(hidden_units: int, num_heads: int) -> None:
-    """Make sure that attention heads have equal parts of the width.
-
-    Raises:
-        ValueError: they have not.
-    """
-    if hidden_units % num_heads:
-        raise ValueError(f"num_heads {num_heads} must divide hidden_units {hidden_units}")
-
-
-class TrunkConfig(Config):
-    """Settings of the trunk; the defaults are SASRec's for MovieLens-1M, but with pre-norm."""
+class HeadedConfig(Config):
+    """Settings of a model with attention heads, which have equal parts of the width."""
 
     hidden_units: int = Field(50, ge=1, description="width of item vectors and states")
-    num_blocks: int = Field(2, ge=1, description="transformer blocks")
     num_heads: int = Field(1, ge=1, description="attention heads; divides hidden_units")
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> Self:
+        if self.hidden_units % self.num_heads:
+            raise ValueError(f"num_heads {self.num_heads} must divide hidden_units {self.hidden_units}")
+        return self
+
+
+class TrunkConfig(HeadedConfig):
+    """Settings of the trunk; the defaults are SASRec's for MovieLens-1M, but with pre-norm."""
+
+    num_blocks: int = Field(2, ge=1, description="transformer blocks")
     dropout_rate: float = Field(0.2, ge=0, lt=1, description="dropout on embeddings, attention and feed-forward")
     norm: Norm = Field("pre", description="where layers are normalised: pre, post, or original (the authors' form)")
     activation: Activation = Field("relu", description="activation of the feed-forward layers; none: linear")
@@ -45,8 +46,7 @@ class TrunkConfig(Config):
     mhc_sinkhorn_iter: int = Field(20, ge=1, description="mhc: Sinkhorn iterations")
 
     @model_validator(mode="after")
-    def _check_trunk(self) -> TrunkConfig:
-        check_heads(self.hidden_units, self.num_heads)
+    def _check_trunk(self) -> Self:
         if self.residual == "mhc_lite" and self.mhc_expansion_rate > MAX_STREAMS_OF_PERMUTATIONS:
             raise ValueError(
                 f"mhc_expansion_rate must be at most {MAX_STREAMS_OF_PERMUTATIONS} for residual mhc_lite, which has a "
