@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from rich.markup import escape
 
-from ensue.cli import compare, datasets, demo, doctor, evaluate, import_, prepare, presets, recommend, train
+from ensue.cli import bench, compare, datasets, demo, doctor, evaluate, import_, prepare, presets, recommend, train
 from ensue.cli import inspect as look
 from ensue.cli.flags import Flag, settings_of
 from ensue.modules import FLAG
@@ -80,6 +80,15 @@ ENTRIES = (
     Entry(("similar",), recommend.similar, ("ensue similar runs/sasrec --item 1193",)),
     Entry(("inspect",), look.run, ("ensue inspect runs/sasrec", "ensue inspect runs/mhc --users 1000 --json")),
     Entry(("compare",), compare.run, ("ensue compare runs/sasrec runs/markov",)),
+    Entry(
+        ("bench",),
+        bench.run,
+        (
+            "ensue bench data/ml --budget 30m --out bench/ml",
+            "ensue bench data/ml --models popularity,markov,sasrec --out bench/three",
+        ),
+        lambda words: bench.flags(),
+    ),
     Entry(("import",), import_.run, ("ensue import SASRec.epoch=200.pth --norm post --out runs/imported",)),
     Entry(
         ("data", "check"),

@@ -73,6 +73,30 @@ def _paired(a_B: ArrayLike, b_B: ArrayLike) -> tuple[FloatArray, FloatArray]:
     return a, b
 
 
+def by_user(values_B: ArrayLike, users_B: ArrayLike) -> FloatArray:
+    """One value for each user, so that tests and intervals count users, whose cases are not independent.
+
+    Each is the overall mean, plus the sum of the deviations of the user's cases from it times (users / cases). The mean
+    over users therefore equals the mean over cases, and its spread is that of the ratio estimator for clusters
+    (Cochran, Sampling Techniques, 1977, section 6.3).
+
+    Args:
+        values_B: a value for each case, such as a metric or a difference.
+        users_B: the user of each case: numbers or texts.
+
+    Returns:
+        float64, one per user; the given values if every user has one case.
+    """
+    values = np.asarray(values_B, dtype=np.float64)
+    _, number_B = np.unique(np.asarray(users_B), return_inverse=True)
+    count = int(number_B.max(initial=-1)) + 1
+    if count == values.size:
+        return values
+    mean = values.mean()
+    sums = np.bincount(number_B, weights=values - mean, minlength=count)
+    return np.asarray(mean + sums * (count / values.size))
+
+
 def _check_confidence(confidence: float) -> None:
     if not 0 < confidence < 1:
         raise ConfigError(f"confidence must be between 0 and 1 (got {confidence})")

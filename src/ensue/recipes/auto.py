@@ -145,7 +145,7 @@ def settle(store: SequenceStore, model: str | None = None, settings: Mapping[str
     recipe, why = choose(data)
     if not ObjectiveConfig.model_fields.keys().isdisjoint(given):
         given = {name: field.default for name, field in ObjectiveConfig.model_fields.items()} | given
-    config = _adapted(run_config(None, recipe, _heads(recipe, given)), split, given)
+    config = adapted(run_config(None, recipe, _heads(recipe, given)), split, given)
     return Choice(config, _described(recipe, config), why)
 
 
@@ -158,10 +158,10 @@ def _heads(recipe: str, given: dict[str, Any]) -> dict[str, Any]:
     return {**given, "num_heads": 1}
 
 
-def _adapted(config: RunConfig, split: Split, given: dict[str, Any]) -> RunConfig:
+def adapted(config: RunConfig, split: Split, given: Mapping[str, Any]) -> RunConfig:
     """The recipe with batch size, epochs, evaluations and warm-up adapted to the data's size or the given epochs."""
-    train = config.train
-    windows = len(make_windows(split.train, config.model.maxlen, train.window, train.stride or None))
+    train, task = config.train, config.model.make_task()
+    windows = len(make_windows(split.train, config.model.maxlen, task.window or train.window, train.stride or None))
     changed: dict[str, Any] = {}
     batch = changed["batch_size"] = min(train.batch_size, max(MIN_BATCH, windows // EPOCH_STEPS))
     if "batch_size" in given:

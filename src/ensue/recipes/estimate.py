@@ -12,6 +12,7 @@ import numpy as np
 
 from ensue.data.split import Cases, Split
 from ensue.evaluation.evaluate import evaluate
+from ensue.evaluation.protocol import EvaluateConfig
 from ensue.rng import stream
 from ensue.runs.config import RunConfig, TrainConfig
 from ensue.runs.log import Records
@@ -22,6 +23,8 @@ from ensue.train.loop import Trainer
 WARM_UP, STEPS, SECONDS = 2, 12, 10.0
 # Number of validation cases ranked, from which the duration of a whole evaluation is estimated.
 CASES = 512
+# The same for an evaluation by another protocol than validation's, which may be much slower.
+FEW_CASES = 32
 # A margin makes the estimate an upper bound, since the speed of a machine varies over an hour.
 MARGIN = 1.25
 
@@ -33,10 +36,12 @@ class Estimate:
     Attributes:
         epoch: seconds of one epoch of training.
         validation: seconds of one evaluation on validation.
+        test: seconds of the evaluation on test.
     """
 
     epoch: float
     validation: float
+    test: float = 0.0
 
     def total(self, train: TrainConfig) -> float:
         """Seconds of all epochs and evaluations with these settings, without early stopping."""
@@ -60,21 +65,30 @@ def estimate(config: RunConfig, split: Split) -> Estimate:
     trainer = Trainer(config.replace(train=short), split, None, [stopwatch])
     with suppress(EnoughError):
         trainer.run()
-    cases = trainer.validation
-    validation = 0.0
-    if len(cases):
-        sample = _some(cases, config.train.seed)
-        with cpu_threads(config.train.threads):
-            started = time.perf_counter()
-            evaluate(trainer.model, sample, config.validation, split.train)
-        validation = (time.perf_counter() - started) * len(cases) / len(sample)
-    return Estimate(MARGIN * stopwatch.seconds_per_epoch(), MARGIN * validation)
+    validation = _ranking(trainer, trainer.validation, config.validation, CASES)
+    test = validation
+    if config.validation.key != config.evaluate.key:
+        test = _ranking(trainer, trainer.validation, config.evaluate, FEW_CASES)
+    test *= len(split.test) / max(1, len(trainer.validation))
+    return Estimate(MARGIN * stopwatch.seconds_per_epoch(), MARGIN * validation, MARGIN * test)
 
 
-def _some(cases: Cases, seed: int) -> Cases:
-    if len(cases) <= CASES:
+def _ranking(trainer: Trainer, cases: Cases, protocol: EvaluateConfig, count: int) -> float:
+    """Seconds of ranking all cases, measured on `count` of them; 0 without cases."""
+    if not len(cases):
+        return 0.0
+    train = trainer.config.train
+    sample = _some(cases, train.seed, count)
+    with cpu_threads(train.threads):
+        started = time.perf_counter()
+        evaluate(trainer.model, sample, protocol, trainer.split.train)
+    return (time.perf_counter() - started) * len(cases) / len(sample)
+
+
+def _some(cases: Cases, seed: int, count: int) -> Cases:
+    if len(cases) <= count:
         return cases
-    return cases.take(np.sort(stream(seed, "estimate").choice(len(cases), CASES, replace=False)))
+    return cases.take(np.sort(stream(seed, "estimate").choice(len(cases), count, replace=False)))
 
 
 class EnoughError(Exception):

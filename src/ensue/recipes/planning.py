@@ -111,16 +111,27 @@ def plan(
         choice = choice if budget is None else configure(store, earlier.train.num_epochs)
         return _plan_of(_limited(choice, earlier.train.max_minutes), "")
     cost = estimate(choice.config, make_split(store, choice.config.split))
-    while budget is not None and (total := cost.total(choice.config.train)) > 60 * budget:
+    if budget is not None:
+        choice = within(configure, store, choice, cost, 60 * budget)
+    stated = max(1, math.ceil(cost.total(choice.config.train) / 60)) if budget is None else budget
+    return _plan_of(_limited(choice, stated), _time(cost, choice.config))
+
+
+def within(configure: Configure, store: SequenceStore, choice: Choice, cost: Estimate, seconds: float) -> Choice:
+    """The choice with as many epochs as fit into a time, at most its own.
+
+    Raises:
+        ConfigError: the time is too short for one epoch and its evaluation.
+    """
+    while (total := cost.total(choice.config.train)) > seconds:
         epochs = choice.config.train.num_epochs
         if epochs == 1:
             raise ConfigError(
                 f"one epoch and its evaluation take about {total / 60:.1f} minutes, more than the budget of "
-                f"{budget:g}: raise it, or use a smaller model or less data"
+                f"{seconds / 60:.3g}: raise it, or use a smaller model or less data"
             )
-        choice = configure(store, max(1, min(epochs - 1, int(epochs * 60 * budget / total))))
-    stated = max(1, math.ceil(cost.total(choice.config.train) / 60)) if budget is None else budget
-    return _plan_of(_limited(choice, stated), _time(cost, choice.config))
+        choice = configure(store, max(1, min(epochs - 1, int(epochs * seconds / total))))
+    return choice
 
 
 def planned(configure: Configure, store: SequenceStore, folder: Path | None, budget: float | None = None) -> RunConfig:

@@ -88,8 +88,21 @@ def run_config(model: str | None, preset: str | None, settings: dict[str, Any], 
     chosen = values.setdefault("model", {})
     if model is not None and (preset or file) and chosen.get("name", "sasrec") != model:
         raise ConfigError(f"{start} is for model {chosen.get('name')!r}, not {model!r}")
-    name = chosen.get("name", "sasrec") if model is None else model
-    chosen["name"] = name
+    chosen["name"] = chosen.get("name", "sasrec") if model is None else model
+    return completed(values, settings)
+
+
+def completed(values: Values, settings: dict[str, Any]) -> RunConfig:
+    """The configuration of settings by section, with single settings changed.
+
+    Args:
+        values: settings by section; the section `model` has a name. They are changed.
+        settings: field -> value, by flat names.
+
+    Raises:
+        ConfigError: an unknown field, or a value out of range.
+    """
+    name = values["model"]["name"]
     known = {flat: (section, field) for section, fields in sections(name).items() for flat, field in fields.items()}
     for flat, value in settings.items():
         if flat not in known:
@@ -98,7 +111,7 @@ def run_config(model: str | None, preset: str | None, settings: dict[str, Any], 
             raise ConfigError(f"unknown setting {flat!r} of model {name!r}: {hint}")
         section, field = known[flat]
         values.setdefault(section, {})[field] = value
-    return RunConfig.parse({**values, "model": model_config(chosen)})
+    return RunConfig.parse({**values, "model": model_config(values["model"])})
 
 
 @recipe("sasrec-paper")

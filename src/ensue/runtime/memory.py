@@ -1,9 +1,16 @@
-"""Keep freed memory for the next step instead of returning it to the system."""
+"""Memory of this process: keep freed memory for the next step, or return it; the peak of a piece of work."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
+import re
+import resource
 import sys
+from contextlib import suppress
+from pathlib import Path
+
+STATUS, RESET_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
@@ -26,3 +33,21 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     return bool(done)
+
+
+def begin_peak() -> None:
+    """Return freed memory to the system, and start a new measurement of the peak where the system can (Linux)."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    with suppress(OSError):
+        RESET_PEAK.write_text("5")
+
+
+def peak_memory() -> int:
+    """Bytes of the largest resident memory since `begin_peak`, or of the whole process where it cannot be reset."""
+    with suppress(OSError):
+        if match := re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text()):
+            return int(match[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

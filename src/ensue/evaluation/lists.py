@@ -1,0 +1,48 @@
+"""The lists that a model recommends for the cases of an evaluation: the input of list metrics.
+
+Ranks need no lists (see `ensue.evaluation.evaluate`), so lists are retrieved only for metrics of lists.
+
+Suffixes: `B` cases, `K` places of a list.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ensue.data.split import Cases, Sequences
+from ensue.errors import DataError
+from ensue.evaluation.protocol import EvaluateConfig
+from ensue.retrieval.retriever import Retriever, retrieve
+from ensue.retrieval.scores import CountProgress
+
+
+def recommended(
+    retriever: Retriever, cases: Cases, config: EvaluateConfig, k: int, progress: CountProgress | None = None
+) -> np.ndarray:
+    """The k best items after the history of every case, as a user would get them.
+
+    All items of the history are left out if the protocol filters them, also the target of a repeated event. Ranks keep
+    such a target.
+
+    Args:
+        retriever: any retriever, exact or approximate; its model must be in evaluation mode.
+        cases: the histories; the time of a request is that of the target.
+        config: the protocol; its candidates are not used, since a list is of the whole catalogue.
+        k: length of the lists.
+        progress: called with (cases done, number of cases).
+
+    Returns:
+        int64 [B, K], item numbers, best first; 0 is an empty place. K is smaller than k in a smaller catalogue.
+
+    Raises:
+        DataError: the model reads the times of requests, but the data has no times.
+        EnsueError: a score is NaN or infinite.
+    """
+    histories = Sequences(cases.store, cases.users_B, cases.start_B, cases.stop_B)
+    times_B = None
+    if config.query_time:
+        if cases.store.times is None:
+            raise DataError("query_time: the data has no times, so the time of a request is unknown")
+        times_B = np.asarray(cases.store.times[cases.target_B])
+    scores_BK, items_BK = retrieve(retriever, histories, k, config.filter_seen, times_B, progress)
+    return np.where(np.isneginf(scores_BK), 0, items_BK)
