@@ -350,8 +350,25 @@ def test_the_session_protocol_of_gru4rec():
     split = make_split(store, config)
     test = split.test
     histories = zip(test.start_B, test.stop_B, test.target_B, strict=True)
-    asked = [list(store.item_ids.decode(test.store.items[[*range(a, b), t]])) for a, b, t in histories]
+    asked = [list(store.item_ids.decode(store.items[[*range(a, b), t]])) for a, b, t in histories]
     assert (list(store.users.decode(split.train.users_R + 1)), asked) == (["s1", "s2"], [["c", "a"], ["a", "b"]])
+
+
+def test_left_out_events_are_in_no_history_wherever_they_are():
+    text = "s1,a,1 s1,b,2 s1,c,3 s2,new,10 s2,a,11 s2,new,12 s2,b,13 s2,other,14 s2,c,15 s3,c,16 s3,new,17"
+    rows = [dict(zip(("user", "item", "time"), row.split(","), strict=True)) for row in text.split()]
+    store = prepare(pl.DataFrame(rows).with_columns(pl.col("time").cast(pl.Int64)))[0]
+    test = make_split(store, SplitConfig(split="session", test_from=10, unseen_items="drop")).test
+    assert test.store is store
+    assert store.item_ids.decode(test.target_items_B) == ["b", "c"]
+    assert [(test.start_B[0], test.stop_B[0]), (test.start_B[1], test.stop_B[1])] == [(4, 5), (4, 7)]
+    packed = test.take(np.arange(2)).packed
+    histories = [packed.store.items[a:b] for a, b in zip(packed.start_B, packed.stop_B, strict=True)]
+    assert [store.item_ids.decode(history) for history in histories] == [["a"], ["a", "b"]]
+    assert packed.stop_B.tolist() == packed.target_B.tolist()
+    assert packed.target_items_B.tolist() == test.target_items_B.tolist()
+    assert packed.store.times[packed.target_B].tolist() == store.times[test.target_B].tolist()
+    assert packed.packed is packed
 
 
 def test_boundaries_are_seconds_or_dates():

@@ -66,8 +66,8 @@ def event_feature(store: SequenceStore, name: str) -> np.ndarray:
     return store.features[name]
 
 
-def without_unseen(store: SequenceStore, trains_U: np.ndarray, known: np.ndarray) -> SequenceStore:
-    """A copy of the store in which held-out sessions have no events of items that do not occur in training.
+def is_known(store: SequenceStore, trains_U: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """bool [E]: whether an event belongs to a training session or has an item that occurs in training.
 
     Args:
         store: its rows are sessions.
@@ -76,13 +76,18 @@ def without_unseen(store: SequenceStore, trains_U: np.ndarray, known: np.ndarray
     """
     known_N = np.zeros(store.num_items + 1, dtype=bool)
     known_N[known] = True
-    kept = known_N[store.items] | np.repeat(trains_U, store.lengths)
+    kept_E: np.ndarray = known_N[store.items] | np.repeat(trains_U, store.lengths)
+    return kept_E
+
+
+def kept_events(store: SequenceStore, kept_E: np.ndarray) -> SequenceStore:
+    """A copy of the store with some of its events."""
     return replace(
         store,
-        offsets=np.concatenate(([0], np.cumsum(kept)))[store.offsets],
-        items=store.items[kept],
-        times=None if store.times is None else store.times[kept],
-        features={name: array[kept] for name, array in store.features.items()},
+        offsets=np.concatenate(([0], np.cumsum(kept_E)))[store.offsets],
+        items=store.items[kept_E],
+        times=None if store.times is None else store.times[kept_E],
+        features={name: array[kept_E] for name, array in store.features.items()},
         folder=None,
         recorded=None,
     )

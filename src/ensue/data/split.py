@@ -13,71 +13,15 @@ import numpy as np
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ensue.config import Config
-from ensue.data.arrays import gather_events
+from ensue.data.cases import Cases as Cases
+from ensue.data.cases import Sequences as Sequences
 from ensue.data.marks import ordered_parts, session_parts
 from ensue.data.moments import check_seconds, parse_seconds
-from ensue.data.session_order import session_order, without_unseen
+from ensue.data.session_order import is_known, kept_events, session_order
 from ensue.data.store import SequenceStore
 from ensue.errors import DataError
 from ensue.registry import OWN, Registry
 from ensue.rng import stream
-
-
-@dataclass(frozen=True, eq=False)
-class Sequences:
-    """R runs of events: row r is events start_R[r]:stop_R[r] of user users_R[r] (0-based), never empty."""
-
-    store: SequenceStore
-    users_R: np.ndarray
-    start_R: np.ndarray
-    stop_R: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.users_R)
-
-    @property
-    def lengths_R(self) -> np.ndarray:
-        """int64 [R]: events of each row."""
-        lengths_R: np.ndarray = self.stop_R - self.start_R
-        return lengths_R
-
-    @property
-    def events_P(self) -> np.ndarray:
-        """int64 [P]: the events of all rows, row after row, as indices into the store's arrays."""
-        return gather_events(self.start_R, self.stop_R)
-
-    @property
-    def items_P(self) -> np.ndarray:
-        """int32 [P]: the items of all rows, row after row."""
-        items_P: np.ndarray = self.store.items[self.events_P]
-        return items_P
-
-
-@dataclass(frozen=True, eq=False)
-class Cases:
-    """B cases: predict the item of event target_B[b] from the events start_B[b]:stop_B[b].
-
-    Every case has a history of at least one event, and its target follows directly (`stop_B == target_B`).
-    """
-
-    store: SequenceStore
-    users_B: np.ndarray
-    start_B: np.ndarray
-    stop_B: np.ndarray
-    target_B: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.users_B)
-
-    @property
-    def target_items_B(self) -> np.ndarray:
-        """int32 [B]: the item of each target event."""
-        items_B: np.ndarray = self.store.items[self.target_B]
-        return items_B
-
-    def take(self, rows_B: np.ndarray) -> Cases:
-        """The cases with these numbers, in the given order."""
-        return Cases(self.store, self.users_B[rows_B], self.start_B[rows_B], self.stop_B[rows_B], self.target_B[rows_B])
 
 
 @dataclass(frozen=True, eq=False)
@@ -311,20 +255,30 @@ def _session(store: SequenceStore, config: SplitConfig) -> Split:
         else session_parts(store, name, config.order_feature, config.validation_fraction, last)
     )
     train = _sequences(store, np.where(part == 0, store.offsets[1:], store.offsets[:-1]))
-    asked = store if config.unseen_items == "keep" else without_unseen(store, part == 0, train.items_P)
-    start, stop = asked.offsets[:-1], asked.offsets[1:]
-    targets = _targets(config)
+    kept_E = None if config.unseen_items == "keep" else is_known(store, part == 0, train.items_P)
     return Split(
         name="session",
         train=train,
-        validation=_cases(asked, start, np.where(part == 1, stop, start), targets),
-        test=_cases(asked, start, np.where(part == 2, stop, start), targets),
+        validation=_session_cases(store, part == 1, _targets(config), kept_E),
+        test=_session_cases(store, part == 2, _targets(config), kept_E),
         leakage="Sessions are whole and ordered by their first event, so a training session that extends beyond "
         "the boundary has events later than the first test events."
         if config.session_time == "first"
         else "Sessions are whole and ordered by their last event, so no event after the boundary is used for training; "
         "a test session may begin before it.",
     )
+
+
+def _session_cases(store: SequenceStore, held_U: np.ndarray, targets: str, kept_E: np.ndarray | None) -> Cases:
+    """The cases of some sessions; events that are not kept are no targets and in no history."""
+    asked = store if kept_E is None else kept_events(store, kept_E)
+    start, stop = asked.offsets[:-1], asked.offsets[1:]
+    cases = _cases(asked, start, np.where(held_U, stop, start), targets)
+    if kept_E is None:
+        return cases
+    event_K = np.flatnonzero(kept_E)
+    places = (event_K[cases.start_B], event_K[cases.stop_B - 1] + 1, event_K[cases.target_B])
+    return Cases(store, cases.users_B, *places, kept_E)
 
 
 def _ordered_parts(store: SequenceStore, config: SplitConfig) -> np.ndarray:

@@ -33,7 +33,7 @@ def compare_with_shuffled(split: Split, seed: int = 0) -> Comparison | None:
         The paired comparison (real - shuffled) over up to 2,000 cases; None with fewer than two cases.
     """
     rng = stream(seed, "compare_with_shuffled")
-    cases = split.validation
+    cases = split.validation.packed
     if len(cases) < 2 or not len(split.train):
         return None
     chosen = np.sort(rng.choice(len(cases), min(MAX_CASES, len(cases)), replace=False))

@@ -52,6 +52,7 @@ def evaluate(
     if config.query_time and cases.store.times is None:
         raise DataError("query_time: the data has no times, so the time of a request is unknown")
     keep_freed_memory()
+    cases = cases.packed
     was_training = model.training
     model.eval()
     is_full = config.protocol == "full"

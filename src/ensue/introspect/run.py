@@ -99,7 +99,7 @@ def inspect_run(run: Run, store: SequenceStore, users: int = 256, seed: int = 0)
     """
     transformer_of(run.model)
     run.check_data(store)
-    cases = make_split(store, run.config.split).test
+    cases = make_split(store, run.config.split).test.packed
     rows_B = _sample(cases, users, seed)
     config = run.config.model
     starts = range(0, len(rows_B), ROWS)
