@@ -146,25 +146,27 @@ def table_of_shapes(base: Path, folder: Path) -> list[str]:
     work = []
     for number, (name, text, _, expected) in enumerate(samples):
         place = folder / str(number)
-        place.mkdir()
-        (place / name).write_text(text, encoding="utf-8")
+        path = place / name
+        path.parent.mkdir(parents=True)
+        path.write_text(text, encoding="utf-8")
         histories = {str(user): [str(item) for item in items] for user, items in expected.items()}
-        work.append({"path": str(place / name), "expected": histories, "rows": rows_of(text)})
+        work.append({"path": str(path), "expected": histories, "rows": rows_of(text)})
     before, after = children(base, work), children(ROOT / "src", work)
     lines = ["| shape | file | flags before | flags now | rows | dropped |", "|---|---|---|---|---|---|"]
     for (name, _, shape, _), old, new in zip(samples, before, after, strict=True):
-        cells = (shape, f"`{name}`", words(old), words(new), str(new.get("rows", "")), drops(new))
+        cells = (shape or "(a plain table)", f"`{name}`", words(old), words(new), str(new.get("rows", "")), drops(new))
         lines.append(f"| {' | '.join(cells)} |")
-    shapes = {shape for (_, _, shape, _), new in zip(samples, after, strict=True) if new["flags"] == 0}
+    shapes = {shape for (_, _, shape, _), new in zip(samples, after, strict=True) if shape and new["flags"] == 0}
     old_none = sum(old["flags"] == 0 for old in before)
     old_wrong = sum(old.get("wrong", False) for old in before)
     old_never = sum(old["flags"] is None for old in before)
     new_none = sum(new["flags"] == 0 for new in after)
+    named = len({shape for _, _, shape, _ in samples if shape})
+    new_wrong = sum(new.get("wrong", False) for new in after)
     summary = (
-        f"Of {len(samples)} files of {len({shape for _, _, shape, _ in samples})} shapes, {old_none} were read right "
-        f"without a flag before and {new_none} are now ({len(shapes)} shapes); {old_wrong} were read wrongly without a "
-        f"word before, {sum(new.get('wrong', False) for new in after)} are now; {old_never} needed a program of the "
-        "user's own."
+        f"Of {len(samples)} files of {named} shapes, {old_none} were read right without a flag before and {new_none} "
+        f"are now ({len(shapes)} shapes); {old_wrong} were read wrongly without a word before, {new_wrong} are now; "
+        f"{old_never} needed a program of the user's own."
     )
     return [summary, "", *lines]
 

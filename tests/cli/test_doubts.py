@@ -169,7 +169,7 @@ def test_explain_says_what_each_column_is_taken_for_and_writes_nothing(
 def test_explain_names_the_shape_and_meets_doubts(ensue: Run, write: Write) -> None:
     shaped = write("ratings.dat", "1::31::5::978300760\n1::30::3::978300100\n")
     explained = ensue("prepare", shaped, "--explain", "--json").json["explanation"]
-    assert explained["shape"].startswith("movielens: ")
+    assert explained["shape"].startswith("movielens-dat: ")
     assert [each["taken_for"] for each in explained["columns"]] == ["user", "item", "rating", "time"]
     doubtful = ensue("prepare", write("log.csv", TWO_TIMES), "--explain")
     assert doubtful.status == 1

@@ -167,8 +167,8 @@ def test_the_settings_of_a_log_read_a_newer_one_alike(write):
     assert read_interactions(ragged, plain).columns["time"] == "3"
 
     rated = Columns.parse(dict(prepare(write("1::31::5::978300760\n", "ratings.dat"))[0].made["columns"]))
-    assert rated.shape == "movielens"
-    with pytest.raises(DataError, match="does not have the shape movielens"):
+    assert rated.shape == "movielens-dat"
+    with pytest.raises(DataError, match="does not have the shape movielens-dat"):
         read_interactions(write("user,item\n1,5\n"), rated)
 
 

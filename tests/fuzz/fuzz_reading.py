@@ -267,7 +267,7 @@ def strangers(each: Case, ids: list[str | int], shape: str) -> str:
     # What is packed may have been changed to something plain.
     text = "\n".join(part.decode(encoding, errors="replace") for part in (each.plain, each.content))
     known = set(scalars(text)) if "{" in text else set()
-    if shape.startswith("sequences: one JSON array per line"):
+    if shape.startswith(("sequences: one JSON array per line", "amazon-m2")):
         known |= {str(number) for number in range(1, text.count("\n") + 2)}
     undoubled = text.replace('""', '"')
     for one in map(str, ids):

@@ -51,11 +51,15 @@ class Sample:
     @cached_property
     def fields(self) -> list[list[str]]:
         """The fields of the first lines, without surrounding blanks."""
-        if not self.separator:
+        return self.split(self.separator)
+
+    def split(self, separator: str) -> list[list[str]]:
+        """The fields of the first lines, split at a separator; none without one."""
+        if not separator:
             return []
-        if self.separator == " ":
+        if separator == " ":
             return [line.split() for line in self.lines[:50]]
-        return [[part.strip() for part in split_fields(line, self.separator)] for line in self.lines[:50]]
+        return [[part.strip() for part in split_fields(line, separator)] for line in self.lines[:50]]
 
     @cached_property
     def header(self) -> list[str]:
@@ -90,18 +94,26 @@ class Shape:
 
 Recogniser = Callable[[Sample], Shape | None]
 
-# From the most specific to the most general: the first one that recognises a sample decides.
+_HERE = "ensue.data.shapes."
+# Shape -> its module. From the most specific to the most general: the first that recognises a sample decides.
 SHAPES: Registry[Recogniser] = Registry(
     "shape",
-    {
-        name: f"ensue.data.shapes.{name}"
-        for name in (
-            *("recbole", "otto", "mind", "diginetica", "yoochoose", "retailrocket", "trivago", "tmall", "tianchi"),
-            *("taobao", "lastfm", "spotify", "checkins", "foursquare", "netflix", "hm", "steam", "goodreads"),
-            *("amazon", "yelp", "kuai", "movielens", "graph", "spreadsheet", "sequences"),
-        )
-    }
-    | {"mind-impressions": "ensue.data.shapes.mind"},
+    {name: _HERE + name for name in ("recbole", "otto", "mind", "spotify", "netflix")}
+    | dict.fromkeys(("steam", "epinions"), _HERE + "literals")
+    | dict.fromkeys(
+        (
+            *("diginetica", "yoochoose", "retailrocket", "trivago", "ijcai-15", "ijcai-16", "rec-tmall", "tianchi"),
+            *("taobao", "jdata", "rees46", "lastfm-1k", "lastfm-360k", "lastfm-2k", "delicious", "30music", "yambda"),
+            *("twitch", "gowalla", "brightkite", "foursquare", "hm", "ta-feng", "online-retail", "instacart"),
+            *("amazon-m2", "goodreads", "book-crossing", "amazon-2018", "amazon-2014", "amazon-2023", "yelp"),
+            *("food.com", "douban", "anime", "kuairec", "kuairand", "tenrec", "movielens", "movielens-100k"),
+            "movielens-dat",
+        ),
+        _HERE + "tables",
+    )
+    | dict.fromkeys(("konect", "snap"), _HERE + "edges")
+    | {name: _HERE + name for name in ("spreadsheet", "sequences")}
+    | {"mind-impressions": _HERE + "mind"},
 )
 
 
@@ -115,59 +127,13 @@ def recognise(sample: Sample) -> Shape | None:
     return None
 
 
-def by_header(
-    sample: Sample, name: str, columns: str, change: Callable[[Table], Table] | None = None, **meanings: str
-) -> Shape | None:
-    """A table with a header that contains all of `columns` (separated by blanks), in any order.
+def all_match(rows: list[list[str]], patterns: Sequence[str]) -> bool:
+    """Whether most of the first lines have one field for each pattern, and the fields match them.
 
-    Args:
-        sample: the beginning of the log.
-        name: the name of the shape.
-        columns: the columns that the shape is recognised by.
-        change: function that adds what the file itself lacks, such as a column of times.
-        meanings: meaning -> column; the time is "-" if not given.
+    The last line is left out, since it may be cut off. One line in ten may be damaged.
     """
-    if not set(columns.split()) <= set(sample.header):
-        return None
-
-    def read() -> Table:
-        if sample.rows is not None:
-            table = Table(sample.rows, list(sample.schema), sample.where)
-        else:
-            table = sample.open(sample.separator, header=True)
-        return table if change is None else change(table)
-
-    full = {"time": NO_COLUMN, "rating": NO_COLUMN, **meanings}
-    return Shape(name, f"columns {', '.join(columns.split())}", full, read)
-
-
-def by_place(
-    sample: Sample, name: str, evidence: str, change: Callable[[Table], Table] | None = None, **meanings: str
-) -> Shape:
-    """A text table without a header, whose columns are called "1", "2", ...
-
-    Args:
-        sample: the beginning of the log.
-        name: the name of the shape.
-        evidence: the properties it was recognised by.
-        change: function that adds what the file itself lacks, such as a column of times.
-        meanings: meaning -> column; the time is "-" if not given.
-    """
-
-    def read() -> Table:
-        table = sample.open(sample.separator, header=False)
-        return table if change is None else change(table)
-
-    return Shape(name, evidence, {"time": NO_COLUMN, "rating": NO_COLUMN, **meanings}, read)
-
-
-def all_match(sample: Sample, patterns: Mapping[int, str], count: int) -> bool:
-    """Whether most of the first lines have `count` fields, and the fields at the given places match the patterns.
-
-    The last line is left out, since it may be cut off. One field in ten may be damaged.
-    """
-    rows = usual_rows(sample.fields[:-1] or sample.fields, count)
-    matches = [all(re.fullmatch(pattern, row[place]) for place, pattern in patterns.items()) for row in rows]
+    rows = usual_rows(rows[:-1] or rows, len(patterns))
+    matches = [all(map(re.fullmatch, patterns, row)) for row in rows]
     return bool(rows) and sum(matches) >= MATCHING * len(rows)
 
 
@@ -178,7 +144,7 @@ def usual_rows(rows: list[list[str]], count: int) -> list[list[str]]:
 
 
 def with_times(name: str, times: pl.Expr) -> Callable[[Table], Table]:
-    """A change for `by_header` and `by_place`: an added column of times, computed from the file's own format."""
+    """A function that adds a column of times, computed from the file's own format."""
     return lambda table: with_rows(table, table.rows.with_columns(times.alias(name)))
 
 

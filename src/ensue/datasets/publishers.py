@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from ensue.data.shapes.steam import read_literals
+from ensue.data.shapes.literals import read_literals
 from ensue.data.unpacking import DAMAGED, open_binary
 from ensue.errors import DataError
 
@@ -32,4 +32,4 @@ def steam_reviews(path: Path) -> pl.DataFrame:
     Raises:
         DataError: a line is not a review, or the file is damaged.
     """
-    return read_literals(str(path), lambda: open_binary(path))
+    return read_literals(str(path), lambda: open_binary(path)).select("user", "item", "time")

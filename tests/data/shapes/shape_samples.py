@@ -8,7 +8,13 @@ B, C, U, V = "B00INVENT0", "B00INVENT1", "AINVENTEDUSER1", "AINVENTEDUSER2"
 SHA, OTHER_SHA = "0" * 39 + "1", "0" * 39 + "2"
 MBID = "00000000-0000-0000-0000-000000000001"
 PLACE, SHOP, KIND = "4" + "0" * 23, "5" + "0" * 23, "6" + "0" * 23
-REVIEW_2018 = '{"overall": 5.0, "reviewerID": "%s", "asin": "%s", "unixReviewTime": %d}\n'
+REVIEW_2014 = '{"reviewerID": "%s", "asin": "%s", "helpful": [0, 0], "overall": 5.0, "unixReviewTime": %d}\n'
+REVIEW_2018 = '{"overall": 5.0, "verified": true, "reviewerID": "%s", "asin": "%s", "unixReviewTime": %d}\n'
+EPINIONS = "{'item': '%s', 'user': 'a', 'paid': 9.7, 'time': %d, 'review': \"it's\", 'stars': 4.0}\n"
+PLAY = (
+    'event.play\t%d\t%d\t{"playtime":-1}\t{"subjects":[{"type":"user","id":7}],"objects":[{"type":"track","id":%d}]}\n'
+)
+REES46 = "2019-10-01 00:00:%s UTC,%s,%s,2053013552326770905,,brand,35.79,541,72d7\n"
 STEAM = "{u'username': u'%s', u'product_id': u'%s', u'date': u'%s', u'text': u'it\\'s', u'early_access': False}\n"
 GOODREADS = '{"user_id": "a", "book_id": "%s", "rating": 4, "is_read": true, "date_added": "%s"}\n'
 MPD = """{
@@ -82,31 +88,31 @@ SAMPLES: list[tuple[str, str, str, dict[object, list[object]]]] = [
     (
         "user_log_format1.csv",
         "user_id,item_id,cat_id,seller_id,brand_id,time_stamp,action_type\n1,10,3,4,5,0901,0\n1,11,3,4,5,831,2\n",
-        "tmall",
+        "ijcai-15",
         {1: [11, 10]},
     ),
     (
         "ijcai2016_taobao.csv",
         "use_ID,sel_ID,ite_ID,cat_ID,act_ID,time\n1,9,10,3,0,20151101\n1,9,11,3,1,20151031\n",
-        "tmall",
+        "ijcai-16",
         {1: [11, 10]},
     ),
     (
         "tianchi_2014002_rec_tmall_log.csv",
         "item_id,user_id,action,vtime\n10,u1,click,2014-01-02 10:00:00\n11,u1,cart,2014-01-02 09:00:00\n",
-        "tmall",
+        "rec-tmall",
         {"u1": [11, 10]},
     ),
     (
         "(sample)sam_tianchi_2014002_rec_tmall_log.csv",
         "item_id,user_id,action,vtime\n10,u1,click,2014/10/1 9:5\n11,u1,cart,2014/10/1 0:0\n",
-        "tmall",
+        "rec-tmall",
         {"u1": [11, 10]},
     ),
     (
         "tianchi_2014002_rec_tmall_log_partc.txt",
         "10\tu1\tclick\t2014-11-01 10:00:00\n11\tu1\talipay\t2014-11-01 09:00:00\n12\tu2\tcollect\t2014-11-01 09:00:00\n",
-        "tmall",
+        "rec-tmall",
         {"u1": [11, 10], "u2": [12]},
     ),
     (
@@ -124,28 +130,34 @@ SAMPLES: list[tuple[str, str, str, dict[object, list[object]]]] = [
     (
         "userid-timestamp-artid-artname-traid-traname.tsv",
         f'user_000001\t2009-05-04T23:08:57Z\t{MBID}\tThe "Band\t{MBID}\tOne\nuser_000001\t2009-05-04T23:00:57Z\t\tThe Band\t\tTwo\n',
-        "lastfm",
+        "lastfm-1k",
         {"user_000001": ["The Band - Two", 'The "Band - One']},
     ),
     (
         "usersha1-artmbid-artname-plays.tsv",
         f"{SHA}\t{MBID}\tBand, A\t2137\n{SHA}\t\tOther\t12\n{OTHER_SHA}\t{MBID}\tBand, A\t1\n",
-        "lastfm",
+        "lastfm-360k",
         {SHA: ["Band, A", "Other"], OTHER_SHA: ["Band, A"]},
     ),
-    ("user_artists.dat", "userID\tartistID\tweight\n2\t51\t13883\n2\t52\t11690\n", "lastfm", {2: [51, 52]}),
+    ("user_artists.dat", "userID\tartistID\tweight\n2\t51\t13883\n2\t52\t11690\n", "lastfm-2k", {2: [51, 52]}),
     ("mpd.slice.0-999.json", MPD, "spotify", {7: ["spotify:track:a", "spotify:track:b"]}),
     (
         "loc-gowalla_totalCheckins.txt",
         "0\t2010-10-19T23:55:27Z\t30.23\t-97.79\t22\n0\t2010-10-18T22:17:43Z\t30.26\t-97.76\t42\n1\t2010-10-17T23:42:03Z\t30.2\t-97.7\t22\n",
-        "checkins",
+        "gowalla",
         {0: [42, 22], 1: [22]},
     ),
     (
         "loc-brightkite_totalCheckins.txt",
-        "0\t2010-10-17T01:48:53Z\t39.747652\t-104.99251\t88c4\n0\t2010-10-16T06:02:04Z\t39.8\t-105.0\t7a0f\n0\t2010-10-15T06:02:04Z\t0\t0\tee78\n",
-        "checkins",
-        {0: ["ee78", "7a0f", "88c4"]},
+        "0\t2010-10-17T01:48:53Z\t39.747652\t-104.99251\t88c46bf20db295831bd2d1718ad7e6f5\n0\t2010-10-16T06:02:04Z\t39.8\t-105.0\t7a0f88982aa015062b95e3b4843f9ca2\n0\t2010-10-15T06:02:04Z\t0\t0\tee78b1c4a9d5e3f00112233445566778\n",
+        "brightkite",
+        {
+            0: [
+                "ee78b1c4a9d5e3f00112233445566778",
+                "7a0f88982aa015062b95e3b4843f9ca2",
+                "88c46bf20db295831bd2d1718ad7e6f5",
+            ]
+        },
     ),
     (
         "dataset_TSMC2014_NYC.txt",
@@ -208,26 +220,26 @@ SAMPLES: list[tuple[str, str, str, dict[object, list[object]]]] = [
     (
         "ratings_Beauty.csv",
         f"{U},{B},5.0,1369699200\n{V},{B},3.0,1355443200\n{U},{C},4.0,1369699100\n",
-        "amazon",
+        "amazon-2014",
         {U: [C, B], V: [B]},
     ),
     (
         "All_Beauty.csv",
         f"{B},{U},5.0,1369699200\n{B},{V},3.0,1355443200\n{C},{U},4.0,1369699100\n",
-        "amazon",
+        "amazon-2018",
         {U: [C, B], V: [B]},
     ),
-    ("Beauty_5.json", REVIEW_2018 % (U, B, 1369699200) + REVIEW_2018 % (U, C, 1369699100), "amazon", {U: [C, B]}),
+    ("Beauty_5.json", REVIEW_2018 % (U, B, 1369699200) + REVIEW_2018 % (U, C, 1369699100), "amazon-2018", {U: [C, B]}),
     (
         "Beauty.csv",
         "user_id,parent_asin,rating,timestamp\nAF1,B1,5.0,1609459200000\nAF1,B2,3.0,1577836800000\n",
-        "amazon",
+        "amazon-2023",
         {"AF1": ["B2", "B1"]},
     ),
     (
         "Beauty.jsonl",
         '{"rating": 5.0, "title": "x", "asin": "B9", "parent_asin": "B1", "user_id": "AF1", "timestamp": 1588687728923}\n',
-        "amazon",
+        "amazon-2023",
         {"AF1": ["B1"]},
     ),
     (
@@ -242,23 +254,180 @@ SAMPLES: list[tuple[str, str, str, dict[object, list[object]]]] = [
         "user_id,video_id,play_duration,video_duration,time,date,timestamp,watch_ratio\n"
         "0,36,138,10867,2020-07-05 00:08:23.438,20200705,1593878903.438,0.01\n"
         "0,35,138,10867,2020-07-05 00:08:22.438,20200705,1593878902.438,0.01\n",
-        "kuai",
+        "kuairec",
         {0: [35, 36]},
     ),
-    ("log_standard_4_22_to_5_08_pure.csv", KUAIRAND, "kuai", {0: [11, 12]}),
+    ("log_standard_4_22_to_5_08_pure.csv", KUAIRAND, "kuairand", {0: [11, 12]}),
     (
         "ratings.csv",
         "userId,movieId,rating,timestamp\n1,31,2.5,1260759144\n1,30,3.0,1260759100\n",
         "movielens",
         {1: [30, 31]},
     ),
-    ("ratings.dat", "1::31::5::978300760\n1::30::3::978300100\n", "movielens", {1: [30, 31]}),
-    ("u.data", "196\t242\t3\t881250949\n196\t302\t3\t881250900\n", "movielens", {196: [302, 242]}),
-    ("out.invented", "% bip weighted posweighted\n% 2 1 2\n1 1 4 1262304001\n1 2 3 1262304000\n", "graph", {1: [2, 1]}),
-    ("out.plain", "% bip unweighted\n1 1\n1 2\n2 1\n", "graph", {1: [1, 2], 2: [1]}),
-    ("out.signed", "% bip signed\n1 1 -1 1262304001\n1 2 1 1262304000\n", "graph", {1: [2, 1]}),
-    ("edges.txt", "# Directed graph\n# FromNodeId\tToNodeId\n0\t1\n0\t2\n3\t1\n", "graph", {0: [1, 2], 3: [1]}),
+    ("ratings.dat", "1::31::5::978300760\n1::30::3::978300100\n", "movielens-dat", {1: [30, 31]}),
+    ("u.data", "196\t242\t3\t881250949\n196\t302\t3\t881250900\n", "movielens-100k", {196: [302, 242]}),
+    (
+        "out.invented",
+        "% bip weighted posweighted\n% 2 1 2\n1 1 4 1262304001\n1 2 3 1262304000\n",
+        "konect",
+        {1: [2, 1]},
+    ),
+    ("out.plain", "% bip unweighted\n1 1\n1 2\n2 1\n", "konect", {1: [1, 2], 2: [1]}),
+    ("out.signed", "% bip signed\n1 1 -1 1262304001\n1 2 1 1262304000\n", "konect", {1: [2, 1]}),
+    ("edges.txt", "# Directed graph\n# FromNodeId\tToNodeId\n0\t1\n0\t2\n3\t1\n", "snap", {0: [1, 2], 3: [1]}),
     ("export.csv", "sep=;\nuser;item;time\na;x;10\na;y;5\n", "spreadsheet", {"a": ["y", "x"]}),
+    (
+        "reviews_Beauty_5.json",
+        REVIEW_2014 % (U, B, 1369699200) + REVIEW_2014 % (U, C, 1369699100),
+        "amazon-2014",
+        {U: [C, B]},
+    ),
+    ("ml-10M100K/ratings.dat", "1::122::5::838985046\n1::185::3.5::838983525\n", "movielens-dat", {1: [185, 122]}),
+    (
+        "ml-20m/ratings.csv",
+        "userId,movieId,rating,timestamp\n1,2,3.5,1112486027\n1,29,3.5,1112484676\n",
+        "movielens",
+        {1: [29, 2]},
+    ),
+    (
+        "ml-32m/ratings.csv",
+        "userId,movieId,rating,timestamp\n1,17,4.0,944249077\n1,25,1.0,944250228\n",
+        "movielens",
+        {1: [17, 25]},
+    ),
+    (
+        "user_taggedartists-timestamps.dat",
+        "userID\tartistID\ttagID\ttimestamp\n2\t52\t13\t1238536800000\n2\t51\t15\t1238536700000\n",
+        "lastfm-2k",
+        {2: [51, 52]},
+    ),
+    (
+        "user_taggedbookmarks-timestamps.dat",
+        "userID\tbookmarkID\ttagID\ttimestamp\n8\t7\t1\t1289255362000\n8\t1\t1\t1289255159000\n",
+        "delicious",
+        {8: [1, 7]},
+    ),
+    ("events.idomaar", PLAY % (0, 1390231051, 5) + PLAY % (1, 1390230051, 6), "30music", {7: [6, 5]}),
+    (
+        "BX-Book-Ratings.csv",
+        '"User-ID";"ISBN";"Book-Rating"\n"276725";"034545104X";"0"\n"276725";"0155061224";"5"\n',
+        "book-crossing",
+        {276725: ["034545104X", "0155061224"]},
+    ),
+    (
+        "epinions.json",
+        EPINIONS % ("Printer", 1067299200) + EPINIONS % ("Lamp", 1067299100),
+        "epinions",
+        {"a": ["Lamp", "Printer"]},
+    ),
+    ("anime/rating.csv", "user_id,anime_id,rating\n1,20,-1\n1,24,10\n", "anime", {1: [20, 24]}),
+    (
+        "DMSC.csv",
+        "ID,Movie_Name_EN,Movie_Name_CN,Crawl_Date,Number,Username,Date,Star,Comment,Like\n"
+        '0,Invented,"x",2017-01-22,1,a,2015-05-13,3," two\nlines",2404\n1,Other,y,2017-01-22,2,a,2015-04-24,2, z,381\n',
+        "douban",
+        {"a": ["Other", "Invented"]},
+    ),
+    (
+        "ta_feng_all_months_merged.csv",
+        '"TRANSACTION_DT","CUSTOMER_ID","AGE_GROUP","PIN_CODE","PRODUCT_SUBCLASS","PRODUCT_ID","AMOUNT","ASSET","SALES_PRICE"\n'
+        '"11/2/2000","01104905","45-49","115","110411","4710199010372","2","24","30"\n'
+        '"11/1/2000","01104905","45-49","115","120107","4710857472535","1","48","46"\n',
+        "ta-feng",
+        {"01104905": [4710857472535, 4710199010372]},
+    ),
+    (
+        "online_retail.csv",
+        "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
+        "536365,85123A,WHITE HOLDER,6,12/1/2010 8:26,2.55,17850,United Kingdom\n"
+        "536367,71053,LANTERN,1,12/1/2010 9:00,3.39,,France\n"
+        '536366,71053,"LANTERN, BIG",6,12/1/2010 8:06,3.39,17850,United Kingdom\n',
+        "online-retail",
+        {17850: ["71053", "85123A"]},
+    ),
+    (
+        "order_products__prior.csv",
+        "order_id,product_id,add_to_cart_order,reordered\n2,33120,1,1\n2,28985,2,1\n3,33754,1,1\n",
+        "instacart",
+        {2: [33120, 28985], 3: [33754]},
+    ),
+    (
+        "2019-Oct.csv",
+        "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session\n"
+        + REES46 % ("05", "view", "44600062")
+        + REES46 % ("01", "cart", "3900821"),
+        "rees46",
+        {541: [3900821, 44600062]},
+    ),
+    (
+        "sessions_train.csv",
+        "prev_items,next_item,locale\n\"['B09W9FND7K'\n 'B09JSPLN1M']\",B076THCGSG,UK\n['B076THCGSG'],B09W9FND7K,DE\n",
+        "amazon-m2",
+        {1: ["B09W9FND7K", "B09JSPLN1M", "B076THCGSG"], 2: ["B076THCGSG", "B09W9FND7K"]},
+    ),
+    (
+        "RAW_interactions.csv",
+        'user_id,recipe_id,date,rating,review\n38,40893,2003-02-17,4,"Great.\nAgain, please"\n38,44394,2002-12-01,5,good\n',
+        "food.com",
+        {38: [44394, 40893]},
+    ),
+    (
+        "JData_Action_201602.csv",
+        "user_id,sku_id,time,model_id,type,cate,brand\n266079.0,138778,2016-01-31 23:59:03,,1,8,403\n"
+        "266079.0,138779,2016-01-31 23:59:02,0,6,8,403\n",
+        "jdata",
+        {"266079.0": [138779, 138778]},
+    ),
+    (
+        "QB-video.csv",
+        "user_id,item_id,click,follow,like,share,video_category,watching_times,gender,age\n1,4,0,0,0,0,1,0,1,4\n1,12,1,0,0,0,1,1,1,4\n",
+        "tenrec",
+        {1: [4, 12]},
+    ),
+    (
+        "yambda/likes.csv",
+        "uid,timestamp,item_id,is_organic\n100,39420,5,1\n100,39415,6,0\n",
+        "yambda",
+        {100: [6, 5]},
+    ),
+    (
+        "100k_a.csv",
+        "1,34347669376,first_one,5415,5419\n1,34391109664,other2,5410,5412\n",
+        "twitch",
+        {1: ["other2", "first_one"]},
+    ),
+    # Read by the names of their columns, as a plain table.
+    (
+        "MicroLens-50k_pairs.csv",
+        "user,item,timestamp\n36121,9580,1583378629552\n36121,9581,1583378620000\n",
+        "",
+        {36121: [9581, 9580]},
+    ),
+    (
+        "recsys2022/train_sessions.csv",
+        "session_id,item_id,date\n3,9655,2020-12-18 21:25:00.373\n3,9654,2020-12-18 21:19:48.093\n",
+        "",
+        {3: [9654, 9655]},
+    ),
+    (
+        "goodbooks-10k/ratings.csv",
+        "user_id,book_id,rating\n1,258,5\n2,4081,4\n2,260,5\n",
+        "",
+        {1: [258], 2: [4081, 260]},
+    ),
+    (
+        "finefoods/Reviews.csv",
+        "Id,ProductId,UserId,ProfileName,HelpfulnessNumerator,HelpfulnessDenominator,Score,Time,Summary,Text\n"
+        '1,B001,A3S,d,1,1,5,1303862400,"Good, ""dog"" food",x\n2,B002,A3S,d,0,0,1,1303862300,y,z\n',
+        "",
+        {"A3S": ["B002", "B001"]},
+    ),
+    (
+        "onion/userid_trackid_timestamp.tsv",
+        "user_id\ttrack_id\ttimestamp\n1\tgz3\t2019-01-01 10:00:01\n1\tab2\t2019-01-01 10:00:00\n",
+        "",
+        {1: ["ab2", "gz3"]},
+    ),
     ("sequences.txt", "1 5 6 7\n2 5 8\n3 6\n", "sequences", {1: [5, 6, 7], 2: [5, 8], 3: [6]}),
     (
         "lists.csv",

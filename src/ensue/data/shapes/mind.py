@@ -42,8 +42,7 @@ def recognise_impressions(sample: Sample) -> Shape | None:
 
 
 def _is_mind(sample: Sample) -> bool:
-    patterns = {1: r"U\d+", 2: _TIME, 3: r"(N\d+ ?)*", 4: r"(N\d+(-[01])? ?)*"}
-    return sample.separator == "\t" and all_match(sample, patterns, 5)
+    return all_match(sample.split("\t"), [".*", r"U\d+", _TIME, r"(N\d+ ?)*", r"(N\d+(-[01])? ?)*"])
 
 
 def _events(table: Table) -> Table:
