@@ -1,6 +1,7 @@
 """Splits: which events are used for training and which are predicted. A split is a set of views and copies nothing.
 
-Suffixes: `U` users or sessions, `E` events of the store, `R` rows, `P` events of all rows, `B` cases, `S` sessions.
+Suffixes: `U` users or sessions, `E` events of the store, `K` those that are kept, `R` rows, `P` events of all rows,
+`B` cases, `S` sessions.
 """
 
 from __future__ import annotations
