@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -108,6 +109,13 @@ class FrequencyEncoder(TiedEncoder):
             FrequencyBlock(mixer(), config.hidden_units, config.dropout_rate) for _ in range(config.num_blocks)
         )
 
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw matrices and tables from a normal distribution with standard deviation 0.02, as the authors do."""
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0, 0.02, generator=generator)
+
     def encode(self, batch: SequenceBatch) -> Tensor:
         """States at the newest events, [Q, D].
 
@@ -169,8 +177,8 @@ class BSARec(FrequencyEncoder):
     F(x) = LFC(x) + beta^2 HFC(x): the low frequencies, and a learned share of the others.
 
     Differences from the authors' code: the places of the window before a short history are zeros in the filter and
-    absent from attention (in theirs they are vectors of the position and the padding item in the filter); weights are
-    Xavier-normal.
+    absent from attention (in theirs they are vectors of the position and the padding item in the filter), and a
+    history's first item is no target.
     """
 
     def __init__(self, config: BSARecConfig, catalogue: Catalogue) -> None:
