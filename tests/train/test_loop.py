@@ -24,6 +24,7 @@ from ensue.runs.checkpoint import load_checkpoint, restore_optimizer
 from ensue.runs.config import RunConfig, TrainConfig, differences
 from ensue.runs.log import RunLog, read_log
 from ensue.runtime.devices import choose_device
+from ensue.testing import EachStep
 from ensue.train.loop import Trainer
 from ensue.train.optim import learning_rate, make_optimizer
 from ensue.train.progress import Progress
@@ -219,6 +220,24 @@ def test_training_ends_before_an_epoch_that_would_end_too_late(tiny: Tiny, split
     longer = config.replace(train=config.train.replace(max_minutes=0))
     result = Trainer(longer, split, tmp_path).run()
     assert (result.progress.stopped_by, result.progress.epoch) == ("num_epochs", 3)
+
+
+def test_an_epoch_that_is_slower_than_those_before_is_cut(tiny: Tiny, split: Split, tmp_path: Path) -> None:
+    config = tiny(num_epochs=4, eval_epochs=4, max_minutes=10)
+    trainer = Trainer(config, split, tmp_path)
+    steps = trainer.loader.steps
+
+    def slow(_: int, count: int) -> None:
+        if count == steps + 1:
+            trainer.progress.seconds = 601.0
+
+    trainer.watch(EachStep(slow))
+    result = trainer.run()
+    assert (result.progress.stopped_by, result.progress.epoch, result.progress.best_epoch) == ("max_minutes", 2, 2)
+    assert [record.get("steps") for record in result.progress.records] == [None, 1]
+    longer = config.replace(train=config.train.replace(max_minutes=0))
+    result = Trainer(longer, split, tmp_path).run()
+    assert (result.progress.stopped_by, result.progress.epoch) == ("num_epochs", 4)
 
 
 @pytest.mark.parametrize(("minutes", "is_late"), [(None, False), (0, False), (1.39, True), (1.41, False)])

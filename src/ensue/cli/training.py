@@ -158,6 +158,8 @@ def _summary(screen: Screen, config: RunConfig, records: Records) -> None:
     best = best_of(log, name)
     if best is not None:
         text += f"; best validation {name} {best[0]:.4f} at epoch {best[1]}, whose state is kept"
+    if log and "steps" in log[-1]:
+        text += f"; the last epoch was cut after {counted(log[-1]['steps'], 'step')}"
     if len(log) < config.train.num_epochs:
         limits = "--num-epochs, --patience or --max-minutes"
         text += f"; stopped before epoch {config.train.num_epochs}: raise {limits} to continue"

@@ -49,7 +49,7 @@ class TrainConfig(Config):
         1000, ge=0, description="patience also needs this many optimiser steps without a better value"
     )
     max_minutes: float | None = Field(
-        None, ge=0, description="training ends before an epoch that would end later than this; 0 is no limit"
+        None, ge=0, description="training ends by then, if need be within an epoch; 0 is no limit"
     )
     checkpoint_minutes: float = Field(1.0, ge=0, description="minutes between checkpoints; 0 is every step")
     amp: Literal["off", "bf16", "fp16"] = Field("off", description="mixed precision; recent CPUs support bf16 too")

@@ -200,11 +200,13 @@ class Trainer:
             progress.seconds = time.monotonic() - started
             for watcher in self.watchers:
                 watcher.step(progress.epoch, work.step, progress.loss_sum / progress.targets)
+            if progress.step < steps and self._agree(progress.is_time_up(train)):
+                break
             if progress.step < steps and self._is_time_to_save():
                 self._save()
         epoch = progress.epoch + 1
-        record = progress.record(learning_rate(train, epoch * steps - 1, steps))
-        standings, is_late = None, bool(self.world.broadcast_json(progress.is_out_of_time(train, record)))
+        record = progress.record(learning_rate(train, progress.epoch * steps + progress.step - 1, steps), steps)
+        standings, is_late = None, self._agree("steps" in record or progress.is_out_of_time(train, record))
         if epoch % train.eval_epochs == 0 or epoch == train.num_epochs or is_late:
             standings = self._validate(record)
         # The results of an evaluation and the epoch's number change together, so a checkpoint has both or neither.
@@ -218,6 +220,10 @@ class Trainer:
             progress.records = self.log.records
             if progress.finished or self._is_time_to_save():
                 self._save()
+
+    def _agree(self, answer: bool) -> bool:
+        """The answer of rank 0 to a question of time; without a limit no rank needs to ask."""
+        return bool(self.config.train.max_minutes and self.world.broadcast_json(answer))
 
     def _step(self, epoch: int, work: Work) -> None:
         """Compute the gradients, take one optimiser step and count it."""

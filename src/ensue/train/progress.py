@@ -59,8 +59,9 @@ class Progress:
             self.norm_steps += 1
             self.norm_max = max(self.norm_max, norm)
 
-    def record(self, lr: float) -> dict[str, Any]:
-        """The epoch's log record; `lr` is the learning rate of its last step."""
+    def record(self, lr: float, steps: int) -> dict[str, Any]:
+        """The epoch's log record: `lr` is the learning rate of its last step, `steps` the length of a whole epoch."""
+        cut = {} if self.step == steps else {"steps": self.step}
         return {
             "epoch": self.epoch + 1,
             "loss": self.loss_sum / self.targets,
@@ -68,6 +69,7 @@ class Progress:
             "gradient norm": self.norm_sum / max(1, self.norm_steps),
             "largest gradient norm": self.norm_max,
             "seconds": round(self.seconds, 3),
+            **cut,
         }
 
     def next_epoch(self) -> None:
@@ -89,15 +91,25 @@ class Progress:
         count = self.evaluations_without_better
         return 0 < config.patience <= count and count * config.eval_epochs * steps >= config.patience_steps
 
+    def is_time_up(self, config: TrainConfig) -> bool:
+        """Whether the epoch must be cut here: `max_minutes` have passed, but for an evaluation."""
+        if not config.max_minutes:
+            return False
+        spent, evaluation = self._spent(self.records)
+        return spent + self.seconds + evaluation > 60 * config.max_minutes
+
     def is_out_of_time(self, config: TrainConfig, record: dict[str, Any]) -> bool:
         """Whether one more epoch like the one of `record`, and an evaluation, would end after `max_minutes`."""
         if not config.max_minutes:
             return False
-        records = [*self.records, record]
-        evaluation = max(each.get("validation seconds", 0.0) for each in records)
-        spent = sum(each["seconds"] + each.get("validation seconds", 0.0) for each in records)
+        spent, evaluation = self._spent([*self.records, record])
         # The epoch of `record` is evaluated if it is the last one.
         return bool(spent + record["seconds"] + 2 * evaluation > 60 * config.max_minutes)
+
+    def _spent(self, records: list[dict[str, Any]]) -> tuple[float, float]:
+        """The seconds that the epochs in `records` and their evaluations took, and those of the slowest evaluation."""
+        evaluations = [each.get("validation seconds", 0.0) for each in records]
+        return sum(each["seconds"] for each in records) + sum(evaluations), max(evaluations, default=0.0)
 
     def continue_beyond(self, config: TrainConfig, steps: int) -> None:
         """Continue a finished training with larger limits; if patience has run out, start counting it again."""
