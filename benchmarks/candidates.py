@@ -4,6 +4,8 @@
 
 Both methods are timed alternately on one thread. The table shows the median of the rounds, in milliseconds of processor
 time for 512 states. `CATALOGUE` in ensue/nn/ops/candidates.py is the size from which gathering is faster.
+
+Suffixes: `P` states, `C` candidates of a state, `D` width.
 """
 
 from __future__ import annotations

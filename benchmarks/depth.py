@@ -7,6 +7,8 @@ Depth x residual, full softmax, the same number of epochs for all. Every run fol
 the test result, the per-user ranks and the gains; a finished run is not repeated. Runs are kept in build/depth.
 `report` adds them to the published runs in docs/results/depth.json (a local run replaces a published one of the same
 cell and seed), and writes the tables docs/results/depth_table.md and the plots docs/results/depth-*.
+
+Suffix: `B` test cases.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 A runner is a separate process in its library's environment; it prints one JSON line. A peer's runner imports this
 module but nothing from `ensue`, so that its environment needs only the peer and polars.
+
+Suffix: `R` rows of user and item.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""SASRec in ensue: one JSON line with epoch time, full evaluation, top-10 of all users and peak memory."""
+"""SASRec in ensue: one JSON line with epoch time, full evaluation, top-10 of all users and peak memory.
+
+Suffixes: `B` cases, `R` recommendations.
+"""
 
 from __future__ import annotations
 

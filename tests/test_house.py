@@ -31,6 +31,7 @@ KNOWS_TORCH = {"runtime"}
 TOP = 5
 NO_TORCH = 1  # floors up to this one never import torch
 MAX_LINES, MAX_FUNCTION_LINES = 400, 60
+BENCHMARKS = sorted((SOURCE.parents[1] / "benchmarks").glob("*.py"))
 PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
 
@@ -224,7 +225,7 @@ def test_public_names_have_docstrings(path: Path) -> None:
     assert undocumented(tree(path)) == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
+@pytest.mark.parametrize("path", [*MODULES, *BENCHMARKS], ids=lambda path: path.stem)
 def test_shape_suffixes_have_a_legend(path: Path) -> None:
     assert unexplained(tree(path)) == []
 
