@@ -6,6 +6,7 @@ Suffixes: `N` items, `D` width of a vector, `T` events of one history.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ from ensue.data.store import SequenceStore
 from ensue.data.vocabulary import ExternalId
 from ensue.errors import ConfigError, DataError, EnsueError, nearest
 from ensue.evaluation.evaluate import evaluate
+from ensue.evaluation.lists import other_metrics
 from ensue.evaluation.protocol import EvaluateConfig
 from ensue.evaluation.standings import Standings
 from ensue.models import Encoder
@@ -293,6 +295,8 @@ class Recommender:
         cases: Cases = split.test if part == "test" else split.validation
         with cpu_threads(run.config.train.threads):
             standings = evaluate(run.model, cases, config, split.train, progress)
+            others = other_metrics(self.retriever, cases, config, split.train, standings)
+        standings = replace(standings, others=others)
         if path is not None:
             save_evaluation(path, run, store, part, config, standings)
         return standings.means(config), standings

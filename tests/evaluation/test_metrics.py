@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn.metrics import ndcg_score, roc_auc_score
 
 from ensue.errors import ConfigError, DataError
@@ -45,7 +46,7 @@ def test_equal_to_ir_measures_per_case(name: str, measure: str, tie_free: tuple[
     for result in ir_measures.iter_calc([ir_measures.parse_measure(measure)], qrels, run):
         theirs[int(result.query_id)] = result.value
     ours = parse_metric(name)(*standing(scores, target), scores.shape[1])
-    np.testing.assert_allclose(ours, theirs, atol=1e-9)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
     assert theirs.max() > theirs.min()
 
 
@@ -177,3 +178,44 @@ def test_gini() -> None:
     assert metrics.gini([3, 3, 3]) == 0.0
     assert metrics.gini([0, 0, 0, 8]) == 0.75
     assert metrics.gini([0, 0]) == 0.0
+
+
+def test_mean_popularity_head_and_serendipity_by_hand() -> None:
+    lists = np.array([[1, 2, 3], [5, 4, 0]])
+    counts = np.array([8, 4, 2, 2, 0])
+    np.testing.assert_allclose(metrics.mean_popularity(lists, counts), [14 / 3, 1.0], rtol=0, atol=1e-12)
+    # The head is a fifth of five items: item 1. With two fifths, items 1 and 2.
+    np.testing.assert_allclose(metrics.head_share(lists, counts), [1 / 3, 0], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(metrics.head_share(lists, counts, 0.4), [2 / 3, 0], rtol=0, atol=1e-12)
+    # Lists of three popular items are 1, 2, 3, so only the second target is unexpected.
+    np.testing.assert_allclose(metrics.serendipity(lists, [2, 4], counts), [0, 1 / 3], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(metrics.serendipity(lists, [2, 3], counts), [0, 0], rtol=0, atol=1e-12)
+
+
+def test_miscalibration_equals_scipys_divergence() -> None:
+    rng = np.random.default_rng(4)
+    attributes = (rng.random((30, 6)) < 0.4).astype(float)
+    attributes[:, 0] = 1.0
+    lists, history = rng.integers(1, 31, (20, 5)), rng.random((20, 6))
+    shares = attributes / attributes.sum(1, keepdims=True)
+    p = history / history.sum(1, keepdims=True)
+    q = 0.99 * shares[lists - 1].mean(1) + 0.01 * p
+    ours = metrics.miscalibration(lists, history, attributes)
+    np.testing.assert_allclose(ours, stats.entropy(p, q, axis=1), rtol=0, atol=1e-12)
+    # A list with the history's own categories is calibrated; a history without categories says nothing.
+    np.testing.assert_allclose(metrics.miscalibration([[1, 2]], [[1, 1]], np.eye(2)), 0.0, atol=1e-12)
+    assert metrics.miscalibration([[1, 2]], [[0, 0]], np.eye(2)) == 0.0
+    # By hand: p = (1, 0) and q = (0, 1), so KL = ln(1 / 0.01).
+    np.testing.assert_allclose(metrics.miscalibration([[2]], [[1, 0]], np.eye(2)), np.log(100), rtol=0, atol=1e-12)
+
+
+def test_propensity_weights_equal_a_weighted_mean() -> None:
+    rng = np.random.default_rng(6)
+    counts, targets, values = rng.integers(0, 50, 20), rng.integers(1, 21, 200), rng.random(200)
+    ours = (values * metrics.propensity_weights(targets, counts, 0.5)).mean()
+    theirs = np.average(values, weights=1 / np.sqrt(np.maximum(counts, 1))[targets - 1])
+    assert ours == pytest.approx(theirs, abs=1e-12)
+    assert (metrics.propensity_weights(targets, counts, 0.0) == 1.0).all()
+    # Three cases of a popular item are right and the one of a rare item is wrong: 3/4 plain, 3/(3 + 100) debiased.
+    weights = metrics.propensity_weights([1, 1, 1, 2], [100, 1], 1.0)
+    assert (np.array([1, 1, 1, 0]) * weights).mean() == pytest.approx(0.03 / 1.03, abs=1e-12)

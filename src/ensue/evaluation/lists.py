@@ -2,7 +2,7 @@
 
 Ranks need no lists (see `ensue.evaluation.evaluate`), so lists are retrieved only for metrics of lists.
 
-Suffixes: `B` cases, `K` places of a list.
+Suffixes: `B` cases, `K` places of a list, `N` items.
 """
 
 from __future__ import annotations
@@ -10,8 +10,12 @@ from __future__ import annotations
 import numpy as np
 
 from ensue.data.split import Cases, Sequences
+from ensue.data.transitions import fit_popularity
 from ensue.errors import DataError
+from ensue.evaluation.list_metrics import LIST_METRICS, Lists, parse_list_metric
+from ensue.evaluation.metrics import propensity_weights
 from ensue.evaluation.protocol import EvaluateConfig
+from ensue.evaluation.standings import Standings
 from ensue.retrieval.retriever import Retriever, retrieve
 from ensue.retrieval.scores import CountProgress
 
@@ -46,3 +50,36 @@ def recommended(
         times_B = np.asarray(cases.store.times[cases.target_B])
     scores_BK, items_BK = retrieve(retriever, histories, k, config.filter_seen, times_B, progress)
     return np.where(np.isneginf(scores_BK), 0, items_BK)
+
+
+def other_metrics(
+    retriever: Retriever, cases: Cases, config: EvaluateConfig, train: Sequences, standings: Standings
+) -> dict[str, np.ndarray]:
+    """The metrics that a configuration requests beyond those of ranks.
+
+    Args:
+        retriever: the lists come from it; they are retrieved once, and only if a metric of lists is requested.
+        cases: the cases.
+        config: `list_metrics` and `propensity_power` say what to compute.
+        train: the training part, for the popularity of items.
+        standings: of the same cases.
+
+    Returns:
+        name -> a value for each case, [B], or one for all, without dimensions.
+    """
+    result: dict[str, np.ndarray] = {}
+    if not config.list_metrics and not config.propensity_power:
+        return result
+    popularity_N = fit_popularity(train)
+    if config.propensity_power:
+        weights_B = propensity_weights(standings.targets_B, popularity_N, config.propensity_power)
+        for name in config.metrics:
+            result[f"{config.label(name)}|ips"] = standings.metric(name) * weights_B
+    wanted = [parse_list_metric(name) for name in config.list_metrics]
+    if wanted:
+        items_BK = recommended(retriever, cases, config, max(k for _, k in wanted))
+        lists = Lists(items_BK, cases, popularity_N, config.list_attribute)
+        tops = {k: lists.top(k) for _, k in wanted}
+        for name, k in wanted:
+            result[config.list_label(f"{name}@{k}")] = LIST_METRICS[name](tops[k])
+    return result

@@ -5,7 +5,7 @@ and `equal_B`, the *other* candidates with the same score. Its value is the expe
 likely ranks `better + 1 .. better + equal + 1`, so a constant scorer gets exactly the value of a random order, and the
 order of the candidates does not matter. NaN and infinite scores are refused where the counts are made.
 
-Suffixes: `B` cases or lists, `N` items, `K` places of a list, `D` width of a vector.
+Suffixes: `B` cases or lists, `N` items, `K` places of a list, `D` width of a vector, `G` categories.
 """
 
 from __future__ import annotations
@@ -197,6 +197,93 @@ def novelty(lists_BK: ArrayLike, popularity_N: ArrayLike) -> FloatArray:
     lists = _lists(lists_BK, counts.size)
     bits = -np.log2(np.maximum(counts, 1.0) / max(counts.sum(), 1.0))
     return _mean_over_list(np.concatenate([[0.0], bits])[lists], lists > 0)
+
+
+def mean_popularity(lists_BK: ArrayLike, popularity_N: ArrayLike) -> FloatArray:
+    """The mean number of training events of a list's items, [B] (Yin et al., VLDB 2012)."""
+    counts = np.asarray(popularity_N, dtype=np.float64)
+    lists = _lists(lists_BK, counts.size)
+    return _mean_over_list(np.concatenate([[0.0], counts])[lists], lists > 0)
+
+
+def head_items(popularity_N: ArrayLike, share: float = 0.2) -> NDArray[np.bool_]:
+    """Whether each item is in the short head: the `share` of the items with the most training events, [N].
+
+    Of items with the same number of events, those with the smaller numbers come first.
+    """
+    counts = np.asarray(popularity_N, dtype=np.float64)
+    head = np.zeros(counts.size, dtype=np.bool_)
+    head[np.argsort(-counts, kind="stable")[: int(np.ceil(share * counts.size))]] = True
+    return head
+
+
+def head_share(lists_BK: ArrayLike, popularity_N: ArrayLike, share: float = 0.2) -> FloatArray:
+    """The share of a list's items that are in the short head, [B]; see `head_items`."""
+    head = head_items(popularity_N, share)
+    lists = _lists(lists_BK, head.size)
+    return _mean_over_list(np.concatenate([[0.0], head])[lists], lists > 0)
+
+
+def serendipity(lists_BK: ArrayLike, targets_B: ArrayLike, popularity_N: ArrayLike) -> FloatArray:
+    """The number of relevant and unexpected items over the length of the list, [B] (Ge et al., RecSys 2010).
+
+    The one relevant item is the target. Expected items are those that a list of the same length of the most popular
+    items would have.
+    """
+    counts = np.asarray(popularity_N, dtype=np.float64)
+    lists = _lists(lists_BK, counts.size)
+    expected = np.argsort(-counts, kind="stable")[: lists.shape[1]] + 1
+    target_B = np.asarray(targets_B, dtype=np.int64)
+    hit_B = (lists == target_B[:, None]).any(axis=1) & ~np.isin(target_B, expected)
+    return np.asarray(hit_B / max(1, lists.shape[1]))
+
+
+def miscalibration(
+    lists_BK: ArrayLike, history_BG: ArrayLike, attributes_NG: ArrayLike, alpha: float = 0.01
+) -> FloatArray:
+    """KL divergence in nats of the list's categories from those of the history, [B] (Steck, RecSys 2018); 0 is best.
+
+    An item with several categories counts in equal parts for each. The list's distribution q is mixed with that of the
+    history, p: (1 - alpha) q + alpha p, so that the divergence is finite.
+
+    Args:
+        lists_BK: item numbers.
+        history_BG: sums of the histories' category distributions, not normalised. A row of zeros gives 0.
+        attributes_NG: non-negative weights of the categories of items 1..N.
+        alpha: share of p in the mixture.
+    """
+    weights_NG = category_shares(attributes_NG)
+    lists = _lists(lists_BK, weights_NG.shape[0])
+    padded = np.concatenate([np.zeros((1, weights_NG.shape[1])), weights_NG])
+    listed_BG = np.zeros((lists.shape[0], weights_NG.shape[1]))
+    for column in lists.T:  # one place at a time, as for diversity
+        listed_BG += padded[column]
+    p, q = _normalised(np.asarray(history_BG, dtype=np.float64)), _normalised(listed_BG)
+    mixed = (1 - alpha) * q + alpha * p
+    terms = np.where(p > 0, p * np.log(np.where(p > 0, p, 1.0) / np.where(mixed > 0, mixed, 1.0)), 0.0)
+    return np.asarray(np.maximum(terms.sum(axis=1), 0.0))
+
+
+def category_shares(attributes_NG: ArrayLike) -> FloatArray:
+    """The distribution over categories of each item, [N, G]; zeros for an item without one."""
+    return _normalised(np.asarray(attributes_NG, dtype=np.float64))
+
+
+def _normalised(rows: FloatArray) -> FloatArray:
+    total = rows.sum(axis=1, keepdims=True)
+    return np.asarray(np.divide(rows, total, out=np.zeros_like(rows), where=total > 0))
+
+
+def propensity_weights(targets_B: ArrayLike, popularity_N: ArrayLike, power: float) -> FloatArray:
+    """Weights of cases whose mean is 1: the number of training events of the target to the power of `-power`, [B].
+
+    The mean of a metric times these weights is its self-normalised inverse-propensity estimate, for propensities that
+    are proportional to the popularity to this power (Yang et al., RecSys 2018). A target without events counts as if it
+    had one.
+    """
+    counts = np.asarray(popularity_N, dtype=np.float64)[np.asarray(targets_B, dtype=np.int64) - 1]
+    weights = np.maximum(counts, 1.0) ** -power
+    return np.asarray(weights / weights.mean()) if weights.size else weights
 
 
 def popularity_bias(lists_BK: ArrayLike, popularity_N: ArrayLike) -> FloatArray:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from ensue.config import Config
+from ensue.evaluation.list_metrics import parse_list_metric
 from ensue.evaluation.metrics import parse_metric
 
+# Settings that choose what is reported, and change no other figure.
+CHOICES = ("metrics", "list_metrics", "list_attribute", "propensity_power")
 ProtocolName = Literal["full", "uniform-100", "popularity-100"]
 
 
@@ -20,6 +23,15 @@ class EvaluateConfig(Config):
     metrics: tuple[str, ...] = Field(
         ("hr@1", "hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr@10"), description="metrics to report"
     )
+    list_metrics: tuple[str, ...] = Field(
+        (),
+        description="metrics of the recommended lists: coverage@10, diversity@10, novelty@10, popularity@10, gini@10, "
+        "head@10, serendipity@10, miscalibration@10",
+    )
+    list_attribute: str = Field("category", description="item column of diversity and miscalibration")
+    propensity_power: float = Field(
+        0.0, ge=0, le=4, description="also report |ips: cases weighted by (events of the target)^-power; 0 is off"
+    )
     evaluation_seed: int = Field(0, ge=0, description="seed of the sampled candidates")
     query_time: bool = Field(False, description="whether the model reads the request's time; follows the model")
 
@@ -30,6 +42,16 @@ class EvaluateConfig(Config):
         if not names:
             raise ValueError("name at least one metric, such as ndcg@10")
         return tuple(dict.fromkeys(str(parse_metric(name)).lower() for name in names))
+
+    @field_validator("list_metrics")
+    @classmethod
+    def _check_lists(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys("{}@{}".format(*parse_list_metric(name)) for name in names))
+
+    @property
+    def same(self) -> dict[str, Any]:
+        """The settings that two evaluations must share to be compared: all but the choice of metrics."""
+        return self.model_dump(mode="json", exclude=set(CHOICES))
 
     @property
     def key(self) -> str:
@@ -44,3 +66,7 @@ class EvaluateConfig(Config):
         """The metric's name with its protocol, so that sampled figures never have the name of full ones."""
         marks = {"full": "", "full-with-seen": "|seen", "uniform-100": "|uni100", "popularity-100": "|pop100"}
         return metric + marks[self._candidates] + ("|qtime" if self.query_time else "")
+
+    def list_label(self, metric: str) -> str:
+        """The name of a metric of lists, which are of the whole catalogue in every protocol."""
+        return metric + ("" if self.filter_seen else "|seen") + ("|qtime" if self.query_time else "")

@@ -5,7 +5,8 @@ Suffix: `B` cases.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,6 +25,7 @@ class Standings:
         equal_B: other candidates scored the same.
         candidates_B: candidates, including the target.
         repeated_B: whether the target also occurs in the history (a filter of seen items must keep it).
+        others: further metrics by name: a value for each case, [B], or one for all, without dimensions.
     """
 
     users_B: np.ndarray
@@ -32,6 +34,7 @@ class Standings:
     equal_B: np.ndarray
     candidates_B: np.ndarray
     repeated_B: np.ndarray
+    others: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def rank_B(self) -> np.ndarray:
@@ -44,5 +47,11 @@ class Standings:
         return parse_metric(name)(self.better_B, self.equal_B, self.candidates_B)
 
     def means(self, config: EvaluateConfig) -> dict[str, float]:
-        """The mean over cases of each metric of the configuration, by `config.label(metric)`."""
-        return {config.label(name): float(self.metric(name).mean()) for name in config.metrics}
+        """The mean over cases of each metric of the configuration, by `config.label(metric)`, and of the others."""
+        ranked = {config.label(name): float(self.metric(name).mean()) for name in config.metrics}
+        return ranked | {name: float(values.mean()) for name, values in self.others.items()}
+
+    def columns(self, config: EvaluateConfig) -> dict[str, np.ndarray]:
+        """The value of each case, float64 [B], of each metric that has one, by name."""
+        ranked = {config.label(name): self.metric(name) for name in config.metrics}
+        return ranked | {name: values for name, values in self.others.items() if values.ndim}

@@ -61,7 +61,8 @@ def compared(tables: Mapping[str, pl.DataFrame], metrics: list[str]) -> dict[str
     for metric in metrics:
         values = {name: table[metric].to_numpy() for name, table in tables.items()}
         users_B = next(iter(tables.values()))["user"].to_numpy()
-        best = max(values, key=lambda name: float(values[name].mean()))
+        sign = -1 if metric.startswith("rank") else 1
+        best = max(values, key=lambda name: sign * float(values[name].mean()))
         others = [name for name in values if name != best]
         p = holm([paired_t(each := by_user(values[best] - values[name], users_B), 0 * each) for name in others])
         adjusted = dict(zip(others, p.tolist(), strict=True))
@@ -88,10 +89,13 @@ def write_page(folder: Path, state: State, title: str, command: str) -> list[str
         The names of the finished rows, best first.
     """
     tables = tables_of(folder, state)
-    metrics = [name for name in next(iter(tables.values())).columns if name in _metrics_of(state)]
+    labels = next(iter(tables.values())).columns
+    wanted = state.about["metrics"]
+    metrics = [name for name in labels if name.partition("|")[0] in wanted and not name.endswith("|ips")]
     results = compared(tables, metrics)
     chief = main_metric(metrics)
-    order = sorted(tables, key=lambda name: -results[chief][name]["mean"])
+    sign = 1 if chief.startswith("rank") else -1
+    order = sorted(tables, key=lambda name: sign * results[chief][name]["mean"])
     machine = (
         f"{os.cpu_count()} {platform.machine()} cores, {memory() / 2**30:.0f} GiB memory, Python "
         f"{platform.python_version()}, torch {version('torch')}, ensue {__version__}"
@@ -106,11 +110,6 @@ def write_page(folder: Path, state: State, title: str, command: str) -> list[str
         [(row["name"], row["scores"][chief], row["results"]["train_seconds"]) for row in rows], chief, folder
     )
     return order
-
-
-def _metrics_of(state: State) -> set[str]:
-    finished = [row for row in state.rows.values() if row.status == "finished"]
-    return set(finished[0].results["metrics"])
 
 
 def _public(row: Row) -> dict[str, Any]:

@@ -65,8 +65,7 @@ def per_user_table(store: SequenceStore, config: EvaluateConfig, standings: Stan
         "candidates": standings.candidates_B,
         "rank": standings.rank_B,
     }
-    columns |= {config.label(name): standings.metric(name) for name in config.metrics}
-    return pl.DataFrame(columns)
+    return pl.DataFrame(columns | standings.columns(config))
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
