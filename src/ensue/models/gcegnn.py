@@ -28,7 +28,7 @@ SLOPE = 0.2
 
 
 class GCEGNNConfig(SessionGraphConfig):
-    """Settings of GCE-GNN; the defaults are the authors' for Diginetica."""
+    """Settings of GCE-GNN; the defaults are the authors' for Diginetica, except one layer for the graph of sessions."""
 
     name: Literal["gcegnn"] = "gcegnn"
     num_neighbours: int = Field(12, ge=1, description="number of neighbours of each item in the graph of all sessions")
@@ -79,8 +79,9 @@ class GlobalAttention(nn.Module):
 class GCEGNN(TiedEncoder):
     """s = sum_t beta_t h_t with h = local(E) + dropout(global(E)), beta by age and the mean of h; score(i) = s . E[i].
 
-    Where we differ from the authors' code: the weight of a neighbour is log(1 + how often) instead of how often; their
-    draw of 12 neighbours among the 12 kept is no draw; Xavier-normal weights instead of uniform ones.
+    Where we differ from the authors' code: the weight of a neighbour is log(1 + how often) instead of how often; one
+    layer of the graph of all sessions, where theirs has two for Diginetica; Xavier-normal weights instead of uniform
+    ones.
     """
 
     answers_everywhere = False
