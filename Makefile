@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 CONSTRAINTS := constraints.txt
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet -c $(CONSTRAINTS)
 STAMP := $(VENV)/.installed
+NATIVE := $(wildcard src/ensue/nn/native/cpp/*) src/ensue/nn/native/build.py
 # Two workers with one thread each: more threads than cores would fight.
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 POLARS_MAX_THREADS=1 $(BIN)/python -m pytest
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test fuzz oldest lint docs bench clean
+.PHONY: help setup native sanitize demo test fuzz oldest lint docs bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -28,8 +29,8 @@ $(BIN)/python:
 	echo "ensue needs Python 3.11 or newer; found: $$(python3 --version 2>&1). Name one with: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; \
 	exit 1
 
-# One stamp per set of extras: pip runs again only when pyproject.toml or the constraints changed.
-$(STAMP): pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+# One stamp per set of extras: pip runs again only when pyproject.toml, the constraints or the native sources changed.
+$(STAMP): pyproject.toml $(CONSTRAINTS) hatch_build.py $(NATIVE) | $(BIN)/python
 	$(PIP) -e .
 	@touch $@
 
@@ -38,6 +39,20 @@ $(STAMP)-%: $(STAMP)
 	@touch $@
 
 setup: $(STAMP)  ## install the package in .venv, with the versions of constraints.txt
+
+native: $(BIN)/python  ## compile the native library in a source checkout, if there is a C++ compiler; `setup` does so too
+	$(BIN)/python src/ensue/nn/native/build.py
+
+CXX ?= c++
+SANITIZERS := thread address,undefined
+sanitize:  ## the native library under ThreadSanitizer, AddressSanitizer and UBSan; needs a C++ compiler
+	@mkdir -p build/sanitize
+	@for kind in $(SANITIZERS); do \
+	  echo "compiling and running with -fsanitize=$$kind"; \
+	  $(CXX) -std=c++17 -O1 -g -march=native -pthread -fsanitize=$$kind -fno-sanitize-recover=all \
+	    -Isrc/ensue/nn/native/cpp src/ensue/nn/native/cpp/*.cpp tests/nn/native/exercise.cpp \
+	    -o build/sanitize/exercise-$$kind && build/sanitize/exercise-$$kind || exit 1; \
+	done
 
 demo: setup  ## the embedded data end to end: prepare, train, evaluate, recommend; no network
 	$(BIN)/ensue demo

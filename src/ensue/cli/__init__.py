@@ -53,7 +53,7 @@ def leave(status: int) -> NoReturn:
 def _run(words: list[str]) -> int:
     if words[:1] == ["--version"]:
         print(f"ensue {__version__}")
-        return 0
+        return _explain_version() if "--verbose" in words else 0
     from ensue.cli.app import build
     from ensue.modules import import_named
     from ensue.terminal.memory import explain_memory_errors
@@ -90,6 +90,21 @@ def _run(words: list[str]) -> int:
         return _fail(f"{message()}{hint}", status)
     # Typer turns Ctrl-C into a status.
     return _fail("interrupted", INTERRUPTED) if status == INTERRUPTED else status if isinstance(status, int) else 0
+
+
+def _explain_version() -> int:
+    """What computes and why, and the versions of Python and torch."""
+    import platform
+    from importlib.metadata import version
+
+    from ensue.nn.native.library import compute
+
+    try:
+        print(f"compute: {compute()}")
+    except EnsueError as error:
+        return _fail(str(error), _status(error))
+    print(f"Python {platform.python_version()}, torch {version('torch')}, {platform.machine()}")
+    return 0
 
 
 def _refuse(error: EnsueError, words: list[str]) -> int:

@@ -149,7 +149,9 @@ def _epilog(examples: Sequence[str]) -> str:
 
 
 def _root(
-    version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and exit; with --verbose also what computes, and why."
+    ),
 ) -> None:
     # Handled before the application is built, but declared here so that the help lists it.
     del version

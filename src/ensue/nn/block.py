@@ -38,7 +38,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, hidden_units: int, dropout_rate: float, activation: Activation = "relu") -> None:
         super().__init__()
-        self.activation = ACTIVATIONS[activation]
+        self.kind, self.activation = activation, ACTIVATIONS[activation]
         self.inner = nn.Linear(hidden_units, hidden_units)
         self.outer = nn.Linear(hidden_units, hidden_units)
         self.dropout = Dropout(dropout_rate)

@@ -14,6 +14,7 @@ from ensue.batches.layout import Layout
 from ensue.config import Config
 from ensue.nn.block import LAYER_NORM_EPS, Activation, Block, Norm
 from ensue.nn.hyper_connections import MAX_STREAMS_OF_PERMUTATIONS
+from ensue.nn.native_trunk import native_states
 from ensue.nn.ops.relation_terms import Relations
 from ensue.nn.residual import RESIDUALS
 from ensue.nn.rotary import Rotary
@@ -91,6 +92,9 @@ class Trunk(nn.Module):
             layout: the batch's rectangles and asked events.
             relations: relation terms for pairs of events, or None.
         """
+        native_QD = native_states(self, x_PD, layout, relations)
+        if native_QD is not None:
+            return native_QD
         state = self.stream.open(x_PD)
         for block in self.blocks[:-1]:
             state = block(state, layout.everything, relations)

@@ -29,6 +29,8 @@ from ensue.evaluation.evaluate import evaluate
 from ensue.evaluation.standings import Standings
 from ensue.models import Catalogue, Encoder, Model, build_model
 from ensue.nn.embedding import dense_gradients, initialise
+from ensue.nn.native.library import TORCH, compute, compute_with, computing_with
+from ensue.nn.native.usage import Usage
 from ensue.nn.ops.dropout import draws_from
 from ensue.objectives.objective import Objective
 from ensue.rng import stream, torch_seed
@@ -116,6 +118,8 @@ class Trainer:
         self.signals = Signals()
         # Whether a cosine schedule was stretched by a larger number of epochs.
         self.is_stretched = False
+        # What computed the checkpoint, if it cannot compute here.
+        self.computed_by = ""
 
     @property
     def targets(self) -> int:
@@ -142,7 +146,8 @@ class Trainer:
             ArtefactError: the folder contains files that ensue did not create.
             Interrupted: a signal ended the training.
         """
-        with writing(self.world, self.folder), cpu_threads(self.config.train.threads), self.signals:
+        threads = cpu_threads(self.config.train.threads)
+        with writing(self.world, self.folder), threads, computing_with(), self.signals:
             return self._run(finish)
 
     def work(self, epoch: int, first_step: int = 0) -> Iterator[Work]:
@@ -194,6 +199,7 @@ class Trainer:
     def _epoch(self) -> None:
         progress, train, steps = self.progress, self.config.train, self.loader.steps
         started = time.monotonic() - progress.seconds
+        usage = Usage()
         self.model.train()
         for work in self.work(progress.epoch, progress.step):
             self._step(progress.epoch, work)
@@ -206,6 +212,7 @@ class Trainer:
                 self._save()
         epoch = progress.epoch + 1
         record = progress.record(learning_rate(train, progress.epoch * steps + progress.step - 1, steps), steps)
+        record["compute"] = f"{usage}{self.computed_by}"
         standings, is_late = None, self._agree("steps" in record or progress.is_out_of_time(train, record))
         if epoch % train.eval_epochs == 0 or epoch == train.num_epochs or is_late:
             standings = self._validate(record)
@@ -328,6 +335,7 @@ class Trainer:
             "config": self.config.model_dump(mode="json"),
             "fingerprint": self.split.train.store.fingerprint,
             "threads": torch.get_num_threads(),
+            "compute": compute().name,
             "scaler": self.scaler.state_dict(),
             "progress": vars(progress),
         }
@@ -371,6 +379,10 @@ class Trainer:
         # than cores.
         if not self.config.train.threads and state["threads"] <= (os.cpu_count() or 1):
             torch.set_num_threads(state["threads"])
+        # They depend on the instruction set too. Checkpoints of versions without the native library do not name one.
+        name = state.get("compute", TORCH)
+        if not compute_with(name, "as the checkpoint"):
+            self.computed_by = f"; the checkpoint: {name}"
 
 
 def _some_cases(cases: Cases, count: int, seed: int) -> Cases:

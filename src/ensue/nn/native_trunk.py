@@ -1,0 +1,97 @@
+"""When a trunk runs in the native library, and with which settings. `Trunk.forward` is the plain form.
+
+Suffixes: `P` events of all rows, `Q` asked events, `B` rows, `D` width.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+from ensue.batches.layout import Layout
+from ensue.nn.block import LAYER_NORM_EPS, Block
+from ensue.nn.native.library import compute
+from ensue.nn.native.trunk import ACTIVATIONS, NORMS, Plan, encode, newest
+from ensue.nn.native.usage import count_native, count_torch
+from ensue.nn.ops.dropout import random_bytes, threshold
+from ensue.nn.ops.relation_terms import Relations
+from ensue.nn.residual import PlainResidual
+
+if TYPE_CHECKING:
+    from ensue.nn.trunk import Trunk
+
+
+def native_states(trunk: Trunk, x_PD: Tensor, layout: Layout, relations: Relations | None) -> Tensor | None:
+    """What `Trunk.forward` returns, from the native library; None if torch has to compute it."""
+    chosen = compute()
+    if not chosen.is_native:
+        return None
+    reason = _reason(trunk, x_PD, layout, relations)
+    if reason:
+        count_torch(reason)
+        return None
+    count_native()
+    blocks = [cast(Block, block) for block in trunk.blocks]
+    parameters = [parameter for block in blocks for parameter in _parameters(block)]
+    parameters += trunk.norm.weight, trunk.norm.bias
+    plan = _plan(trunk, blocks)
+    if layout.asked is None:
+        return encode(chosen.name, plan, parameters, x_PD, layout.last_B)
+    return newest(chosen.name, plan, parameters, x_PD, layout.last_B)
+
+
+def _plan(trunk: Trunk, blocks: list[Block]) -> Plan:
+    first = blocks[0]
+    drop_below = threshold(first.attention.dropout_rate) if trunk.training else 0
+    return Plan(
+        width=first.attention.out.in_features,
+        heads=first.attention.num_heads,
+        blocks=len(blocks),
+        norm=NORMS[first.norm],
+        activation=ACTIVATIONS[first.feed_forward.kind],
+        causal=True,
+        threads=torch.get_num_threads(),
+        drop_below=drop_below,
+        epsilon=LAYER_NORM_EPS,
+        # The seed comes from the generator of the other draws, so it is a function of (seed, epoch, step) as they are.
+        seed=int(random_bytes((8,)).view(torch.int64)) & (2**64 - 1) if drop_below else 0,
+    )
+
+
+def _parameters(block: Block) -> list[Tensor]:
+    """In the order of `Places` in plan.h."""
+    attention, feed_forward = block.attention, block.feed_forward
+    parts: tuple[nn.Linear | nn.LayerNorm, ...] = (
+        *(attention.qkv, attention.out, block.attention_norm),
+        *(feed_forward.inner, feed_forward.outer, block.feed_forward_norm),
+    )
+    return [tensor for part in parts for tensor in (part.weight, part.bias)]
+
+
+def _reason(trunk: Trunk, x_PD: Tensor, layout: Layout, relations: Relations | None) -> str:
+    """Why torch has to compute the states; empty if the library can."""
+    first = cast(Block, trunk.blocks[0])
+    if x_PD.device.type != "cpu" or x_PD.dtype != torch.float32 or first.attention.out.weight.dtype != torch.float32:
+        return f"{x_PD.dtype} on {x_PD.device.type} has no native form".replace("torch.", "")
+    if torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
+        return "mixed precision, compilation and export have no native form"
+    if relations is not None:
+        return "time intervals have no native form"
+    if first.attention.rotary is not None or not first.attention.causal:
+        return "rotary positions and bidirectional attention have no native form"
+    if first.feed_forward.kind not in ACTIVATIONS:
+        return f"activation {first.feed_forward.kind} has no native form"
+    asked = layout.asked
+    if asked is not None and (torch.is_grad_enabled() or not torch.equal(asked.event_Q, layout.last_B)):
+        return "training on some events alone has no native form"
+    for block in trunk.blocks:
+        if (
+            type(block.attention_residual) is not PlainResidual
+            or type(block.feed_forward_residual) is not PlainResidual
+        ):
+            return f"residual {type(block.attention_residual).__name__} has no native form"
+    if any(module._forward_hooks or module._forward_pre_hooks for module in trunk.modules()):
+        return "hooks on modules need torch"
+    return ""
