@@ -10,7 +10,20 @@ from typing import Any
 import typer
 from rich.markup import escape
 
-from ensue.cli import bench, compare, datasets, demo, doctor, evaluate, import_, prepare, presets, recommend, train
+from ensue.cli import (
+    bench,
+    compare,
+    datasets,
+    demo,
+    doctor,
+    evaluate,
+    import_,
+    prepare,
+    presets,
+    recommend,
+    serve,
+    train,
+)
 from ensue.cli import inspect as look
 from ensue.cli.flags import Flag, settings_of
 from ensue.modules import FLAG
@@ -78,6 +91,11 @@ ENTRIES = (
         ),
     ),
     Entry(("similar",), recommend.similar, ("ensue similar runs/sasrec --item 1193",)),
+    Entry(
+        ("serve",),
+        serve.run,
+        ("ensue serve runs/sasrec", "ensue serve runs/a --variant test=runs/b:0.2 --events sqlite:///events.db"),
+    ),
     Entry(("inspect",), look.run, ("ensue inspect runs/sasrec", "ensue inspect runs/mhc --users 1000 --json")),
     Entry(("compare",), compare.run, ("ensue compare runs/sasrec runs/markov",)),
     Entry(

@@ -6,6 +6,7 @@ layers, `B` histories to advance.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -79,11 +80,21 @@ class GRU4Rec(BiasedEncoder):
 
     def encode(self, batch: SequenceBatch) -> Tensor:
         """States at the asked events, [Q, D + 1]."""
+        *_, rectangles = self._layers(batch)
+        return with_one(batch.layout.choose(batch.layout.unpad(rectangles)))
+
+    def states(self, batch: SequenceBatch) -> Tensor:
+        """The states of every layer at the asked events, [L, Q, D], with which `advance` continues a history."""
+        layout = batch.layout
+        return torch.stack([layout.choose(layout.unpad(rectangles)) for rectangles in self._layers(batch)])
+
+    def _layers(self, batch: SequenceBatch) -> Iterator[list[Tensor]]:
+        """The outputs of each layer, [G, T, D] per group: for a GRU they are its states."""
         table = self.items if self.inputs is None else self.inputs
         rectangles = batch.layout.pad(self.dropout(table(batch.items_P)))
         for layer in self.layers:
             rectangles = [self.hidden_dropout(layer(x_GTD)[0]) for x_GTD in rectangles]
-        return with_one(batch.layout.choose(batch.layout.unpad(rectangles)))
+            yield rectangles
 
     def begin(self, rows: int) -> Tensor:
         """The states of histories without events: [layers, rows, D]."""

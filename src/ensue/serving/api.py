@@ -1,0 +1,228 @@
+"""The HTTP interface: one small handler for each path."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, FastAPI, Query
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from ensue import __version__
+from ensue.errors import EnsueError
+from ensue.serving.experiment import CONTROL
+from ensue.serving.guard import Guard, check_key
+from ensue.serving.refusal import RequestError, unavailable
+from ensue.serving.routing import JsonRoute
+from ensue.serving.schemas import (
+    MAX_HISTORY,
+    MAX_K,
+    Answer,
+    Answers,
+    BatchRequest,
+    EventsRequest,
+    Explanation,
+    Health,
+    Items,
+    ModelsRequest,
+    OneOrMany,
+    RecommendRequest,
+    Similar,
+    Stored,
+    Text,
+)
+from ensue.serving.service import Service
+from ensue.serving.swap import Swapper
+
+WRITE_KEY, ADMIN_KEY = "ENSUE_WRITE_KEY", "ENSUE_ADMIN_KEY"
+# Items of one explanation, and events of its history: each event is a row to compute.
+MAX_EXPLAINED = 50
+
+K = Annotated[int, Query(ge=1, le=MAX_K, description="number of items")]
+Variant = Annotated[Text, Query(description="name of a variant")]
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may use the server.
+
+    Attributes:
+        write_key: the key of POST /events; None: everybody may write.
+        admin_key: the key of /admin; None: nobody may use it.
+        hosts: accepted host names; None: all.
+    """
+
+    write_key: str | None = None
+    admin_key: str | None = None
+    hosts: tuple[str, ...] | None = None
+
+
+def create_app(service: Service, access: Access, swapper: Swapper | None = None) -> ASGIApp:
+    """The application: the routes of the interface behind the guard.
+
+    Args:
+        service: answers the requests.
+        access: who may use it.
+        swapper: exchanges the served runs; None: they stay.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        watching = None if swapper is None else asyncio.create_task(swapper.watch())
+        yield
+        if watching is not None:
+            watching.cancel()
+        service.close()
+
+    app = FastAPI(
+        title="ensue", version=__version__, docs_url=None, redoc_url=None, openapi_url="/openapi.json",
+        lifespan=lifespan, redirect_slashes=False,
+    )  # fmt: skip
+    app.include_router(_recommendations(service))
+    app.include_router(_items(service))
+    app.include_router(_events(service, access))
+    app.include_router(_state(service))
+    if swapper is not None:
+        app.include_router(_admin(swapper, access))
+    app.add_exception_handler(RequestError, _refuse)
+    app.add_exception_handler(RequestValidationError, _refuse_query)
+    app.add_exception_handler(HTTPException, _refuse_path)
+    app.add_exception_handler(Exception, _fail)
+    return Guard(app, service.metrics, access.hosts)
+
+
+def _router() -> APIRouter:
+    return APIRouter(route_class=JsonRoute)
+
+
+def _recommendations(service: Service) -> APIRouter:
+    router = _router()
+
+    @router.post("/recommend")
+    async def recommend(request: Request, body: RecommendRequest) -> Answer:
+        """Recommend the next items after a history, or for a user."""
+        return await service.recommend(body)
+
+    @router.post("/recommend/batch")
+    async def recommend_batch(request: Request, body: BatchRequest) -> Answers:
+        """Answer several requests together; an error in one of them is the answer to all."""
+        results = await asyncio.gather(*map(service.recommend, body.requests), return_exceptions=True)
+        for place, result in enumerate(results):
+            if isinstance(result, RequestError):
+                field = f"requests.{place}.{result.field}"
+                raise RequestError(result.status, field, result.rule, result.value, result.retry_after)
+            if isinstance(result, BaseException):
+                raise result
+        return Answers(tuple(result for result in results if isinstance(result, Answer)))
+
+    return router
+
+
+def _items(service: Service) -> APIRouter:
+    router = _router()
+
+    @router.get("/items")
+    async def items(q: Annotated[str, Query(max_length=200)] = "", k: K = 20, model: Variant = CONTROL) -> Items:
+        """Search for items by words of their title or id; the most popular first."""
+        return Items(await service.items(q, k, model))
+
+    @router.get("/similar")
+    async def similar(item: Text, k: K = 10, model: Variant = CONTROL) -> Similar:
+        """List the items whose vectors have the largest cosine with an item's."""
+        return await service.similar(item, k, model)
+
+    @router.get("/explain")
+    async def explain(
+        history: Annotated[list[Text], Query(max_length=MAX_HISTORY, description="item ids, oldest first")],
+        item: Annotated[list[Text], Query(max_length=MAX_EXPLAINED, description="items to explain")],
+        times: Annotated[list[int] | None, Query(max_length=MAX_HISTORY)] = None,
+        model: Variant = CONTROL,
+    ) -> Explanation:
+        """Measure which events of a history changed the scores of some items: the score without each event."""
+        return await service.explain(history, item, times, model)
+
+    return router
+
+
+def _events(service: Service, access: Access) -> APIRouter:
+    router = _router()
+
+    @router.post("/events")
+    async def events(request: Request, body: OneOrMany) -> Stored:
+        """Store one event, or several; a confirmed event is part of the user's next recommendation."""
+        check_key(request, access.write_key, WRITE_KEY, is_needed=False)
+        return await service.add(body.events if isinstance(body, EventsRequest) else [body])
+
+    return router
+
+
+def _state(service: Service) -> APIRouter:
+    router = _router()
+
+    @router.get("/health")
+    async def health() -> Health:
+        """The state of the server; the status is 200 as long as it answers."""
+        return service.health()
+
+    @router.get("/ready")
+    async def ready() -> Health:
+        """Whether the server answers all requests: status 503 while events cannot be stored."""
+        state = service.health()
+        if state.events != "ok":
+            raise unavailable("events", "the database of events cannot be used: try again later", 2)
+        return state
+
+    @router.get("/metrics")
+    async def metrics() -> Response:
+        """The metrics in the text format of Prometheus."""
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    return router
+
+
+def _admin(swapper: Swapper, access: Access) -> APIRouter:
+    router = _router()
+
+    @router.post("/admin/models")
+    async def models(request: Request, body: ModelsRequest) -> Health:
+        """Serve another run, after a check; if it is refused, the old one stays."""
+        check_key(request, access.admin_key, ADMIN_KEY, is_needed=True)
+        return await swapper.swap_named(body.run, body.variant)
+
+    return router
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return error.response()
+
+
+async def _refuse_query(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return RequestError.from_details(error.errors()[0]).response()
+
+
+async def _refuse_path(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    rule = {404: "no such path: see /openapi.json", 405: "not a method of this path: see /openapi.json"}
+    where = "method" if error.status_code == 405 else "path"
+    value = request.method if error.status_code == 405 else request.url.path
+    return RequestError(error.status_code, where, rule.get(error.status_code, str(error.detail)), value).response()
+
+
+async def _fail(request: Request, error: Exception) -> Response:
+    """An error of the server itself: the answer has a number, and standard error has the same number and the cause."""
+    if isinstance(error, EnsueError):
+        return RequestError(500, "model", str(error)).response()
+    number = secrets.token_hex(4)
+    print(f"ensue: error {number}: {type(error).__name__}: {error}", file=sys.stderr)
+    return RequestError(500, "server", f"internal error {number}: see the log of the server").response()

@@ -1,0 +1,121 @@
+"""Calls that arrive together are worked on together, by one thread."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from ensue.serving.refusal import unavailable
+
+MAX_TOGETHER = 64
+MAX_WAITING = 2_048
+SECONDS = 10.0
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+# (number of calls, seconds of work, seconds that each call waited)
+Observer = Callable[[int, float, Sequence[float]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[Item, Result]):
+    """An item that waits for its result."""
+
+    item: Item
+    outcome: asyncio.Future[Result]
+    began: float
+
+
+class Together(Generic[Item, Result]):
+    """Collects items while the previous ones are worked on, at most `MAX_TOGETHER` at a time.
+
+    An item that arrives alone is worked on at once: no time is spent on waiting for others.
+
+    Args:
+        work: returns the result of each item, or the exception to raise to its caller.
+        name: of the thread.
+        observe: called after each piece of work.
+    """
+
+    def __init__(
+        self, work: Callable[[list[Item]], Sequence[Result | Exception]], name: str, observe: Observer | None = None
+    ) -> None:
+        self.work = work
+        self.observe = observe
+        self.thread = ThreadPoolExecutor(1, name)
+        self._waiting: deque[Call[Item, Result]] = deque()
+        self._is_busy = False
+
+    async def __call__(self, item: Item) -> Result:
+        """The result of an item.
+
+        Raises:
+            RequestError: too many items are waiting, or the result takes too long (status 503).
+        """
+        if len(self._waiting) >= MAX_WAITING:
+            raise unavailable("server", f"at most {MAX_WAITING} requests may wait: try again later")
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[Result] = loop.create_future()
+        self._waiting.append(Call(item, outcome, time.perf_counter()))
+        if not self._is_busy:
+            self._is_busy = True
+            # Requests that the loop has already received join before the work starts.
+            loop.call_soon(self._start, loop)
+        timer = loop.call_later(SECONDS, _give_up, outcome)
+        try:
+            return await outcome
+        finally:
+            timer.cancel()
+
+    def close(self) -> None:
+        """End the thread, after the work that it has begun."""
+        self.thread.shutdown(cancel_futures=True)
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        calls: list[Call[Item, Result]] = []
+        while self._waiting and len(calls) < MAX_TOGETHER:
+            call = self._waiting.popleft()
+            # A finished outcome has no reader: its client has gone, or was told to try again.
+            if not call.outcome.done():
+                calls.append(call)
+        if not calls:
+            self._is_busy = False
+            return
+        self.thread.submit(self._work, loop, calls)
+
+    def _work(self, loop: asyncio.AbstractEventLoop, calls: list[Call[Item, Result]]) -> None:
+        began = time.perf_counter()
+        results: Sequence[Result | Exception]
+        try:
+            results = self.work([call.item for call in calls])
+        except Exception as error:
+            # Whatever goes wrong, every caller gets an answer and the thread goes on.
+            results = [error] * len(calls)
+        if self.observe is not None:
+            self.observe(len(calls), time.perf_counter() - began, [began - call.began for call in calls])
+        loop.call_soon_threadsafe(self._finish, loop, calls, results)
+
+    def _finish(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        calls: list[Call[Item, Result]],
+        results: Sequence[Result | Exception],
+    ) -> None:
+        for call, result in zip(calls, results, strict=True):
+            if call.outcome.done():
+                continue
+            if isinstance(result, Exception):
+                call.outcome.set_exception(result)
+            else:
+                call.outcome.set_result(result)
+        self._start(loop)
+
+
+def _give_up(outcome: asyncio.Future[Result]) -> None:
+    if not outcome.done():
+        outcome.set_exception(unavailable("server", f"no result within {SECONDS:.0f} seconds: try again later"))

@@ -1,0 +1,139 @@
+"""Requests that arrive together are computed together, and each gets its own outcome."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ensue.serving import together as module
+from ensue.serving.engine import Query, Served
+from ensue.serving.refusal import RequestError
+from ensue.serving.together import Together
+
+from .client import Client
+from .conftest import one, together
+
+Serve = Callable[..., Client]
+
+
+def test_items_that_arrive_together_are_one_piece_of_work() -> None:
+    sizes: list[int] = []
+
+    def work(items: list[int]) -> list[int | Exception]:
+        sizes.append(len(items))
+        return [ValueError("odd") if item % 2 else item * 10 for item in items]
+
+    async def run() -> list[Any]:
+        doubled = Together(work, "test")
+        results = await asyncio.gather(*map(doubled, range(100)), return_exceptions=True)
+        doubled.close()
+        return results
+
+    results = asyncio.run(run())
+    assert sizes == [64, 36]
+    assert [result for result in results if not isinstance(result, ValueError)] == [
+        item * 10 for item in range(0, 100, 2)
+    ]
+
+
+def test_a_failed_work_fails_its_items_and_the_next_ones_go_on() -> None:
+    def work(items: list[int]) -> list[int | Exception]:
+        if 0 in items:
+            raise RuntimeError("broken")
+        return [*items]
+
+    async def run() -> tuple[Any, Any]:
+        call = Together(work, "test")
+        first = await asyncio.gather(call(0), return_exceptions=True)
+        second = await call(1)
+        call.close()
+        return first, second
+
+    (first,), second = asyncio.run(run())
+    assert isinstance(first, RuntimeError)
+    assert second == 1
+
+
+def test_too_many_waiting_items_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING", 3)
+
+    async def run() -> list[Any]:
+        call = Together(lambda items: [*items], "test")
+        results = await asyncio.gather(*map(call, range(5)), return_exceptions=True)
+        call.close()
+        return results
+
+    *taken, first, second = asyncio.run(run())
+    assert taken == [0, 1, 2]
+    for error in (first, second):
+        assert isinstance(error, RequestError)
+        assert (error.status, error.retry_after) == (503, 1)
+
+
+def test_one_failing_query_does_not_fail_the_others(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = serve()
+    served = client.service.variants["control"]
+    answer: Callable[..., Any] = Served.answer
+
+    def fail_for_seven(queries: list[Query]) -> Any:
+        if any(query.k == 7 for query in queries):
+            raise RuntimeError("seven")
+        return answer(served, queries)
+
+    monkeypatch.setattr(served, "answer", fail_for_seven)
+    calls = [client.service.recommend(request) for request in requests_of(6, 7, 8)]
+
+    async def run() -> list[Any]:
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    first, second, third = asyncio.run(run())
+    assert len(first.items) == 6
+    assert isinstance(second, RuntimeError)
+    assert len(third.items) == 8
+
+
+def requests_of(*counts: int) -> list[Any]:
+    from ensue.serving.schemas import RecommendRequest
+
+    return [RecommendRequest(history=[1, 2], k=k) for k in counts]
+
+
+def test_a_longer_history_advances_the_state_of_the_shorter(serve: Serve) -> None:
+    client = serve("gru4rec")
+    states = client.service.variants["control"].states
+    assert states is not None
+    history = [9, 1, 30, 2, 7, 8, 11]
+    for length in range(1, 8):
+        one(client.post("/recommend", {"history": history[:length]}))
+    # The window has 6 events: the seventh history starts later, and is computed from its beginning.
+    assert (states.computed, states.advanced, states.reused) == (2, 5, 0)
+    fresh = serve("gru4rec")
+    for length in range(1, 8):
+        kept, anew = (
+            one(each.post("/recommend", {"history": history[:length], "k": 40})).json for each in (client, fresh)
+        )
+        assert [entry["item"] for entry in kept["items"]] == [entry["item"] for entry in anew["items"]]
+        fresh = serve("gru4rec")
+    assert (states.computed, states.advanced, states.reused) == (2, 5, 7)
+
+
+def test_only_the_newest_states_are_kept(serve: Serve) -> None:
+    client = serve("sasrec")
+    states = client.service.variants["control"].states
+    assert states is not None
+    states.size = 2
+    for history in ([1], [2], [1], [3], [1], [2]):
+        one(client.post("/recommend", {"history": history}))
+    assert (states.computed, states.reused) == (4, 2)
+
+
+def test_equal_histories_of_one_batch_are_computed_once(serve: Serve) -> None:
+    client = serve("sasrec")
+    states = client.service.variants["control"].states
+    assert states is not None
+    first, *others = together(*(client.post("/recommend", {"history": [5, 6]}) for _ in range(9)))
+    assert all(other.json == first.json for other in others)
+    assert states.computed == 1
