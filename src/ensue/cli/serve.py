@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ensue.serving.service import Service
 
 NO_LOG = "none"
+BACKLOG = 2_048
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -124,6 +125,8 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        # Connections wait from now on, so the address can be printed before the server has started.
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise ConfigError(

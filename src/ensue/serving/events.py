@@ -32,8 +32,8 @@ from ensue.data.vocabulary import ExternalId
 from ensue.errors import ConfigError, EnsueError
 from ensue.serving.schemas import MAX_AHEAD, MAX_HISTORY, Event, Stored
 
-RETRY_SECONDS = 2
-SQLITE_BUSY_MS = 5_000
+# Readers and the writer do not wait for each other, and a confirmed event survives a power cut.
+SQLITE_PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "busy_timeout = 5000")
 
 _TABLES = MetaData()
 _NUMBER = BigInteger().with_variant(Integer, "sqlite")
@@ -265,8 +265,7 @@ def _engine(address: str) -> Engine:
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:
-    """Readers and the writer do not wait for each other, and a confirmed event survives a power cut."""
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", f"busy_timeout = {SQLITE_BUSY_MS}"):
+    for pragma in SQLITE_PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
 
 
