@@ -21,6 +21,7 @@ from ensue import __version__
 from ensue.errors import EnsueError
 from ensue.serving.experiment import CONTROL
 from ensue.serving.guard import Guard, check_key
+from ensue.serving.page import page_routes
 from ensue.serving.refusal import RequestError, unavailable
 from ensue.serving.routing import JsonRoute
 from ensue.serving.schemas import (
@@ -91,6 +92,7 @@ def create_app(service: Service, access: Access, swapper: Swapper | None = None)
     app.include_router(_items(service))
     app.include_router(_events(service, access))
     app.include_router(_state(service))
+    app.include_router(page_routes())
     if swapper is not None:
         app.include_router(_admin(swapper, access))
     app.add_exception_handler(RequestError, _refuse)
