@@ -54,7 +54,7 @@ sanitize:  ## the native library under ThreadSanitizer, AddressSanitizer and UBS
 	    -o build/sanitize/exercise-$$kind && build/sanitize/exercise-$$kind || exit 1; \
 	done
 
-demo: setup  ## the embedded data end to end: prepare, train, evaluate, recommend; no network
+demo: $(STAMP)-serve  ## the embedded data end to end: prepare, train, evaluate, recommend; no network
 	$(BIN)/ensue demo
 
 test: $(STAMP)-test  ## all tests

@@ -22,7 +22,9 @@ def test_the_demo_runs_and_runs_again(ensue: Run, tmp_path: Path) -> None:
     again = ensue("demo", "--out", out, *SIZE)
     assert "sasrec: already trained" in again.out
     assert f"{means['best']:.4f}" in again.out
-    assert again.out.splitlines()[-1].startswith(f"next: ensue recommend {out / 'runs' / 'sasrec'} --history ")
+    *_, recommend, _, serve = again.out.splitlines()
+    assert recommend.startswith(f"next: ensue recommend {out / 'runs' / 'sasrec'} --history ")
+    assert serve == f"next: ensue serve {out / 'runs' / 'sasrec'}"
     other = ensue("demo", "--out", out, "--users", 160, "--epochs", 1)
     assert other.status == 0
     assert "training sasrec again" in other.out

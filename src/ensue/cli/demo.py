@@ -76,6 +76,7 @@ def run(
     screen.say(f"done in {duration(time.monotonic() - began)}; everything is in {out}", "dim")
     history = ",".join(str(item) for item in example["history"][-3:])
     screen.next("ensue recommend", out / "runs" / "sasrec", "--history", history)
+    screen.next("ensue serve", out / "runs" / "sasrec")
     return {"out": str(out), "protocol": "full", "users": len(split.test), "metrics": means, "example": example}
 
 
