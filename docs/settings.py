@@ -15,7 +15,7 @@ from ensue.data.prepare import PrepareConfig
 from ensue.data.split import SplitConfig
 from ensue.evaluation.protocol import EvaluateConfig
 from ensue.models import MODELS
-from ensue.models.base import ModelConfig
+from ensue.models.base import FeatureConfig, ModelConfig
 from ensue.nn.trunk import TrunkConfig
 from ensue.objectives.objective import ObjectiveConfig
 from ensue.runs.config import TrainConfig
@@ -45,7 +45,7 @@ default. The last two tables are flags of `ensue prepare` and keywords of `ensue
 
 def shared(config: type[ModelConfig]) -> set[str]:
     """The settings that a model shares with all models, or with all transformers, and that have the same default."""
-    tables = [ModelConfig, TrunkConfig] if issubclass(config, TrunkConfig) else [ModelConfig]
+    tables = [each for each in (ModelConfig, FeatureConfig, TrunkConfig) if issubclass(config, each)]
     return {
         name
         for each in tables
@@ -59,6 +59,7 @@ def main() -> None:
     """Print the page."""
     print(HEAD)
     table("Section `model`: every model", ModelConfig)
+    table("Section `model`: all models that are trained", FeatureConfig, ModelConfig.model_fields)
     table("Section `model`: sasrec, tisasrec and bert4rec", TrunkConfig)
     for name in MODELS:
         config = MODELS[name].config

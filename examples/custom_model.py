@@ -40,7 +40,7 @@ class MyGRU(TiedEncoder):
     def encode(self, batch: SequenceBatch) -> Tensor:
         """States at the asked events, [Q, D]."""
         # The layout cuts the packed events into a few rectangles of similar lengths, padded on the right.
-        rectangles = batch.layout.pad(self.dropout(self.items(batch.items_P)))
+        rectangles = batch.layout.pad(self.dropout(self.events(batch)))
         h_PD = batch.layout.unpad([self.gru(x_GTD)[0] for x_GTD in rectangles])
         return batch.layout.choose(h_PD)
 

@@ -25,6 +25,7 @@ def read(
     item: str | None = None,
     time: str | None = None,
     items: Source | None = None,
+    users: Source | None = None,
     **settings: Any,
 ) -> SequenceStore:
     """Read and prepare a log in memory.
@@ -38,6 +39,7 @@ def read(
         item: column of item ids; by default a column with a usual name.
         time: column of times; by default a column with a usual name, or else the order of rows.
         items: a file or frame with the items' titles and categories.
+        users: a file or frame with columns of users.
         settings: other fields of `Columns`, such as `rating="stars"` or `header=False`, and of `PrepareConfig`, such as
             `min_user_events=5`.
 
@@ -55,8 +57,8 @@ def read(
     if is_lists(source):
         if given := sorted(columns.model_dump(exclude_defaults=True)):
             raise ConfigError(f"lists of sequences have no columns: leave out {given[0]}")
-        return prepare(frame_of_lists(source), None, _OF_LISTS, PrepareConfig.parse(settings), items)[0]
-    return prepare(source, None, columns, PrepareConfig.parse(settings), items)[0]
+        return prepare(frame_of_lists(source), None, _OF_LISTS, PrepareConfig.parse(settings), items, users=users)[0]
+    return prepare(source, None, columns, PrepareConfig.parse(settings), items, users=users)[0]
 
 
 def open_data(data: Data) -> SequenceStore:

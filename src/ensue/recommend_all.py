@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 import polars as pl
 
+from ensue.data.featured import with_inputs
 from ensue.data.split import Sequences
 from ensue.data.store import SequenceStore
 from ensue.data.vocabulary import ExternalId
@@ -35,6 +36,7 @@ def retrieve_all(
     users_R = np.arange(store.num_users) if users is None else _places(store, users)
     if store.item_ids != run.item_ids:
         store = store.renumbered(run.item_ids)
+    store = with_inputs(store, run.features)
     start_R, stop_R = store.offsets[users_R], store.offsets[users_R + 1]
     is_known_R = stop_R > start_R
     histories = Sequences(store, users_R[is_known_R], start_R[is_known_R], stop_R[is_known_R])

@@ -5,7 +5,7 @@ Suffixes: `N` items, `D` width of a vector, `T` events of one history.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +15,7 @@ import polars as pl
 import torch
 
 from ensue.batches.batch import SequenceBatch, query_times
+from ensue.data.featured import with_inputs
 from ensue.data.nested import is_lists
 from ensue.data.split import Cases, SplitConfig, make_split
 from ensue.data.store import SequenceStore
@@ -31,7 +32,7 @@ from ensue.recommend_all import retrieve_all
 from ensue.recommendations import Recommendation, Recommendations
 from ensue.retrieval.index import ExactIndex, top_k
 from ensue.retrieval.probabilities import Probabilities, most_probable, shares
-from ensue.retrieval.request import ids_of, moment, path_of, seconds, switch, whole
+from ensue.retrieval.request import feature_codes, ids_of, moment, path_of, seconds, switch, whole
 from ensue.retrieval.retriever import Exhaustive, Retriever
 from ensue.retrieval.scores import CountProgress
 from ensue.runs.config import RunConfig
@@ -157,6 +158,7 @@ class Recommender:
         times: Sequence[int] | None = None,
         at: int | None = None,
         probabilities: bool = False,
+        features: Mapping[str, Any] | None = None,
     ) -> Recommendations:
         """Recommend the next items after a history.
 
@@ -168,13 +170,16 @@ class Recommender:
             times: time of each event in seconds since the epoch, for models that read times.
             at: time of the request in seconds since the epoch, for models trained with `query_time`.
             probabilities: return scores as probabilities, which sum to 1 over all items that may be recommended.
+            features: for a model that reads features of events or users: name -> the value of each item of the history,
+                or the value of the user; None for an unknown value. Features of items are known.
 
         Raises:
             EnsueError: `k` is not a whole number of 1 or more, the model was not fitted, or its scores are not
                 probabilities.
-            ConfigError: `at` is given to a model that was not trained with `query_time`.
+            ConfigError: `at` is given to a model that was not trained with `query_time`, or a feature to one that does
+                not read it.
             DataError: the history is not a list of ids (a string is refused); the times are not seconds, are too few or
-                too many, decrease, or are after the request; or the model reads times and they are missing.
+                too many, decrease, or are after the request; or the model reads times or a feature that is missing.
         """
         run = self._run()
         k = whole("k", k)
@@ -183,6 +188,7 @@ class Recommender:
         newest = None if times_T is None or len(times_T) == 0 else int(times_T[-1])
         at = moment(at, newest, run.config.model)
         numbers = run.item_ids.encode(history)
+        codes = feature_codes(run.features, features, len(history))
         unknown = tuple(item for item, number in zip(history, numbers, strict=True) if number == 0)
         known = numbers > 0
         seen = torch.from_numpy(np.unique(numbers[known]).astype(np.int64))
@@ -190,7 +196,8 @@ class Recommender:
         normalised = Probabilities(run.model, run.config.objective) if switch("probabilities", probabilities) else None
         exclude = (torch.zeros_like(seen), seen) if switch("exclude_seen", exclude_seen) else None
         if known.any():
-            batch = self._batch(numbers[known], None if times_T is None else times_T[known], at)
+            codes = codes and {name: codes_T[known] for name, codes_T in codes.items()}
+            batch = self._batch(numbers[known], None if times_T is None else times_T[known], at, codes)
             with torch.inference_mode():
                 scores, items = (normalised or self.retriever)(batch, k, exclude)
         else:
@@ -291,7 +298,7 @@ class Recommender:
         config = (config or run.config.evaluate).replace(query_time=run.config.evaluate.query_time)
         if path is not None:
             check_evaluated(path, run, f"{part}/{config.key}")
-        split = make_split(store, run.config.split)
+        split = make_split(with_inputs(store, run.features), run.config.split)
         cases: Cases = split.test if part == "test" else split.validation
         with cpu_threads(run.config.train.threads):
             standings = evaluate(run.model, cases, config, split.train, progress)
@@ -313,14 +320,17 @@ class Recommender:
     def retriever(self, retriever: Retriever) -> None:
         self._retriever = retriever
 
-    def _batch(self, numbers: np.ndarray, times: np.ndarray | None, at: int | None) -> SequenceBatch:
+    def _batch(
+        self, numbers: np.ndarray, times: np.ndarray | None, at: int | None, codes: Mapping[str, np.ndarray] | None
+    ) -> SequenceBatch:
         """One history as a batch on the model's device; its newest event is asked."""
         model = self._run().model
         numbers = numbers[-model.maxlen :]
         times = None if times is None else times[-model.maxlen :]
         lengths = np.array([len(numbers)])
         request = None if times is None or at is None else query_times(times, lengths, np.array([at]))
-        return SequenceBatch.from_numpy(numbers, lengths, times, request).to(model.device)
+        codes = codes and {name: codes_T[-model.maxlen :] for name, codes_T in codes.items()}
+        return SequenceBatch.from_numpy(numbers, lengths, times, request, features=codes).to(model.device)
 
     def _named(self, items: torch.Tensor, scores: torch.Tensor) -> tuple[Recommendation, ...]:
         run = self._run()

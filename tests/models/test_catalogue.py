@@ -1,4 +1,4 @@
-"""What a model may know of the items: values as numbers, columns of vectors."""
+"""What a model may know of the items: codes of features, columns of vectors."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from ensue.data.features import Feature
 from ensue.data.store import SequenceStore
 from ensue.errors import DataError
 from ensue.models import Catalogue
@@ -20,12 +21,13 @@ ITEMS = pl.DataFrame(
 )
 
 
-def test_values_are_numbered_in_their_sorted_order() -> None:
-    codes, count = Catalogue(4, ITEMS).codes("category")
-    assert (codes.tolist(), count) == ([2, 0, 1, 2], 2)
-    # The same values give the same numbers, whichever item comes first.
-    codes, _ = Catalogue(4, ITEMS.reverse()).codes("category")
-    assert codes.tolist() == [2, 1, 0, 2]
+def test_features_of_items_are_coded_by_item_number() -> None:
+    feature = Feature("category", "item", ("a", "b"))
+    ((same, codes_NM),) = Catalogue(4, ITEMS, features=(feature,)).coded_features()
+    assert same is feature
+    assert codes_NM is not None
+    assert codes_NM.tolist() == [[0], [2], [0], [1], [2], [0]]
+    assert Catalogue(4, ITEMS, features=(feature,)).coded_features(("user",)) == []
 
 
 def test_vectors_are_a_matrix_with_zeros_where_there_is_none() -> None:

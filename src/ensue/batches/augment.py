@@ -171,4 +171,8 @@ def augmented(
     kept_B = np.minimum(joined.lengths_B[order], lengths_B.max())
     view = joined.take(gather_events(stop_B - kept_B, stop_B), kept_B)
     times_V, query_V = (None if x is None else x.numpy()[view.event_V] for x in (batch.times_P, batch.query_times_P))
-    return replace(SequenceBatch.from_numpy(view.items_V, view.lengths_B, times_V, query_V), users_B=batch.users_B)
+    features = None
+    if batch.features is not None:
+        features = {name: codes_P.numpy()[view.event_V] for name, codes_P in batch.features.items()}
+    changed = SequenceBatch.from_numpy(view.items_V, view.lengths_B, times_V, query_V, features=features)
+    return replace(changed, users_B=batch.users_B)

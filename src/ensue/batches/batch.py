@@ -5,7 +5,7 @@ Suffixes: `B` rows, `P` events of all rows, `Q` asked events, `K` negatives, `R`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from ensue.batches.layout import Layout, make_layout, newest
 from ensue.data.arrays import gather_events
 from ensue.data.split import Cases, Sequences
+from ensue.data.store import SequenceStore
 
 Asks = Literal["next", "own"]
 
@@ -37,6 +38,8 @@ class SequenceBatch:
         query_times_P: int64 seconds of the request after each event: the next event's time, or, for a row's newest
             event, that of the request; or None. Every event has one, since every event is a query of attention.
         users_B: int64, the number of each row's user in the training data (0: unknown), or None.
+        features: name -> int64 codes [P] of the features of events, and of those of their users, repeated for each
+            event; None if the model reads none. Features of items are looked up by the model.
         views: augmented copies of the rows, for an auxiliary term of the loss; or None.
     """
 
@@ -52,6 +55,7 @@ class SequenceBatch:
     query_times_P: Tensor | None = None
     users_B: Tensor | None = None
     views: Views | None = None
+    features: Mapping[str, Tensor] | None = None
 
     @classmethod
     def from_numpy(
@@ -63,6 +67,7 @@ class SequenceBatch:
         asked_Q: np.ndarray | None = None,
         target_Q: np.ndarray | None = None,
         asks: Asks = "next",
+        features: Mapping[str, np.ndarray] | None = None,
     ) -> SequenceBatch:
         """Create a batch, with its layout, from arrays. Without `asked_Q` each row's newest event is asked."""
         if asked_Q is None:
@@ -79,6 +84,7 @@ class SequenceBatch:
             None,
             None if times_P is None else _int64(times_P),
             None if query_times_P is None else _int64(query_times_P),
+            features=None if features is None else {name: _int64(codes_P) for name, codes_P in features.items()},
         )
 
     @classmethod
@@ -130,6 +136,7 @@ class SequenceBatch:
             move(self.query_times_P),
             move(self.users_B),
             None if self.views is None else self.views.to(device),
+            None if self.features is None else {name: codes_P.to(device) for name, codes_P in self.features.items()},
         )
 
 
@@ -186,7 +193,22 @@ def history_batch(
     query_P = None
     if request_times_B is not None and times_P is not None:
         query_P = query_times(times_P, stop_B - start_B, request_times_B)
-    return SequenceBatch.from_numpy(store.items[events_P], stop_B - start_B, times_P, query_P)
+    features = feature_codes(store, events_P, histories.users_R[rows_B], stop_B - start_B)
+    return SequenceBatch.from_numpy(store.items[events_P], stop_B - start_B, times_P, query_P, features=features)
+
+
+def feature_codes(
+    store: SequenceStore, events_P: np.ndarray, users_B: np.ndarray, lengths_B: np.ndarray
+) -> dict[str, np.ndarray] | None:
+    """The codes of the features of some events and of their users, by name: [P]; None if no model reads any.
+
+    Args:
+        store: the data.
+        events_P: events of the store.
+        users_B: the user of each row, 0-based.
+        lengths_B: events of each row.
+    """
+    return None if store.inputs is None else store.inputs.at(events_P, np.repeat(users_B, lengths_B))
 
 
 def case_batch(cases: Cases, rows_B: np.ndarray, maxlen: int, query_time: bool) -> SequenceBatch:

@@ -85,4 +85,5 @@ def take_share(batch: SequenceBatch, rank: int, size: int) -> SequenceBatch | No
         None if batch.times_P is None else batch.times_P[own_P],
         None if batch.query_times_P is None else batch.query_times_P[own_P],
         None if batch.users_B is None else batch.users_B[rank::size],
+        features=None if batch.features is None else {name: x_P[own_P] for name, x_P in batch.features.items()},
     )

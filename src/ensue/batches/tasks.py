@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from ensue.batches.batch import SequenceBatch
+from ensue.batches.batch import SequenceBatch, feature_codes
 from ensue.batches.layout import newest
 from ensue.data.arrays import gather_events
 from ensue.data.split import Sequences
@@ -142,6 +142,7 @@ def _shifted(
     events_P, lengths_B = gather_events(start_B, stop_B - 1), stop_B - start_B - 1
     store = windows.sequences.store
     asked_Q = asked(lengths_B)
+    users_B = windows.sequences.users_R[windows.row_W[chosen_B]]
     batch = SequenceBatch.from_numpy(
         store.items[events_P],
         lengths_B,
@@ -149,9 +150,9 @@ def _shifted(
         None if store.times is None else store.times[events_P + 1],
         asked_Q,
         store.items[events_P + 1 + ahead(lengths_B)][asked_Q],
+        features=feature_codes(store, events_P, users_B, lengths_B),
     )
-    users_B = windows.sequences.users_R[windows.row_W[chosen_B]] + 1
-    return replace(batch, users_B=torch.from_numpy(users_B.astype(np.int64)))
+    return replace(batch, users_B=torch.from_numpy(users_B.astype(np.int64) + 1))
 
 
 def cloze(
@@ -182,7 +183,10 @@ def cloze(
         is_random = (kind_Q >= mask_share) & (kind_Q < mask_share + random_share)
         items_P[asked_Q[is_random]] = rng.integers(1, store.num_items + 1, int(is_random.sum()))
         times_P = None if store.times is None else store.times[events_P]
-        return SequenceBatch.from_numpy(items_P, lengths_B, times_P, None, asked_Q, target_Q, "own")
+        features = feature_codes(store, events_P, windows.sequences.users_R[windows.row_W[chosen_B]], lengths_B)
+        for codes_P in (features or {}).values():
+            codes_P[asked_Q] = 0  # in serving, the features of [MASK] are unknown
+        return SequenceBatch.from_numpy(items_P, lengths_B, times_P, None, asked_Q, target_Q, "own", features)
 
     return Task(make)
 
@@ -220,7 +224,10 @@ def append_mask(batch: SequenceBatch, mask: int, maxlen: int) -> SequenceBatch:
         known = batch.times_P.cpu().numpy()
         request_B = known if batch.query_times_P is None else batch.query_times_P.cpu().numpy()
         times_P = np.insert(known[events_P], at, request_B[stop_B - 1])
-    masked = SequenceBatch.from_numpy(items_P, kept_B + 1, times_P, asks="own")
+    features = None
+    if batch.features is not None:
+        features = {name: np.insert(x_P.cpu().numpy()[events_P], at, 0) for name, x_P in batch.features.items()}
+    masked = SequenceBatch.from_numpy(items_P, kept_B + 1, times_P, asks="own", features=features)
     return masked.to(batch.items_P.device)
 
 

@@ -54,6 +54,7 @@ def run(
     sql: Sql = None,
     connect: Connect = None,
     items: Annotated[Path | None, typer.Option("--items", help="File of items: id, title, category.")] = None,
+    users: Annotated[Path | None, typer.Option("--users", help="File of users: id, and columns of them.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing store.")] = False,
 ) -> dict[str, Any]:
     """Read a log and write a sequence store."""
@@ -67,15 +68,13 @@ def run(
     log = _log_of(source or [], query, held_out)
     if log is None:
         name = (source or [""])[0]
-        given = [*columns, *(["items"] if items else []), *(["explain"] if explain else [])]
-        if given:
-            wrong = ", ".join(f"--{each.replace('_', '-')}" for each in given)
-            raise ConfigError(f"dataset {name!r} has its own columns and items: leave out {wrong}")
+        files = {"items": items, "users": users, "explain": explain}
+        _refuse_own(name, [*columns, *(what for what, value in files.items() if value)])
         return prepare_dataset(screen, name, _needed(out), filters, overwrite)
     config = PrepareConfig.parse(filters)
     explained: dict[str, Any] = {}
     if explain:
-        explained, columns = show_explanation(screen, log, columns)
+        explained, columns = show_explanation(screen, log, columns, items, users)
         if out is None:
             words = source_words(source, query)
             screen.next("ensue prepare", *words, *words_of(flags(), {**columns, **filters}), "--out", "data/log")
@@ -84,10 +83,17 @@ def run(
 
     def use(answers: dict[str, Any]) -> tuple[SequenceStore, PrepareReport]:
         with Stages(screen) as stage:
-            return prepare(log, folder, Columns.parse({**columns, **answers}), config, items, overwrite, stage)
+            return prepare(log, folder, Columns.parse({**columns, **answers}), config, items, overwrite, stage, users)
 
     (store, report), _ = settle(screen, use)
     return {**shown(screen, folder, store, report.as_dict()), **explained}
+
+
+def _refuse_own(name: str, given: list[str]) -> None:
+    """Refuse settings that a dataset has of its own."""
+    if given:
+        wrong = ", ".join(f"--{each.replace('_', '-')}" for each in given)
+        raise ConfigError(f"dataset {name!r} has its own columns and items: leave out {wrong}")
 
 
 def _needed(out: Path | None) -> Path:
@@ -96,12 +102,17 @@ def _needed(out: Path | None) -> Path:
     return out
 
 
-def show_explanation(screen: Screen, log: Parts, columns: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def show_explanation(
+    screen: Screen, log: Parts, columns: dict[str, Any], items: Path | None = None, users: Path | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Print the assumed meaning of each column; return the object for --json and the settings of the columns."""
+    from ensue.data.described import log_columns
     from ensue.data.explain import explain
     from ensue.data.interactions import Columns
 
-    explanation, columns = settle(screen, lambda given: explain(log, Columns.parse(given)), columns)
+    explanation, columns = settle(
+        screen, lambda given: explain(log, log_columns(Columns.parse(given), items, users)), columns
+    )
     if explanation.shape:
         screen.say(f"read as {explanation.shape}")
     rows = [(each.column, each.taken_for, each.why, ", ".join(each.samples)) for each in explanation.columns]

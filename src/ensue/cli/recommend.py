@@ -24,15 +24,27 @@ if TYPE_CHECKING:
 
 SHOWN = 12
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as ensue train writes it.")]
+History = Annotated[
+    str | None, typer.Option("--history", metavar="A,B,...", help='Item ids, oldest first; "" for a newcomer.')
+]
+Times = Annotated[
+    str | None, typer.Option("--times", metavar="T,T,...", help="Times of --history: seconds since 1970, or dates.")
+]
+Features = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--feature",
+        metavar="NAME=V,V,...",
+        help="Values of a feature for --history: one per item, or the user's; empty for an unknown one.",
+    ),
+]
 Count = Annotated[int, typer.Option("-k", help="Number of items.", min=1)]
 
 
 def recommend(
     screen: Screen,
     folder: RunFolder,
-    history: Annotated[
-        str | None, typer.Option("--history", metavar="A,B,...", help='Item ids, oldest first; "" for a newcomer.')
-    ] = None,
+    history: History = None,
     user: Annotated[str | None, typer.Option("--user", metavar="ID", help="A user in the data, by id.")] = None,
     everybody: Annotated[bool, typer.Option("--all", help="All users of the data; write to the file --out.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="File of --all: .parquet, .csv or .jsonl.")] = None,
@@ -40,18 +52,18 @@ def recommend(
     data: Annotated[
         list[str] | None, typer.Option("--data", help="Data of --user and --all; default: the run's.")
     ] = None,
-    times: Annotated[
-        str | None, typer.Option("--times", metavar="T,T,...", help="Times of --history: seconds since 1970, or dates.")
-    ] = None,
+    times: Times = None,
     moment: Annotated[
         str | None,
         typer.Option("--at", metavar="T", help="Time of the request, for models with query_time."),
     ] = None,
     k: Count = 10,
     keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Allow items of the history.")] = False,
+    feature: Features = None,
 ) -> dict[str, Any]:
     """Recommend the next items for a history, a user, or all users."""
-    _check_flags(history, user, everybody, times, data, out, overwrite)
+    _check_flags(history, user, everybody, {"--times": times, "--feature": feature}, data, out, overwrite)
+    from ensue.data.featured import features_of_user
     from ensue.data.moments import parse_seconds
     from ensue.models import Encoder
     from ensue.recommender import Recommender, history_of
@@ -65,11 +77,13 @@ def recommend(
     if user is None:
         ids: list[Any] = list(split_list(history or ""))
         stamps = None if times is None else times_of(times)
+        features = _features_given(feature or (), recommender.run)
     else:
         store = data_of_run(folder, recommender.run, data, screen)
         store.verify_once()
         ids, stamps = history_of(store, user)
-    answer = recommender.recommend(ids, k=k, exclude_seen=not keep_seen, times=stamps, at=at)
+        features = features_of_user(store, user, recommender.run.features)
+    answer = recommender.recommend(ids, k=k, exclude_seen=not keep_seen, times=stamps, at=at, features=features)
     known = _named(recommender.run, ids)
     _show(screen, known, answer, k)
     near = answer.ids[0] if answer else known[0][0]
@@ -89,7 +103,7 @@ def _check_flags(
     history: str | None,
     user: str | None,
     everybody: bool,
-    times: str | None,
+    of_history: dict[str, Any],
     data: list[str] | None,
     out: Path | None,
     overwrite: bool,
@@ -99,10 +113,28 @@ def _check_flags(
         raise ConfigError('give exactly one of --history A,B (or --history ""), --user ID and --all')
     if history is not None and data:
         raise ConfigError("--data is for --user and --all, and --history does not need it: omit --data")
-    if history is None and times is not None:
-        raise ConfigError("--times is for --history, and the times of a user are in the data: omit --times")
+    for option, value in of_history.items():
+        if history is None and value is not None:
+            raise ConfigError(f"{option} is for --history, and a user's history is in the data: omit {option}")
     if not everybody and (out is not None or overwrite):
         raise ConfigError("--out and --overwrite are for --all: omit them (--json prints a single result as JSON)")
+
+
+def _features_given(words: Sequence[str], run: Run) -> dict[str, Any]:
+    """The values of `--feature NAME=V,V,...`: a list, or one value of a user.
+
+    Raises:
+        ConfigError: a word has no name.
+    """
+    of_users = {feature.name for feature in run.features if feature.of == "user"}
+    given: dict[str, Any] = {}
+    for word in words:
+        name, sign, text = word.partition("=")
+        if not (name and sign):
+            raise ConfigError(f"--feature {word}: must be NAME=V,V,...")
+        values = [value or None for value in split_list(text)]
+        given[name] = (values or [None])[0] if name in of_users else values
+    return given
 
 
 def _show(screen: Screen, known: list[tuple[Any, str | None]], answer: Recommendations, k: int) -> None:

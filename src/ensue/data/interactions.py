@@ -56,7 +56,7 @@ class Columns(Config):
         time: column of the times; "-" for none: the order of rows is then the order of events.
         clock: column of the times of day, if the column `time` contains only dates.
         rating: column of the ratings; "-" for none.
-        features: further columns kept for each event (event type, price, "split").
+        features: further columns to keep: of events (event), items (brand:item), users (city:user), price:buckets=10.
         where: rows to read, by value: column == 'text', column > 5, column in ('a', 'b'), joined by `and`.
         format: "csv", "tsv", ";" and "|" (CSV with that separator), "space" (user item [time]), "::"
             (user::item::rating::time), "jsonl", "parquet", "arrow" (Feather) or "avro"; "auto" uses the first bytes,

@@ -1,4 +1,4 @@
-"""The item table: titles, categories and other columns, in the order of the vocabulary.
+"""The tables of items and users: titles, categories and other columns, in the order of the vocabulary.
 
 Suffix: `N` items.
 """
@@ -12,7 +12,7 @@ import polars as pl
 
 from ensue.data.doubt import UnclearLogError
 from ensue.data.item_files import movielens_items
-from ensue.data.meanings import USUAL_ITEM, plain_name
+from ensue.data.meanings import USUAL_ITEM, USUAL_USER, plain_name
 from ensue.data.readers import open_table
 from ensue.data.sources import Source
 from ensue.data.store import as_text
@@ -48,37 +48,85 @@ def read_item_table(
         DataError: there is no column of ids, none of the ids is an item of the log, the titles are not text, or an open
             quote swallows rows.
     """
-    try:
-        published = movielens_items(source, encoding)
-        table = published or open_table(source, Reading(header=True, multiline=True, encoding=encoding))
-        frame = collect(table, table.names)
-    except UnclearLogError as error:  # its answers are flags of the log
-        raise DataError(error.doubt.title) from None
-    lacking = "; the first line is read as the header, which an item file must have" if table.text else ""
+    table, frame, id_column = _opened(source, "item", USUAL_ITEM, id_column, encoding)
     plain = {plain_name(name): name for name in reversed(table.names)}
-    if id_column is None:
-        id_column = next((plain[name] for name in (*USUAL_ITEM, "id") if name in plain), None)
-    if id_column not in table.names:
-        raise DataError(f"{table.where}: which column is the item's id? Columns: {', '.join(table.names)}{lacking}")
     if table.quoted:
         _check_swallowed(frame, id_column, item_ids, table)
-    ids = frame[id_column]
-    if ids.dtype in (pl.Categorical, pl.Enum):
-        ids = ids.cast(pl.String)
-    numbers = item_ids.encode(ids)
-    row_N = np.full(len(item_ids) + 1, -1)
-    row_N[numbers[::-1]] = np.arange(len(numbers))[::-1]  # the first row of an item is written last
-    described = int((row_N[1:] >= 0).sum())
-    if not described:
-        raise DataError(f"{table.where}: none of the ids in column {id_column!r} is an item of the log")
-    places = pl.Series(row_N[1:]).replace(-1, None)
+    places = _places(frame[id_column], item_ids, table, "an item")
     frame = frame.drop(id_column).rename(_new_names(frame, plain, id_column)).select(pl.all().gather(places))
     if "title" in frame.columns:
         try:
             frame = frame.with_columns(as_text(frame["title"]))
         except pl.exceptions.PolarsError:
             raise DataError(f"{table.where}: the titles are {frame['title'].dtype}, but must be text") from None
-    return item_ids.ids.to_frame().with_columns(frame.get_columns()), described
+    return item_ids.ids.to_frame().with_columns(frame.get_columns()), places.count()
+
+
+def read_user_table(source: Source, users: Vocabulary, encoding: str | None = None) -> pl.DataFrame:
+    """Read a description of users and arrange it by user number: column `id`, then the others under their names.
+
+    Of several rows of one user the first counts; rows of users that the log has not are left out.
+
+    Raises:
+        DataError: there is no column of ids, or none of the ids is a user of the log.
+    """
+    table, frame, id_column = _opened(source, "user", USUAL_USER, None, encoding)
+    places = _places(frame[id_column], users, table, "a user")
+    names = {"id": "id_"} if "id" in frame.columns and id_column != "id" else {}
+    frame = frame.drop(id_column).rename(names).select(pl.all().gather(places))
+    return users.ids.to_frame().with_columns(frame.get_columns())
+
+
+def described_columns(items: Source | None, users: Source | None, encoding: str | None = None) -> set[str]:
+    """The columns of a file of items and of a file of users, under the names that their tables have."""
+    names: set[str] = set()
+    if items is not None:
+        table, frame, id_column = _opened(items, "item", USUAL_ITEM, None, encoding)
+        renamed = _new_names(frame, {plain_name(name): name for name in reversed(table.names)}, id_column)
+        names |= {renamed.get(name, name) for name in table.names if name != id_column}
+    if users is not None:
+        table, _, id_column = _opened(users, "user", USUAL_USER, None, encoding)
+        names |= {name for name in table.names if name != id_column}
+    return names
+
+
+def _opened(
+    source: Source, what: str, usual: tuple[str, ...], id_column: str | None, encoding: str | None
+) -> tuple[Table, pl.DataFrame, str]:
+    """The table of a file of items or users, its rows, and its column of ids.
+
+    Raises:
+        DataError: there is no column of ids.
+    """
+    try:
+        published = movielens_items(source, encoding) if what == "item" else None
+        table = published or open_table(source, Reading(header=True, multiline=True, encoding=encoding))
+        frame = collect(table, table.names)
+    except UnclearLogError as error:  # its answers are flags of the log
+        raise DataError(error.doubt.title) from None
+    lacking = f"; the first line is read as the header, which a file of {what}s must have" if table.text else ""
+    plain = {plain_name(name): name for name in reversed(table.names)}
+    if id_column is None:
+        id_column = next((plain[name] for name in (*usual, "id") if name in plain), None)
+    if id_column is None or id_column not in table.names:
+        raise DataError(f"{table.where}: which column is the {what}'s id? Columns: {', '.join(table.names)}{lacking}")
+    return table, frame, id_column
+
+
+def _places(ids: pl.Series, known: Vocabulary, table: Table, what: str) -> pl.Series:
+    """The row of each known id, null for ids without one.
+
+    Raises:
+        DataError: no id is known.
+    """
+    if ids.dtype in (pl.Categorical, pl.Enum):
+        ids = ids.cast(pl.String)
+    numbers = known.encode(ids)
+    row_N = np.full(len(known) + 1, -1)
+    row_N[numbers[::-1]] = np.arange(len(numbers))[::-1]  # the first row of an id is written last
+    if not (row_N[1:] >= 0).any():
+        raise DataError(f"{table.where}: none of the ids in column {ids.name!r} is {what} of the log")
+    return pl.Series(row_N[1:]).replace(-1, None)
 
 
 def _check_swallowed(frame: pl.DataFrame, id_column: str, item_ids: Vocabulary, table: Table) -> None:

@@ -28,7 +28,7 @@ _USUAL = {
     ),
     "rating": ("rating", "score", "overall", "stars"),
 }
-USUAL_ITEM, USUAL_TIME = _USUAL["item"], _USUAL["time"]
+USUAL_USER, USUAL_ITEM, USUAL_TIME = _USUAL["user"], _USUAL["item"], _USUAL["time"]
 SESSIONS = ("sessionid", "session", "visitid")
 _TYPED_NAME = re.compile(r":(token|float|int|integer|long|str|string|double|date|datetime|timestamp)(_seq)?$", re.I)
 _SAMPLE_ROWS = 1_000

@@ -15,8 +15,8 @@ import polars as pl
 from pydantic import Field, model_validator
 
 from ensue.config import Config
+from ensue.data.described import Described, event_arrays, log_columns
 from ensue.data.interactions import Columns, Interactions, in_words, read_interactions
-from ensue.data.item_table import read_item_table
 from ensue.data.moments import written
 from ensue.data.order import stable_order
 from ensue.data.replacing import check_target, recover, write_whole
@@ -27,8 +27,6 @@ from ensue.errors import ConfigError, DataError
 
 # A log is in reverse order if at least this share of the steps between a user's events go back in time.
 BACKWARDS_SHARE = 0.9
-_SAME = ("bool", "int8", "int16", "int32", "int64", "float32", "float64")
-_WIDENED = {"uint8": "int16", "uint16": "int32", "uint32": "int64"}
 
 
 class PrepareConfig(Config):
@@ -114,6 +112,7 @@ def prepare(
     items: Source | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    users: Source | None = None,
 ) -> tuple[SequenceStore, PrepareReport]:
     """Read a log, filter it, number users and items, sort stably by (user, time, row) and write the store.
 
@@ -130,6 +129,7 @@ def prepare(
         overwrite: replace a store that is already in `out`; other folders, and stores with other files in them,
             are never replaced.
         progress: called with the name of each stage as it begins.
+        users: a file or frame that describes users (id, city, ...).
 
     Returns:
         The store (mapped from `out` if given) and the report.
@@ -146,10 +146,12 @@ def prepare(
         check_target(out, overwrite)
     say("read")
     source = source if isinstance(source, Interactions) else parts_of(source)
+    columns = columns or Columns()
+    described = Described(items, users, columns.encoding, columns.features)
+    columns = log_columns(columns, items, users)
     log = source if isinstance(source, Interactions) else read_interactions(source, columns)
     say("filter")
-    encoding = None if columns is None else columns.encoding
-    store, report = _build(log, config, items, encoding)
+    store, report = _build(log, config, described)
     if isinstance(source, Parts) and source.query:
         store = replace(store, made={**store.made, "query": source.query})
     if out is None:
@@ -158,9 +160,7 @@ def prepare(
     return write_whole(store, out), report
 
 
-def _build(
-    log: Interactions, config: PrepareConfig, items: Source | None, encoding: str | None
-) -> tuple[SequenceStore, PrepareReport]:
+def _build(log: Interactions, config: PrepareConfig, described: Described) -> tuple[SequenceStore, PrepareReport]:
     _check_columns(log, config)
     dropped = dict(log.dropped)
     frame, all_users, all_items = _numbered(log.frame)
@@ -173,10 +173,9 @@ def _build(
         raise DataError(f"{log.source}: no event is left ({reasons})")
     users, user_E = _used(all_users, frame["user"].to_numpy())
     item_ids, item_E = _used(all_items, frame["item"].to_numpy())
-    item_table, described = item_ids.ids.to_frame(), None
-    if items is not None:
-        item_table, described = read_item_table(items, item_ids, encoding=encoding)
-    features, feature_values = _features(frame, log.features)
+    frame = frame.with_columns(pl.Series("user", user_E), pl.Series("item", item_E))
+    user_table, item_table, items_described = described.tables(frame, log, users, item_ids)
+    features, feature_values = event_arrays(frame, described.of_events(log))
     times_us = frame["time"].to_numpy() if "time" in frame.columns else None
     times = None if times_us is None else times_us // 1_000_000
     report = PrepareReport(
@@ -190,7 +189,7 @@ def _build(
         first=None if times is None else written(times.min()),
         last=None if times is None else written(times.max()),
         columns=dict(log.columns),
-        items_described=described,
+        items_described=items_described,
         time_zone=None if times is None else log.settings.get("time_zone") or "UTC",
         why=dict(log.why),
         notes=(*log.notes, *order_notes),
@@ -203,6 +202,8 @@ def _build(
         "columns": dict(log.settings),
         "report": report.as_dict(),
     }
+    if described.specs:
+        made["features"] = list(described.given)
     store = SequenceStore.from_arrays(
         offsets=np.concatenate([[0], np.cumsum(np.bincount(user_E, minlength=len(users) + 1)[1:])]),
         items=item_E,
@@ -213,6 +214,7 @@ def _build(
         item_table=item_table,
         feature_values=feature_values,
         made=made,
+        user_table=user_table,
     )
     return store, report
 
@@ -322,24 +324,3 @@ def _used(vocabulary: Vocabulary, numbers_E: np.ndarray) -> tuple[Vocabulary, np
 def _tie_share(user_E: np.ndarray, times_us: np.ndarray) -> float:
     same = (user_E[1:] == user_E[:-1]) & (times_us[1:] == times_us[:-1])
     return float((np.append(same, False) | np.append(False, same)).mean())
-
-
-def _features(frame: pl.DataFrame, names: tuple[str, ...]) -> tuple[dict[str, np.ndarray], dict[str, Vocabulary]]:
-    """Numbers unchanged; texts, and integers with missing values, as codes 1..n with 0 for a missing value."""
-    arrays: dict[str, np.ndarray] = {}
-    coded: dict[str, Vocabulary] = {}
-    for name in names:
-        values = frame[name]
-        if values.dtype in (pl.Categorical, pl.Enum):
-            values = values.cast(pl.String)
-        if values.dtype.is_float():
-            values = values.fill_null(float("nan"))
-        if values.dtype == pl.String or (values.dtype.is_integer() and values.null_count()):
-            coded[name] = Vocabulary.from_ids(values.drop_nulls())
-            arrays[name] = coded[name].encode(values)
-            continue
-        array = values.to_numpy()
-        if values.null_count() or array.dtype.name not in (*_SAME, *_WIDENED):
-            raise DataError(f"feature {name!r} must contain numbers or strings (got {values.dtype})")
-        arrays[name] = array.astype(_WIDENED.get(array.dtype.name, array.dtype.name))
-    return arrays, coded

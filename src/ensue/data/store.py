@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from ensue.data.arrays import is_feature_name, map_array, write_array
+from ensue.data.features import Inputs
 from ensue.data.vocabulary import Vocabulary
 from ensue.errors import ArtefactError, DataError
 from ensue.files import atomic_path, check_files, read_manifest, write_manifest
@@ -40,6 +41,9 @@ class SequenceStore:
         item_table: N rows, item number i in row i - 1: column `id`, then the known properties of items (`title`,
             `category` and so on).
         feature_values: name -> the values of the feature's codes 1..n (0 is missing).
+        user_table: U rows, user u in row u: column `id`, then the known properties of users; without columns if none
+            are known.
+        inputs: the features that a model reads, which batches carry; None unless `with_inputs` added them.
         made: how the store was created, as JSON values.
         folder: the folder from which it is mapped; None in memory.
         recorded: the fingerprint in the manifest of a mapped store.
@@ -56,6 +60,8 @@ class SequenceStore:
     made: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
     recorded: str | None = None
+    user_table: pl.DataFrame = field(default_factory=pl.DataFrame)
+    inputs: Inputs | None = None
 
     @property
     def num_users(self) -> int:
@@ -126,6 +132,7 @@ class SequenceStore:
         item_table: pl.DataFrame | None = None,
         feature_values: Mapping[str, Vocabulary] | None = None,
         made: Mapping[str, Any] | None = None,
+        user_table: pl.DataFrame | None = None,
     ) -> SequenceStore:
         """A store in memory. Without vocabularies the external ids are the integers 1..U and 1..max(items).
 
@@ -139,6 +146,7 @@ class SequenceStore:
             item_table: N rows with the column `id` equal to `item_ids.ids`.
             feature_values: values of coded features.
             made: how the data was created, for the manifest.
+            user_table: U rows with the column `id` equal to `users.ids`.
 
         Raises:
             DataError: a shape, a range, the order of times or a feature's type breaks its rule.
@@ -157,6 +165,7 @@ class SequenceStore:
             item_table=item_ids.ids.to_frame() if item_table is None else item_table,
             feature_values=dict(feature_values or {}),
             made=dict(made or {}),
+            user_table=pl.DataFrame() if user_table is None else user_table,
         )
         store.check()
         return store
@@ -184,6 +193,8 @@ class SequenceStore:
                 raise DataError(f"feature {name!r} must have a plain name and a number type (got {array.dtype})")
         if not self.item_table["id"].equals(self.item_ids.ids):
             raise DataError("the item table's rows do not follow the item vocabulary")
+        if self.user_table.width and not self.user_table["id"].equals(self.users.ids):
+            raise DataError("the user table's rows do not follow the user vocabulary")
         if self.times is not None and events > 1:
             falls = np.diff(self.times) < 0
             starts = offsets[1:-1]
@@ -210,6 +221,7 @@ class SequenceStore:
             self.users,
             item_ids,
             feature_values=self.feature_values,
+            user_table=self.user_table,
         )
 
     def save(self, folder: Path) -> None:
@@ -223,9 +235,10 @@ class SequenceStore:
         for name, array in self._arrays().items():
             write_array(folder / f"{name}.npy", array)
             names.append(f"{name}.npy")
-        self.users.write(folder / "users.parquet")
-        with atomic_path(folder / "items.parquet") as temporary:
-            self.item_table.write_parquet(temporary)
+        tables = {"users": self.user_table if self.user_table.width else self.users.ids.to_frame()}
+        for name, table in (tables | {"items": self.item_table}).items():
+            with atomic_path(folder / f"{name}.parquet") as temporary:
+                table.write_parquet(temporary)
         names += ["users.parquet", "items.parquet"]
         for name, values in self.feature_values.items():
             values.write(folder / f"values_{name}.parquet")
@@ -281,6 +294,7 @@ class SequenceStore:
             made=about["made"],
             folder=folder,
             recorded=about["fingerprint"],
+            user_table=_described(folder / "users.parquet"),
         )
 
     def verify_once(self) -> None:
@@ -306,6 +320,12 @@ class SequenceStore:
         self.check()
         if self._compute_fingerprint() != self.fingerprint:
             raise ArtefactError(f"{self.folder}: the fingerprint in the manifest does not match the data")
+
+
+def _described(path: Path) -> pl.DataFrame:
+    """The table of users; without columns if it has only the ids."""
+    is_described = len(pl.scan_parquet(path, glob=False).collect_schema()) > 1
+    return pl.read_parquet(path, glob=False) if is_described else pl.DataFrame()
 
 
 def as_text(column: pl.Series) -> pl.Series:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ensue.batches.batch import SequenceBatch, case_batch
+from ensue.data.featured import with_inputs
 from ensue.data.split import Cases, make_split
 from ensue.data.store import SequenceStore
 from ensue.data.vocabulary import ExternalId
@@ -99,7 +100,7 @@ def inspect_run(run: Run, store: SequenceStore, users: int = 256, seed: int = 0)
     """
     transformer_of(run.model)
     run.check_data(store)
-    cases = make_split(store, run.config.split).test.packed
+    cases = make_split(with_inputs(store, run.features), run.config.split).test.packed
     rows_B = _sample(cases, users, seed)
     config = run.config.model
     starts = range(0, len(rows_B), ROWS)

@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ensue.data.split import make_split
+from ensue.data.featured import split_with_features
 from ensue.data.store import SequenceStore
 from ensue.errors import ConfigError, EnsueError, counted
 from ensue.leaderboard.budget import shares
 from ensue.leaderboard.measure import measured
 from ensue.leaderboard.state import RUNS, Row, State
-from ensue.models import Catalogue, check_fits, is_counted
+from ensue.models import Catalogue, check_fits, features_of, is_counted
 from ensue.recipes.auto import Choice
 from ensue.recipes.estimate import Estimate, estimate
 from ensue.recipes.planning import Configure, within
@@ -121,7 +121,7 @@ class Bench:
         if is_counted(config.model):
             return Plan(configure, choice, None, 0.0)
         check_fits(config.model, Catalogue.of_store(self.store))
-        cost = estimate(config, make_split(self.store, config.split))
+        cost = estimate(config, split_with_features(self.store, config.split, features_of(config.model)))
         need, epochs = cost.total(config.train) + 2 * cost.test, config.train.num_epochs
         self.tell(
             f"measured {about}: {row.name}, {row.recipe}: at most {duration(need)} for {counted(epochs, 'epoch')}"

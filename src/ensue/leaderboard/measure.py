@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ensue.batches.batch import case_batch
+from ensue.data.featured import with_inputs
 from ensue.data.split import Cases, make_split
 from ensue.data.store import SequenceStore
 from ensue.evaluation.lists import recommended
@@ -44,7 +45,7 @@ def measured(recommender: Recommender, store: SequenceStore, folder: Path) -> di
     """
     run, config = recommender.run, recommender.config
     assert run is not None
-    cases = make_split(store, config.split).test
+    cases = make_split(with_inputs(store, run.features), config.split).test
     began = time.perf_counter()
     recommender.evaluate(store, "test", config.evaluate, folder)
     ranked = time.perf_counter() - began

@@ -6,15 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ensue.batches.tasks import TASKS, Task
 from ensue.config import Config
+from ensue.data.features import parse_features
 from ensue.data.split import Sequences
-from ensue.errors import ConfigError
+from ensue.errors import ConfigError, DataError
 from ensue.models.catalogue import Catalogue
 from ensue.models.size import TRAINING, ModelSize, check_memory, measure
-from ensue.nn.model import CountedModel, Model
+from ensue.nn.features import FEATURE_MODES, FeatureInput
+from ensue.nn.model import CountedModel, EventEncoder, Model
 from ensue.registry import OWN, Registry
 
 
@@ -39,7 +41,24 @@ class ModelConfig(Config):
         return TASKS["next"]
 
 
-class CausalConfig(ModelConfig):
+class FeatureConfig(ModelConfig):
+    """Settings of a model that reads features: columns of events, items and users beside the items."""
+
+    features: tuple[str, ...] = Field(
+        (), description="columns of events, items and users to read too, such as category, or price:buckets=10"
+    )
+    feature_mode: Annotated[str, FEATURE_MODES] = Field(
+        "sum", description="how the vectors of features join those of items: sum, concat (projected) or gate"
+    )
+
+    @field_validator("features")
+    @classmethod
+    def _check_features(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        parse_features(texts)
+        return texts
+
+
+class CausalConfig(FeatureConfig):
     """Settings of a model whose state at an event depends only on that event and earlier ones."""
 
     task: Annotated[str, TASKS] = Field(
@@ -51,7 +70,7 @@ class CausalConfig(ModelConfig):
         return TASKS[self.task]
 
 
-class NewestConfig(ModelConfig):
+class NewestConfig(FeatureConfig):
     """Settings of a model that has a state only at the newest event of a history."""
 
     task: Literal["prefixes", "last"] = Field(
@@ -121,9 +140,30 @@ def build_model(config: ModelConfig, catalogue: Catalogue, copies: int = TRAININ
 
     Raises:
         ConfigError: there is not enough memory.
+        DataError: the model reads features that the catalogue does not have.
     """
     check_fits(config, catalogue, copies)
-    return MODELS[config.name].build(config, catalogue)
+    named = [*parse_features(features_of(config))]
+    if named != [feature.name for feature in catalogue.features]:
+        known = [feature.name for feature in catalogue.features]
+        raise DataError(
+            f"the model reads the features {named} but the data was split with {known}: split_with_features"
+        )
+    return _built(config, catalogue)
+
+
+def features_of(config: ModelConfig) -> tuple[str, ...]:
+    """The setting `features`; empty for a model that reads none."""
+    return config.features if isinstance(config, FeatureConfig) else ()
+
+
+def _built(config: ModelConfig, catalogue: Catalogue) -> Model:
+    """The model; the features of an encoder join its events, those of a ranker are its own."""
+    model = MODELS[config.name].build(config, catalogue)
+    if catalogue.features and isinstance(config, FeatureConfig) and isinstance(model, EventEncoder):
+        width = model.input_table.embedding_dim
+        model.features = FeatureInput(catalogue.coded_features(), width, config.feature_mode)
+    return model
 
 
 def fit_counted(config: ModelConfig, catalogue: Catalogue, train: Sequences) -> Model:
@@ -145,7 +185,7 @@ def check_fits(config: ModelConfig, catalogue: Catalogue, copies: int = TRAINING
     Raises:
         ConfigError: there is not; the message names the size, the limit and the setting to lower.
     """
-    check_memory(MODELS[config.name].build, config, catalogue, copies)
+    check_memory(_built, config, catalogue, copies)
 
 
 def is_counted(config: ModelConfig) -> bool:
@@ -156,4 +196,4 @@ def is_counted(config: ModelConfig) -> bool:
 
 def model_size(config: ModelConfig, catalogue: Catalogue) -> ModelSize:
     """The size of the model that `build_model` would build, for any size."""
-    return measure(MODELS[config.name].build, config, catalogue)
+    return measure(_built, config, catalogue)

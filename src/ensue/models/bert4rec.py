@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ensue.batches.batch import SequenceBatch
 from ensue.batches.tasks import Task, append_mask, cloze
-from ensue.models.base import MODELS, ModelConfig, ModelEntry
+from ensue.models.base import MODELS, FeatureConfig, ModelEntry
 from ensue.models.biased import BiasedEncoder, with_one
 from ensue.models.catalogue import Catalogue
 from ensue.nn.block import Activation
@@ -23,7 +23,7 @@ from ensue.nn.model import check_newest
 from ensue.nn.trunk import Trunk, TrunkConfig
 
 
-class BERT4RecConfig(TrunkConfig, ModelConfig):
+class BERT4RecConfig(TrunkConfig, FeatureConfig):
     """Settings of BERT4Rec: those of the trunk and of the cloze task."""
 
     name: Literal["bert4rec"] = "bert4rec"
@@ -79,7 +79,7 @@ class BERT4Rec(BiasedEncoder):
         check_newest(batch)
         if batch.asks == "next":
             batch = append_mask(batch, self.num_items + 1, self.maxlen)
-        x_PD = self.dropout(self.positions(self.items(batch.items_P), batch.layout.age_P))
+        x_PD = self.dropout(self.positions(self.events(batch), batch.layout.age_P))
         return with_one(F.gelu(self.projection(self.trunk(x_PD, batch.layout))))
 
 

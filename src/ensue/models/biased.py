@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ensue.nn.embedding import ItemEmbedding
-from ensue.nn.model import Encoder
+from ensue.nn.model import EventEncoder
 
 
-class BiasedEncoder(Encoder):
+class BiasedEncoder(EventEncoder):
     """score(h, i) = h . E[i] + b[i]: the bias is an additional column of the item vectors, and states end with a one.
 
     Args:
@@ -27,6 +27,11 @@ class BiasedEncoder(Encoder):
         super().__init__(num_items, maxlen)
         self.items = ItemEmbedding(num_items, hidden_units, extra)
         self.item_bias = nn.Parameter(torch.empty(num_items))
+
+    @property
+    def input_table(self) -> ItemEmbedding:
+        """The item vectors, without biases."""
+        return self.items
 
     def item_vectors(self, items: Tensor | None = None) -> Tensor:
         """Vectors and biases of `items`, [..., D + 1], or of the whole catalogue, [N, D + 1]."""

@@ -124,7 +124,7 @@ class FrequencyEncoder(TiedEncoder):
         """
         check_newest(batch)
         layout = batch.layout
-        x_PD = self.dropout(self.norm(self.positions(self.items(batch.items_P), layout.age_P)))
+        x_PD = self.dropout(self.norm(self.positions(self.events(batch), layout.age_P)))
         for block in self.blocks[:-1]:
             x_PD = block(x_PD, layout.everything)
         h_QD: Tensor = self.blocks[-1](x_PD, layout)

@@ -104,10 +104,15 @@ class Caser(BiasedEncoder):
         self.out = nn.Linear(self.filters.size, width)
         self.dropout = Dropout(config.dropout_rate)
 
+    @property
+    def input_table(self) -> ItemEmbedding:
+        """The input vectors, which are not those that score."""
+        return self.inputs
+
     def encode(self, batch: SequenceBatch) -> Tensor:
         """States at the asked events, [Q, D + 1], or [Q, 2 D + 1] with a user's vector."""
         layout = batch.layout
-        rectangles = layout.pad(self.inputs(batch.items_P))
+        rectangles = layout.pad(self.events(batch))
         filtered_QE = layout.choose(layout.unpad([self.filters(x_GTD) for x_GTD in rectangles]))
         h_QD = F.relu(self.out(self.dropout(filtered_QE)))
         if self.users is not None:

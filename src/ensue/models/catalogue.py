@@ -1,10 +1,11 @@
 """`Catalogue`: the information on items that is available when a model is built.
 
-Suffixes: `N` items, `D` width of a vector.
+Suffixes: `N` items, `M` values of an item, `D` width of a vector.
 """
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +13,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from ensue.data.features import LEVELS, Feature
 from ensue.data.store import SequenceStore
 from ensue.errors import DataError, nearest
 
@@ -25,30 +27,31 @@ class Catalogue:
         items: the item table with N rows, item number i in row i - 1, and the columns that the data has; a table
             without columns if only the number of items is known.
         num_users: users of the training data, for models with a vector for each user.
+        features: columns of events, items and users that the model reads.
     """
 
     num_items: int
     items: pl.DataFrame = field(default_factory=pl.DataFrame)
     num_users: int = 0
+    features: tuple[Feature, ...] = ()
 
     @classmethod
     def of_store(cls, store: SequenceStore) -> Catalogue:
         """The items of a store."""
-        return cls(store.num_items, store.item_table, store.num_users)
+        features = () if store.inputs is None else store.inputs.features
+        return cls(store.num_items, store.item_table, store.num_users, features)
 
-    def codes(self, column: str) -> tuple[Tensor, int]:
-        """A column's values as numbers, int64 [N] (0 for missing values), and the number of distinct values.
-
-        The numbers 1, 2 and so on follow the sorted values, so they depend only on the table.
+    def coded_features(self, of: Container[str] = LEVELS) -> list[tuple[Feature, Tensor | None]]:
+        """The features of these levels, each with the codes of all items if it is a column of items: [N + 2, M].
 
         Raises:
-            DataError: there is no such column.
+            DataError: there is no such column of items.
         """
-        values = self._column(column).cast(pl.String)
-        known = values.drop_nulls().unique().sort()
-        codes_N = np.searchsorted(known.to_numpy(), values.fill_null("").to_numpy()) + 1
-        codes_N[values.is_null().to_numpy()] = 0
-        return torch.from_numpy(codes_N.astype(np.int64)), len(known)
+        return [
+            (each, torch.from_numpy(each.item_codes(self._column(each.name))) if each.of == "item" else None)
+            for each in self.features
+            if each.of in of
+        ]
 
     def vectors(self, column: str) -> Tensor:
         """A column of vectors, one list of numbers per item: float32 [N, D], zero for items without one.

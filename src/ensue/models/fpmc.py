@@ -15,7 +15,7 @@ from ensue.batches.batch import SequenceBatch
 from ensue.models.base import MODELS, CausalConfig, ModelEntry
 from ensue.models.catalogue import Catalogue
 from ensue.nn.embedding import ItemEmbedding, lookup
-from ensue.nn.model import Encoder
+from ensue.nn.model import EventEncoder
 
 
 class FPMCConfig(CausalConfig):
@@ -38,7 +38,7 @@ class UserVectors(ItemEmbedding):
         return lookup(self.weight, users) * (users > 0)[..., None]
 
 
-class FPMC(Encoder):
+class FPMC(EventEncoder):
     """score(u, l, i) = <V_u, V_i> + <W_l, W'_i>, with l the newest item: state (V_u, W_l), item vectors (V_i, W'_i).
 
     A user without training events, or whose number is not given, as in serving, has V_u = 0: only the chain counts.
@@ -56,9 +56,14 @@ class FPMC(Encoder):
         self.users = UserVectors(catalogue.num_users, width) if has_users else None
         self.liked = ItemEmbedding(num_items, width) if has_users else None
 
+    @property
+    def input_table(self) -> ItemEmbedding:
+        """The vectors W of the newest items."""
+        return self.before
+
     def encode(self, batch: SequenceBatch) -> Tensor:
         """States at the asked events, [Q, D], or [Q, 2 D] with users."""
-        w_QD: Tensor = self.before(batch.items_P[batch.asked_Q])
+        w_QD: Tensor = self.events(batch, batch.asked_Q)
         if self.users is None:
             return w_QD
         if batch.users_B is None:

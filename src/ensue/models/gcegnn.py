@@ -118,7 +118,7 @@ class GCEGNN(TiedEncoder):
         check_newest(batch)
         layout, items_P = batch.layout, batch.items_P
         graphs = session_graphs(items_P, layout)
-        e_PD = self.items(items_P)
+        e_PD = self.events(batch)
         row_P = torch.repeat_interleave(batch.lengths_B)
         near_PKD = self.items(self.near_NK[items_P])
         around_PD = self.everywhere(e_PD, _mean(e_PD, row_P, batch)[row_P], near_PKD, self.weight_NK[items_P])

@@ -6,7 +6,7 @@ layers, `B` histories to advance.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import torch
@@ -78,6 +78,11 @@ class GRU4Rec(BiasedEncoder):
             for number in range(config.num_layers)
         )
 
+    @property
+    def input_table(self) -> ItemEmbedding:
+        """The input vectors, which are those that score for `input = "tied"`."""
+        return self.items if self.inputs is None else self.inputs
+
     def encode(self, batch: SequenceBatch) -> Tensor:
         """States at the asked events, [Q, D + 1]."""
         *_, rectangles = self._layers(batch)
@@ -90,8 +95,7 @@ class GRU4Rec(BiasedEncoder):
 
     def _layers(self, batch: SequenceBatch) -> Iterator[list[Tensor]]:
         """The outputs of each layer, [G, T, D] per group: for a GRU they are its states."""
-        table = self.items if self.inputs is None else self.inputs
-        rectangles = batch.layout.pad(self.dropout(table(batch.items_P)))
+        rectangles = batch.layout.pad(self.dropout(self.events(batch)))
         for layer in self.layers:
             rectangles = [self.hidden_dropout(layer(x_GTD)[0]) for x_GTD in rectangles]
             yield rectangles
@@ -101,19 +105,24 @@ class GRU4Rec(BiasedEncoder):
         width = self.items.weight.shape[1]
         return self.items.weight.new_zeros(len(self.layers), rows, width)
 
-    def advance(self, states_LBD: Tensor, items_B: Tensor) -> tuple[Tensor, Tensor]:
+    def advance(
+        self, states_LBD: Tensor, items_B: Tensor, codes: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """One more event of each history, for the cost of one step.
 
         Args:
             states_LBD: the states before, from `begin` or `advance`; the rows of different requests may be mixed.
             items_B: the item number of each history's new event.
+            codes: name -> the codes of its features, [B], if the model reads any (see `SequenceBatch.features`).
 
         Returns:
             The states after, [L, B, D], and what `encode` gives for the whole histories, [B, D + 1]; for histories of
             more than `maxlen` events, of which `encode` reads the newest, it remembers the older ones too.
         """
-        table = self.items if self.inputs is None else self.inputs
-        x_B1D, after = self.dropout(table(items_B))[:, None], []
+        x_BD = self.input_table(items_B)
+        if self.features is not None:
+            x_BD = self.features(x_BD, items_B, codes)
+        x_B1D, after = self.dropout(x_BD)[:, None], []
         for layer, before_BD in zip(self.layers, states_LBD, strict=True):
             x_B1D, after_1BD = layer(x_B1D, before_BD[None])
             x_B1D = self.hidden_dropout(x_B1D)

@@ -125,7 +125,7 @@ class HSTU(TiedEncoder):
             DataError: the batch has no times, or not those of the requests, and the model reads them.
         """
         layout, buckets = batch.layout, self._buckets(batch)
-        x_PD = self.dropout(self.positions(self.items(batch.items_P) * self.scale, layout.age_P))
+        x_PD = self.dropout(self.positions(self.events(batch) * self.scale, layout.age_P))
         for block in self.blocks[:-1]:
             x_PD = block(x_PD, layout.everything, buckets)
         h_QD: Tensor = self.norm(self.blocks[-1](x_PD, layout, buckets))

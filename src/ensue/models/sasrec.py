@@ -51,7 +51,7 @@ class SASRec(TiedEncoder):
 
     def encode(self, batch: SequenceBatch) -> Tensor:
         """States at the asked events, [Q, D]."""
-        x_PD = self.dropout(self.positions(self.items(batch.items_P) * self.scale, batch.layout.age_P))
+        x_PD = self.dropout(self.positions(self.events(batch) * self.scale, batch.layout.age_P))
         h_QD: Tensor = self.trunk(x_PD, batch.layout)
         return h_QD
 

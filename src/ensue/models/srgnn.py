@@ -85,7 +85,7 @@ class SRGNN(TiedEncoder):
         """
         check_newest(batch)
         graphs = session_graphs(batch.items_P, batch.layout)
-        h_PD = self.dropout(self.items(batch.items_P))
+        h_PD = self.dropout(self.events(batch))
         for _ in range(self.num_steps):
             h_PD = self.graph(h_PD, graphs, batch)
         last_BD = h_PD[batch.layout.last_B]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from ensue.nn.embedding import ItemEmbedding
-from ensue.nn.model import Encoder
+from ensue.nn.model import EventEncoder
 
 
-class TiedEncoder(Encoder):
+class TiedEncoder(EventEncoder):
     """score(h, i) = h . E[i]: the input vectors of events are also the scoring vectors of items.
 
     Args:
@@ -24,6 +24,11 @@ class TiedEncoder(Encoder):
     ) -> None:
         super().__init__(num_items, maxlen, query_time)
         self.items = ItemEmbedding(num_items, hidden_units, extra)
+
+    @property
+    def input_table(self) -> ItemEmbedding:
+        """The item vectors."""
+        return self.items
 
     def item_vectors(self, items: Tensor | None = None) -> Tensor:
         """Vectors of `items`, [..., D], or of the whole catalogue, [N, D]."""

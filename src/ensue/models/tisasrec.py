@@ -85,7 +85,7 @@ class TiSASRec(TiedEncoder):
             DataError: the model reads times of events or of requests, but the batch does not have them.
         """
         times_P, query_times_P = self.times_of(batch)
-        x_PD = self.positions(self.items(batch.items_P) * self.scale, batch.layout.age_P)
+        x_PD = self.positions(self.events(batch) * self.scale, batch.layout.age_P)
         if self.gaps is not None:
             gap_P = bucket_of((query_times_P - times_P).double(), torch.ones_like(times_P[:1]), "log", GAP_BUCKETS)
             x_PD = x_PD + lookup(self.gaps, gap_P)

@@ -1,7 +1,7 @@
 """The interface of a model for training, evaluation and serving.
 
-Suffixes: `B` rows of a batch, `Q` asked events, `N` items of the catalogue, `C` candidates, `K` shared candidates,
-`D` width.
+Suffixes: `B` rows of a batch, `P` events of all rows, `Q` asked events, `N` items of the catalogue, `C` candidates, `K`
+shared candidates, `D` width.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from ensue.batches.batch import SequenceBatch
 from ensue.data.split import Sequences
 from ensue.errors import EnsueError
+from ensue.nn.embedding import ItemEmbedding
+from ensue.nn.features import FeatureInput
 from ensue.nn.ops.candidates import candidate_logits
 
 
@@ -94,6 +96,39 @@ class Encoder(Model):
             return h_QD @ self.item_vectors().T
         own_QC = candidate_logits(h_QD, items_QC, self.item_vectors, self.num_items)
         return own_QC if shared_K is None else torch.cat((own_QC, h_QD @ self.item_vectors(shared_K).T), 1)
+
+
+class EventEncoder(Encoder):
+    """An encoder whose events have the vectors of their items, joined with those of features if the model reads any.
+
+    Attributes:
+        features: joins the features, or None; `build_model` sets it.
+    """
+
+    def __init__(self, num_items: int, maxlen: int, query_time: bool = False) -> None:
+        super().__init__(num_items, maxlen, query_time)
+        self.features: FeatureInput | None = None
+
+    @property
+    @abstractmethod
+    def input_table(self) -> ItemEmbedding:
+        """The table of the items' vectors as inputs."""
+
+    def events(self, batch: SequenceBatch, at: Tensor | None = None) -> Tensor:
+        """The vectors of a batch's events, or of those with the numbers `at`: [P, D].
+
+        Raises:
+            DataError: the model reads a feature that the batch does not have.
+        """
+        items_P = batch.items_P if at is None else batch.items_P[at]
+        x_PD: Tensor = self.input_table(items_P)
+        if self.features is None:
+            return x_PD
+        codes = batch.features
+        if at is not None and codes is not None:
+            codes = {name: codes_P[at] for name, codes_P in codes.items()}
+        joined_PD: Tensor = self.features(x_PD, items_P, codes)
+        return joined_PD
 
 
 class CountedModel(Model):

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ensue.data.split import make_split
+from ensue.data.featured import split_with_features
 from ensue.data.store import SequenceStore
 from ensue.errors import ConfigError, counted
-from ensue.models import Catalogue, check_fits, is_counted
+from ensue.models import Catalogue, check_fits, features_of, is_counted
 from ensue.recipes.auto import Choice, chooses, settle
 from ensue.recipes.estimate import Estimate, estimate
 from ensue.recipes.presets import run_config
@@ -110,7 +110,7 @@ def plan(
     if earlier is not None:
         choice = choice if budget is None else configure(store, earlier.train.num_epochs)
         return _plan_of(_limited(choice, earlier.train.max_minutes), "")
-    cost = estimate(choice.config, make_split(store, choice.config.split))
+    cost = estimate(choice.config, split_with_features(store, choice.config.split, features_of(choice.config.model)))
     if budget is not None:
         choice = within(configure, store, choice, cost, 60 * budget)
     stated = max(1, math.ceil(cost.total(choice.config.train) / 60)) if budget is None else budget

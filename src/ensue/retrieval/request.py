@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
 
+from ensue.data.features import Feature
 from ensue.data.moments import check_seconds
 from ensue.data.vocabulary import ExternalId
-from ensue.errors import ConfigError, DataError, EnsueError
+from ensue.errors import ConfigError, DataError, EnsueError, nearest
 from ensue.models import ModelConfig
 
 
@@ -84,6 +87,51 @@ def seconds(times: Sequence[int], count: int) -> np.ndarray:
         earlier, later = seconds_T[falls[0] : falls[0] + 2]
         raise DataError(f"times must not decrease: a history is oldest first (got {later} after {earlier})")
     return seconds_T
+
+
+def feature_codes(
+    features: Sequence[Feature], given: Mapping[str, Any] | None, count: int
+) -> dict[str, np.ndarray] | None:
+    """The codes of the features of a request, by name: int64 [count] each; None if the model reads none.
+
+    Args:
+        features: those that the model reads; columns of items are looked up, so nobody gives them.
+        given: name -> the values of the history's events, or the value of the user; None for an unknown value.
+        count: number of events of the history.
+
+    Raises:
+        ConfigError: a feature is given that the model does not read.
+        DataError: a feature is absent, or has another number of values than the history has events.
+    """
+    asked = {feature.name: feature for feature in features if feature.of != "item"}
+    given = dict(given or {})
+    if unknown := [name for name in given if name not in asked]:
+        raise ConfigError(f"feature {unknown[0]!r} is not read by this model: {nearest(unknown[0], asked)}; omit it")
+    codes = {}
+    for name, feature in asked.items():
+        if name not in given:
+            kind = f"the value of each of the {count} items" if feature.of == "event" else "the value of the user"
+            raise DataError(
+                f"this model reads the {feature.of} feature {name!r}: give {kind} (features={{{name!r}: ...}}, "
+                f"--feature {name}=...), or None (an empty value) where it is unknown"
+            )
+        values = given[name] if feature.of == "event" else [given[name]] * count
+        if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+            raise DataError(f"feature {name!r} must be a list with a value for each item (got {values!r})")
+        values = list(values)
+        if len(values) != count:
+            raise DataError(
+                f"feature {name!r} must have one value for each of the history's {count} items (got {len(values)})"
+            )
+        codes[name] = feature.codes(pl.Series([_text(value) for value in values], dtype=pl.String))
+    return codes if features else None
+
+
+def _text(value: object) -> str | None:
+    """A value as the text that it has in a column; None for an unknown value."""
+    if value is None or value != value:
+        return None
+    return str(value).lower() if isinstance(value, bool | np.bool_) else str(value)
 
 
 def moment(at: int | None, newest: int | None, model: ModelConfig) -> int | None:

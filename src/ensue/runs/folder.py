@@ -16,6 +16,8 @@ KIND, SCHEMA_VERSION = "run", 1
 CONFIG, MODEL, VOCABULARY, ITEMS = "config.toml", "model.safetensors", "vocabulary.parquet", "items.parquet"
 METRICS, LOG, CARD = "metrics.json", "log.jsonl", "card.md"
 ARTEFACT = (CONFIG, MODEL, VOCABULARY, ITEMS)
+# Only in the folder of a model that reads features.
+FEATURES = "features.json"
 CHECKPOINTS, TENSORBOARD, INSPECT, STORE = "checkpoints", "tensorboard", "inspect", "store"
 # NEXT: an unfinished run that will replace the folder's own. READY: a finished one that is being moved into place.
 NEXT, READY = "next", "ready"
@@ -25,7 +27,8 @@ FREE_TO_CHANGE = ("checkpoint_minutes",)
 LIMITS = ("num_epochs", "patience", "patience_steps", "max_minutes")
 
 _PICTURE = r"[a-z_]+\.(svg|png)"
-_FILES = rf"{'|'.join(map(re.escape, (*ARTEFACT, METRICS, LOG, CARD, MANIFEST)))}|per_user-[a-z0-9+-]+\.parquet"
+_NAMED = "|".join(map(re.escape, (*ARTEFACT, FEATURES, METRICS, LOG, CARD, MANIFEST)))
+_FILES = rf"{_NAMED}|per_user-[a-z0-9+-]+\.parquet"
 # Temporary files of `atomic_path` and of safetensors.
 TEMPORARY = re.compile(rf"\.({_FILES}|{_PICTURE})\.\d+\.tmp|\.tmp[A-Za-z0-9]{{6}}")
 _FILE = re.compile(rf"{_FILES}|learning_curve\.(svg|png)|{TEMPORARY.pattern}")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
+from ensue.data.features import Feature, parse_features
 from ensue.data.vocabulary import Vocabulary
 from ensue.errors import ArtefactError
-from ensue.files import MANIFEST, check_files, read_manifest
-from ensue.models import Catalogue, CountedModel, Model, build_model
+from ensue.files import MANIFEST, check_files, read_json, read_manifest
+from ensue.models import Catalogue, CountedModel, Model, build_model, features_of
 from ensue.models.base import model_size
 from ensue.models.size import LOADING
 from ensue.runs.config import RunConfig
 from ensue.runs.folder import (
     ARTEFACT,
     CONFIG,
+    FEATURES,
     ITEMS,
     KIND,
     LOG,
@@ -59,9 +62,23 @@ def load_run(folder: str | Path) -> Run:
     users = about.get("users", 0)
     if type(users) is not int or users < 0:
         raise ArtefactError(f"{folder / MANIFEST}: users must be a number of 0 or more (got {users!r})")
-    model = _read_model(folder / MODEL, config, Catalogue(len(item_ids), items, users))
-    store = about.get("store")
-    return Run(config, model, item_ids, items, str(about.get("fingerprint")), Path(store) if store else None, users)
+    features = _read_features(folder, about, config)
+    model = _read_model(folder / MODEL, config, Catalogue(len(item_ids), items, users, features))
+    store, fingerprint = about.get("store"), str(about.get("fingerprint"))
+    return Run(config, model, item_ids, items, fingerprint, Path(store) if store else None, users, features)
+
+
+def _read_features(folder: Path, about: dict[str, Any], config: RunConfig) -> tuple[Feature, ...]:
+    """The features that the configured model reads."""
+    names = [*parse_features(features_of(config.model))]
+    if not names:
+        return ()
+    check_files(folder, about, [FEATURES])
+    content = read_json(folder / FEATURES)
+    features = tuple(Feature.from_dict(each) for each in content) if isinstance(content, list) else ()
+    if [feature.name for feature in features] != names:
+        raise ArtefactError(f"{folder / FEATURES}: does not describe the configured features {', '.join(names)}")
+    return features
 
 
 def _read_model(path: Path, config: RunConfig, catalogue: Catalogue) -> Model:

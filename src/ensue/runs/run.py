@@ -14,6 +14,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from ensue.data.features import Feature
 from ensue.data.store import SequenceStore
 from ensue.data.vocabulary import Vocabulary
 from ensue.errors import DataError
@@ -33,6 +34,7 @@ class Run:
         fingerprint: of the data the model was trained on.
         store: the folder of that data, as the user gave it; None if the data was in memory.
         num_users: the number of users in that data.
+        features: the columns of events, items and users that the model reads.
     """
 
     config: RunConfig
@@ -42,6 +44,7 @@ class Run:
     fingerprint: str
     store: Path | None
     num_users: int = 0
+    features: tuple[Feature, ...] = ()
 
     @cached_property
     def titles(self) -> list[str | None] | None:

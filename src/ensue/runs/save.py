@@ -15,6 +15,7 @@ from ensue.runs.folder import (
     ARTEFACT,
     CARD,
     CONFIG,
+    FEATURES,
     ITEMS,
     KIND,
     LOG,
@@ -54,6 +55,8 @@ def save_run(folder: Path, run: Run, log: Records | None = None) -> None:
         run.item_ids.write(folder / VOCABULARY)
         with atomic_path(folder / ITEMS) as path:
             run.items.write_parquet(path)
+        if run.features:
+            write_json(folder / FEATURES, [feature.as_dict() for feature in run.features])
         if not (folder / LOG).exists() or log is not None:
             write_text(folder / LOG, "".join(json.dumps(record) + "\n" for record in log or []))
         write_json(folder / METRICS, results)
@@ -63,7 +66,7 @@ def save_run(folder: Path, run: Run, log: Records | None = None) -> None:
 
 def seal(folder: Path, run: Run) -> None:
     """Write the manifest of the run's files."""
-    names = [*ARTEFACT, METRICS, LOG, CARD]
+    names = [*ARTEFACT, *([FEATURES] if run.features else []), METRICS, LOG, CARD]
     write_manifest(
         folder,
         names,

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ensue.data.split import Split, make_split
+from ensue.data.featured import split_with_features
+from ensue.data.split import Split
 from ensue.data.store import SequenceStore
 from ensue.data.transitions import fit_popularity
-from ensue.models import Catalogue, Model, build_model, fit_counted, is_counted
+from ensue.models import Catalogue, Model, build_model, features_of, fit_counted, is_counted
 from ensue.runs.checkpoint import numbered
 from ensue.runs.config import RunConfig
 from ensue.runs.folder import CHECKPOINTS, LOG, NEXT
@@ -79,7 +80,7 @@ def fit(
         ArtefactError: the folder contains files that ensue did not create.
         Interrupted: a signal ended the training; a checkpoint was written.
     """
-    split, counted = make_split(store, config.split), is_counted(config.model)
+    split, counted = split_with_features(store, config.split, features_of(config.model)), is_counted(config.model)
     world = join("cpu" if counted else config.train.device)
     if folder is None:
         model, log = _model_of(config, split, None if counted else begin(config, split, None, watchers), finish)
@@ -137,4 +138,5 @@ def _finished(world: World, config: RunConfig, split: Split, folder: Path) -> Fi
 def _run_of(config: RunConfig, model: Model, split: Split) -> Run:
     store = split.train.store
     items = item_table(store, fit_popularity(split.train))
-    return Run(config, model.eval(), store.item_ids, items, store.fingerprint, store.folder, store.num_users)
+    features = () if store.inputs is None else store.inputs.features
+    return Run(config, model.eval(), store.item_ids, items, store.fingerprint, store.folder, store.num_users, features)
