@@ -24,7 +24,10 @@ KINDS = {"INT": "whole number", "FLOAT": "number", "TEXT": "text"}
 
 
 def table(
-    title: str, config: type[Config], skip: Collection[str] = ("name", "query_time"), rename: Mapping[str, str] = {}
+    title: str,
+    config: type[Config],
+    skip: Collection[str] = ("name", "query_time", "rerank"),
+    rename: Mapping[str, str] = {},
 ) -> None:
     """Print a section: a row for each setting, with its default, range and meaning."""
     print(f"\n## {title}\n\n| setting | default | values | meaning |\n|---|---|---|---|")

@@ -15,6 +15,7 @@ from ensue.data.split import Sequences
 from ensue.data.store import SequenceStore
 from ensue.data.vocabulary import ExternalId
 from ensue.errors import DataError
+from ensue.reranking import Reranking
 from ensue.retrieval.index import top_k
 from ensue.retrieval.request import ids_of, moment
 from ensue.retrieval.retriever import Retriever, retrieve
@@ -31,19 +32,20 @@ def retrieve_all(
     exclude_seen: bool = True,
     at: int | None = None,
     progress: CountProgress | None = None,
+    reranking: Reranking | None = None,
 ) -> pl.DataFrame:
     """The k best items for every user of a store, by external ids: see `Recommender.recommend_all`."""
     users_R = np.arange(store.num_users) if users is None else _places(store, users)
     if store.item_ids != run.item_ids:
         store = store.renumbered(run.item_ids)
-    store = with_inputs(store, run.features)
+    store = with_inputs(store, (reranking or run).features)
     start_R, stop_R = store.offsets[users_R], store.offsets[users_R + 1]
     is_known_R = stop_R > start_R
     histories = Sequences(store, users_R[is_known_R], start_R[is_known_R], stop_R[is_known_R])
     newest = None
     if store.times is not None and len(histories):
         newest = int(store.times[histories.stop_R - 1].max())
-    at = moment(at, newest, run.config.model)
+    at = moment(at, newest, (reranking or run).request_model)
     times = None if at is None else np.full(len(histories), at)
     popular, numbers = top_k(run.popularity_N[None], k)
     items_RK, scores_RK = (np.repeat(part.numpy(), len(users_R), 0) for part in (numbers, popular))

@@ -30,11 +30,13 @@ from ensue.reading import Data, open_data, read
 from ensue.recipes import configure, fixed, planned, run_config
 from ensue.recommend_all import retrieve_all
 from ensue.recommendations import Recommendation, Recommendations
+from ensue.reranking import Reranking
 from ensue.retrieval.index import ExactIndex, top_k
 from ensue.retrieval.probabilities import Probabilities, most_probable, shares
 from ensue.retrieval.request import feature_codes, ids_of, moment, path_of, seconds, switch, whole
 from ensue.retrieval.retriever import Exhaustive, Retriever
 from ensue.retrieval.scores import CountProgress
+from ensue.retrieval.two_stage import CANDIDATES
 from ensue.runs.config import RunConfig
 from ensue.runs.evaluations import check_evaluated, save_evaluation
 from ensue.runs.folder import LOG
@@ -62,6 +64,7 @@ class Recommender:
         config: the run's settings.
         run: the fitted run; None before `fit`.
         log: the records of training, one per epoch.
+        reranking: the second stage that `rerank` adds; None without one.
     """
 
     config: RunConfig
@@ -76,6 +79,7 @@ class Recommender:
             self._configure_lists = configure(model, preset, {**settings, "split": "none"})
         self.run, self.log = None, []
         self._retriever: Retriever | None = None
+        self.reranking: Reranking | None = None
 
     def __repr__(self) -> str:
         fitted = "not fitted" if self.run is None else f"fitted, {len(self.run.item_ids):,} items"
@@ -87,7 +91,7 @@ class Recommender:
         self = cls.__new__(cls)
         self.config, self.run, self.log = config, None, []
         self.configure = self._configure_lists = fixed(config)
-        self._retriever = None
+        self._retriever = self.reranking = None
         return self
 
     @classmethod
@@ -186,9 +190,9 @@ class Recommender:
         history = ids_of("history", history)
         times_T = None if times is None else seconds(times, len(history))
         newest = None if times_T is None or len(times_T) == 0 else int(times_T[-1])
-        at = moment(at, newest, run.config.model)
+        at = moment(at, newest, (self.reranking or run).request_model)
         numbers = run.item_ids.encode(history)
-        codes = feature_codes(run.features, features, len(history))
+        codes = feature_codes((self.reranking or run).features, features, len(history))
         unknown = tuple(item for item, number in zip(history, numbers, strict=True) if number == 0)
         known = numbers > 0
         seen = torch.from_numpy(np.unique(numbers[known]).astype(np.int64))
@@ -239,7 +243,8 @@ class Recommender:
         run = self._run()
         with cpu_threads(run.config.train.threads):
             exclude_seen = switch("exclude_seen", exclude_seen)
-            return retrieve_all(run, self.retriever, open_data(data), whole("k", k), users, exclude_seen, at, progress)
+            k, store = whole("k", k), open_data(data)
+            return retrieve_all(run, self.retriever, store, k, users, exclude_seen, at, progress, self.reranking)
 
     def similar(self, item: ExternalId, k: int = 10) -> Recommendations:
         """The items whose vectors have the largest cosine with this item's.
@@ -295,17 +300,22 @@ class Recommender:
         path = None if folder is None else path_of("folder", folder)
         store = open_data(data)
         run.check_data(store)
-        config = (config or run.config.evaluate).replace(query_time=run.config.evaluate.query_time)
+        config = (config or run.config.evaluate).replace(query_time=run.config.evaluate.query_time, rerank=0)
+        config = config if self.reranking is None else self.reranking.protocol(config)
         if path is not None:
             check_evaluated(path, run, f"{part}/{config.key}")
-        split = make_split(with_inputs(store, run.features), run.config.split)
+        split = make_split(with_inputs(store, (self.reranking or run).features), run.config.split)
         cases: Cases = split.test if part == "test" else split.validation
+        further: dict[str, Any] = {}
         with cpu_threads(run.config.train.threads):
-            standings = evaluate(run.model, cases, config, split.train, progress)
+            if self.reranking is None:
+                standings = evaluate(run.model, cases, config, split.train, progress)
+            else:
+                standings, further = self.reranking.evaluate(self._first, cases, config, progress)
             others = other_metrics(self.retriever, cases, config, split.train, standings)
         standings = replace(standings, others=others)
         if path is not None:
-            save_evaluation(path, run, store, part, config, standings)
+            save_evaluation(path, run, store, part, config, standings, further)
         return standings.means(config), standings
 
     @property
@@ -314,17 +324,37 @@ class Recommender:
 
         Set it to another one, such as `VectorSearch(model, index)`, for a large catalogue.
         """
-        return self._retriever or Exhaustive(self._run().model)
+        return self._first if self.reranking is None else self.reranking.retriever(self._first)
 
     @retriever.setter
     def retriever(self, retriever: Retriever) -> None:
         self._retriever = retriever
 
+    @property
+    def _first(self) -> Retriever:
+        return self._retriever or Exhaustive(self._run().model)
+
+    def rerank(self, ranker: Self | str | Path, candidates: int = CANDIDATES, weight: float = 1.0) -> Self:
+        """Let another model order the best candidates of this one, in recommending and in `evaluate`.
+
+        Args:
+            ranker: a fitted recommender, or its run folder, of the same data and split.
+            candidates: number of candidates; no more items are recommended.
+            weight: share of the ranker in the order, above 0; less than 1 mixes in the scores of this model.
+
+        Raises:
+            ConfigError: a number is out of range.
+            DataError: the two were trained on different data or splits.
+        """
+        other = ranker if isinstance(ranker, Recommender) else type(self).load(ranker)
+        self.reranking = Reranking(self._run(), other._run(), whole("candidates", candidates), float(weight))
+        return self
+
     def _batch(
         self, numbers: np.ndarray, times: np.ndarray | None, at: int | None, codes: Mapping[str, np.ndarray] | None
     ) -> SequenceBatch:
         """One history as a batch on the model's device; its newest event is asked."""
-        model = self._run().model
+        model = self.retriever.model
         numbers = numbers[-model.maxlen :]
         times = None if times is None else times[-model.maxlen :]
         lengths = np.array([len(numbers)])

@@ -159,6 +159,29 @@ class Views:
         return Views(self.first.to(device), self.second.to(device), self.is_same_BB.to(device))
 
 
+def newest_events(batch: SequenceBatch, maxlen: int) -> SequenceBatch:
+    """The newest `maxlen` events of each row; each row's newest event must be the asked one.
+
+    The batch itself if no row is longer.
+    """
+    lengths_B = batch.lengths_B.cpu().numpy()
+    if lengths_B.max() <= maxlen:
+        return batch
+    stop_B, kept_B = np.cumsum(lengths_B), np.minimum(lengths_B, maxlen)
+    events_P = gather_events(stop_B - kept_B, stop_B)
+
+    def kept(values: Tensor | None) -> np.ndarray | None:
+        return None if values is None else values.cpu().numpy()[events_P]
+
+    features = None
+    if batch.features is not None:
+        features = {name: codes_P.cpu().numpy()[events_P] for name, codes_P in batch.features.items()}
+    items_P = batch.items_P.cpu().numpy()[events_P]
+    times = kept(batch.times_P), kept(batch.query_times_P)
+    shorter = SequenceBatch.from_numpy(items_P, kept_B, *times, features=features).to(batch.items_P.device)
+    return replace(shorter, users_B=batch.users_B)
+
+
 def _layout(lengths_B: np.ndarray, asked_Q: np.ndarray) -> Layout:
     return make_layout(lengths_B, None if len(asked_Q) == lengths_B.sum() else asked_Q)
 

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 
 from ensue.cli.flags import Flag, flags_of
 from ensue.cli.hints import recommend_to_user
-from ensue.cli.recommend import RunFolder
+from ensue.cli.recommend import Candidates, Rerank, RunFolder, Weight
 from ensue.cli.sources import data_of_run
 from ensue.terminal.output import Screen, table
+
+if TYPE_CHECKING:
+    from ensue.recommender import Recommender
+    from ensue.reranking import Reranking
 
 
 def flags() -> list[Flag]:
     """The flags of the protocol."""
     from ensue.evaluation.protocol import EvaluateConfig
 
-    return flags_of(EvaluateConfig, "Protocol (by default the run's)", skip={"query_time"})
+    return flags_of(EvaluateConfig, "Protocol (by default the run's)", skip={"query_time", "rerank"})
 
 
 def run(
@@ -27,6 +32,9 @@ def run(
     settings: dict[str, Any],
     data: Annotated[list[str] | None, typer.Option("--data", help="Store or log; by default the run's.")] = None,
     part: Annotated[Literal["test", "validation"], typer.Option("--part", help="Which held-out events.")] = "test",
+    rerank: Rerank = None,
+    candidates: Candidates = 200,
+    rerank_weight: Weight = 1.0,
 ) -> dict[str, Any]:
     """Rank the held-out items; write metrics.json and the per-user table."""
     from ensue.recommender import Recommender
@@ -36,12 +44,16 @@ def run(
     assert recommender.run is not None
     store = data_of_run(folder, recommender.run, data, screen)
     config = recommender.config.evaluate.replace(**settings)
+    if rerank is not None:
+        config = _two_stages(recommender, rerank, candidates, rerank_weight).protocol(config)
     with screen.counting("evaluate") as counted:
         recommender.evaluate(store, part, config, folder, counted)
     evaluations = read_metrics(folder).items()
     results = {key.removeprefix(f"{part}/"): each for key, each in evaluations if each["part"] == part}
     entry: dict[str, Any] = results.pop(config.key)
     screen.show(metrics_table(part, {config.key: entry, **results}))
+    if "first_stage" in entry:
+        screen.show(stages_table(entry))
     if config.protocol == "full" and config.filter_seen and entry["targets_in_history"]:
         screen.say(f"{entry['targets_in_history']:,} targets occur in their history; the filter keeps them", "dim")
     if entry["targets_untrained"]:
@@ -54,6 +66,25 @@ def run(
     screen.say(f"written: {folder / 'metrics.json'}, {folder / entry['per_user']}")
     screen.next(*recommend_to_user(folder, recommender.config.model, store, data))
     return {"run": str(folder), "model": recommender.config.model.name, **entry, "protocol": config.key}
+
+
+def _two_stages(recommender: Recommender, rerank: Path, candidates: int, weight: float) -> Reranking:
+    """The second stage, added to a recommender."""
+    reranking = recommender.rerank(rerank, candidates, weight).reranking
+    assert reranking is not None
+    return reranking
+
+
+def stages_table(entry: dict[str, Any]) -> Table:
+    """One row per metric: the first stage alone, both stages, and the gain with its paired interval."""
+    rows = []
+    for (name, first), second in zip(entry["first_stage"].items(), entry["metrics"].values(), strict=True):
+        gain = entry["gain"].get(name.partition("|")[0])
+        effect = "" if gain is None else "{estimate:+.4f} [{low:+.4f}, {high:+.4f}]".format(**gain["effect"])
+        rows.append((name.partition("|")[0], f"{first:.4f}", f"{second:.4f}", effect))
+    title = f"{entry['recall']:.1%} of the targets are among the {entry['rerank']['candidates']} candidates"
+    heads = ("metric", "retrieved", "re-ranked", "gain [95%]")
+    return table(heads, rows, title=title, right=heads[1:])
 
 
 def metrics_table(part: str, entries: dict[str, dict[str, Any]]) -> Table:

@@ -19,6 +19,7 @@ from ensue.terminal.output import Screen, table
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ensue.data.features import Feature
     from ensue.recommender import Recommendation, Recommendations
     from ensue.runs.run import Run
 
@@ -37,6 +38,13 @@ Features = Annotated[
         metavar="NAME=V,V,...",
         help="Values of a feature for --history: one per item, or the user's; empty for an unknown one.",
     ),
+]
+Rerank = Annotated[
+    Path | None, typer.Option("--rerank", metavar="RUN2", help="A run whose model re-ranks the best candidates of RUN.")
+]
+Candidates = Annotated[int, typer.Option("--candidates", min=1, help="Number of candidates for --rerank.")]
+Weight = Annotated[
+    float, typer.Option("--rerank-weight", help="Share of RUN2 in the order, above 0; the rest is RUN's own scores.")
 ]
 Count = Annotated[int, typer.Option("-k", help="Number of items.", min=1)]
 
@@ -60,6 +68,9 @@ def recommend(
     k: Count = 10,
     keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Allow items of the history.")] = False,
     feature: Features = None,
+    rerank: Rerank = None,
+    candidates: Candidates = 200,
+    rerank_weight: Weight = 1.0,
 ) -> dict[str, Any]:
     """Recommend the next items for a history, a user, or all users."""
     _check_flags(history, user, everybody, {"--times": times, "--feature": feature}, data, out, overwrite)
@@ -71,18 +82,19 @@ def recommend(
     at = None if moment is None else parse_seconds(moment, "at")
     recommender = Recommender.load(folder)
     assert recommender.run is not None
+    if rerank is not None:
+        recommender.rerank(rerank, candidates, rerank_weight)
+    read = (recommender.reranking or recommender.run).features
     if everybody:
         return recommend_all(screen, recommender, folder, out, data, k, keep_seen, at, overwrite)
     model = recommender.config.model
     if user is None:
-        ids: list[Any] = list(split_list(history or ""))
-        stamps = None if times is None else times_of(times)
-        features = _features_given(feature or (), recommender.run)
+        given = _history(times, feature or (), history, read)
     else:
         store = data_of_run(folder, recommender.run, data, screen)
         store.verify_once()
-        ids, stamps = history_of(store, user)
-        features = features_of_user(store, user, recommender.run.features)
+        given = (*history_of(store, user), features_of_user(store, user, read))
+    ids, stamps, features = given
     answer = recommender.recommend(ids, k=k, exclude_seen=not keep_seen, times=stamps, at=at, features=features)
     known = _named(recommender.run, ids)
     _show(screen, known, answer, k)
@@ -120,13 +132,24 @@ def _check_flags(
         raise ConfigError("--out and --overwrite are for --all: omit them (--json prints a single result as JSON)")
 
 
-def _features_given(words: Sequence[str], run: Run) -> dict[str, Any]:
+def _history(
+    times: str | None, words: Sequence[str], history: str | None, features: Sequence[Feature]
+) -> tuple[list[Any], list[int] | None, dict[str, Any]]:
+    """The items, times and features that a command line states."""
+    return (
+        list(split_list(history or "")),
+        None if times is None else times_of(times),
+        _features_given(words, features),
+    )
+
+
+def _features_given(words: Sequence[str], features: Sequence[Feature]) -> dict[str, Any]:
     """The values of `--feature NAME=V,V,...`: a list, or one value of a user.
 
     Raises:
         ConfigError: a word has no name.
     """
-    of_users = {feature.name for feature in run.features if feature.of == "user"}
+    of_users = {feature.name for feature in features if feature.of == "user"}
     given: dict[str, Any] = {}
     for word in words:
         name, sign, text = word.partition("=")

@@ -60,7 +60,7 @@ def flags(words: Sequence[str] = ()) -> list[Flag]:
         *flags_of(ObjectiveConfig, "Objective"),
         *flags_of(TrainConfig, "Training"),
         *flags_of(SplitConfig, "Split", rename=SPLIT_NAMES),
-        *flags_of(EvaluateConfig, "Evaluation", skip={"query_time"}),
+        *flags_of(EvaluateConfig, "Evaluation", skip={"query_time", "rerank"}),
     ]
 
 

@@ -1,6 +1,6 @@
 """The features of a store: fitted on the training part of a split, and the codes of all events and users.
 
-Suffixes: `E` events of the store, `P` events of the training part.
+Suffixes: `E` events of the store, `P` events of the training part, `R` its rows.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ensue.batches.batch import SequenceBatch, case_batch
+from ensue.batches.batch import case_batch
 from ensue.data.arrays import gather_events
 from ensue.data.split import Cases, Sequences
 from ensue.data.transitions import fit_popularity
@@ -44,13 +44,7 @@ def evaluate(
         EnsueError: there are no cases, or a score is NaN or infinite.
         DataError: the model reads the times of requests, but the data has no times.
     """
-    if len(cases) == 0:
-        raise EnsueError(
-            "nothing to evaluate: the split holds out no cases (leave-one-out needs users with 3 or more events, "
-            "user-holdout with 2 or more; split none holds out nothing)"
-        )
-    if config.query_time and cases.store.times is None:
-        raise DataError("query_time: the data has no times, so the time of a request is unknown")
+    check_cases(cases, config)
     keep_freed_memory()
     cases = cases.packed
     was_training = model.training
@@ -66,13 +60,13 @@ def evaluate(
             batch = case_batch(cases, rows, model.maxlen, config.query_time).to(model.device)
             few = cases.take(rows)
             if is_full:
-                better, equal, hidden = _rank_full(model, batch, few, config.filter_seen)
+                better, equal, hidden = rank_scores(checked(model.logits(batch)), few, config.filter_seen)
                 candidates_B[rows] -= hidden
             else:
                 items_BC = torch.from_numpy(sample_candidates(few, config, counts_N)).to(model.device)
                 scores = checked(model.logits(batch, items_BC))
-                better, equal = _count(scores, scores[:, :1])
-            better_B[rows], equal_B[rows], repeated_B[rows] = better, equal, _repeated(few)
+                better, equal = count_scores(scores, scores[:, :1])
+            better_B[rows], equal_B[rows], repeated_B[rows] = better, equal, repeated_targets(few)
             done += len(rows)
             if progress is not None:
                 progress(done, len(cases))
@@ -81,7 +75,23 @@ def evaluate(
     return Standings(cases.users_B, cases.target_items_B, better_B, equal_B, candidates_B, repeated_B)
 
 
-def _repeated(cases: Cases) -> np.ndarray:
+def check_cases(cases: Cases, config: EvaluateConfig) -> None:
+    """Check that there is something to evaluate.
+
+    Raises:
+        EnsueError: there are no cases.
+        DataError: the model reads the times of requests, but the data has no times.
+    """
+    if len(cases) == 0:
+        raise EnsueError(
+            "nothing to evaluate: the split holds out no cases (leave-one-out needs users with 3 or more events, "
+            "user-holdout with 2 or more; split none holds out nothing)"
+        )
+    if config.query_time and cases.store.times is None:
+        raise DataError("query_time: the data has no times, so the time of a request is unknown")
+
+
+def repeated_targets(cases: Cases) -> np.ndarray:
     """Whether each case's target also occurs in its history: bool [B]."""
     lengths_B = cases.stop_B - cases.start_B
     items_P = cases.store.items[gather_events(cases.start_B, cases.stop_B)]
@@ -91,14 +101,11 @@ def _repeated(cases: Cases) -> np.ndarray:
     return repeated_B
 
 
-def _rank_full(
-    model: Model, batch: SequenceBatch, cases: Cases, filter_seen: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Better, equal and hidden items of the batch's cases."""
-    scores = checked(model.logits(batch))
+def rank_scores(scores: Tensor, cases: Cases, filter_seen: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Better, equal and hidden items of some cases, from the scores of all items, [B, N]."""
     target_B = cases.target_items_B.astype(np.int64) - 1
     target_score = scores.gather(1, torch.from_numpy(target_B)[:, None].to(scores.device))
-    better, equal = _count(scores, target_score)
+    better, equal = count_scores(scores, target_score)
     if not filter_seen:
         return better, equal, np.zeros(len(cases), dtype=np.int64)
     # Seen items are few, so counting and subtracting them is cheaper than a mask.
@@ -114,7 +121,7 @@ def _rank_full(
     return better, equal, np.bincount(row_K, minlength=len(cases))
 
 
-def _count(scores: Tensor, target_score: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def count_scores(scores: Tensor, target_score: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Candidates strictly above and others equal to the target, [B] each."""
     # In float32 the comparisons and sums are vectorised (1.5 ms instead of 7.6 for 128 x 23,715) and exact up to 2^24.
     above = torch.gt(scores, target_score, out=torch.empty_like(scores))

@@ -33,6 +33,7 @@ class EvaluateConfig(Config):
         0.0, ge=0, le=4, description="also report |ips: cases weighted by (events of the target)^-power; 0 is off"
     )
     evaluation_seed: int = Field(0, ge=0, description="seed of the sampled candidates")
+    rerank: int = Field(0, ge=0, description="candidates that a second model re-ranks; 0: none; set by re-ranking")
     query_time: bool = Field(False, description="whether the model reads the request's time; follows the model")
 
     @field_validator("metrics")
@@ -55,8 +56,9 @@ class EvaluateConfig(Config):
 
     @property
     def key(self) -> str:
-        """The key of the protocol's results: `full`, `full-with-seen`, `uniform-100+query-time` and so on."""
-        return self._candidates + ("+query-time" if self.query_time else "")
+        """The key of the protocol's results: `full`, `full-with-seen`, `full+rerank-200`, `uniform-100+query-time`."""
+        stages = f"+rerank-{self.rerank}" if self.rerank else ""
+        return self._candidates + stages + ("+query-time" if self.query_time else "")
 
     @property
     def _candidates(self) -> str:
@@ -65,7 +67,8 @@ class EvaluateConfig(Config):
     def label(self, metric: str) -> str:
         """The metric's name with its protocol, so that sampled figures never have the name of full ones."""
         marks = {"full": "", "full-with-seen": "|seen", "uniform-100": "|uni100", "popularity-100": "|pop100"}
-        return metric + marks[self._candidates] + ("|qtime" if self.query_time else "")
+        stages = f"|rerank{self.rerank}" if self.rerank else ""
+        return metric + marks[self._candidates] + stages + ("|qtime" if self.query_time else "")
 
     def list_label(self, metric: str) -> str:
         """The name of a metric of lists, which are of the whole catalogue in every protocol."""

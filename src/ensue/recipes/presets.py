@@ -15,8 +15,8 @@ from ensue.runs.config import RunConfig
 Values = dict[str, dict[str, Any]]
 # Flat names of fields whose own name another section uses too: plain `seed` is the training's.
 FLAT_NAMES = {("split", "seed"): "split_seed"}
-# Fields that take the value of a field with the same name in another section.
-FOLLOWED = {("evaluate", "query_time")}
+# Fields that no setting gives: the model says whether the time of a request is read, and re-ranking its candidates.
+FOLLOWED = {("evaluate", "query_time"), ("evaluate", "rerank")}
 
 
 @dataclass(frozen=True, slots=True)

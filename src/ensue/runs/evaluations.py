@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,13 @@ def _is_same_model(folder: Path, recorded: str, run: Run) -> bool:
 
 
 def save_evaluation(
-    folder: Path, run: Run, store: SequenceStore, part: str, config: EvaluateConfig, standings: Standings
+    folder: Path,
+    run: Run,
+    store: SequenceStore,
+    part: str,
+    config: EvaluateConfig,
+    standings: Standings,
+    further: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write the per-user table and add the means to `metrics.json`, to the card, and to the manifest.
 
@@ -75,6 +82,7 @@ def save_evaluation(
         part: "test" or "validation".
         config: protocol and metrics.
         standings: the results.
+        further: what else the entry says, as JSON values.
 
     Returns:
         The entry added to `metrics.json` under `<part>/<config.key>`.
@@ -85,15 +93,9 @@ def save_evaluation(
     """
     with claimed(folder, PATIENCE):
         check_evaluated(folder, run, f"{part}/{config.key}")
-        return _add_evaluation(folder, run, store, part, config, standings)
-
-
-def _add_evaluation(
-    folder: Path, run: Run, store: SequenceStore, part: str, config: EvaluateConfig, standings: Standings
-) -> dict[str, Any]:
-    entry = write_table(folder, store, part, config, standings, run.items["events"].to_numpy())
-    results = {**read_metrics(folder), f"{part}/{config.key}": entry}
-    write_json(folder / METRICS, results)
-    write_card(folder, run, results, read_log(folder / LOG))
-    seal(folder, run)
+        entry = write_table(folder, store, part, config, standings, run.items["events"].to_numpy(), further)
+        results = {**read_metrics(folder), f"{part}/{config.key}": entry}
+        write_json(folder / METRICS, results)
+        write_card(folder, run, results, read_log(folder / LOG))
+        seal(folder, run)
     return entry

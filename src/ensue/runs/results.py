@@ -23,7 +23,13 @@ from ensue.runs.folder import KIND, METRICS, SCHEMA_VERSION
 
 
 def write_table(
-    folder: Path, store: SequenceStore, part: str, config: EvaluateConfig, standings: Standings, events_N: np.ndarray
+    folder: Path,
+    store: SequenceStore,
+    part: str,
+    config: EvaluateConfig,
+    standings: Standings,
+    events_N: np.ndarray,
+    further: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write an evaluation's per-user table; return its entry for `metrics.json`, under `<part>/<config.key>`.
 
@@ -34,6 +40,7 @@ def write_table(
         config: protocol and metrics.
         standings: the results.
         events_N: the number of training events of each item, [N].
+        further: what else the entry says, as JSON values.
     """
     table = f"per_user-{part}-{config.key}.parquet"
     with atomic_path(folder / table) as path:
@@ -51,6 +58,7 @@ def write_table(
         "fingerprint": store.fingerprint,
         "per_user": table,
         "per_user_sha256": sha256(folder / table),
+        **(further or {}),
     }
     return {**entry, "sha256": _digest(f"{part}/{config.key}", entry)}
 

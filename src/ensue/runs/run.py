@@ -18,7 +18,7 @@ from ensue.data.features import Feature
 from ensue.data.store import SequenceStore
 from ensue.data.vocabulary import Vocabulary
 from ensue.errors import DataError
-from ensue.models import CountedModel, Model
+from ensue.models import CountedModel, Model, ModelConfig
 from ensue.runs.config import RunConfig
 
 
@@ -45,6 +45,11 @@ class Run:
     store: Path | None
     num_users: int = 0
     features: tuple[Feature, ...] = ()
+
+    @property
+    def request_model(self) -> ModelConfig:
+        """The settings of the model, which say what it reads of a request."""
+        return self.config.model
 
     @cached_property
     def titles(self) -> list[str | None] | None:
