@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ensue.nn.native.library import TORCH, computing_with
 from ensue.nn.ops import full_softmax
 from ensue.objectives import losses
 
@@ -232,7 +233,7 @@ def test_cross_entropy_never_holds_all_logits(monkeypatch: pytest.MonkeyPatch, u
     h, target, items = problem(positions=300, items=1_000, width=3)
     upstream = torch.ones(300) if uniform else torch.linspace(0, 1, 300)
     probe = LargestTensor()
-    with probe:
+    with computing_with(TORCH), probe:
         loss = full_softmax.cross_entropy(h.requires_grad_(), target, items.requires_grad_())
         (loss * upstream).sum().backward()
     assert probe.cells == max(4, rows) * 1_000

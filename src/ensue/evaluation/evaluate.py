@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ensue.batches.batch import case_batch
+from ensue.batches.batch import SequenceBatch, case_batch
 from ensue.data.arrays import gather_events
 from ensue.data.split import Cases, Sequences
 from ensue.data.transitions import fit_popularity
@@ -21,10 +21,13 @@ from ensue.errors import DataError, EnsueError
 from ensue.evaluation.protocol import EvaluateConfig
 from ensue.evaluation.sampled import SAMPLED, sample_candidates
 from ensue.evaluation.standings import Standings
-from ensue.nn.model import Model
+from ensue.nn.model import Encoder, Model
+from ensue.nn.native.ranking import Ranking
 from ensue.objectives.negatives import distinct
-from ensue.retrieval.scores import CountProgress, by_length, checked
+from ensue.retrieval.scores import CountProgress, NotRankedError, by_length, checked, ranking_of
 from ensue.runtime.memory import keep_freed_memory
+
+NONE = np.zeros(0, dtype=np.int64)
 
 
 @torch.inference_mode()
@@ -52,6 +55,7 @@ def evaluate(
     is_full = config.protocol == "full"
     counts_N = np.zeros(0) if is_full else fit_popularity(train)
     width = cases.store.num_items if is_full else SAMPLED + 1
+    ranking = ranking_of(model) if is_full else None
     better_B, equal_B = np.zeros(len(cases), dtype=np.int64), np.zeros(len(cases), dtype=np.int64)
     candidates_B, repeated_B = np.full(len(cases), width), np.zeros(len(cases), dtype=bool)
     done = 0
@@ -60,7 +64,10 @@ def evaluate(
             batch = case_batch(cases, rows, model.maxlen, config.query_time).to(model.device)
             few = cases.take(rows)
             if is_full:
-                better, equal, hidden = rank_scores(checked(model.logits(batch)), few, config.filter_seen)
+                if ranking is None:
+                    better, equal, hidden = rank_scores(checked(model.logits(batch)), few, config.filter_seen)
+                else:
+                    better, equal, hidden = _rank_natively(ranking, model, batch, few, config.filter_seen)
                 candidates_B[rows] -= hidden
             else:
                 items_BC = torch.from_numpy(sample_candidates(few, config, counts_N)).to(model.device)
@@ -101,6 +108,19 @@ def repeated_targets(cases: Cases) -> np.ndarray:
     return repeated_B
 
 
+def _rank_natively(
+    ranking: Ranking, model: Model, batch: SequenceBatch, cases: Cases, filter_seen: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What `rank_scores` returns, without storing the scores."""
+    assert isinstance(model, Encoder)
+    target_B = cases.target_items_B.astype(np.int64) - 1
+    row_K, seen_K = _seen(cases, target_B, ranking.items) if filter_seen else (NONE, NONE)
+    counted = ranking.standings(model.encode(batch), target_B, row_K, seen_K)
+    if counted is None:
+        raise NotRankedError
+    return *counted, np.bincount(row_K, minlength=len(cases))
+
+
 def rank_scores(scores: Tensor, cases: Cases, filter_seen: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Better, equal and hidden items of some cases, from the scores of all items, [B, N]."""
     target_B = cases.target_items_B.astype(np.int64) - 1
@@ -109,16 +129,21 @@ def rank_scores(scores: Tensor, cases: Cases, filter_seen: bool) -> tuple[np.nda
     if not filter_seen:
         return better, equal, np.zeros(len(cases), dtype=np.int64)
     # Seen items are few, so counting and subtracting them is cheaper than a mask.
-    seen_P = cases.store.items[gather_events(cases.start_B, cases.stop_B)].astype(np.int64) - 1
-    row_P = np.repeat(np.arange(len(cases)), cases.stop_B - cases.start_B)
-    seen_P, row_P = seen_P[seen_P != target_B[row_P]], row_P[seen_P != target_B[row_P]]
-    place_K = distinct(row_P * scores.shape[1] + seen_P)
-    row_K = place_K // scores.shape[1]
-    score_K = scores.view(-1)[torch.from_numpy(place_K).to(scores.device)].cpu().numpy()
+    row_K, seen_K = _seen(cases, target_B, scores.shape[1])
+    score_K = scores.view(-1)[torch.from_numpy(row_K * scores.shape[1] + seen_K).to(scores.device)].cpu().numpy()
     target_K = target_score.view(-1).cpu().numpy()[row_K]
     better = better - np.bincount(row_K[score_K > target_K], minlength=len(cases))
     equal = equal - np.bincount(row_K[score_K == target_K], minlength=len(cases))
     return better, equal, np.bincount(row_K, minlength=len(cases))
+
+
+def _seen(cases: Cases, target_B: np.ndarray, num_items: int) -> tuple[np.ndarray, np.ndarray]:
+    """The items of each case's history except its target, counted from 0: cases, ascending, and items, ascending."""
+    seen_P = cases.store.items[gather_events(cases.start_B, cases.stop_B)].astype(np.int64) - 1
+    row_P = np.repeat(np.arange(len(cases)), cases.stop_B - cases.start_B)
+    is_other_P = seen_P != target_B[row_P]
+    place_K = distinct(row_P[is_other_P] * num_items + seen_P[is_other_P])
+    return place_K // num_items, place_K % num_items
 
 
 def count_scores(scores: Tensor, target_score: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from ensue.nn.native.rows import add_rows, is_native
 from ensue.rng import torch_seed
 
 NORMALISATIONS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d)
@@ -90,7 +91,10 @@ def dense_gradients(parameters: Iterable[nn.Parameter]) -> None:
         if grad is None or not grad.is_sparse:
             continue
         rows, values = grad._indices()[0], grad._values()
-        if values.device.type == "cpu":
+        if is_native(values, parameter):
+            parameter.grad = torch.zeros_like(parameter)
+            add_rows(parameter.grad, rows, values)
+        elif values.device.type == "cpu":
             parameter.grad = torch.zeros_like(parameter).index_add_(0, rows, values)
         else:
             parameter.grad = torch.ops.aten.embedding_dense_backward(values, rows, parameter.shape[0], -1, False)

@@ -1,6 +1,7 @@
 """Retrievers: from a batch of histories to the best items.
 
-Suffixes: `B` rows of a batch, `R` rows of a view, `P` events of all rows, `N` items, `K` recommendations.
+Suffixes: `B` rows of a batch, `E` pairs, `D` width, `R` rows of a view, `P` events of all rows, `N` items,
+`K` recommendations.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from ensue.batches.batch import SequenceBatch, history_batch
 from ensue.data.arrays import gather_events
 from ensue.data.split import Sequences
 from ensue.nn.model import Encoder, Model
+from ensue.nn.native.ranking import BEST, Ranking
+from ensue.objectives.negatives import distinct
 from ensue.retrieval.index import Index, Pairs, top_k
-from ensue.retrieval.scores import CountProgress, by_length, checked
+from ensue.retrieval.scores import CountProgress, NotRankedError, by_length, checked, ranking_of
 from ensue.runtime.memory import keep_freed_memory
 
 
@@ -96,6 +99,7 @@ def retrieve(
     keep_freed_memory()
     model = retriever.model
     width = min(k, model.num_items)
+    ranking = ranking_of(model) if type(retriever) is Exhaustive and width <= BEST else None
     scores_RK = np.empty((len(histories), width), dtype=np.float32)
     items_RK = np.empty((len(histories), width), dtype=np.int64)
     done = 0
@@ -103,12 +107,27 @@ def retrieve(
         times_B = None if request_times_R is None else request_times_R[rows]
         batch = history_batch(histories, rows, model.maxlen, times_B).to(model.device)
         seen = seen_pairs(histories, rows, model.device) if exclude_seen else None
-        scores, items = retriever(batch, width, seen)
+        if ranking is not None and isinstance(model, Encoder):
+            scores, items = _native_best(ranking, model.encode(batch), width, seen)
+        else:
+            scores, items = retriever(batch, width, seen)
         scores_RK[rows], items_RK[rows] = scores.cpu().numpy(), items.cpu().numpy()
         done += len(rows)
         if progress is not None:
             progress(done, len(histories))
     return scores_RK, items_RK
+
+
+def _native_best(ranking: Ranking, h_BD: Tensor, k: int, seen: Pairs | None) -> tuple[Tensor, Tensor]:
+    """What `Exhaustive` returns, from the native library."""
+    row_E = item_E = np.zeros(0, dtype=np.int64)
+    if seen is not None:
+        place_E = distinct(seen[0].numpy() * ranking.items + seen[1].numpy() - 1)
+        row_E, item_E = place_E // ranking.items, place_E % ranking.items
+    best = ranking.best(h_BD, k, row_E, item_E)
+    if best is None:
+        raise NotRankedError
+    return best
 
 
 def seen_pairs(histories: Sequences, rows_B: np.ndarray, device: torch.device) -> Pairs:

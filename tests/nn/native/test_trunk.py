@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ensue.batches.batch import SequenceBatch
 from ensue.nn.embedding import initialise
-from ensue.nn.native.library import TORCH, compute, computing_with, runnable
-from ensue.nn.native.trunk import Plan, encode, functions, newest
+from ensue.nn.native.library import TORCH, compute, computing_with, load, runnable
+from ensue.nn.native.trunk import Plan, encode, newest
 from ensue.nn.native.usage import Usage
 from ensue.nn.ops import attention, dropout
 from ensue.nn.trunk import Trunk, TrunkConfig
@@ -98,7 +98,7 @@ class SameMasks:
     def bytes_of(self, place: int, columns: int) -> np.ndarray:
         drawn = np.zeros((self.rows * self.length, columns), dtype=np.uint8)
         site = 1 + self.block * (self.heads + 2) + place
-        functions(compute().name).ensue_random_bytes(self.seed, site, *drawn.shape, drawn.ctypes.data)
+        load(compute().name).ensue_random_bytes(self.seed, site, *drawn.shape, drawn.ctypes.data)
         return drawn
 
     def __call__(self, shape: tuple[int, ...], device: torch.device | None = None) -> Tensor:

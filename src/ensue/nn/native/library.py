@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ensue.errors import ConfigError
 from ensue.nn.native.build import levels, library_of
@@ -27,6 +27,37 @@ NEEDED = {
     "x86-64-v4": _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
     "arm64": frozenset[str](),
 }
+
+# The functions of the library: the type of the result (-: none) and those of the arguments.
+_TYPES: dict[str, type[ctypes._SimpleCData[Any]]] = {
+    "p": ctypes.c_void_p,
+    "i": ctypes.c_int32,
+    "l": ctypes.c_int64,
+    "u": ctypes.c_uint64,
+}
+SIGNATURES = {
+    "ensue_packed_floats": ("l", "p"),
+    "ensue_kept_floats": ("l", "p"),
+    "ensue_pack": ("-", "ppp"),
+    "ensue_encode": ("-", "ppplppp"),
+    "ensue_encode_backward": ("-", "ppplpppp"),
+    "ensue_newest": ("-", "ppplpp"),
+    "ensue_random_bytes": ("-", "ulllp"),
+    "ensue_candidates": ("-", "illlppp"),
+    "ensue_candidates_backward": ("-", "illlppppp"),
+    "ensue_add_rows": ("-", "illlppp"),
+    "ensue_cross_entropy": ("-", "illllppppppp"),
+    "ensue_catalogue_floats": ("l", "ll"),
+    "ensue_pack_catalogue": ("-", "llpp"),
+    "ensue_standings": ("i", "illlppppppp"),
+    "ensue_best": ("i", "illllpppppp"),
+}
+
+
+class _Addressed(Protocol):
+    """A tensor; this module does not import torch."""
+
+    def data_ptr(self) -> int: ...
 
 
 class Compute(NamedTuple):
@@ -116,8 +147,18 @@ def cpu_flags() -> frozenset[str]:
 
 @cache
 def load(name: str) -> ctypes.CDLL:
-    """The library of an instruction set."""
-    return ctypes.CDLL(str(library_of(name)))
+    """The library of an instruction set, with the types of its functions."""
+    library = ctypes.CDLL(str(library_of(name)))
+    for symbol, (result, arguments) in SIGNATURES.items():
+        function = getattr(library, symbol)
+        function.restype = None if result == "-" else _TYPES[result]
+        function.argtypes = [_TYPES[letter] for letter in arguments]
+    return library
+
+
+def at(values: _Addressed) -> int:
+    """The address of a tensor's values, which must be contiguous."""
+    return values.data_ptr()
 
 
 def _chosen(value: str) -> Compute:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from ctypes import byref, c_float, c_int32, c_int64, c_uint64, c_void_p
-from functools import cache
+from ctypes import byref, c_float, c_int32, c_uint64
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ensue.nn.native.library import load
+from ensue.nn.native.library import at, load
 
 NORMS = {"pre": 0, "post": 1, "original": 2}
 ACTIVATIONS = {"none": 0, "relu": 1}
@@ -35,26 +34,6 @@ class Plan(ctypes.Structure):
         ("epsilon", c_float),
         ("seed", c_uint64),
     ]
-
-
-@cache
-def functions(name: str) -> ctypes.CDLL:
-    """The library of an instruction set with the types of the functions used here."""
-    library = load(name)
-    plan, pointer = ctypes.POINTER(Plan), c_void_p
-    for count in (library.ensue_packed_floats, library.ensue_kept_floats):
-        count.restype, count.argtypes = c_int64, (plan,)
-    rows = (plan, pointer, pointer, c_int64)
-    signatures: tuple[tuple[Any, tuple[Any, ...]], ...] = (
-        (library.ensue_pack, (plan, pointer, pointer)),
-        (library.ensue_encode, (*rows, *[pointer] * 3)),
-        (library.ensue_encode_backward, (*rows, *[pointer] * 4)),
-        (library.ensue_newest, (*rows, *[pointer] * 2)),
-        (library.ensue_random_bytes, (c_uint64, c_int64, c_int64, c_int64, pointer)),
-    )
-    for function, types in signatures:
-        function.restype, function.argtypes = None, types
-    return library
 
 
 def encode(name: str, plan: Plan, parameters: Sequence[Tensor], x_PD: Tensor, last_B: Tensor) -> Tensor:
@@ -78,11 +57,11 @@ def encode(name: str, plan: Plan, parameters: Sequence[Tensor], x_PD: Tensor, la
 
 def newest(name: str, plan: Plan, parameters: Sequence[Tensor], x_PD: Tensor, last_B: Tensor) -> Tensor:
     """States of each row's newest event, [B, D], without a gradient and without dropout; arguments as of `encode`."""
-    library, offsets = functions(name), _offsets(plan, x_PD, last_B)
+    library, offsets = load(name), _offsets(plan, x_PD, last_B)
     packed_X = packed(library, plan, torch.cat([parameter.detach().reshape(-1) for parameter in parameters]))
     x_PD = x_PD.detach().contiguous()
     h_BD = x_PD.new_empty(len(last_B), x_PD.shape[1])
-    library.ensue_newest(byref(plan), _at(packed_X), offsets.ctypes.data, len(last_B), _at(x_PD), _at(h_BD))
+    library.ensue_newest(byref(plan), at(packed_X), offsets.ctypes.data, len(last_B), at(x_PD), at(h_BD))
     return h_BD
 
 
@@ -90,21 +69,21 @@ def packed(library: ctypes.CDLL, plan: Plan, flat_W: Tensor) -> Tensor:
     """The parameters as the library reads them."""
     flat_W = _checked(plan, flat_W)
     packed_X = torch.zeros(library.ensue_packed_floats(byref(plan)))
-    library.ensue_pack(byref(plan), _at(flat_W), _at(packed_X))
+    library.ensue_pack(byref(plan), at(flat_W), at(packed_X))
     return packed_X
 
 
 class _Encode(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_PD: Tensor, flat_W: Tensor, name: str, plan: Plan, offsets: np.ndarray) -> Tensor:
-        library, rows = functions(name), len(offsets) - 1
+        library, rows = load(name), len(offsets) - 1
         packed_X = packed(library, plan, flat_W)
         h_PD = torch.empty_like(x_PD)
         kept = None
         if any(ctx.needs_input_grad[:2]):
             kept = _Kept(len(x_PD) * library.ensue_kept_floats(byref(plan)))
         library.ensue_encode(
-            byref(plan), _at(packed_X), offsets.ctypes.data, rows, _at(x_PD), _at(h_PD), kept and _at(kept.values)
+            byref(plan), at(packed_X), offsets.ctypes.data, rows, at(x_PD), at(h_PD), kept and at(kept.values)
         )
         ctx.library, ctx.plan, ctx.packed_X, ctx.offsets, ctx.kept = library, plan, packed_X, offsets, kept
         ctx.count = len(flat_W)
@@ -117,10 +96,10 @@ class _Encode(torch.autograd.Function):
         grad_x, grad_W = torch.empty_like(grad_h), grad_h.new_empty(ctx.count)
         ctx.library.ensue_encode_backward(
             byref(ctx.plan),
-            _at(ctx.packed_X),
+            at(ctx.packed_X),
             ctx.offsets.ctypes.data,
             len(ctx.offsets) - 1,
-            *map(_at, (grad_h, ctx.kept.values, grad_x, grad_W)),
+            *map(at, (grad_h, ctx.kept.values, grad_x, grad_W)),
         )
         return grad_x, grad_W, None, None, None
 
@@ -140,10 +119,6 @@ class _Kept:
     def __del__(self) -> None:
         if _Kept.free is None or len(_Kept.free) < len(self.values):
             _Kept.free = self.values
-
-
-def _at(tensor: Tensor) -> int:
-    return tensor.data_ptr()
 
 
 def _offsets(plan: Plan, x_PD: Tensor, last_B: Tensor) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ensue.nn.native.rows import candidates, is_native
 from ensue.nn.ops.full_softmax import apply_under_autocast, chunk_rows
 
 # Up to this many candidates, plain products are faster than a batch of tiny matrix products (two: 2.1 ms, not 8.1).
@@ -33,10 +34,13 @@ def candidate_logits(h_PD: Tensor, items_PC: Tensor, item_vectors: Callable[...,
         num_items: N.
     """
     count = items_PC.shape[1]
-    if count <= FEW:
-        return (h_PD[:, None] * item_vectors(items_PC)).sum(-1)
-    if num_items > CATALOGUE * count:
-        return torch.einsum("pd,pcd->pc", h_PD, item_vectors(items_PC))
+    if count <= FEW or num_items > CATALOGUE * count:
+        vectors_PCD = item_vectors(items_PC)
+        if is_native(h_PD, vectors_PCD):
+            return candidates(h_PD, vectors_PCD)
+        if count <= FEW:
+            return (h_PD[:, None] * vectors_PCD).sum(-1)
+        return torch.einsum("pd,pcd->pc", h_PD, vectors_PCD)
     return apply_under_autocast(_Picked, h_PD, items_PC - 1, item_vectors())
 
 

@@ -5,6 +5,7 @@
 // newest query are never computed.
 #pragma once
 #include "arena.h"
+#include "copies.h"
 #include "dropout.h"
 #include "product.h"
 
@@ -30,17 +31,8 @@ struct Head {
   Key key(long i) const { return key_of(dropout.seed, site, static_cast<uint32_t>(first_event + i)); }
 };
 
-// to [columns, padded(rows)] = scale * from^T; the rows added are zero.
-static void transpose(long rows, long columns, const float* from, long stride, float scale, float* to) {
-  const long padded_rows = padded(rows);
-  for (long r = 0; r < rows; r++)
-    for (long c = 0; c < columns; c++) to[c * padded_rows + r] = from[r * stride + c] * scale;
-  for (long c = 0; c < columns; c++)
-    for (long r = rows; r < padded_rows; r++) to[c * padded_rows + r] = 0;
-}
-
 // Products of `count` rows of `left` from row `first` on with every key that one of them sees: scores [count, n].
-static void strip_scores(const Head& h, long first, long count, const float* left, long stride, const float* right,
+inline void strip_scores(const Head& h, long first, long count, const float* left, long stride, const float* right,
                          float* scores) {
   const long keys = padded(h.events);
   for (long r = 0; r < count; r += kRows) {
@@ -50,7 +42,7 @@ static void strip_scores(const Head& h, long first, long count, const float* lef
   }
 }
 
-static void attend(const Head& h, float* out, Arena& arena) {
+inline void attend(const Head& h, float* out, Arena& arena) {
   const Mark mark(arena);
   const long n = h.events, keys = padded(n);
   float *k_transposed = arena.take(h.width * keys), *weights = arena.take(kStrip * keys);
@@ -92,7 +84,7 @@ static void attend(const Head& h, float* out, Arena& arena) {
 }
 
 // The gradients of q, k and v from that of the output. `grad_q`, `grad_k` and `grad_v` are as far apart as q, k and v.
-static void attend_backward(const Head& h, const float* out, const float* grad, float* grad_q, float* grad_k,
+inline void attend_backward(const Head& h, const float* out, const float* grad, float* grad_q, float* grad_k,
                             float* grad_v, Arena& arena) {
   const Mark mark(arena);
   const long n = h.events, keys = padded(n), last = (n - 1) / kStrip * kStrip;
@@ -149,7 +141,7 @@ static void attend_backward(const Head& h, const float* out, const float* grad, 
 }
 
 // Attention of one query, which sees all n events; no dropout. k and v are rows, h.stride apart.
-static void attend_newest(const Head& h, float* out, Arena& arena) {
+inline void attend_newest(const Head& h, float* out, Arena& arena) {
   const Mark mark(arena);
   const long n = h.events, keys = padded(n);
   float* weights = arena.take(keys);

@@ -116,14 +116,14 @@ ENSUE_INLINE void add(long count, const float* x, float* y) {
 }
 
 // The activation and the dropout after it, in place.
-static void activate(const Plan& p, uint32_t site, const Tile& t, long stride, float* x) {
+inline void activate(const Plan& p, uint32_t site, const Tile& t, long stride, float* x) {
   if (p.activation == kRelu)
     for (long i = 0; i < t.events * stride; i += kLanes) store(x + i, larger(load(x + i), Vec{}));
   drop(p.dropout(), site, t.first_event, t.events, stride, x);
 }
 
 // The gradient of `activate`, in place; `hidden` is its result.
-static void activate_backward(const Plan& p, uint32_t site, const Tile& t, long stride, const float* hidden,
+inline void activate_backward(const Plan& p, uint32_t site, const Tile& t, long stride, const float* hidden,
                               float* grad) {
   if (p.activation != kRelu) return drop(p.dropout(), site, t.first_event, t.events, stride, grad);
   // A value that was dropped is zero too.

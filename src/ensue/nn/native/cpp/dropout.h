@@ -54,7 +54,7 @@ ENSUE_INLINE void each_mask(Key key, long columns, uint32_t below, Use use) {
 }
 
 // Drops values of rows [count, width], in place; `first_row` is the event of the first row.
-static void drop(const Dropout& d, uint32_t site, long first_row, long count, long width, float* x) {
+inline void drop(const Dropout& d, uint32_t site, long first_row, long count, long width, float* x) {
   if (!d.below) return;
   for (long i = 0; i < count; i++) {
     float* row = x + i * width;

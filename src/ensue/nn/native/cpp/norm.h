@@ -13,14 +13,14 @@ struct Normed {
 };
 
 // y = gain * value + bias, for rows [count, stride].
-static void scaled(long count, long stride, const float* value, Gain g, float* y) {
+inline void scaled(long count, long stride, const float* value, Gain g, float* y) {
   for (long i = 0; i < count; i++)
     for (long c = 0; c < stride; c += kLanes)
       store(y + i * stride + c, load(value + i * stride + c) * load(g.gain + c) + load(g.bias + c));
 }
 
 // Rows of `width` columns, stored with `stride`; the columns between are zero, and stay zero. y may be x.
-static void normalise(long count, long width, long stride, float epsilon, const float* x, Gain g, float* y, Normed n) {
+inline void normalise(long count, long width, long stride, float epsilon, const float* x, Gain g, float* y, Normed n) {
   const float added = static_cast<float>(stride - width);
   for (long i = 0; i < count; i++) {
     const float* row = x + i * stride;
@@ -45,7 +45,7 @@ static void normalise(long count, long width, long stride, float epsilon, const 
 
 // The gradient: dx = inverse * (t - mean(t) - value * mean(t * value)) with t = gain * dy, plus `added` if there is
 // one. The gradients of gain and bias are added to. dx may be dy or `added`.
-static void normalise_backward(long count, long width, long stride, const float* dy, Gain g, Normed n,
+inline void normalise_backward(long count, long width, long stride, const float* dy, Gain g, Normed n,
                                const float* added, float* dx, float* gain_gradient, float* bias_gradient) {
   for (long i = 0; i < count; i++) {
     const float *d = dy + i * stride, *value = n.value + i * stride;

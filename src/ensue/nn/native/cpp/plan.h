@@ -115,7 +115,7 @@ struct Places {
 };
 
 // Packed weights from parameters; `packed` holds zeros.
-static void pack(const Places& places, const float* parameters, float* packed) {
+inline void pack(const Places& places, const float* parameters, float* packed) {
   const float* p = parameters;
   places.each(
       [&](const Linear& l) {
@@ -135,7 +135,7 @@ static void pack(const Places& places, const float* parameters, float* packed) {
 }
 
 // The gradients of the parameters, from the sum of `slots` rows of gradients, added in their order.
-static void unpack(const Places& places, const float* slots, long count, float* gradients) {
+inline void unpack(const Places& places, const float* slots, long count, float* gradients) {
   float* g = gradients;
   const auto total = [&](long place) {
     float sum = 0;
@@ -162,7 +162,7 @@ struct Tile {
 constexpr long kTileEvents = 192;  // the values of a tile stay in the second-level cache
 
 // The tiles of a batch whose row r has the events offsets[r] .. offsets[r + 1] - 1. A longer row is a tile of its own.
-static std::vector<Tile> tiles_of(const int64_t* offsets, long rows) {
+inline std::vector<Tile> tiles_of(const int64_t* offsets, long rows) {
   std::vector<Tile> tiles;
   for (long row = 0; row < rows; row++) {
     const long stop = offsets[row + 1];

@@ -64,7 +64,7 @@ ENSUE_INLINE void row_block(long rows, long depth, Left a, const float* b, long 
 }
 
 // The columns of at most kRows rows that do not fill a block of kVectors.
-static void last_columns(long rows, long columns, long depth, Left a, const float* b, long b_row, float* c, long c_row,
+inline void last_columns(long rows, long columns, long depth, Left a, const float* b, long b_row, float* c, long c_row,
                          Start s) {
   switch (columns / kLanes) {
     case 1: return row_block<1>(rows, depth, a, b, b_row, c, c_row, s);
@@ -74,7 +74,7 @@ static void last_columns(long rows, long columns, long depth, Left a, const floa
 }
 
 // C for at most kRows rows of A; the whole depth at once.
-static void few_rows(long rows, long columns, long depth, Left a, const float* b, long b_row, float* c, long c_row,
+inline void few_rows(long rows, long columns, long depth, Left a, const float* b, long b_row, float* c, long c_row,
                      Start s) {
   long n = 0;
   for (; n + kVectors * kLanes <= columns; n += kVectors * kLanes)
@@ -83,7 +83,7 @@ static void few_rows(long rows, long columns, long depth, Left a, const float* b
 }
 
 // C [rows, columns] from A [rows, depth] and B [depth, columns].
-static void product(long rows, long columns, long depth, Left a, const float* b, long b_row, float* c, long c_row,
+inline void product(long rows, long columns, long depth, Left a, const float* b, long b_row, float* c, long c_row,
                     Start start) {
   long k = 0;
   do {

@@ -26,17 +26,6 @@ struct KeptTile {
   }
 };
 
-// Rows of `width` columns to rows of `stride` columns, or back; columns added are zero.
-void widen(long count, long width, long stride, const float* from, float* to) {
-  for (long i = 0; i < count; i++) {
-    std::memcpy(to + i * stride, from + i * width, width * sizeof(float));
-    for (long c = width; c < stride; c++) to[i * stride + c] = 0;
-  }
-}
-void narrow(long count, long width, long stride, const float* from, float* to) {
-  for (long i = 0; i < count; i++) std::memcpy(to + i * width, from + i * stride, width * sizeof(float));
-}
-
 }  // namespace
 
 ENSUE_EXPORT int64_t ensue_packed_floats(const Plan* p) { return Places(*p).packed_size; }
