@@ -355,6 +355,11 @@ def test_counted_models_are_refused(name: str) -> None:
         gain_report(build_model(model_config({"name": name}), Catalogue(5)), make_batch())
 
 
+def test_attention_without_weights_of_pairs_is_refused() -> None:
+    with pytest.raises(ConfigError, match="inspect needs attention 'full'"):
+        attention_maps(sasrec(attention="linear"), make_batch())
+
+
 @pytest.fixture(scope="module")
 def world() -> SequenceStore:
     made = simulate(SimulateConfig(num_users=60, num_items=60, max_length=25, min_length=8))

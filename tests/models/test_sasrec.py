@@ -10,6 +10,7 @@ from ensue.batches.batch import SequenceBatch
 from ensue.errors import ConfigError
 from ensue.models import Catalogue, build_model, model_config
 from ensue.models.sasrec import SASRec, SASRecConfig
+from ensue.nn.attention import ATTENTIONS
 from ensue.nn.block import Norm
 from ensue.nn.embedding import Positions, initialise
 from ensue.testing import ModelContract
@@ -29,6 +30,10 @@ class TestRotary(ModelContract):
     config = SMALL.replace(norm="original", num_heads=2, positions="rotary", num_blocks=1)
 
 
+class TestRelativePositions(ModelContract):
+    config = SMALL.replace(num_heads=2, positions="relative", num_blocks=1)
+
+
 class TestOriginalNormWithoutPositions(ModelContract):
     config = SMALL.replace(norm="original", positions="none", num_blocks=1)
 
@@ -41,6 +46,13 @@ class TestGatedResiduals(ModelContract):
     config = SMALL.replace(residual="gated", num_blocks=1)
 
 
+# Histories of the contract have up to 8 events: blocks of two, so that there are far blocks.
+for _kind in ATTENTIONS:
+    if _kind != "full":
+        _config = SMALL.replace(num_blocks=1, num_heads=2, attention=_kind, attention_window=2, attention_size=4)
+        globals()[f"TestAttention{_kind.title()}"] = type("Attention", (ModelContract,), {"config": _config})
+
+
 def model_of(**changes: object) -> SASRec:
     model = build_model(SMALL.replace(**changes), Catalogue(30))
     assert isinstance(model, SASRec)
@@ -49,7 +61,7 @@ def model_of(**changes: object) -> SASRec:
 
 
 @pytest.mark.parametrize("norm", ["pre", "post", "original"])
-@pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rotary", "none"])
+@pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rotary", "relative", "none"])
 def test_the_last_block_for_the_newest_event_alone_changes_nothing(norm: Norm, positions: Positions) -> None:
     for num_blocks in (1, 3):
         model = model_of(norm=norm, positions=positions, num_blocks=num_blocks, num_heads=4)

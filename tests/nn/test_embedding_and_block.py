@@ -15,6 +15,7 @@ from ensue.errors import ConfigError
 from ensue.nn.block import Activation, Block, Norm
 from ensue.nn.embedding import ItemEmbedding, PositionEmbedding, dense_gradients, initialise, sinusoids
 from ensue.nn.residual import RESIDUALS, PlainResidual, PlainStream, ResidualEntry, State
+from ensue.nn.self_attention import SelfAttention
 from ensue.nn.trunk import Trunk, TrunkConfig
 
 LENGTHS = np.array([4, 2, 5])
@@ -160,7 +161,7 @@ def test_a_registered_residual_can_be_chosen(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(ConfigError, match="unknown residual 'nothing': Known: gated, hc, mhc, mhc_lite, plain"):
         TrunkConfig(residual="nothing")
     RESIDUALS.register("nothing")(ResidualEntry(lambda _: PlainStream(), lambda *_: NoResidual()))
-    trunk = Trunk(TrunkConfig(residual="nothing", num_blocks=1)).eval()
+    trunk = Trunk(TrunkConfig(residual="nothing", num_blocks=1), maxlen=8).eval()
     block = trunk.blocks[0]
     assert isinstance(block, Block)
     assert isinstance(block.feed_forward_residual, NoResidual)
@@ -174,7 +175,8 @@ def test_a_registered_residual_can_be_chosen(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_feed_forward_has_its_activation(
     activation: Activation, function: Callable[[torch.Tensor], torch.Tensor]
 ) -> None:
-    block = Trunk(TrunkConfig(hidden_units=4, num_blocks=1, dropout_rate=0.0, activation=activation)).blocks[0]
+    config = TrunkConfig(hidden_units=4, num_blocks=1, dropout_rate=0.0, activation=activation)
+    block = Trunk(config, maxlen=8).blocks[0]
     assert isinstance(block, Block)
     layer, x = block.feed_forward, torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(layer(x), layer.outer(function(layer.inner(x))))
@@ -184,7 +186,7 @@ def test_the_feed_forward_has_its_activation(
 @pytest.mark.parametrize("causal", [True, False])
 def test_block_is_the_written_formula(norm: Norm, causal: bool) -> None:
     torch.manual_seed(3)
-    block = Block(6, 2, 0.2, norm, (PlainResidual(), PlainResidual()), causal=causal).eval()
+    block = Block(6, SelfAttention(6, 2, 0.2, causal=causal), 0.2, norm, (PlainResidual(), PlainResidual())).eval()
     for layer in (block.attention_norm, block.feed_forward_norm):
         nn.init.normal_(layer.weight)
         nn.init.normal_(layer.bias)

@@ -239,7 +239,7 @@ def trunk(
     config = TrunkConfig(
         hidden_units=D, num_blocks=num_blocks, num_heads=2, dropout_rate=0.0, norm=norm, residual=residual
     )
-    module = Trunk(config, causal=causal).to(dtype)
+    module = Trunk(config, maxlen=8, causal=causal).to(dtype)
     initialise(module, 0)
     return module.eval()
 

@@ -109,21 +109,37 @@ class Layout:
 
     def pad(self, x_PD: Tensor) -> list[Tensor]:
         """Cut packed events [P, ...] into one rectangle [rows, width, ...] per group; padding is zero."""
-        if self.order_P is not None:
-            x_PD = x_PD.index_select(0, self.order_P)
-        parts = torch.split(x_PD, list(self.sizes))
-        return [pad_group(part, group) for part, group in zip(parts, self.groups, strict=True)]
+        return _rectangles(x_PD, self.order_P, self)
 
     def unpad(self, rectangles: list[Tensor]) -> Tensor:
         """Undo `pad`: the events of all rectangles as [P, ...], in the batch's own order."""
-        packed = [unpad_group(x_GTD, group) for x_GTD, group in zip(rectangles, self.groups, strict=True)]
-        x_PD = torch.cat(packed) if len(packed) > 1 else packed[0]
-        return x_PD if self.inverse_P is None else x_PD.index_select(0, self.inverse_P)
+        return _packed(rectangles, self.inverse_P, self)
+
+    def pad_asked(self, x_QD: Tensor) -> list[Tensor]:
+        """Cut the asked events [Q, ...] into one rectangle [rows, A, ...] per group; padding is zero."""
+        return self.pad(x_QD) if self.asked is None else _rectangles(x_QD, self.asked.order_Q, self.asked)
+
+    def unpad_asked(self, rectangles: list[Tensor]) -> Tensor:
+        """Undo `pad_asked`: the asked events of all rectangles as [Q, ...], in the order of `asked_Q`."""
+        return self.unpad(rectangles) if self.asked is None else _packed(rectangles, self.asked.inverse_Q, self.asked)
 
     def join_rows(self, rows: list[Tensor]) -> Tensor:
         """One tensor [B, ...] from a tensor [rows, ...] per group, in the batch's own order of rows."""
         x_BD = torch.cat(rows) if len(rows) > 1 else rows[0]
         return x_BD if self.inverse_B is None else x_BD.index_select(0, self.inverse_B)
+
+
+def _rectangles(x_PD: Tensor, order_P: Tensor | None, plan: Layout | Asked) -> list[Tensor]:
+    if order_P is not None:
+        x_PD = x_PD.index_select(0, order_P)
+    parts = torch.split(x_PD, list(plan.sizes))
+    return [pad_group(part, group) for part, group in zip(parts, plan.groups, strict=True)]
+
+
+def _packed(rectangles: list[Tensor], inverse_P: Tensor | None, plan: Layout | Asked) -> Tensor:
+    packed = [unpad_group(x_GTD, group) for x_GTD, group in zip(rectangles, plan.groups, strict=True)]
+    x_PD = torch.cat(packed) if len(packed) > 1 else packed[0]
+    return x_PD if inverse_P is None else x_PD.index_select(0, inverse_P)
 
 
 def slices(sizes: Sequence[int]) -> list[slice]:

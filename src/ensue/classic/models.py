@@ -10,11 +10,11 @@ Suffixes: `B` rows, `P` events of all rows (padding included in filled rows), `Q
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from ensue.batches.batch import SequenceBatch
@@ -118,7 +118,7 @@ class PaddedSASRec(TiedEncoder):
         self.clear = config.clear_padding
         self.positions = PositionEmbedding(config.maxlen, config.hidden_units, "learned")
         self.dropout = Dropout(config.dropout_rate)
-        self.trunk = Trunk(config)
+        self.trunk = Trunk(config, config.maxlen)
 
     def encode(self, batch: SequenceBatch) -> Tensor:
         """States at the asked events, [Q, D]."""
@@ -135,6 +135,11 @@ class PaddedTiSASRecConfig(TrunkConfig, ModelConfig):
     time_unit: int = Field(
         0, ge=0, description="seconds per unit of the intervals; 0: the smallest gap among the events read"
     )
+
+    @model_validator(mode="after")
+    def _check_attention(self) -> Self:
+        self.check_full("model tisasrec-padded reads intervals between events, which")
+        return self
 
     @property
     def reads_times(self) -> bool:
@@ -167,7 +172,7 @@ class PaddedTiSASRec(TiedEncoder):
             1,
         )
         self.dropout = Dropout(config.dropout_rate)
-        self.trunk = Trunk(config)
+        self.trunk = Trunk(config, config.maxlen)
 
     @property
     def interval_unit(self) -> tuple[int, IntervalUnit]:

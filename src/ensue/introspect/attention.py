@@ -20,8 +20,10 @@ from torch import Tensor, nn
 
 from ensue.batches.batch import SequenceBatch
 from ensue.batches.layout import Layout
+from ensue.errors import ConfigError
 from ensue.introspect.tally import Tally
 from ensue.introspect.transformer import evaluating, event_places, transformer_of
+from ensue.nn.attention import FullAttention
 from ensue.nn.model import Model
 from ensue.nn.ops.attention import strips
 from ensue.nn.ops.heads import split_heads
@@ -209,10 +211,12 @@ def visit_attention(model: Model, visit: Callable[[LayerInput], None], *batches:
     """Run a model on histories and call `visit` with the input of every attention layer, for every batch.
 
     Raises:
-        ConfigError: the model has no trunk.
+        ConfigError: the model has no trunk, or another attention than the full one.
         DataError: the batches lack the times that the model reads.
     """
     transformer = transformer_of(model)
+    if not all(isinstance(block.attention.kind, FullAttention) for block in transformer.blocks):
+        raise ConfigError("only full attention has weights for all pairs of events: inspect needs attention 'full'")
     with evaluating(model):
         for batch in (each.asking_all() for each in batches):
             with ExitStack() as hooks:

@@ -67,7 +67,7 @@ class BERT4Rec(BiasedEncoder):
         super().__init__(catalogue.num_items, config.maxlen, config.hidden_units, extra=1)
         self.positions = PositionEmbedding(config.maxlen, config.hidden_units, "learned")
         self.dropout = Dropout(config.dropout_rate)
-        self.trunk = Trunk(config, causal=False)
+        self.trunk = Trunk(config, config.maxlen, causal=False)
         self.projection = nn.Linear(config.hidden_units, config.hidden_units)
 
     def encode(self, batch: SequenceBatch) -> Tensor:

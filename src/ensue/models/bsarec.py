@@ -18,6 +18,7 @@ from ensue.batches.layout import Layout
 from ensue.models.base import MODELS, ModelEntry, NewestConfig
 from ensue.models.catalogue import Catalogue
 from ensue.models.tied import TiedEncoder
+from ensue.nn.attention import AttentionConfig, Heads
 from ensue.nn.block import LAYER_NORM_EPS
 from ensue.nn.dropout import Dropout
 from ensue.nn.embedding import PositionEmbedding
@@ -36,7 +37,7 @@ class FrequencyConfig(NewestConfig):
     dropout_rate: float = Field(0.5, ge=0, lt=1, description="dropout on embeddings, mixing and feed-forward")
 
 
-class BSARecConfig(FrequencyConfig, HeadedConfig):
+class BSARecConfig(FrequencyConfig, HeadedConfig, AttentionConfig):
     """Settings of BSARec."""
 
     name: Literal["bsarec"] = "bsarec"
@@ -148,7 +149,9 @@ class Attending(nn.Module):
 
     def __init__(self, config: BSARecConfig) -> None:
         super().__init__()
-        self.attention = SelfAttention(config.hidden_units, config.num_heads, config.dropout_rate)
+        width, count, rate = config.hidden_units, config.num_heads, config.dropout_rate
+        kind = config.attend(Heads(count, width // count, rate, maxlen=config.maxlen))
+        self.attention = SelfAttention(width, count, rate, kind=kind)
 
     def forward(self, x_PD: Tensor, layout: Layout) -> Tensor:
         """The asked events, [Q, D], from all events, [P, D]."""

@@ -16,6 +16,7 @@ from ensue.models.catalogue import Catalogue
 from ensue.models.tied import TiedEncoder
 from ensue.nn.dropout import Dropout
 from ensue.nn.embedding import PositionEmbedding, Positions
+from ensue.nn.relative import RelativePositions
 from ensue.nn.rotary import Rotary
 from ensue.nn.trunk import Trunk, TrunkConfig
 
@@ -24,13 +25,17 @@ class SASRecConfig(TrunkConfig, CausalConfig):
     """Settings of SASRec; the defaults are the paper's for MovieLens-1M, but with pre-norm."""
 
     name: Literal["sasrec"] = "sasrec"
-    positions: Positions = Field("learned", description="positions, counted from the newest event")
+    positions: Positions = Field(
+        "learned", description="positions, from the newest event; relative: a bias by the distance of two events"
+    )
 
     @model_validator(mode="after")
     def _check_positions(self) -> Self:
         width = self.hidden_units // self.num_heads
         if self.positions == "rotary" and width % 2:
             raise ValueError(f"positions rotary needs an even hidden_units / num_heads (got {width})")
+        if self.positions == "relative":
+            self.check_full("positions 'relative'")
         return self
 
 
@@ -47,12 +52,15 @@ class SASRec(TiedEncoder):
         self.positions = PositionEmbedding(config.maxlen, config.hidden_units, config.positions)
         self.dropout = Dropout(config.dropout_rate)
         width = config.hidden_units // config.num_heads
-        self.trunk = Trunk(config, Rotary(config.maxlen, width) if config.positions == "rotary" else None)
+        rotary = Rotary(config.maxlen, width) if config.positions == "rotary" else None
+        self.relative = RelativePositions(config.num_heads, config.maxlen) if config.positions == "relative" else None
+        self.trunk = Trunk(config, config.maxlen, rotary)
 
     def encode(self, batch: SequenceBatch) -> Tensor:
         """States at the asked events, [Q, D]."""
         x_PD = self.dropout(self.positions(self.events(batch) * self.scale, batch.layout.age_P))
-        h_QD: Tensor = self.trunk(x_PD, batch.layout)
+        relations = None if self.relative is None else self.relative(batch.layout)
+        h_QD: Tensor = self.trunk(x_PD, batch.layout, relations)
         return h_QD
 
 

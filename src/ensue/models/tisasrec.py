@@ -5,10 +5,10 @@ Suffixes: `B` rows, `P` events of all rows, `Q` asked events, `D` width.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ensue.batches.batch import SequenceBatch
@@ -35,6 +35,11 @@ class TiSASRecConfig(TrunkConfig, TimedConfig):
     )
     relation: Relation = Field("embedding", description="embedding: the paper's vectors; bias: a scalar per bucket")
     buckets: Buckets = Field("linear", description="mapping of intervals to buckets: linear as in the paper, or log")
+
+    @model_validator(mode="after")
+    def _check_attention(self) -> Self:
+        self.check_full("model tisasrec reads intervals between events, which")
+        return self
 
 
 class TiSASRec(TiedEncoder):
@@ -68,7 +73,7 @@ class TiSASRec(TiedEncoder):
         self.positions = PositionEmbedding(config.maxlen, config.hidden_units, kind)
         self.gaps = nn.Parameter(torch.empty(GAP_BUCKETS + 1, config.hidden_units)) if config.query_time else None
         self.dropout = Dropout(config.dropout_rate)
-        self.trunk = Trunk(config)
+        self.trunk = Trunk(config, config.maxlen)
 
     @property
     def interval_unit(self) -> tuple[int, IntervalUnit]:

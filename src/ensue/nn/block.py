@@ -16,7 +16,6 @@ from ensue.batches.layout import Layout
 from ensue.nn.dropout import Dropout
 from ensue.nn.ops.relation_terms import Relations
 from ensue.nn.residual import Residual, State
-from ensue.nn.rotary import Rotary
 from ensue.nn.self_attention import SelfAttention
 
 Norm = Literal["pre", "post", "original"]
@@ -87,13 +86,11 @@ class Block(nn.Module):
 
     Args:
         hidden_units: D.
-        num_heads: attention heads.
-        dropout_rate: on attention weights and in the feed-forward layer.
+        attention: the attention layer.
+        dropout_rate: in the feed-forward layer.
         norm: where to normalise. `pre`: before each sublayer. `post`: after each sum. `original`: as SASRec's authors
             do, the queries (and the feed-forward layer's input), and the residual adds the normalised value.
         residuals: those of the attention and the feed-forward layer.
-        rotary: rotates queries and keys by their age.
-        causal: whether an event sees only itself and the events before it.
         activation: of the feed-forward layer.
     """
 
@@ -103,17 +100,15 @@ class Block(nn.Module):
     def __init__(
         self,
         hidden_units: int,
-        num_heads: int,
+        attention: SelfAttention,
         dropout_rate: float,
         norm: Norm,
         residuals: tuple[Residual, Residual],
-        rotary: Rotary | None = None,
-        causal: bool = True,
         activation: Activation = "relu",
     ) -> None:
         super().__init__()
         self.norm = norm
-        self.attention = SelfAttention(hidden_units, num_heads, dropout_rate, rotary, causal)
+        self.attention = attention
         self.feed_forward = FeedForward(hidden_units, dropout_rate, activation)
         self.attention_norm = nn.LayerNorm(hidden_units, eps=LAYER_NORM_EPS)
         self.feed_forward_norm = nn.LayerNorm(hidden_units, eps=LAYER_NORM_EPS)

@@ -16,7 +16,7 @@ from ensue.nn.native.rows import add_rows, is_native
 from ensue.rng import torch_seed
 
 NORMALISATIONS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d)
-Positions = Literal["learned", "sinusoidal", "rotary", "none"]
+Positions = Literal["learned", "sinusoidal", "rotary", "relative", "none"]
 
 
 class ItemEmbedding(nn.Embedding):

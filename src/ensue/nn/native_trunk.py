@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ensue.batches.layout import Layout
+from ensue.nn.attention import FullAttention
 from ensue.nn.block import LAYER_NORM_EPS, Block
 from ensue.nn.native.library import compute
 from ensue.nn.native.trunk import ACTIVATIONS, NORMS, Plan, encode, newest
@@ -44,7 +45,7 @@ def native_states(trunk: Trunk, x_PD: Tensor, layout: Layout, relations: Relatio
 
 def _plan(trunk: Trunk, blocks: list[Block]) -> Plan:
     first = blocks[0]
-    drop_below = threshold(first.attention.dropout_rate) if trunk.training else 0
+    drop_below = threshold(first.attention.heads.dropout_rate) if trunk.training else 0
     return Plan(
         width=first.attention.out.in_features,
         heads=first.attention.num_heads,
@@ -77,6 +78,8 @@ def _reason(trunk: Trunk, x_PD: Tensor, layout: Layout, relations: Relations | N
         return f"{x_PD.dtype} on {x_PD.device.type} has no native form".replace("torch.", "")
     if torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling():
         return "mixed precision, compilation and export have no native form"
+    if any(not isinstance(cast(Block, block).attention.kind, FullAttention) for block in trunk.blocks):
+        return "attention other than full has no native form"
     if relations is not None:
         return "time intervals have no native form"
     if first.attention.rotary is not None or not first.attention.causal:

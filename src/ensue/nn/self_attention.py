@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ensue.batches.layout import Layout
-from ensue.nn.ops.attention import attention
+from ensue.nn.attention import FullAttention, Heads
 from ensue.nn.ops.relation_terms import Relations
 from ensue.nn.rotary import Rotary
 
@@ -24,6 +24,7 @@ class SelfAttention(nn.Module):
         dropout_rate: on the attention weights.
         rotary: rotates queries and keys by their age.
         causal: whether an event sees only itself and the events before it, or all events of its row.
+        kind: which events see which, an entry of `nn.attention.ATTENTIONS`; by default the full attention.
     """
 
     def __init__(
@@ -33,11 +34,13 @@ class SelfAttention(nn.Module):
         dropout_rate: float,
         rotary: Rotary | None = None,
         causal: bool = True,
+        kind: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.dropout_rate = dropout_rate
         self.causal = causal
+        self.heads = Heads(num_heads, hidden_units // num_heads, dropout_rate, causal)
+        self.kind = kind or FullAttention(self.heads)
         self.qkv = nn.Linear(hidden_units, 3 * hidden_units)
         self.out = nn.Linear(hidden_units, hidden_units)
         self.rotary = rotary
@@ -54,13 +57,12 @@ class SelfAttention(nn.Module):
         Returns:
             [Q, D].
         """
-        rate = self.dropout_rate if self.training else 0.0
         q_QD, packed_PE = self.project(query_QD, x_PD, layout)
-        attended: Tensor = self.out(attention(packed_PE, layout, self.num_heads, rate, self.causal, relations, q_QD))
+        attended: Tensor = self.out(self.kind(packed_PE, layout, relations, q_QD))
         return attended
 
     def project(self, query_QD: Tensor, x_PD: Tensor, layout: Layout) -> tuple[Tensor | None, Tensor]:
-        """The projected arguments of `attention`; the arguments are those of `forward`.
+        """The projected arguments of the attention; the arguments are those of `forward`.
 
         Returns:
             If `query_QD` is `x_PD`: None, and queries, keys and values side by side, [P, 3 D], from one product.

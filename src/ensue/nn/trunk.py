@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from ensue.batches.layout import Layout
 from ensue.config import Config
+from ensue.nn.attention import AttentionConfig, Heads
 from ensue.nn.block import LAYER_NORM_EPS, Activation, Block, Norm
 from ensue.nn.hyper_connections import MAX_STREAMS_OF_PERMUTATIONS
 from ensue.nn.native_trunk import native_states
 from ensue.nn.ops.relation_terms import Relations
 from ensue.nn.residual import RESIDUALS
 from ensue.nn.rotary import Rotary
+from ensue.nn.self_attention import SelfAttention
 
 
 class HeadedConfig(Config):
@@ -33,7 +35,7 @@ class HeadedConfig(Config):
         return self
 
 
-class TrunkConfig(HeadedConfig):
+class TrunkConfig(HeadedConfig, AttentionConfig):
     """Settings of the trunk; the defaults are SASRec's for MovieLens-1M, but with pre-norm."""
 
     num_blocks: int = Field(2, ge=1, description="transformer blocks")
@@ -61,27 +63,22 @@ class Trunk(nn.Module):
 
     Args:
         config: the settings.
+        maxlen: number of events of the longest row.
         rotary: rotates queries and keys by their age, for rotary positions.
         causal: whether an event sees only itself and the events before it, or all events of its row.
     """
 
-    def __init__(self, config: TrunkConfig, rotary: Rotary | None = None, causal: bool = True) -> None:
+    def __init__(self, config: TrunkConfig, maxlen: int, rotary: Rotary | None = None, causal: bool = True) -> None:
         super().__init__()
+        width, heads, rate = config.hidden_units, config.num_heads, config.dropout_rate
         entry = RESIDUALS[config.residual]
         self.stream = entry.stream(config)
-        self.blocks = nn.ModuleList(
-            Block(
-                config.hidden_units,
-                config.num_heads,
-                config.dropout_rate,
-                config.norm,
-                (entry.residual(config, 2 * number), entry.residual(config, 2 * number + 1)),
-                rotary,
-                causal,
-                config.activation,
-            )
-            for number in range(config.num_blocks)
-        )
+        self.blocks = nn.ModuleList()
+        for number in range(config.num_blocks):
+            kind = config.attend(Heads(heads, width // heads, rate, causal, maxlen, number))
+            attention = SelfAttention(width, heads, rate, rotary, causal, kind)
+            residuals = entry.residual(config, 2 * number), entry.residual(config, 2 * number + 1)
+            self.blocks.append(Block(width, attention, rate, config.norm, residuals, config.activation))
         self.norm = nn.LayerNorm(config.hidden_units, eps=LAYER_NORM_EPS)
 
     def forward(self, x_PD: Tensor, layout: Layout, relations: Relations | None = None) -> Tensor:

@@ -27,7 +27,8 @@ LENGTHS = {"many short": [1, 2, 3, 1, 5] * 30, "strips": [1, 47, 48, 49, 7, 192,
 
 def trunk_of(width: int = 20, heads: int = 2, blocks: int = 2, norm: str = "pre", rate: float = 0.0) -> Trunk:
     trunk = Trunk(
-        TrunkConfig(hidden_units=width, num_heads=heads, num_blocks=blocks, norm=norm, dropout_rate=rate)  # type: ignore[arg-type]
+        TrunkConfig(hidden_units=width, num_heads=heads, num_blocks=blocks, norm=norm, dropout_rate=rate),  # type: ignore[arg-type]
+        maxlen=250,
     )
     initialise(trunk, 3)
     generator = torch.Generator().manual_seed(1)
