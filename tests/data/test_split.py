@@ -303,7 +303,7 @@ GIVEN = {
 @pytest.mark.parametrize("name", NAMES)
 def test_a_setting_that_a_split_does_not_take_is_refused(name):
     """Before any data is read; one that has its default is none."""
-    assert {*GIVEN, "split", "targets", "seed"} == {*SplitConfig.model_fields}
+    assert {*GIVEN, "split", "targets", "target_event", "target_feature", "seed"} == {*SplitConfig.model_fields}
     for setting, value in GIVEN.items():
         beside = {"split": name} | ({"test_from": 6} if setting == "validation_from" and setting in TAKEN[name] else {})
         if setting in TAKEN[name]:

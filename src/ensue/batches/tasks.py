@@ -1,6 +1,7 @@
 """Tasks: how windows of a training view become batches with asked events and targets.
 
-Suffixes: `R` rows of a view, `W` windows, `B` rows of a batch, `P` events of a batch, `Q` asked events.
+Suffixes: `E` events of the store, `R` rows of a view, `W` windows, `B` rows of a batch, `P` events of a batch,
+`Q` asked events.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ensue.batches.batch import SequenceBatch, feature_codes
 from ensue.batches.layout import newest
 from ensue.data.arrays import gather_events
 from ensue.data.split import Sequences
+from ensue.data.targets import last_targets
 from ensue.errors import DataError
 from ensue.registry import OWN, Registry
 
@@ -76,9 +78,13 @@ def make_windows(sequences: Sequences, maxlen: int, window: WindowName = "last",
         DataError: no row has two events.
     """
     start_R, stop_R = np.asarray(sequences.start_R), np.asarray(sequences.stop_R)
+    is_target_E = sequences.store.is_target
+    if is_target_E is not None:
+        stop_R = np.maximum(start_R, last_targets(is_target_E, stop_R) + 1)
     rows = np.flatnonzero(stop_R - start_R >= 2)
     if len(rows) == 0:
-        raise DataError("nothing to train on: no user has 2 or more training events after the split")
+        kind = "" if is_target_E is None else ", the last of them a target"
+        raise DataError(f"nothing to train on: no user has 2 or more training events after the split{kind}")
     start_R, stop_R = start_R[rows], stop_R[rows]
     if window != "last":
         step = 1 if window == "prefixes" else stride or maxlen
@@ -87,6 +93,11 @@ def make_windows(sequences: Sequences, maxlen: int, window: WindowName = "last",
         back = (np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)) * step
         rows, start_R = np.repeat(rows, count), np.repeat(start_R, count)
         stop_R = np.repeat(stop_R, count) - back
+        if is_target_E is not None:
+            # Every window ends with a target; a prefix that does not is left out.
+            ends_R = last_targets(is_target_E, stop_R) + 1
+            kept = ends_R == stop_R if window == "prefixes" else ends_R - np.maximum(start_R, stop_R - maxlen - 1) >= 2
+            rows, start_R, stop_R = rows[kept], np.maximum(start_R, stop_R - maxlen - 1)[kept], ends_R[kept]
     return Windows(sequences, maxlen, rows, np.maximum(start_R, stop_R - maxlen - 1), stop_R)
 
 
@@ -141,7 +152,9 @@ def _shifted(
     start_B, stop_B = windows.start_W[chosen_B], windows.stop_W[chosen_B]
     events_P, lengths_B = gather_events(start_B, stop_B - 1), stop_B - start_B - 1
     store = windows.sequences.store
-    asked_Q = asked(lengths_B)
+    asked_Q, target_P = asked(lengths_B), events_P + 1 + ahead(lengths_B)
+    if store.is_target is not None:
+        asked_Q = asked_Q[store.is_target[target_P[asked_Q]]]
     users_B = windows.sequences.users_R[windows.row_W[chosen_B]]
     batch = SequenceBatch.from_numpy(
         store.items[events_P],
@@ -149,7 +162,7 @@ def _shifted(
         None if store.times is None else store.times[events_P],
         None if store.times is None else store.times[events_P + 1],
         asked_Q,
-        store.items[events_P + 1 + ahead(lengths_B)][asked_Q],
+        store.items[target_P[asked_Q]],
         features=feature_codes(store, events_P, users_B, lengths_B),
     )
     return replace(batch, users_B=torch.from_numpy(users_B.astype(np.int64) + 1))
@@ -176,7 +189,8 @@ def cloze(
         store, lengths_B = windows.sequences.store, stop_B - start_B
         events_P = gather_events(start_B, stop_B)
         items_P = store.items[events_P].astype(np.int64)
-        asked_Q = _masked(lengths_B, mask_prob, newest_share, rng)
+        is_target_P = None if store.is_target is None else store.is_target[events_P]
+        asked_Q = _masked(lengths_B, mask_prob, newest_share, rng, is_target_P)
         target_Q = items_P[asked_Q]
         kind_Q = rng.random(len(asked_Q))
         items_P[asked_Q[kind_Q < mask_share]] = store.num_items + 1
@@ -191,9 +205,17 @@ def cloze(
     return Task(make)
 
 
-def _masked(lengths_B: np.ndarray, mask_prob: float, newest_share: float, rng: np.random.Generator) -> np.ndarray:
-    """The events to mask: at least one per row; in some rows only the newest."""
+def _masked(
+    lengths_B: np.ndarray,
+    mask_prob: float,
+    newest_share: float,
+    rng: np.random.Generator,
+    is_target_P: np.ndarray | None = None,
+) -> np.ndarray:
+    """The events to mask, only targets: at least one per row, whose newest is one; in some rows only the newest."""
     score_P = rng.random(int(lengths_B.sum()))
+    if is_target_P is not None:
+        score_P[~is_target_P] = 2.0
     first_B = np.cumsum(lengths_B) - lengths_B
     is_masked = score_P < mask_prob
     # In a row without a masked event, the event with the smallest draw is masked.

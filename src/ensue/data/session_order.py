@@ -88,6 +88,7 @@ def kept_events(store: SequenceStore, kept_E: np.ndarray) -> SequenceStore:
         items=store.items[kept_E],
         times=None if store.times is None else store.times[kept_E],
         features={name: array[kept_E] for name, array in store.features.items()},
+        is_target=None if store.is_target is None else store.is_target[kept_E],
         inputs=None if store.inputs is None else store.inputs.keep(kept_E),
         folder=None,
         recorded=None,

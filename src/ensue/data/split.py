@@ -14,12 +14,14 @@ import numpy as np
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ensue.config import Config
+from ensue.data.arrays import gather_events
 from ensue.data.cases import Cases as Cases
 from ensue.data.cases import Sequences as Sequences
 from ensue.data.marks import ordered_parts, session_parts
 from ensue.data.moments import check_seconds, parse_seconds
 from ensue.data.session_order import is_known, kept_events, session_order
 from ensue.data.store import SequenceStore
+from ensue.data.targets import last_two_targets, with_targets
 from ensue.errors import DataError
 from ensue.registry import OWN, Registry
 from ensue.rng import stream
@@ -37,6 +39,7 @@ class Split:
 
 
 SPLITS: Registry[Splitter] = Registry("split", hint=OWN)
+_KINDS = ("target_event", "target_feature")
 _SHARES, _MOMENTS = ("validation_fraction", "test_fraction"), ("validation_from", "test_from")
 # Setting -> settings that are not used together with it.
 _REPLACED = {"test_from": _SHARES, "split_feature": ("test_fraction", *_MOMENTS)}
@@ -61,6 +64,8 @@ class SplitConfig(Config):
         session_time: session: the event that gives a session's time, "first" or "last" (as in GRU4Rec).
         unseen_items: session: "keep" events of held-out sessions whose items do not occur in training, or "drop" them,
             as GRU4Rec and SR-GNN do; sessions with a single event left then give no cases.
+        target_event: the only kind of events to predict, such as "buy"; events of other kinds are inputs.
+        target_feature: target_event: the event feature with the kinds.
         seed: user-holdout: seed of the draw of users.
     """
 
@@ -74,6 +79,8 @@ class SplitConfig(Config):
     order_feature: str | None = None
     session_time: Literal["first", "last"] = "first"
     unseen_items: Literal["keep", "drop"] = "keep"
+    target_event: str | None = None
+    target_feature: str = "event"
     seed: int = Field(default=0, ge=0)
 
     @field_validator("validation_from", "test_from", mode="before")
@@ -137,7 +144,7 @@ def _split(name: str, *takes: str, targets: tuple[str, ...] = ("last", "first", 
     """A decorator that registers a split with the settings that it uses in addition to `targets`."""
 
     def put(make: _Make) -> _Make:
-        SPLITS.register(name)(Splitter(make, ("targets", *takes), targets))
+        SPLITS.register(name)(Splitter(make, ("targets", *_KINDS, *takes), targets))
         return make
 
     return put
@@ -149,20 +156,25 @@ def make_split(store: SequenceStore, config: SplitConfig) -> Split:
     Raises:
         DataError: the store lacks something that the split needs (times, a feature).
     """
+    if config.target_event is not None:
+        store = with_targets(store, config.target_feature, config.target_event)
     return SPLITS[config.split].make(store, config)
 
 
 @_split("leave-one-out", targets=("last",))
 def _leave_one_out(store: SequenceStore, config: SplitConfig) -> Split:
-    """The last event is the test target, the one before it the validation target, from three events on (SASRec, IV)."""
-    start, stop = store.offsets[:-1], store.offsets[1:]
-    held = store.lengths >= 3
-    users = np.flatnonzero(held)
+    """The last event is the test target, the one before it the validation target, from three events on (SASRec, IV).
+
+    With `target_event` they are the last two events of that kind, if an event precedes the first of them.
+    """
+    users, validation, test = last_two_targets(store)
+    start, train_stop = store.offsets[users], store.offsets[1:].copy()
+    train_stop[users] = validation
     return Split(
         name="leave-one-out",
-        train=_sequences(store, np.where(held, stop - 2, stop)),
-        validation=Cases(store, users, start[users], stop[users] - 2, stop[users] - 2),
-        test=Cases(store, users, start[users], stop[users] - 1, stop[users] - 1),
+        train=_sequences(store, train_stop),
+        validation=Cases(store, users, start, validation, validation),
+        test=Cases(store, users, start, test, test),
         leakage="Training events of some users are later than the held-out events of others, so trends of "
         "the test period are known in training.",
     )
@@ -332,6 +344,8 @@ def _cases(store: SequenceStore, first: np.ndarray, stop: np.ndarray, targets: s
     """Cases whose targets are the last, first or all of each user's events first:stop that have a history."""
     start = store.offsets[:-1]
     first = np.maximum(first, start + 1)
+    if store.is_target is not None:
+        return _target_cases(store, store.is_target, first, stop, targets)
     users = np.flatnonzero(stop > first)
     if targets == "all":
         counts = stop[users] - first[users]
@@ -339,4 +353,18 @@ def _cases(store: SequenceStore, first: np.ndarray, stop: np.ndarray, targets: s
         users = np.repeat(users, counts)
     else:
         target = stop[users] - 1 if targets == "last" else first[users]
+    return Cases(store, users, start[users], target, target)
+
+
+def _target_cases(
+    store: SequenceStore, is_target_E: np.ndarray, first: np.ndarray, stop: np.ndarray, targets: str
+) -> Cases:
+    """`_cases`, of a store in which only some events may be targets; `first` is after each user's first event."""
+    start = store.offsets[:-1]
+    stop = np.maximum(first, stop)
+    target, users = gather_events(first, stop), np.repeat(np.arange(len(first)), stop - first)
+    target, users = target[is_target_E[target]], users[is_target_E[target]]
+    if targets != "all" and len(users):
+        is_edge = np.diff(users, prepend=-1) != 0 if targets == "first" else np.diff(users, append=-1) != 0
+        target, users = target[is_edge], users[is_edge]
     return Cases(store, users, start[users], target, target)

@@ -43,6 +43,7 @@ class SequenceStore:
         feature_values: name -> the values of the feature's codes 1..n (0 is missing).
         user_table: U rows, user u in row u: column `id`, then the known properties of users; without columns if none
             are known.
+        is_target: bool [E], the events that may be asked as targets; None for all.
         inputs: the features that a model reads, which batches carry; None unless `with_inputs` added them.
         made: how the store was created, as JSON values.
         folder: the folder from which it is mapped; None in memory.
@@ -62,6 +63,7 @@ class SequenceStore:
     recorded: str | None = None
     user_table: pl.DataFrame = field(default_factory=pl.DataFrame)
     inputs: Inputs | None = None
+    is_target: np.ndarray | None = None
 
     @property
     def num_users(self) -> int:

@@ -53,6 +53,18 @@ class Catalogue:
             if each.of in of
         ]
 
+    def event_feature(self, name: str) -> Feature:
+        """The feature of events with this name.
+
+        Raises:
+            DataError: the model reads no such feature, or one of items or users.
+        """
+        for feature in self.features:
+            if (feature.name, feature.of) == (name, "event"):
+                return feature
+        known = [feature.name for feature in self.features if feature.of == "event"]
+        raise DataError(f"{name!r} must be a feature of events: {nearest(name, known)}")
+
     def vectors(self, column: str) -> Tensor:
         """A column of vectors, one list of numbers per item: float32 [N, D], zero for items without one.
 

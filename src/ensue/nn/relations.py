@@ -140,3 +140,34 @@ class TimeRelations(nn.Module):
                 query_GA1 = query_GT1.squeeze(2).gather(1, layout.asked.places[number]).unsqueeze(2)
                 asked.append((bucket_of(query_GA1 - key_G1T, unit_G11, self.kind, self.time_span),))
         return tuple(buckets), tuple(asked)
+
+
+class PairRelations(nn.Module):
+    """A bias of attention for each head and each pair of the kinds of two events, such as a view after a purchase.
+
+    Args:
+        kinds: number of kinds.
+        num_heads: H.
+    """
+
+    def __init__(self, kinds: int, num_heads: int) -> None:
+        super().__init__()
+        self.kinds = kinds
+        self.pair_bias = nn.Parameter(torch.empty(num_heads, kinds * kinds))
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Set the biases to zero, so that attention initially ignores kinds."""
+        self.pair_bias.zero_()
+
+    def forward(self, kind_P: Tensor, layout: Layout, causal: bool = True) -> Relations:
+        """The relations of a batch, from the kind of each event, 0 .. kinds - 1."""
+        buckets, asked = [], []
+        for number, kind_GT in enumerate(layout.pad(kind_P)):
+            key_G1T, query_GT1 = kind_GT[:, None], kind_GT[:, :, None] * self.kinds
+            parts = strips(kind_GT.shape[1], causal)
+            buckets.append(tuple(query_GT1[:, lo:hi] + key_G1T[..., :keys] for lo, hi, keys in parts))
+            if layout.asked is not None:
+                query_GA1 = query_GT1.squeeze(2).gather(1, layout.asked.places[number]).unsqueeze(2)
+                asked.append((query_GA1 + key_G1T,))
+        return Relations(tuple(buckets), tuple(asked), bias_HR=self.pair_bias)

@@ -85,8 +85,14 @@ class RunConfig(Config):
     @field_validator("evaluate")
     @classmethod
     def _as_the_model(cls, evaluate: EvaluateConfig, info: ValidationInfo) -> EvaluateConfig:
-        """Take `query_time` from the model's settings, which alone decide whether the request's time is read."""
-        return evaluate.replace(query_time="model" in info.data and info.data["model"].reads_query_time)
+        """Take `query_time` from the model's settings, and keep seen items as candidates if few events are targets.
+
+        A user has often seen what is bought next. A filter that spares the target alone would show it.
+        """
+        changes = {"query_time": "model" in info.data and info.data["model"].reads_query_time}
+        if "split" in info.data and info.data["split"].target_event is not None:
+            changes["filter_seen"] = False
+        return evaluate.replace(**changes)
 
     @property
     def validation(self) -> EvaluateConfig:
