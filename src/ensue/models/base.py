@@ -100,6 +100,7 @@ MODELS: Registry[ModelEntry] = Registry(
         "gru4rec": "ensue.models.gru4rec",
         "bsarec": "ensue.models.bsarec",
         "fmlprec": "ensue.models.fmlprec",
+        "retention": "ensue.models.retention",
         "hstu": "ensue.models.hstu",
         "caser": "ensue.models.caser",
         "gcegnn": "ensue.models.gcegnn",

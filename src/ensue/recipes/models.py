@@ -75,6 +75,16 @@ def hstu_query_time() -> Values:
     return {**values, "model": {"name": "hstu", "hidden_units": 128, "num_heads": 2, "query_time": True}}
 
 
+@recipe("retention-ce")
+def retention_ce() -> Values:
+    """Retention, a linear recurrence that fades with events and with time, and the full softmax, for long histories.
+
+    Expect: not run yet on ML-1M, full; 30 epochs
+    Command: ensue train data/ml-1m --preset retention-ce --out runs/retention-ce
+    """
+    return {**gru4rec_ce(), "model": {"name": "retention", "hidden_units": 128}}
+
+
 @recipe("caser-paper")
 def caser_paper() -> Values:
     """Caser with the paper's filters (Tang & Wang 2018), a vector for each user, and the full softmax.

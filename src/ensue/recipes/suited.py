@@ -30,6 +30,7 @@ SUITED = {
     ("bert4rec", LONG): "bert4rec-ce",
     ("gru4rec", LONG): "gru4rec-ce",
     ("caser", LONG): "caser-paper",
+    ("retention", LONG): "retention-ce",
     ("bsarec", SPARSE): "bsarec-sparse",
     ("fmlprec", SPARSE): "fmlprec-sparse",
     **{("srgnn", kind): "srgnn" for kind in (SAMPLED, SESSIONS)},
