@@ -16,6 +16,7 @@ from ensue.data.split import SplitConfig
 from ensue.evaluation.protocol import EvaluateConfig
 from ensue.models import MODELS
 from ensue.models.base import FeatureConfig, ModelConfig
+from ensue.nn.content import ItemVectorConfig
 from ensue.nn.trunk import TrunkConfig
 from ensue.objectives.objective import ObjectiveConfig
 from ensue.runs.config import TrainConfig
@@ -47,8 +48,9 @@ default. The last two tables are flags of `ensue prepare` and keywords of `ensue
 
 
 def shared(config: type[ModelConfig]) -> set[str]:
-    """The settings that a model shares with all models, or with all transformers, and that have the same default."""
-    tables = [each for each in (ModelConfig, FeatureConfig, TrunkConfig) if issubclass(config, each)]
+    """The settings that a model shares with all models, encoders or transformers, and that have the same default."""
+    shared_by_many = (ModelConfig, FeatureConfig, ItemVectorConfig, TrunkConfig)
+    tables = [each for each in shared_by_many if issubclass(config, each)]
     return {
         name
         for each in tables
@@ -62,7 +64,12 @@ def main() -> None:
     """Print the page."""
     print(HEAD)
     table("Section `model`: every model", ModelConfig)
-    table("Section `model`: all models that are trained", FeatureConfig, ModelConfig.model_fields)
+    table(
+        "Section `model`: all models that are trained",
+        FeatureConfig,
+        {*ModelConfig.model_fields, *ItemVectorConfig.model_fields},
+    )
+    table("Section `model`: vectors of items, of all models that are trained", ItemVectorConfig)
     table("Section `model`: sasrec, tisasrec and bert4rec", TrunkConfig)
     for name in MODELS:
         config = MODELS[name].config

@@ -73,7 +73,7 @@ class ModelContract:
 
     def fresh(self, seed: int = 0) -> Model:
         """The initialised model before training; a counted model is fitted."""
-        model = build_model(self.config, Catalogue(NUM_ITEMS))
+        model = build_model(self.config, Catalogue(NUM_ITEMS, vector_arrays=item_vectors()))
         if isinstance(model, CountedModel):
             model.fit(_split(False).train)
         else:
@@ -120,7 +120,7 @@ class ModelContract:
         """A new model with the state from a safetensors file gives bitwise identical scores."""
         model, batch = self.fresh(), _batch()
         save_file({name: value.contiguous() for name, value in model.state_dict().items()}, tmp_path / "m.safetensors")
-        other = build_model(self.config, Catalogue(NUM_ITEMS))
+        other = build_model(self.config, Catalogue(NUM_ITEMS, vector_arrays=item_vectors()))
         if not isinstance(other, CountedModel):
             initialise(other, 99)
         other.load_state_dict(load_file(tmp_path / "m.safetensors"))
@@ -328,10 +328,17 @@ def draw_biases(model: Model) -> None:
             parameter.uniform_(-1, 1, generator=torch.Generator().manual_seed(0))
 
 
+def item_vectors() -> dict[str, np.ndarray]:
+    """Vectors of the contract's items, of two kinds; the first items have none."""
+    numbers = np.random.default_rng(0).normal(size=(NUM_ITEMS, 9)).astype(np.float32)
+    numbers[:4] = 0
+    return {"text": numbers[:, :6], "pic": numbers[:, 6:]}
+
+
 @cache
 def _store(is_shuffled: bool) -> SequenceStore:
     store = ordered_sequences(num_users=400, num_items=NUM_ITEMS, length=10)
-    return shuffled(store) if is_shuffled else store
+    return replace(shuffled(store) if is_shuffled else store, vectors=item_vectors())
 
 
 @cache

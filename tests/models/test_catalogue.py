@@ -44,9 +44,9 @@ def test_of_a_store() -> None:
 @pytest.mark.parametrize(
     ("column", "message"),
     [
-        ("vektor", "no column 'vektor': did you mean 'vector'"),
+        ("vektor", "no vectors 'vektor': did you mean 'vector'"),
         ("category", "'category' must contain vectors, as lists of numbers"),
-        ("ragged", r"vectors of item column 'ragged' must all have the same width \(got \[1, 2\]\)"),
+        ("ragged", r"vectors of item column 'ragged' must all have the same width of 1 or more \(got \[1, 2\]\)"),
     ],
 )
 def test_what_is_refused(column: str, message: str) -> None:

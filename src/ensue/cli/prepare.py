@@ -8,16 +8,37 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ensue.cli.doubts import settle
-from ensue.cli.flags import Flag, flags_of, words_of
+from ensue.cli.flags import Flag, flags_of, split_list, words_of
 from ensue.cli.sources import Connect, Sql, query_of, report_table, source_words
+from ensue.data.text_vectors import TextEncoder
 from ensue.errors import ConfigError, DataError, nearest
 from ensue.terminal.output import Screen, table
 
 if TYPE_CHECKING:
+    from ensue.data.item_vectors import ItemVectors
     from ensue.data.prepare import PrepareReport
     from ensue.data.queries import Query
     from ensue.data.sources import Parts
     from ensue.data.store import SequenceStore
+
+
+Explain = Annotated[
+    bool, typer.Option("--explain", help="Show the meaning assumed for each column; without --out, write nothing.")
+]
+Validation = Annotated[
+    str | None, typer.Option("--validation", metavar="SOURCE", help="Events to validate on; SOURCE is to train on.")
+]
+Test = Annotated[str | None, typer.Option("--test", metavar="SOURCE", help="Events to test on; SOURCE is to train on.")]
+VectorColumns = Annotated[
+    str | None, typer.Option("--item-vectors", metavar="COLUMNS", help="Columns of --items that contain vectors.")
+]
+TextColumns = Annotated[
+    str | None,
+    typer.Option("--item-text", metavar="COLUMNS", help="Embed texts of --items: title,category (extra text)."),
+]
+EncoderName = Annotated[
+    TextEncoder, typer.Option("--text-encoder", help="auto: sentences if the extra text is installed.")
+]
 
 
 def flags() -> list[Flag]:
@@ -41,26 +62,23 @@ def run(
     *,
     settings: dict[str, Any],
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the store to write.")] = None,
-    explain: Annotated[
-        bool,
-        typer.Option("--explain", help="Show the meaning assumed for each column; without --out, write nothing."),
-    ] = False,
-    validation: Annotated[
-        str | None, typer.Option("--validation", metavar="SOURCE", help="Events to validate on; SOURCE is to train on.")
-    ] = None,
-    test: Annotated[
-        str | None, typer.Option("--test", metavar="SOURCE", help="Events to test on; SOURCE is to train on.")
-    ] = None,
+    explain: Explain = False,
+    validation: Validation = None,
+    test: Test = None,
     sql: Sql = None,
     connect: Connect = None,
     items: Annotated[Path | None, typer.Option("--items", help="File of items: id, title, category.")] = None,
     users: Annotated[Path | None, typer.Option("--users", help="File of users: id, and columns of them.")] = None,
+    item_vectors: VectorColumns = None,
+    item_text: TextColumns = None,
+    text_encoder: EncoderName = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing store.")] = False,
 ) -> dict[str, Any]:
     """Read a log and write a sequence store."""
     from ensue.data.interactions import Columns
     from ensue.data.prepare import PrepareConfig, prepare
 
+    vectors = _vectors_of(items, item_vectors, item_text, text_encoder)
     filters = {name: value for name, value in settings.items() if name in PrepareConfig.model_fields}
     columns = {name: value for name, value in settings.items() if name in Columns.model_fields}
     query = query_of(source, sql, connect)
@@ -83,7 +101,8 @@ def run(
 
     def use(answers: dict[str, Any]) -> tuple[SequenceStore, PrepareReport]:
         with Stages(screen) as stage:
-            return prepare(log, folder, Columns.parse({**columns, **answers}), config, items, overwrite, stage, users)
+            read = Columns.parse({**columns, **answers})
+            return prepare(log, folder, read, config, items, overwrite, stage, users, vectors)
 
     (store, report), _ = settle(screen, use)
     return {**shown(screen, folder, store, report.as_dict()), **explained}
@@ -94,6 +113,15 @@ def _refuse_own(name: str, given: list[str]) -> None:
     if given:
         wrong = ", ".join(f"--{each.replace('_', '-')}" for each in given)
         raise ConfigError(f"dataset {name!r} has its own columns and items: leave out {wrong}")
+
+
+def _vectors_of(items: Path | None, columns: str | None, text: str | None, encoder: TextEncoder) -> ItemVectors | None:
+    from ensue.data.item_vectors import ItemVectors
+
+    given = [flag for flag, value in (("--item-vectors", columns), ("--item-text", text)) if value]
+    if given and items is None:
+        raise ConfigError(f"{given[0]} names columns of the items: give their file with --items")
+    return ItemVectors(tuple(split_list(columns or "")), tuple(split_list(text or "")), encoder) if given else None
 
 
 def _needed(out: Path | None) -> Path:

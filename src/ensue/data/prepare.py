@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from ensue.config import Config
 from ensue.data.described import Described, event_arrays, log_columns
 from ensue.data.interactions import Columns, Interactions, in_words, read_interactions
+from ensue.data.item_vectors import ItemVectors
 from ensue.data.moments import written
 from ensue.data.order import stable_order
 from ensue.data.replacing import check_target, recover, write_whole
@@ -113,6 +114,7 @@ def prepare(
     overwrite: bool = False,
     progress: Progress | None = None,
     users: Source | None = None,
+    item_vectors: ItemVectors | None = None,
 ) -> tuple[SequenceStore, PrepareReport]:
     """Read a log, filter it, number users and items, sort stably by (user, time, row) and write the store.
 
@@ -130,6 +132,7 @@ def prepare(
             are never replaced.
         progress: called with the name of each stage as it begins.
         users: a file or frame that describes users (id, city, ...).
+        item_vectors: columns of `items` that contain vectors, or texts to embed.
 
     Returns:
         The store (mapped from `out` if given) and the report.
@@ -152,6 +155,9 @@ def prepare(
     log = source if isinstance(source, Interactions) else read_interactions(source, columns)
     say("filter")
     store, report = _build(log, config, described)
+    if item_vectors is not None:
+        store, notes = item_vectors.added(store, say)
+        report = replace(report, notes=(*report.notes, *notes))
     if isinstance(source, Parts) and source.query:
         store = replace(store, made={**store.made, "query": source.query})
     if out is None:

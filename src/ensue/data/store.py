@@ -48,6 +48,7 @@ class SequenceStore:
         made: how the store was created, as JSON values.
         folder: the folder from which it is mapped; None in memory.
         recorded: the fingerprint in the manifest of a mapped store.
+        vectors: name -> float32 [N, D], a vector for each item from its text or pictures; zero for items without one.
     """
 
     offsets: np.ndarray
@@ -64,6 +65,7 @@ class SequenceStore:
     user_table: pl.DataFrame = field(default_factory=pl.DataFrame)
     inputs: Inputs | None = None
     is_target: np.ndarray | None = None
+    vectors: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def num_users(self) -> int:
@@ -102,7 +104,7 @@ class SequenceStore:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 that identifies the data: arrays, features and both vocabularies (not titles, not paths).
+        """SHA-256 that identifies the data: arrays, features, vectors and both vocabularies (not titles, not paths).
 
         Of a mapped store it is the one recorded in the manifest; `verify` checks it against the content.
         """
@@ -110,7 +112,7 @@ class SequenceStore:
 
     def _compute_fingerprint(self) -> str:
         parts = [f"ensue store {SCHEMA_VERSION}", self.users.digest, self.item_ids.digest]
-        for name, array in self._arrays().items():
+        for name, array in (self._arrays() | self._vector_arrays()).items():
             little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
             parts.append(f"{name} {array.dtype.name} {hashlib.sha256(little.data).hexdigest()}")
         parts += [f"{name} {values.digest}" for name, values in sorted(self.feature_values.items())]
@@ -121,6 +123,9 @@ class SequenceStore:
         if self.times is not None:
             arrays["times"] = self.times
         return arrays | {f"feature_{name}": self.features[name] for name in sorted(self.features)}
+
+    def _vector_arrays(self) -> dict[str, np.ndarray]:
+        return {f"vectors_{name}": self.vectors[name].reshape(-1) for name in sorted(self.vectors)}
 
     @classmethod
     def from_arrays(
@@ -193,6 +198,11 @@ class SequenceStore:
         for name, array in self.features.items():
             if not is_feature_name(name) or array.dtype.name not in _FEATURE_DTYPES:
                 raise DataError(f"feature {name!r} must have a plain name and a number type (got {array.dtype})")
+        for name, array in self.vectors.items():
+            if not is_feature_name(name) or array.dtype != np.float32 or array.shape[:1] != (self.num_items,):
+                raise DataError(f"vectors {name!r} must be float32 with a row for each of {self.num_items} items")
+            if not np.isfinite(array).all():
+                raise DataError(f"vectors {name!r} contain NaN or infinite numbers")
         if not self.item_table["id"].equals(self.item_ids.ids):
             raise DataError("the item table's rows do not follow the item vocabulary")
         if self.user_table.width and not self.user_table["id"].equals(self.users.ids):
@@ -234,7 +244,7 @@ class SequenceStore:
         """
         folder.mkdir(parents=True, exist_ok=True)
         names = []
-        for name, array in self._arrays().items():
+        for name, array in (self._arrays() | self._vector_arrays()).items():
             write_array(folder / f"{name}.npy", array)
             names.append(f"{name}.npy")
         tables = {"users": self.user_table if self.user_table.width else self.users.ids.to_frame()}
@@ -252,6 +262,7 @@ class SequenceStore:
             "times": self.times is not None,
             "features": {name: array.dtype.name for name, array in self.features.items()},
             "coded_features": list(self.feature_values),
+            "vectors": {name: array.shape[1] for name, array in self.vectors.items()},
             "made": dict(self.made),
             "fingerprint": self._compute_fingerprint(),
         }
@@ -271,7 +282,7 @@ class SequenceStore:
         # A run stores this path, and may be used from another folder.
         folder = Path(folder).resolve()
         about = read_manifest(folder, KIND, SCHEMA_VERSION)
-        counts, features, coded = _read_layout(folder, about)
+        counts, features, coded, widths = _read_layout(folder, about)
         names = list(about["sha256"])
         check_files(folder, about, [name for name in names if _is_small(folder / name)])
         events = counts["events"]
@@ -297,6 +308,7 @@ class SequenceStore:
             folder=folder,
             recorded=about["fingerprint"],
             user_table=_described(folder / "users.parquet"),
+            vectors={n: _map_vectors(folder, n, counts["items"], width) for n, width in widths.items()},
         )
 
     def verify_once(self) -> None:
@@ -341,9 +353,16 @@ def _is_small(path: Path) -> bool:
     return path.suffix == ".parquet" or not path.is_file() or path.stat().st_size <= HASHED_AT_OPEN
 
 
-def _read_layout(folder: Path, about: dict[str, Any]) -> tuple[dict[str, int], dict[str, str], list[str]]:
-    """The manifest's counts, features and coded features, with every value's type checked."""
+def _map_vectors(folder: Path, name: str, items: int, width: int) -> np.ndarray:
+    return map_array(folder / f"vectors_{name}.npy", "float32", items * width).reshape(items, width)
+
+
+def _read_layout(
+    folder: Path, about: dict[str, Any]
+) -> tuple[dict[str, int], dict[str, str], list[str], dict[str, int]]:
+    """The manifest's counts, features, coded features and widths of vectors, with every value's type checked."""
     counts, features, coded = about.get("counts"), about.get("features"), about.get("coded_features")
+    widths = about.get("vectors", {})
     sound = (
         isinstance(counts, dict)
         and all(type(counts.get(key)) is int and counts[key] >= 0 for key in ("users", "items", "events"))
@@ -351,6 +370,8 @@ def _read_layout(folder: Path, about: dict[str, Any]) -> tuple[dict[str, int], d
         and all(is_feature_name(name) and dtype in _FEATURE_DTYPES for name, dtype in features.items())
         and isinstance(coded, list)
         and all(name in features for name in coded)
+        and isinstance(widths, dict)
+        and all(is_feature_name(name) and type(width) is int and width > 0 for name, width in widths.items())
         and isinstance(about.get("times"), bool)
         and isinstance(about.get("made"), dict)
         and isinstance(about.get("fingerprint"), str)
@@ -361,8 +382,9 @@ def _read_layout(folder: Path, about: dict[str, Any]) -> tuple[dict[str, int], d
     assert isinstance(features, dict)
     assert isinstance(coded, list)
     arrays = ["offsets", "items", *(["times"] if about["times"] else []), *(f"feature_{n}" for n in features)]
+    arrays += [f"vectors_{name}" for name in widths]
     expected = [*(f"{name}.npy" for name in arrays), "users.parquet", "items.parquet"]
     expected += [f"values_{name}.parquet" for name in coded]
     if missing := sorted(set(expected) - set(about["sha256"])):
         raise ArtefactError(f"{folder / 'manifest.json'}: does not list the file {missing[0]!r}")
-    return counts, features, coded
+    return counts, features, coded, widths

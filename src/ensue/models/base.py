@@ -15,6 +15,8 @@ from ensue.data.split import Sequences
 from ensue.errors import ConfigError, DataError
 from ensue.models.catalogue import Catalogue
 from ensue.models.size import TRAINING, ModelSize, check_memory, measure
+from ensue.nn.content import ItemContent, ItemVectorConfig
+from ensue.nn.embedding import ItemEmbedding
 from ensue.nn.features import FEATURE_MODES, FeatureInput
 from ensue.nn.model import CountedModel, EventEncoder, Model
 from ensue.registry import OWN, Registry
@@ -41,7 +43,7 @@ class ModelConfig(Config):
         return TASKS["next"]
 
 
-class FeatureConfig(ModelConfig):
+class FeatureConfig(ItemVectorConfig, ModelConfig):
     """Settings of a model that reads features: columns of events, items and users beside the items."""
 
     features: tuple[str, ...] = Field(
@@ -164,7 +166,30 @@ def _built(config: ModelConfig, catalogue: Catalogue) -> Model:
     if catalogue.features and isinstance(config, FeatureConfig) and isinstance(model, EventEncoder):
         width = model.input_table.embedding_dim
         model.features = FeatureInput(catalogue.coded_features(), width, config.feature_mode)
+    if isinstance(config, ItemVectorConfig) and config.item_vectors != "none":
+        add_item_vectors(model, config, catalogue)
     return model
+
+
+def add_item_vectors(model: Model, config: ItemVectorConfig, catalogue: Catalogue) -> None:
+    """Join the content of the items to every table of item vectors of a model.
+
+    Raises:
+        DataError: the items have no vectors, or none of a given name.
+        ConfigError: the model has no tables of item vectors.
+    """
+    names = config.vector_names or tuple(sorted(catalogue.vector_arrays))
+    if not names:
+        raise DataError(
+            f"item_vectors {config.item_vectors}: the data has no vectors of its items: store them with ensue prepare "
+            "--items FILE and --item-vectors COLUMN or --item-text title, or train with item_vectors = none"
+        )
+    vectors = [catalogue.vectors(name) for name in names]
+    tables = [part for part in model.modules() if type(part) is ItemEmbedding]
+    if not tables:
+        raise ConfigError(f"item_vectors {config.item_vectors}: this model has no vectors of items: use none")
+    for table in tables:
+        table.content = ItemContent(config, vectors, table)
 
 
 def fit_counted(config: ModelConfig, catalogue: Catalogue, train: Sequences) -> Model:

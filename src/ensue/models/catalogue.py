@@ -5,15 +5,17 @@ Suffixes: `N` items, `M` values of an item, `D` width of a vector.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 import torch
 from torch import Tensor
 
 from ensue.data.features import LEVELS, Feature
+from ensue.data.item_vectors import column_of_vectors
 from ensue.data.store import SequenceStore
 from ensue.errors import DataError, nearest
 
@@ -28,18 +30,21 @@ class Catalogue:
             without columns if only the number of items is known.
         num_users: users of the training data, for models with a vector for each user.
         features: columns of events, items and users that the model reads.
+        vector_arrays: name -> vectors of the items, float32 [N, D], zero for items without one. When a model is loaded
+            they have the right widths and no content, since the model's file contains them.
     """
 
     num_items: int
     items: pl.DataFrame = field(default_factory=pl.DataFrame)
     num_users: int = 0
     features: tuple[Feature, ...] = ()
+    vector_arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def of_store(cls, store: SequenceStore) -> Catalogue:
         """The items of a store."""
         features = () if store.inputs is None else store.inputs.features
-        return cls(store.num_items, store.item_table, store.num_users, features)
+        return cls(store.num_items, store.item_table, store.num_users, features, store.vectors)
 
     def coded_features(self, of: Container[str] = LEVELS) -> list[tuple[Feature, Tensor | None]]:
         """The features of these levels, each with the codes of all items if it is a column of items: [N + 2, M].
@@ -65,22 +70,21 @@ class Catalogue:
         known = [feature.name for feature in self.features if feature.of == "event"]
         raise DataError(f"{name!r} must be a feature of events: {nearest(name, known)}")
 
-    def vectors(self, column: str) -> Tensor:
-        """A column of vectors, one list of numbers per item: float32 [N, D], zero for items without one.
+    def vectors(self, column: str) -> np.ndarray:
+        """The items' vectors of this name: float32 [N, D], zero for items without one.
 
         Raises:
-            DataError: there is no such column, its values are not numbers, or the vectors differ in width.
+            DataError: there are no such vectors, and no column of the item table contains them.
         """
-        values = self._column(column)
-        if not isinstance(values.dtype, pl.List | pl.Array) or not values.dtype.inner.is_numeric():
-            raise DataError(f"item column {column!r} must contain vectors, as lists of numbers (got {values.dtype})")
-        lists = values.cast(pl.List(pl.Float32))
-        widths = lists.list.len().drop_nulls().unique().sort().to_list()
-        if len(widths) != 1:
-            raise DataError(f"the vectors of item column {column!r} must all have the same width (got {widths[:5]})")
-        vectors_ND = np.zeros((len(lists), widths[0]), np.float32)
-        vectors_ND[lists.is_not_null().to_numpy()] = np.stack(lists.drop_nulls().to_list())
-        return torch.from_numpy(vectors_ND)
+        if column in self.vector_arrays:
+            return self.vector_arrays[column]
+        if column in self.items.columns:
+            return column_of_vectors(self.items[column], column)
+        known = [*self.vector_arrays, *self.items.select(cs.list()).columns]
+        raise DataError(
+            f"the items have no vectors {column!r}: {nearest(column, known)}; ensue prepare --items FILE "
+            "with --item-vectors COLUMN or --item-text COLUMNS stores them"
+        )
 
     def _column(self, name: str) -> pl.Series:
         if name not in self.items.columns:

@@ -105,6 +105,7 @@ class GCEGNN(TiedEncoder):
 
     def study(self, train: Sequences) -> None:
         """Compute the graph of all sessions from the training part."""
+        super().study(train)
         near_NK, count_NK = item_neighbours(train, self.config.num_steps, self.config.num_neighbours)
         self.near_NK.copy_(torch.from_numpy(near_NK))
         self.weight_NK.copy_(torch.from_numpy(count_NK).log1p())

@@ -25,6 +25,9 @@ class ItemEmbedding(nn.Embedding):
     The gradient of a lookup is sparse, so the several lookups of a training step (inputs, targets, negatives) do not
     each fill a table of the catalogue's size. `dense_gradients` combines them into one dense table.
 
+    Attributes:
+        content: (vectors of ids, items) -> vectors that join the content of the items, an `ItemContent`, or None.
+
     Args:
         num_items: N.
         hidden_units: D.
@@ -34,14 +37,22 @@ class ItemEmbedding(nn.Embedding):
     def __init__(self, num_items: int, hidden_units: int, extra: int = 0) -> None:
         super().__init__(1 + num_items + extra, hidden_units)
         self.num_items = num_items
+        self.content: nn.Module | None = None
 
     def forward(self, items: Tensor) -> Tensor:
         """The vectors of item numbers, [...] -> [..., D]."""
-        return lookup(self.weight, items)
+        vectors = lookup(self.weight, items)
+        return vectors if self.content is None else self._with_content(vectors, items)
 
     def catalogue(self) -> Tensor:
         """The vectors of all items, without extra rows: [N, D], row j is item j + 1."""
-        return self.weight[1 : self.num_items + 1]
+        vectors_ND = self.weight[1 : self.num_items + 1]
+        return vectors_ND if self.content is None else self._with_content(vectors_ND, None)
+
+    def _with_content(self, ids: Tensor, items: Tensor | None) -> Tensor:
+        assert self.content is not None
+        vectors: Tensor = self.content(ids, items)
+        return vectors
 
 
 class PositionEmbedding(nn.Module):

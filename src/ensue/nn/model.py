@@ -9,12 +9,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from itertools import chain
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ensue.batches.batch import SequenceBatch
 from ensue.data.split import Sequences
 from ensue.errors import EnsueError
+from ensue.nn.content import ItemContent
 from ensue.nn.embedding import ItemEmbedding
 from ensue.nn.features import FeatureInput
 from ensue.nn.ops.candidates import candidate_logits
@@ -55,7 +57,16 @@ class Model(nn.Module, ABC):
         """
 
     def study(self, train: Sequences) -> None:
-        """Read statistics of the training part into buffers, before training starts; by default none."""
+        """Read statistics of the training part into buffers, before training starts.
+
+        By default only which items have no training events, for tables that join the items' content. A model with
+        statistics of its own calls this method too.
+        """
+        contents = [part for part in self.modules() if isinstance(part, ItemContent)]
+        if contents:
+            counts_N = np.bincount(train.items_P, minlength=self.num_items + 1)[1:]
+            for content in contents:
+                content.study(counts_N)
 
     @property
     def device(self) -> torch.device:

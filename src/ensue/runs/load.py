@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from ensue.data.features import Feature, parse_features
@@ -63,9 +64,12 @@ def load_run(folder: str | Path) -> Run:
     if type(users) is not int or users < 0:
         raise ArtefactError(f"{folder / MANIFEST}: users must be a number of 0 or more (got {users!r})")
     features = _read_features(folder, about, config)
-    model = _read_model(folder / MODEL, config, Catalogue(len(item_ids), items, users, features))
-    store, fingerprint = about.get("store"), str(about.get("fingerprint"))
-    return Run(config, model, item_ids, items, fingerprint, Path(store) if store else None, users, features)
+    widths = _vector_widths(folder, about)
+    # The model's file contains the vectors; a view of one zero has their shape.
+    zeros = {name: np.broadcast_to(np.float32(0), (len(item_ids), width)) for name, width in widths.items()}
+    model = _read_model(folder / MODEL, config, Catalogue(len(item_ids), items, users, features, zeros))
+    store, fingerprint = Path(about["store"]) if about.get("store") else None, str(about.get("fingerprint"))
+    return Run(config, model, item_ids, items, fingerprint, store, users, features, widths)
 
 
 def _read_features(folder: Path, about: dict[str, Any], config: RunConfig) -> tuple[Feature, ...]:
@@ -79,6 +83,13 @@ def _read_features(folder: Path, about: dict[str, Any], config: RunConfig) -> tu
     if [feature.name for feature in features] != names:
         raise ArtefactError(f"{folder / FEATURES}: does not describe the configured features {', '.join(names)}")
     return features
+
+
+def _vector_widths(folder: Path, about: dict[str, Any]) -> dict[str, int]:
+    widths = about.get("vectors", {})
+    if not isinstance(widths, dict) or not all(type(width) is int and 0 < width < 1 << 20 for width in widths.values()):
+        raise ArtefactError(f"{folder / MANIFEST}: the widths of vectors must be positive numbers (got {widths!r})")
+    return widths
 
 
 def _read_model(path: Path, config: RunConfig, catalogue: Catalogue) -> Model:

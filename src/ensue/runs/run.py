@@ -5,7 +5,8 @@ Suffix: `N` items.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -35,6 +36,7 @@ class Run:
         store: the folder of that data, as the user gave it; None if the data was in memory.
         num_users: the number of users in that data.
         features: the columns of events, items and users that the model reads.
+        vector_widths: name -> width of the vectors that the data has of its items.
     """
 
     config: RunConfig
@@ -50,6 +52,8 @@ class Run:
     def request_model(self) -> ModelConfig:
         """The settings of the model, which say what it reads of a request."""
         return self.config.model
+
+    vector_widths: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def titles(self) -> list[str | None] | None:

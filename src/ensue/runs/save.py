@@ -78,6 +78,7 @@ def seal(folder: Path, run: Run) -> None:
             "model": run.config.model.name,
             "items": len(run.item_ids),
             "users": run.num_users,
+            "vectors": dict(run.vector_widths),
             "fingerprint": run.fingerprint,
             "store": None if run.store is None else str(run.store),
         },
