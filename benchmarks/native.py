@@ -7,6 +7,8 @@ Both paths take every training step, evaluation and request one after the other 
 that other work on the machine slows both. Times are processor seconds of the process. The table states medians over all
 pairs and the quartiles of the ratios. `--quality` trains a model with each path and seed, and states the metrics of the
 test part. Results are written to docs/results/native.json and docs/results/native.md.
+
+Suffixes: `B` cases, `P` events.
 """
 
 from __future__ import annotations

@@ -65,6 +65,8 @@ def test_ranks_equal_one_process(report: dict[str, Any], name: str, size: int) -
     for outcome in together["ranks"]:
         for record, expected in zip(outcome["records"], one["records"], strict=True):
             for key, value in expected.items():
+                if key == "compute":
+                    continue
                 # A norm of float32 gradients sums as many squares as there are weights.
                 assert record[key] == pytest.approx(value, rel=1e-5 if "norm" in key else 1e-6)
 

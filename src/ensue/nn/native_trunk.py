@@ -68,7 +68,8 @@ def _parameters(block: Block) -> list[Tensor]:
         *(attention.qkv, attention.out, block.attention_norm),
         *(feed_forward.inner, feed_forward.outer, block.feed_forward_norm),
     )
-    return [tensor for part in parts for tensor in (part.weight, part.bias)]
+    # Read from the dictionary, since a module's attributes take a fifth of the time of a request.
+    return [cast(Tensor, part._parameters[name]) for part in parts for name in ("weight", "bias")]
 
 
 def _reason(trunk: Trunk, x_PD: Tensor, layout: Layout, relations: Relations | None) -> str:
@@ -81,7 +82,7 @@ def _reason(trunk: Trunk, x_PD: Tensor, layout: Layout, relations: Relations | N
     if any(not isinstance(cast(Block, block).attention.kind, FullAttention) for block in trunk.blocks):
         return "attention other than full has no native form"
     if relations is not None:
-        return "time intervals have no native form"
+        return "terms for pairs of events have no native form"
     if first.attention.rotary is not None or not first.attention.causal:
         return "rotary positions and bidirectional attention have no native form"
     if first.feed_forward.kind not in ACTIVATIONS:
@@ -95,6 +96,6 @@ def _reason(trunk: Trunk, x_PD: Tensor, layout: Layout, relations: Relations | N
             or type(block.feed_forward_residual) is not PlainResidual
         ):
             return f"residual {type(block.attention_residual).__name__} has no native form"
-    if any(module._forward_hooks or module._forward_pre_hooks for module in trunk.modules()):
+    if any(module._forward_hooks or module._forward_pre_hooks for module in trunk.parts):
         return "hooks on modules need torch"
     return ""

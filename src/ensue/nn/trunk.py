@@ -80,6 +80,7 @@ class Trunk(nn.Module):
             residuals = entry.residual(config, 2 * number), entry.residual(config, 2 * number + 1)
             self.blocks.append(Block(width, attention, rate, config.norm, residuals, config.activation))
         self.norm = nn.LayerNorm(config.hidden_units, eps=LAYER_NORM_EPS)
+        self.parts = tuple(self.modules())
 
     def forward(self, x_PD: Tensor, layout: Layout, relations: Relations | None = None) -> Tensor:
         """States at the asked events, [Q, D]; all blocks but the last compute those of all events.

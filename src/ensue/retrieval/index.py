@@ -10,6 +10,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ensue.nn.native.ranking import BEST, best_of_scores
+from ensue.nn.native.rows import is_native
+
 # Rows and item numbers, two arrays of the same length.
 Pairs = tuple[Tensor, Tensor]
 
@@ -53,7 +56,7 @@ def top_k(
         allow_N: whether each item may be returned, bool [N]; all by default.
 
     Returns:
-        scores [B, k], descending, -inf where fewer than k items remain, and item numbers [B, k].
+        scores [B, k], descending, -inf where fewer than k items remain, and item numbers [B, k], of any items there.
     """
     if exclude is not None:
         row_E, item_E = exclude
@@ -61,6 +64,8 @@ def top_k(
     if allow_N is not None:
         scores_BN.masked_fill_(~allow_N, float("-inf"))
     k = min(k, scores_BN.shape[1])
+    if is_native(scores_BN) and 1 <= k <= BEST:
+        return best_of_scores(scores_BN, k)
     # One item more than needed shows whether the k-th score is tied with the next.
     best, places = torch.topk(scores_BN, min(k + 1, scores_BN.shape[1]), dim=1)
     is_tied_B = (best[:, k - 1] == best[:, -1]) & best[:, -1].isfinite()

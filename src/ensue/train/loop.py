@@ -203,7 +203,7 @@ class Trainer:
         self.model.train()
         for work in self.work(progress.epoch, progress.step):
             self._step(progress.epoch, work)
-            progress.seconds = time.monotonic() - started
+            progress.seconds, progress.compute = time.monotonic() - started, str(usage)
             for watcher in self.watchers:
                 watcher.step(progress.epoch, work.step, progress.loss_sum / progress.targets)
             if progress.step < steps and self._agree(progress.is_time_up(train)):
@@ -212,7 +212,7 @@ class Trainer:
                 self._save()
         epoch = progress.epoch + 1
         record = progress.record(learning_rate(train, progress.epoch * steps + progress.step - 1, steps), steps)
-        record["compute"] = f"{usage}{self.computed_by}"
+        record["compute"] = f"{progress.compute}{self.computed_by}"
         standings, is_late = None, self._agree("steps" in record or progress.is_out_of_time(train, record))
         if epoch % train.eval_epochs == 0 or epoch == train.num_epochs or is_late:
             standings = self._validate(record)

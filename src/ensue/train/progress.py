@@ -22,6 +22,7 @@ class Progress:
         evaluations_without_better: evaluations since `best_epoch`.
         finished: whether training has ended; `stopped_by` names the setting that ended it.
         seconds: duration of the epoch so far.
+        compute: what computed the epoch's newest step.
         records: the log so far.
     """
 
@@ -38,6 +39,7 @@ class Progress:
     finished: bool = False
     stopped_by: str = ""
     seconds: float = 0.0
+    compute: str = ""
     records: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ensue.nn.native.library import TORCH, computing_with, runnable
-from ensue.nn.native.ranking import Ranking
+from ensue.nn.native.ranking import Ranking, best_of_scores
 from ensue.nn.native.rows import add_rows, candidates, is_native
 from ensue.nn.native.softmax import cross_entropy_pass
 from ensue.nn.ops.full_softmax import cross_entropy, naive_cross_entropy
@@ -120,10 +120,11 @@ def test_ranking(states: int, items: int, width: int) -> None:
     for k in {1, min(10, items), min(items, 1000)}:
         best = ranking.best(h, k, row, column)
         assert best is not None
-        ours, plain = best, top_k(scores.clone(), k, (torch.from_numpy(row), torch.from_numpy(column) + 1))
-        assert torch.equal(ours[0], plain[0])
+        with computing_with(TORCH):
+            plain = top_k(scores.clone(), k, (torch.from_numpy(row), torch.from_numpy(column) + 1))
+        assert torch.equal(best[0], plain[0])
         is_left = plain[0].isfinite()
-        assert torch.equal(ours[1][is_left], plain[1][is_left])
+        assert torch.equal(best[1][is_left], plain[1][is_left])
 
 
 @pytest.mark.usefixtures("level")
@@ -165,3 +166,20 @@ def test_what_the_library_does_not_compute() -> None:
         assert not is_native(draw(2))
     with computing_with(TORCH):
         assert not is_native(draw(2))
+
+
+@pytest.mark.usefixtures("level")
+def test_the_best_of_given_scores() -> None:
+    scores = draw(5, 1001).mul(3).round()
+    scores[2] = -torch.inf
+    scores[3, 5:] = -torch.inf
+    for k in (1, 10, 1000):
+        ours = best_of_scores(scores, k)
+        with computing_with(TORCH):
+            plain = top_k(scores.clone(), k)
+        assert torch.equal(ours[0], plain[0])
+        is_left = plain[0].isfinite()
+        assert torch.equal(ours[1][is_left], plain[1][is_left])
+    for k in (0, 1002):
+        with pytest.raises(ValueError, match="k must be in"):
+            best_of_scores(scores, k)

@@ -51,6 +51,7 @@ SIGNATURES = {
     "ensue_pack_catalogue": ("-", "llpp"),
     "ensue_standings": ("i", "illlppppppp"),
     "ensue_best": ("i", "illllpppppp"),
+    "ensue_best_of_scores": ("-", "illlppp"),
 }
 
 

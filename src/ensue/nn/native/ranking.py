@@ -14,6 +14,23 @@ from ensue.nn.native.library import at, compute, load
 BEST = 1000  # for more items per state, sorting all scores is faster
 
 
+def best_of_scores(scores_BN: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest scores, descending, and their item numbers, both [B, K]; ties are broken by the lower number.
+
+    Where fewer than k scores are above -inf, the rest are -inf with item 1. Scores must be float32 on the CPU.
+
+    Raises:
+        ValueError: k is out of range, or the scores are not [B, N].
+    """
+    if scores_BN.dim() != 2 or not 1 <= k <= scores_BN.shape[1]:
+        raise ValueError(f"k must be in 1..N for scores [B, N] (got {k} for {list(scores_BN.shape)})")
+    scores_BN = scores_BN.contiguous()
+    scores_BK, items_BK = scores_BN.new_empty(len(scores_BN), k), torch.empty(len(scores_BN), k, dtype=torch.int64)
+    sizes = (torch.get_num_threads(), *scores_BN.shape, k)
+    load(compute().name).ensue_best_of_scores(*sizes, *map(at, (scores_BN, scores_BK, items_BK)))
+    return scores_BK, items_BK
+
+
 class Ranking:
     """The item vectors of a model that does not change meanwhile, as the library reads them.
 

@@ -15,14 +15,11 @@ class Usage:
         _Process.reasons = {}
 
     def __str__(self) -> str:
-        """Such as `native (x86-64-v4)`, or `torch (residual mhc has no native form)`."""
+        """Such as `native (x86-64-v4)`, or with `, layers by torch (activation gelu has no native form)` after it."""
         chosen = compute()
-        if not chosen.is_native:
+        if not chosen.is_native or (_Process.native > self.native and not _Process.reasons):
             return str(chosen)
-        reasons = "; ".join(_Process.reasons)
-        if _Process.native == self.native:
-            return f"torch ({reasons or 'the model has no native form'})"
-        return f"{chosen}, and torch ({reasons})" if reasons else str(chosen)
+        return f"{chosen}, layers by torch ({'; '.join(_Process.reasons) or 'the model has no native form'})"
 
 
 class _Process:

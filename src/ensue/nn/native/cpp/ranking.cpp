@@ -41,6 +41,23 @@ bool score(const Catalogue& c, const float* h, long states, Arena& arena, Block 
   return sum(odd) == 0.0f;
 }
 
+// Puts the scores of items first .. first + count - 1 (counted from 0) among the best k so far, which are descending. Items
+// come in ascending order, so one that ties with an earlier one stays behind it. Vectors of scores are read whole.
+void put(const float* scores, long first, long count, long k, float* top, int64_t* numbers) {
+  for (long j = 0; j < count; j += kLanes) {
+    if (!(largest(load(scores + j)) > top[k - 1])) continue;
+    for (long i = j; i < std::min(count, j + kLanes); i++) {
+      if (!(scores[i] > top[k - 1])) continue;
+      long place = k - 1;
+      for (; place > 0 && scores[i] > top[place - 1]; place--)
+        top[place] = top[place - 1], numbers[place] = numbers[place - 1];
+      top[place] = scores[i], numbers[place] = first + i + 1;
+    }
+  }
+}
+
+constexpr float kLowest = -std::numeric_limits<float>::infinity();
+
 float score_of(const Catalogue& c, const float* h, int64_t item) {
   float total = 0;
   for (long k = 0; k < c.width; k++) total = std::fma(h[k], c.columns[k * padded(c.items) + item], total);
@@ -95,40 +112,45 @@ ENSUE_EXPORT int32_t ensue_standings(int32_t threads, int64_t states, int64_t wi
 }
 
 // The k items with the highest scores for each state, best first, ties by the lower number: scores and items
-// [states, k], with -infinity and 0 where fewer items are left. `hidden` as of `ensue_standings`.
+// [states, k], with -infinity and item 1 where fewer items are left. `hidden` as of `ensue_standings`.
 ENSUE_EXPORT int32_t ensue_best(int32_t threads, int64_t states, int64_t width, int64_t items, int64_t k,
                                 const float* h, const float* columns, const int64_t* offsets, const int64_t* hidden,
                                 float* best_scores, int64_t* best_items) {
   const Catalogue c{width, items, columns};
-  const float lowest = -std::numeric_limits<float>::infinity();
   const long jobs = (states + kStates - 1) / kStates;
   std::vector<char> finite(jobs);
   parallel(threads, jobs, [&](long job) {
     const long first = job * kStates, count = std::min<long>(kStates, states - first);
     int64_t next[kStates];
     for (long r = 0; r < count; r++) next[r] = offsets[first + r];
-    std::fill(best_scores + first * k, best_scores + (first + count) * k, lowest);
-    std::fill(best_items + first * k, best_items + (first + count) * k, 0);
+    std::fill(best_scores + first * k, best_scores + (first + count) * k, kLowest);
+    std::fill(best_items + first * k, best_items + (first + count) * k, 1);
     finite[job] = score(c, h + first * width, count, Arena::own(), [&](long item, long block, float* scores) {
       for (long r = 0; r < count; r++) {
         float *row = scores + r * kItems, *top = best_scores + (first + r) * k;
         int64_t* numbers = best_items + (first + r) * k;
         for (int64_t& at = next[r]; at < offsets[first + r + 1] && hidden[at] < item + block; at++)
-          row[hidden[at] - item] = lowest;
-        for (long j = block; j < padded(block); j++) row[j] = lowest;
-        for (long j = 0; j < block; j += kLanes) {
-          if (!(largest(load(row + j)) > top[k - 1])) continue;
-          for (long i = j; i < std::min(block, j + kLanes); i++) {
-            if (!(row[i] > top[k - 1])) continue;
-            // Items come in ascending order, so one that ties with an earlier one stays behind it.
-            long place = k - 1;
-            for (; place > 0 && row[i] > top[place - 1]; place--)
-              top[place] = top[place - 1], numbers[place] = numbers[place - 1];
-            top[place] = row[i], numbers[place] = item + i + 1;
-          }
-        }
+          row[hidden[at] - item] = kLowest;
+        for (long j = block; j < padded(block); j++) row[j] = kLowest;
+        put(row, item, block, k, top, numbers);
       }
     });
   });
   return std::all_of(finite.begin(), finite.end(), [](char each) { return each != 0; });
+}
+
+// The same from scores [states, items], in which hidden items are -infinity.
+ENSUE_EXPORT void ensue_best_of_scores(int32_t threads, int64_t states, int64_t items, int64_t k, const float* scores,
+                                       float* best_scores, int64_t* best_items) {
+  parallel(threads, states, [&](long r) {
+    float* top = best_scores + r * k;
+    std::fill(top, top + k, kLowest);
+    std::fill(best_items + r * k, best_items + (r + 1) * k, 1);
+    const long whole = items / kLanes * kLanes;
+    put(scores + r * items, 0, whole, k, top, best_items + r * k);
+    float rest[kLanes];
+    std::fill(rest, rest + kLanes, kLowest);
+    std::copy(scores + r * items + whole, scores + (r + 1) * items, rest);
+    put(rest, whole, items - whole, k, top, best_items + r * k);
+  });
 }
