@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hmac
 import time
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ensue.serving.metrics import Metrics
 from ensue.serving.refusal import RequestError
+
+Handler = Callable[[Request], Awaitable[Response]]
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
@@ -49,10 +53,14 @@ class Guard:
         app: the application.
         metrics: where requests are counted.
         hosts: the accepted values of the header Host, without port; None: all.
+        direct: (method, path) -> the handler of a request that does not need the application's own routing.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, hosts: tuple[str, ...] | None) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, hosts: tuple[str, ...] | None, direct: Mapping[tuple[str, str], Handler]
+    ) -> None:
         self.app = app
+        self.direct = direct
         self.metrics = metrics
         self.hosts = hosts
 
@@ -74,6 +82,9 @@ class Guard:
             if self.hosts is not None and _host(scope) not in self.hosts:
                 error = RequestError(421, "Host", f"must be one of {', '.join(self.hosts)}", _host(scope))
                 await error.response()(scope, receive, send_guarded)
+            elif handler := self.direct.get((scope["method"], scope["path"])):
+                response = await handler(Request(scope, receive))
+                await response(scope, receive, send_guarded)
             else:
                 await self.app(scope, receive, send_guarded)
         finally:

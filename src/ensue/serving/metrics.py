@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -45,8 +46,9 @@ class Metrics:
         self.coverage = Gauge(
             "ensue_catalogue_coverage", "Share of the catalogue among the answers.", ["variant"], registry=registry
         )
-        self._shown: dict[str, set[str | int]] = {}
-        # A child is looked up once: `labels` takes a lock and builds a key for each call.
+        # Variant -> version of its model, size of its catalogue, and the items that it has shown.
+        self._shown: dict[str, tuple[str, int, set[str | int]]] = {}
+        self._children: dict[tuple[object, ...], Any] = {}
         self._queue, self._model = self.stages.labels("queue"), self.stages.labels("model")
 
     def batch(self, rows: int, seconds: float, waited: Sequence[float]) -> None:
@@ -59,19 +61,32 @@ class Metrics:
     def answer(self, served: Served, answer: Answer) -> None:
         """Count an answer."""
         variant = answer.model.variant
-        self.answers.labels(variant, answer.source).inc()
         self.lengths.observe(answer.known)
-        self.known.labels(variant, "yes").inc(answer.known)
-        self.known.labels(variant, "no").inc(len(answer.unknown))
-        shown = self._shown.setdefault(f"{variant} {answer.model.version}", set())
-        shown.update(entry.item for entry in answer.items)
-        self.coverage.labels(variant).set(len(shown) / served.run.model.num_items)
+        self._child(self.answers, variant, answer.source).inc()
+        self._child(self.known, variant, "yes").inc(answer.known)
+        if answer.unknown:
+            self._child(self.known, variant, "no").inc(len(answer.unknown))
+        version, num_items, shown = self._shown.get(variant, ("", 0, set()))
+        if version != answer.model.version:
+            version, num_items, shown = answer.model.version, served.run.model.num_items, set()
+            self._shown[variant] = version, num_items, shown
+        shown.update([entry.item for entry in answer.items])
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Count a request."""
-        self.requests.labels(route, str(status)).inc()
-        self.seconds.labels(route).observe(seconds)
+        self._child(self.requests, route, str(status)).inc()
+        self._child(self.seconds, route).observe(seconds)
+
+    def _child(self, metric: Counter | Histogram, *labels: str) -> Any:
+        """`metric.labels(...)`, which checks its arguments and takes a lock in every call."""
+        key = (metric, *labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = metric.labels(*labels)
+        return child
 
     def text(self) -> bytes:
         """The metrics as text."""
+        for variant, (_, num_items, shown) in self._shown.items():
+            self.coverage.labels(variant).set(len(shown) / num_items)
         return generate_latest(self.registry)

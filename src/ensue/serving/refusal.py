@@ -12,7 +12,7 @@ from ensue.errors import EnsueError
 
 SHOWN_LETTERS = 200
 # Parts of pydantic's places that are no fields: where the value was, and which of several forms was tried.
-_NO_FIELDS = ("body", "query", "one", "many", "[key]")
+_NO_FIELDS = ("body", "query", "one", "many", "[key]", "int", "str")
 _RULES = {"extra_forbidden": "is not a field of this request: see /openapi.json", "missing": "must be given"}
 
 
@@ -38,6 +38,10 @@ class RequestError(EnsueError):
     @classmethod
     def from_details(cls, details: ErrorDetails) -> RequestError:
         """The first error that pydantic reports about a body or a query."""
+        cause = details.get("ctx", {}).get("error")
+        if isinstance(cause, RequestError):
+            before = [str(part) for part in details["loc"][:-1] if part not in _NO_FIELDS]
+            return cls(cause.status, ".".join((*before, cause.field)), cause.rule, cause.value)
         places = [str(part) for part in details["loc"] if part not in _NO_FIELDS]
         message = _RULES.get(details["type"]) or details["msg"].removeprefix("Value error, ")
         value = None if details["type"] in ("missing", "json_invalid") else details["input"]

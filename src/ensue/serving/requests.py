@@ -21,10 +21,13 @@ from ensue.serving.schemas import RecommendRequest
 from ensue.serving.states import History
 
 Result = TypeVar("Result")
+_NOTHING = np.empty(0, np.int64)
 
 
 def numbers_of(run: Run, ids: Sequence[ExternalId]) -> np.ndarray:
     """Item numbers, 0 for unknown ids. Ids are compared as text: 7 and "7" are the same."""
+    if not ids:
+        return _NOTHING
     return run.item_ids.encode(ids if run.item_ids.is_integer else [str(each) for each in ids]).astype(np.int64)
 
 
@@ -49,8 +52,9 @@ def query_of(run: Run, request: RecommendRequest, history: Sequence[ExternalId],
     allow = None if request.allow is None else _known(numbers_of(run, request.allow))
     boost = dict(zip(numbers_of(run, list(request.boost)).tolist(), request.boost.values(), strict=True))
     boost.pop(0, None)
-    unknown = tuple(each for each, is_known in zip(history, is_known_T, strict=True) if not is_known)
-    return Query(read, request.k, np.unique(_known(exclude)), allow, boost, int(is_known_T.sum()), unknown)
+    known = int(np.count_nonzero(is_known_T))
+    unknown = () if known == len(history) else tuple(history[place] for place in np.flatnonzero(~is_known_T))
+    return Query(read, request.k, _known(exclude), allow, boost, known, unknown)
 
 
 def history_of(run: Run, numbers_T: np.ndarray, times: Sequence[int] | None, at: int | None) -> History | None:

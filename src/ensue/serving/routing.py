@@ -21,28 +21,32 @@ BODY_SECONDS = 10.0
 JSON = "application/json"
 
 
+def json_handler(endpoint: Callable[..., Any]) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    """The handler of an endpoint that takes `request` and a checked `body`, and returns a dataclass."""
+    hints = get_type_hints(endpoint, include_extras=True)
+    body, result = TypeAdapter(hints["body"]), TypeAdapter(hints["return"])
+
+    async def handle(request: Request) -> Response:
+        try:
+            try:
+                values = body.validate_json(await read_body(request))
+            except ValidationError as error:
+                raise RequestError.from_details(error.errors(include_url=False)[0]) from None
+            answer = await endpoint(request=request, body=values)
+        except RequestError as error:
+            return error.response()
+        return Response(result.dump_json(answer), media_type=JSON)
+
+    return handle
+
+
 class JsonRoute(APIRoute):
     """A route whose endpoint takes `request` and, for POST, a checked `body`, and returns a dataclass."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler of a request."""
-        hints = get_type_hints(self.endpoint, include_extras=True)
-        if "body" not in hints:
-            return super().get_route_handler()
-        body, result, endpoint = TypeAdapter(hints["body"]), TypeAdapter(hints["return"]), self.endpoint
-
-        async def handle(request: Request) -> Response:
-            try:
-                try:
-                    values = body.validate_json(await read_body(request))
-                except ValidationError as error:
-                    raise RequestError.from_details(error.errors(include_url=False)[0]) from None
-                answer = await endpoint(request=request, body=values)
-            except RequestError as error:
-                return error.response()
-            return Response(result.dump_json(answer), media_type=JSON)
-
-        return handle
+        has_body = "body" in get_type_hints(self.endpoint)
+        return json_handler(self.endpoint) if has_body else super().get_route_handler()
 
 
 async def read_body(request: Request) -> bytes:

@@ -5,16 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Strict, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Strict,
+    Tag,
+    ValidationInfo,
+    model_validator,
+)
 
 from ensue.data.vocabulary import INT64_MAX, INT64_MIN, ExternalId
 from ensue.recommendations import Recommendation
+from ensue.serving.refusal import RequestError
 
 MAX_K = 500
 MAX_HISTORY = 10_000
 MAX_REQUESTS = 256
 MAX_EVENTS = 1_000
 MAX_ID_LETTERS = 500
+ID_RULE = f"must be an integer of 64 bits, or a string of 1 to {MAX_ID_LETTERS} characters without U+0000"
 # Seconds by which the clock of a client may be ahead of the server's.
 MAX_AHEAD = 86_400
 
@@ -25,14 +38,29 @@ def _id(value: object) -> object:
     """Check an external id; a type of its own would name its alternatives in every error."""
     if isinstance(value, str):
         if not 1 <= len(value) <= MAX_ID_LETTERS or "\0" in value:
-            raise ValueError(f"must have 1 to {MAX_ID_LETTERS} characters, none of them U+0000")
+            raise ValueError(ID_RULE)
     elif type(value) is not int or not INT64_MIN <= value <= INT64_MAX:
-        raise ValueError("must be a string or an integer of 64 bits")
+        raise ValueError(ID_RULE)
     return value
+
+
+def _ids(values: list[ExternalId], info: ValidationInfo) -> list[ExternalId]:
+    """Check the values of a list of strings and integers at once: one call for each would be slow."""
+    for place, value in enumerate(values):
+        if type(value) is int:
+            if INT64_MIN <= value <= INT64_MAX:
+                continue
+        elif 1 <= len(value) <= MAX_ID_LETTERS and "\0" not in value:
+            continue
+        raise RequestError(422, f"{info.field_name}.{place}", ID_RULE, value)
+    return values
 
 
 Text = Annotated[str, BeforeValidator(_id), Field(strict=True, min_length=1, max_length=MAX_ID_LETTERS)]
 Id = Annotated[ExternalId, BeforeValidator(_id)]
+Ids = Annotated[
+    list[Annotated[int, Strict()] | Annotated[str, Strict()]], Field(max_length=MAX_HISTORY), AfterValidator(_ids)
+]
 Seconds = Annotated[int, Strict(), Field(ge=INT64_MIN, le=INT64_MAX, description="seconds since the epoch")]
 
 
@@ -48,16 +76,16 @@ class RecommendRequest(Body):
     With both, the history is used, and the user is assigned to a variant.
     """
 
-    history: list[Id] | None = Field(None, max_length=MAX_HISTORY, description="item ids, oldest first")
+    history: Ids | None = Field(None, description="item ids, oldest first")
     user: Id | None = Field(None, description="a user of the run's data or of POST /events")
     times: list[Seconds] | None = Field(None, max_length=MAX_HISTORY, description="time of each event of the history")
     at: Seconds | None = Field(None, description="time of the request, for models that read it; default: now")
     k: int = Field(10, strict=True, ge=1, le=MAX_K, description="number of items")
     exclude_seen: bool = Field(True, strict=True, description="leave out the items of the history")
-    exclude: list[Id] = Field([], max_length=MAX_HISTORY, description="items to leave out")
-    allow: list[Id] | None = Field(None, max_length=MAX_HISTORY, description="the only items that may be returned")
+    exclude: Ids = Field(default_factory=list, description="items to leave out")
+    allow: Ids | None = Field(None, description="the only items that may be returned")
     boost: dict[Text, Annotated[float, Field(ge=-1e6, le=1e6)]] = Field(
-        {}, max_length=MAX_K, description="item id -> number that is added to the item's score"
+        default_factory=dict, max_length=MAX_K, description="item id -> number that is added to the item's score"
     )
     model: Text | None = Field(None, description="name of a variant; default: the one assigned to the user")
 

@@ -42,6 +42,8 @@ from ensue.serving.together import Together
 # Users whose events are remembered for the time in which the database cannot be read.
 USERS_KEPT = 10_000
 TRENDING_SECONDS = 60.0
+# A batch that takes longer is computed beside the loop, so that other requests are answered meanwhile.
+QUICK_SECONDS = 0.02
 
 Result = TypeVar("Result")
 History = tuple[list[ExternalId], list[int] | None]
@@ -70,7 +72,7 @@ class Service:
     refused: str | None = None
 
     def __post_init__(self) -> None:
-        self.model = Together(_answers, "ensue-model", self.metrics.batch)
+        self.model = Together(_answers, "ensue-model", self.metrics.batch, QUICK_SECONDS)
         self.is_log_lost = False
         self._last: OrderedDict[str, list[tuple[str, int]]] = OrderedDict()
         self._trending_at = 0.0
