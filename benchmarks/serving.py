@@ -115,7 +115,7 @@ async def load(port: int, messages: list[bytes], connections: int, duration: flo
     calls = [connection(port, messages, began + duration, seconds) for _ in range(connections)]
     failed = sum(await asyncio.gather(*calls))
     taken = time.perf_counter() - began
-    p50, p99 = np.percentile(np.array(seconds) * 1000, [50, 99])
+    p50, p99 = np.percentile(np.array(seconds) * 1000, [50, 99]).tolist()
     return {"rps": len(seconds) / taken, "p50_ms": p50, "p99_ms": p99, "requests": len(seconds), "failed": failed}
 
 

@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from ensue.cli import (
+    ab,
     bench,
     compare,
     datasets,
@@ -96,6 +97,7 @@ ENTRIES = (
         serve.run,
         ("ensue serve runs/sasrec", "ensue serve runs/a --variant test=runs/b:0.2 --events sqlite:///events.db"),
     ),
+    Entry(("ab", "report"), ab.run, ("ensue ab report --events sqlite:///events.db --experiment default",)),
     Entry(("inspect",), look.run, ("ensue inspect runs/sasrec", "ensue inspect runs/mhc --users 1000 --json")),
     Entry(("compare",), compare.run, ("ensue compare runs/sasrec runs/markov",)),
     Entry(
@@ -151,12 +153,16 @@ def build(words: Sequence[str]) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    data = typer.Typer(help="Examine a log or a store.", epilog=_epilog(DATA_EXAMPLES), no_args_is_help=True)
-    app.add_typer(data, name="data")
+    groups = {
+        "data": typer.Typer(help="Examine a log or a store.", epilog=_epilog(DATA_EXAMPLES), no_args_is_help=True),
+        "ab": typer.Typer(help="Evaluate an experiment of ensue serve.", no_args_is_help=True),
+    }
+    for name, group in groups.items():
+        app.add_typer(group, name=name)
     for entry in ENTRIES:
         is_called = [word for word in words if not word.startswith("-")][: len(entry.path)] == list(entry.path)
         flags = entry.flags(words) if is_called and entry.flags else []
-        target = data if len(entry.path) > 1 else app
+        target = groups[entry.path[0]] if len(entry.path) > 1 else app
         target.command(entry.path[-1], epilog=_epilog(entry.examples))(_typed(entry.run, flags))
     return app
 

@@ -185,6 +185,18 @@ class EventLog:
             self._inode = inode
 
 
+def open_log(address: str) -> EventLog:
+    """An existing log, for reading.
+
+    Raises:
+        ConfigError: the address is wrong, or there is no such file.
+    """
+    path = _file_of(_engine(address))
+    if path is not None and not path.is_file():
+        raise ConfigError(f"--events: {path}: no such file")
+    return EventLog(address)
+
+
 def exposed(
     experiment: str, user: str, variant: str, share: float, version: str, shown: Sequence[Any]
 ) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def query_of(run: Run, request: RecommendRequest, history: Sequence[ExternalId],
     boost = dict(zip(numbers_of(run, list(request.boost)).tolist(), request.boost.values(), strict=True))
     boost.pop(0, None)
     known = int(np.count_nonzero(is_known_T))
-    unknown = () if known == len(history) else tuple(history[place] for place in np.flatnonzero(~is_known_T))
+    unknown = () if known == len(history) else tuple(history[place] for place in np.flatnonzero(~is_known_T).tolist())
     return Query(read, request.k, _known(exclude), allow, boost, known, unknown)
 
 

@@ -47,7 +47,7 @@ def _id(value: object) -> object:
 def _ids(values: list[ExternalId], info: ValidationInfo) -> list[ExternalId]:
     """Check the values of a list of strings and integers at once: one call for each would be slow."""
     for place, value in enumerate(values):
-        if type(value) is int:
+        if isinstance(value, int):
             if INT64_MIN <= value <= INT64_MAX:
                 continue
         elif 1 <= len(value) <= MAX_ID_LETTERS and "\0" not in value:
