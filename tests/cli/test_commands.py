@@ -158,6 +158,17 @@ def test_a_log_whose_columns_are_unclear_is_to_be_prepared(ensue: Run, tmp_path:
     assert "prepared in memory with the settings of my log.csv (10 of 10 rows kept" in evaluated.out
 
 
+def test_a_run_of_a_log_reads_newer_logs_alike(ensue: Run, tmp_path: Path) -> None:
+    old, new, run = tmp_path / "old.csv", tmp_path / "new.csv", tmp_path / "run"
+    old.write_text("user,item,time\n" + "".join(f"{u},{i},1{3 + i}/02/2019\n" for u in "ab" for i in range(4)))
+    assert ensue("train", old, "--model", "markov", "--out", run).status == 0
+    # On its own, this could be read with either the day or the month first.
+    new.write_text("user,item,time\na,0,01/02/2019\na,1,02/02/2019\na,2,03/02/2019\nb,0,01/02/2019\nb,1,02/02/2019\n")
+    shown = ensue("recommend", run, "--data", new, "--user", "a")
+    assert "with the settings of old.csv (5 of 5 rows kept" in shown.out + shown.err
+    assert "2019-02-01 to 2019-02-03" in shown.out + shown.err
+
+
 def test_a_log_in_parts_is_prepared_trained_on_and_read_alike(ensue: Run, tmp_path: Path) -> None:
     log, store, run = tmp_path / "log", tmp_path / "store", tmp_path / "run"
     for date in (1, 2, 3):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import polars as pl
@@ -154,3 +155,19 @@ def test_the_links_of_movielens_are_further_columns(tmp_path: Path) -> None:
     path = written(tmp_path, "movieId,imdbId,tmdbId\n1,0114709,862\n2,0113497,\n", "links.csv")
     table, described = read_item_table(path, Vocabulary.from_ids([1, 2]))
     assert (described, table["imdbId"].to_list()) == (2, ["0114709", "0113497"])
+
+
+@pytest.mark.parametrize("form", ["packed", "parquet", "folder"])
+def test_item_files_come_in_the_forms_of_logs(tmp_path: Path, form: str) -> None:
+    frame = pl.DataFrame({"movieId": [1, 267], "title": ["A", "B"]})
+    source = tmp_path / "items"
+    if form == "packed":
+        source.write_bytes(gzip.compress(MOVIES.encode("latin-1")))
+    elif form == "parquet":
+        frame.write_parquet(source)
+    else:
+        source.mkdir()
+        frame[:1].write_csv(source / "part-1.csv")
+        frame[1:].write_csv(source / "part-2.csv")
+    table, described = read_item_table(source, Vocabulary.from_ids([1, 267]))
+    assert (described, table["title"].null_count()) == (2, 0)

@@ -3,8 +3,10 @@
 import gzip
 import os
 import threading
+import zipfile
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -196,3 +198,67 @@ def test_lists_of_a_benchmark_split_are_one_history_in_parts(tmp_path):
         (1, "train"), (2, "train"), (3, "train"), (4, "validation"), (5, "test"),
     ]  # fmt: skip
     assert frame.filter(pl.col("user") == "b")["split"].unique().to_list() == ["train"]
+
+
+def packed(path: Path, **files: str) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return path
+
+
+RATINGS = "userId,movieId,rating,timestamp\n1,31,2.5,1260759144\n1,30,3.0,1260759100\n"
+MOVIES = "movieId,title,genres\n31,A,x\n30,B,y\n"
+
+
+def test_the_log_in_an_archive_of_several_files_is_read_and_the_others_are_named(tmp_path):
+    path = packed(tmp_path / "ml.zip", **{"ml/ratings.csv": RATINGS, "ml/movies.csv": MOVIES, "ml/README.txt": "x"})
+    store, report = prepare(path, items=f"{path}/ml/movies.csv")
+    assert (report.interactions, report.items_described, store.item_table["title"].to_list()) == (2, 2, ["B", "A"])
+    assert report.shape.endswith(f"not read, as they have other columns: {path}/ml/movies.csv")
+    parts = packed(tmp_path / "parts.zip", **{f"part-{n}.csv": f"{HEADER}u,{n},5\n" for n in (10, 2)})
+    assert events(parts) == events(f"{parts}/part*") == [("u", 2), ("u", 10)]
+    assert events(f"{parts}/part-2.csv") == [("u", 2)]
+    split = packed(tmp_path / "split.zip", **{f"{n}.csv": f"{HEADER}u,{n},5\n" for n in ("test", "train")})
+    assert prepare(split)[0].feature_values["split"].ids.to_list() == ["test", "train"]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"a.csv": "user,item\n1,2\n", "b.csv": "item,title\n2,x\n"},
+        {"u.data": "1\t2\t3\t881250949\n", "u1.base": "1\t2\t3\t881250949\n"},
+        {"a.csv": "user,item\n1,2\n", "b.csv": "user,item\n1,2\n"},
+    ],
+)
+def test_an_archive_whose_log_is_unclear_is_refused_with_the_names(tmp_path, files):
+    path = packed(tmp_path / "log.zip", **files)
+    with pytest.raises(DataError, match="name one as SOURCE: ") as error:
+        read_interactions(path)
+    assert all(f"{path}/{name}" in str(error.value) for name in files)
+    with pytest.raises(DataError, match="has no such file: it has"):
+        parts_of(f"{path}/other.csv")
+
+
+def test_an_archive_that_does_not_fit_on_the_disk_is_refused(tmp_path, monkeypatch):
+    path = packed(tmp_path / "log.zip", **{"part-1.csv": HEADER, "part-2.csv": HEADER})
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=5))
+    with pytest.raises(DataError, match=r"has 0\.0 GB left: name one of its files, or another folder in TMPDIR"):
+        parts_of(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"user,item\n1,5\n\xff,6\n", b'user,item\n1,"5\n2,6\n', b"hello\nworld\n", b"\x00\x01\x02", b"a,a\nb,c\n"],
+)
+def test_messages_about_a_pipe_do_not_show_its_copy(tmp_path, content):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(content,))
+    writer.start()
+    parts = parts_of(pipe)
+    writer.join()
+    with pytest.raises(DataError) as error:
+        read_interactions(parts)
+    assert str(error.value).startswith(f"{pipe}: ")
+    assert str(parts.parts[0].source) not in str(error.value)

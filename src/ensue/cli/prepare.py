@@ -29,6 +29,8 @@ Validation = Annotated[
     str | None, typer.Option("--validation", metavar="SOURCE", help="Events to validate on; SOURCE is to train on.")
 ]
 Test = Annotated[str | None, typer.Option("--test", metavar="SOURCE", help="Events to test on; SOURCE is to train on.")]
+Items = Annotated[str | None, typer.Option("--items", metavar="SOURCE", help="File of items: id, title, category.")]
+Users = Annotated[str | None, typer.Option("--users", metavar="SOURCE", help="File of users: id, and columns of them.")]
 VectorColumns = Annotated[
     str | None, typer.Option("--item-vectors", metavar="COLUMNS", help="Columns of --items that contain vectors.")
 ]
@@ -67,8 +69,8 @@ def run(
     test: Test = None,
     sql: Sql = None,
     connect: Connect = None,
-    items: Annotated[Path | None, typer.Option("--items", help="File of items: id, title, category.")] = None,
-    users: Annotated[Path | None, typer.Option("--users", help="File of users: id, and columns of them.")] = None,
+    items: Items = None,
+    users: Users = None,
     item_vectors: VectorColumns = None,
     item_text: TextColumns = None,
     text_encoder: EncoderName = "auto",
@@ -115,7 +117,7 @@ def _refuse_own(name: str, given: list[str]) -> None:
         raise ConfigError(f"dataset {name!r} has its own columns and items: leave out {wrong}")
 
 
-def _vectors_of(items: Path | None, columns: str | None, text: str | None, encoder: TextEncoder) -> ItemVectors | None:
+def _vectors_of(items: str | None, columns: str | None, text: str | None, encoder: TextEncoder) -> ItemVectors | None:
     from ensue.data.item_vectors import ItemVectors
 
     given = [flag for flag, value in (("--item-vectors", columns), ("--item-text", text)) if value]
@@ -131,7 +133,7 @@ def _needed(out: Path | None) -> Path:
 
 
 def show_explanation(
-    screen: Screen, log: Parts, columns: dict[str, Any], items: Path | None = None, users: Path | None = None
+    screen: Screen, log: Parts, columns: dict[str, Any], items: str | None = None, users: str | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Print the assumed meaning of each column; return the object for --json and the settings of the columns."""
     from ensue.data.described import log_columns

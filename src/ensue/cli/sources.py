@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,14 +75,14 @@ def source_words(sources: Sequence[str] | None, query: Query | None) -> list[str
     return [*(sources or ())] if query is None else ["--sql", query.shown, "--connect", without_secrets(query.address)]
 
 
-def open_data(data: str | Path | Sequence[str], screen: Screen, like: SequenceStore | None = None) -> SequenceStore:
+def open_data(data: str | Path | Sequence[str], screen: Screen, like: Mapping[str, Any] | None = None) -> SequenceStore:
     """Open a store folder, or prepare a log in memory with a message.
 
     Args:
         data: a folder, a file, or several files of a log.
         screen: the screen for the message.
-        like: a store of a log of the same form: the log is read and its events are chosen with the same settings; by
-            default with the usual settings.
+        like: how a store was made from a log of the same form: the log is read and its events are chosen with the same
+            settings; by default with the usual settings.
 
     Raises:
         DataError: there is no such data, or the log cannot be read.
@@ -113,11 +113,11 @@ def open_data(data: str | Path | Sequence[str], screen: Screen, like: SequenceSt
             (store, report), _ = settle(screen, use)
         else:
             try:
-                (store, report), _ = settle(screen, lambda given: use(given, _events_of(like)), like.made["columns"])
-                how = f"the settings of {like.made['source']}"
+                (store, report), _ = settle(screen, lambda given: use(given, _events_of(like)), like["columns"])
+                how = f"the settings of {like['source']}"
             except MissingColumnError as error:
                 (store, report), _ = settle(screen, use)
-                how += f", as it differs from {like.made['source']} ({error})"
+                how += f", as it differs from {like['source']} ({error})"
     except UnclearLogError as error:
         # This command has no flags for columns.
         raise error.at(sources=tuple(map(str, sources))) from None
@@ -131,11 +131,11 @@ def open_data(data: str | Path | Sequence[str], screen: Screen, like: SequenceSt
     return store
 
 
-def _events_of(like: SequenceStore) -> PrepareConfig:
-    """The settings of a store's preparation that define its events."""
+def _events_of(like: Mapping[str, Any]) -> PrepareConfig:
+    """The settings of a preparation that define the events."""
     from ensue.data.prepare import PrepareConfig
 
-    return PrepareConfig.parse({name: value for name, value in like.made["config"].items() if name in _EVENTS})
+    return PrepareConfig.parse({name: value for name, value in like["config"].items() if name in _EVENTS})
 
 
 def data_words(data: Sequence[str] | None) -> list[str]:
@@ -146,7 +146,7 @@ def data_words(data: Sequence[str] | None) -> list[str]:
 def data_of_run(folder: Path, run: Run, data: list[str] | None, screen: Screen) -> SequenceStore:
     """The data named on the command line, or by default the store that the run was trained on.
 
-    A log is read with the settings of the log that this store was prepared from.
+    A log is read with the settings of the log that the run was trained on, or that its store was prepared from.
 
     Raises:
         DataError: the run names no store, or it is gone.
@@ -158,8 +158,8 @@ def data_of_run(folder: Path, run: Run, data: list[str] | None, screen: Screen) 
         recover(run.store)
     own = run.store if run.store is not None and run.store.is_dir() else None
     if data:
-        like = None if own is None else SequenceStore.open(own)
-        return open_data(data, screen, like if like is not None and "columns" in like.made else None)
+        made = run.made if own is None else SequenceStore.open(own).made
+        return open_data(data, screen, made if {"source", "columns", "config"} <= made.keys() else None)
     if run.store is None:
         raise DataError(f"{folder}: was trained on data in memory, so it names no store; give the data with --data")
     if own is None:

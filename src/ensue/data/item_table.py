@@ -6,17 +6,22 @@ Suffix: `N` items.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from ensue.data.doubt import UnclearLogError
 from ensue.data.item_files import movielens_items
+from ensue.data.joining import join
 from ensue.data.meanings import USUAL_ITEM, USUAL_USER, plain_name
 from ensue.data.readers import open_table
-from ensue.data.sources import Source
+from ensue.data.sources import Part, Source, parts_of
 from ensue.data.store import as_text
 from ensue.data.table import Reading, Table, collect
+from ensue.data.unpacking import DAMAGED
 from ensue.data.vocabulary import Vocabulary
 from ensue.errors import DataError
 
@@ -36,7 +41,7 @@ def read_item_table(
     counts; rows of items that the log has not are left out.
 
     Args:
-        source: a file with a header, or a frame.
+        source: a file with a header (or several, packed or not, as for a log), or a frame.
         item_ids: the items, in order.
         id_column: the column of ids; by default one with a usual name ("item_id", "movieId", ...) or "id".
         encoding: character encoding of a text file; default: UTF-8.
@@ -99,8 +104,9 @@ def _opened(
         DataError: there is no column of ids.
     """
     try:
-        published = movielens_items(source, encoding) if what == "item" else None
-        table = published or open_table(source, Reading(header=True, multiline=True, encoding=encoding))
+        parts = parts_of(source)
+        reading = Reading(header=True, multiline=True, encoding=encoding)
+        table = join(parts.name, parts.parts, [partial(_open, part, reading, what) for part in parts.parts])
         frame = collect(table, table.names)
     except UnclearLogError as error:  # its answers are flags of the log
         raise DataError(error.doubt.title) from None
@@ -127,6 +133,17 @@ def _places(ids: pl.Series, known: Vocabulary, table: Table, what: str) -> pl.Se
     if not (row_N[1:] >= 0).any():
         raise DataError(f"{table.where}: none of the ids in column {ids.name!r} is {what} of the log")
     return pl.Series(row_N[1:]).replace(-1, None)
+
+
+def _open(part: Part, reading: Reading, what: str) -> Table:
+    reading = replace(reading, name=part.name)
+    published = None
+    try:
+        if what == "item" and isinstance(part.source, Path):
+            published = movielens_items(part.source, reading)
+    except DAMAGED as error:
+        raise DataError(f"{part.name}: cannot be read ({error})") from None
+    return published or replace(open_table(part.source, reading), where=part.name)
 
 
 def _check_swallowed(frame: pl.DataFrame, id_column: str, item_ids: Vocabulary, table: Table) -> None:

@@ -57,9 +57,9 @@ def first_lines(file: TextFile, count: int) -> list[str]:
             if len(lines) == count:
                 break
     except DAMAGED as error:
-        raise DataError(f"{file.path}: cannot be read ({error})") from None
+        raise DataError(f"{file.where}: cannot be read ({error})") from None
     if not lines:
-        raise DataError(f"{file.path}: the file is empty")
+        raise DataError(f"{file.where}: the file is empty")
     return lines
 
 
@@ -71,7 +71,7 @@ def check_lines(file: TextFile, count: int = 200) -> None:
     """
     if any(NO_SEPARATOR in line for line in first_lines(file, count)):
         raise DataError(
-            f"{file.path}: contains U+0001, the control character that separates fields in Hive: replace it by tabs"
+            f"{file.where}: contains U+0001, the control character that separates fields in Hive: replace it by tabs"
         )
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
+import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,15 +18,14 @@ from ensue.data.joining import finish, join
 from ensue.data.lines import first_lines
 from ensue.data.readers import is_number, open_table
 from ensue.data.shape import Sample, recognise
-from ensue.data.sources import Part, Parts, Source, parts_of
-from ensue.data.table import ANY_SHAPE, NO_SHAPE, MissingColumnError, Reading, Table, first_line
+from ensue.data.sources import SPLIT, Part, Parts, Source, parts_of
+from ensue.data.table import ANY_SHAPE, NO_SHAPE, TYPED, MissingColumnError, Reading, Table, first_line
 from ensue.data.unpacking import DAMAGED, TextFile, first_bytes
 from ensue.errors import DataError
 
 # Number of lines that recognisers receive, and the length of the longest line that columns are inferred from.
 _SAMPLED, _LONGEST = 200, 1 << 16
 _BEGINNING = 1 << 20
-_TYPED = (b"PAR1", b"ARROW1", b"Obj\x01")
 
 
 def open_log(source: Source, reading: Reading) -> Table:
@@ -92,6 +94,8 @@ def _of_one_kind(parts: Parts, read: Sequence[Part], reading: Reading) -> tuple[
     """
     if len(read) == 1 or _is_stated(reading):
         return read, []
+    if parts.is_archive:
+        return _of_archive(parts, read, reading)
     kinds = [_kind_of(part, reading) for part in read]
     shapes = {kind.shape for kind in kinds}
     if len(shapes) == 1:
@@ -108,6 +112,31 @@ def _of_one_kind(parts: Parts, read: Sequence[Part], reading: Reading) -> tuple[
     return [part for part, kind in pairs if kind.shape], [part for part, kind in pairs if not kind.shape]
 
 
+def _of_archive(parts: Parts, read: Sequence[Part], reading: Reading) -> tuple[Sequence[Part], list[Part]]:
+    """The files of an archive that are the log, and the others.
+
+    The log is what has a published shape, or all files if none has and all have the same columns. Several files are
+    read as one log only if their names differ in their numbers, or say that they are the parts of a split.
+
+    Raises:
+        DataError: it is unclear which files are the log.
+    """
+    kinds: list[tuple[Part, _Kind]] = []
+    for part in read:
+        with suppress(DataError):  # not a table, such as a picture
+            kinds.append((part, _kind_of(part, reading)))
+    log = [(part, kind) for part, kind in kinds if kind.shape] or kinds
+    is_one = len({kind.shape or kind for _, kind in log}) == 1
+    numbered = {re.sub(r"\d+", "0", part.name) for part, _ in log}
+    if not is_one or (len(numbered) > 1 and not all(SPLIT in part.columns for part, _ in log)):
+        names = ", ".join(shlex.quote(part.name) for part in read[:10])
+        raise DataError(
+            f"{parts.name}: has several files, and which is the log is unclear: name one as SOURCE: {names}"
+        )
+    chosen = [part for part, _ in log]
+    return chosen, [part for part in read if not any(part is one for one in chosen)]
+
+
 def _kind_of(part: Part, reading: Reading) -> _Kind:
     sample = _sample(part, reading)
     shape = recognise(sample)
@@ -122,6 +151,7 @@ def _is_stated(reading: Reading) -> bool:
 
 
 def _open(part: Part, reading: Reading) -> Table:
+    reading = replace(reading, name=part.name)
     if _is_stated(reading) or (isinstance(part.source, Path) and not part.source.is_file()):
         return replace(open_table(part.source, reading), where=part.name)
     sample = _sample(part, reading)
@@ -145,14 +175,14 @@ def _open(part: Part, reading: Reading) -> Table:
 
 
 def _sample(part: Part, reading: Reading) -> Sample:
-    if not isinstance(part.source, Path) or first_bytes(part.source, 8).startswith(_TYPED):
+    if not isinstance(part.source, Path) or first_bytes(part.source, 8).startswith(TYPED):
         table = open_table(part.source)
         return Sample(part.name, schema=table.rows.collect_schema(), rows=table.rows, reading=reading)
     path = part.source
     try:
-        file = TextFile.at(path, reading.encoding, reading.skip, reading.comment, reading.most)
+        file = TextFile.at(path, reading.encoding, reading.skip, reading.comment, reading.most, part.name)
     except DAMAGED as error:
-        raise DataError(f"{path}: cannot be read ({error})") from None
+        raise DataError(f"{part.name}: cannot be read ({error})") from None
     lines = first_lines(file, _SAMPLED)
     if not lines[0].lstrip().startswith("{") or not lines[0].rstrip().endswith("}"):
         return Sample(part.name, file, lines, reading=reading)

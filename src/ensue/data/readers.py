@@ -71,16 +71,17 @@ def open_table(source: Source, reading: Reading | None = None) -> Table:
 
 
 def _open_file(path: Path, reading: Reading) -> Table:
+    where = reading.name or str(path)
     if not path.is_file():
-        raise DataError(f"{path}: " + ("is not a plain file" if path.exists() else "no such file"))
+        raise DataError(f"{where}: " + ("is not a plain file" if path.exists() else "no such file"))
     form: str = reading.form
     try:
         if form == "auto":
             form = _form_by_bytes_or_name(path)
         if form in ("parquet", "arrow", "avro"):
             rows = _scan_typed(path, form)
-            return Table(rows, rows.collect_schema().names(), str(path))
-        file = TextFile.at(path, reading.encoding, reading.skip, reading.comment, reading.most)
+            return Table(rows, rows.collect_schema().names(), where)
+        file = TextFile.at(path, reading.encoding, reading.skip, reading.comment, reading.most, reading.name)
         if reading.separator is not None:
             return _open_with_separator(file, reading.separator, reading)
         if form == "auto" or (form == "csv" and reading.form == "auto"):
@@ -91,7 +92,7 @@ def _open_file(path: Path, reading: Reading) -> Table:
             return open_separated(file, _SEPARATORS[form], reading)
         return _open_lines(file, "::" if form == "::" else None, reading.header)
     except (pl.exceptions.PolarsError, *DAMAGED) as error:
-        raise DataError(f"{path}: not readable as {form} ({first_line(error)})") from None
+        raise DataError(f"{where}: not readable as {form} ({first_line(error)})") from None
 
 
 def _open_with_separator(file: TextFile, separator: str, reading: Reading) -> Table:
@@ -122,9 +123,9 @@ def _scan_typed(path: Path, form: str) -> pl.LazyFrame:
 def _open_json(file: TextFile) -> Table:
     rows = pl.scan_ndjson(file.for_json(), infer_schema_length=None)
     try:
-        return Table(rows, rows.collect_schema().names(), str(file.path), file)
+        return Table(rows, rows.collect_schema().names(), file.where, file)
     except pl.exceptions.PolarsError as error:
-        raise DataError(f"{file.path}: {why_unreadable(file, True) or first_line(error)}") from None
+        raise DataError(f"{file.where}: {why_unreadable(file, True) or first_line(error)}") from None
 
 
 def sniff(file: TextFile, named_csv: bool = False) -> Format:
@@ -156,21 +157,21 @@ def sniff(file: TextFile, named_csv: bool = False) -> Format:
         if mark in line:
             return form
     raise DataError(
-        f"{file.path}: the format is not clear from {line[:60]!r}: name it (--format csv, tsv, ';', '|', space, :: or "
+        f"{file.where}: the format is not clear from {line[:60]!r}: name it (--format csv, tsv, ';', '|', space, :: or "
         "jsonl)"
     )
 
 
 def open_separated(file: TextFile, separator: str, reading: Reading) -> Table:
     """Open a CSV file or a similar one; a DataError names a line end or a header that cannot be read."""
-    path, quotes, multiline = file.path, reading.quotes, reading.multiline
+    where, quotes, multiline = file.where, reading.quotes, reading.multiline
     head = first_lines(file, 1)[0]
-    _check_line_ends(path, head, quotes)
+    _check_line_ends(where, head, quotes)
     first = split_fields(head, separator) if quotes else head.split(separator)
     named = reading.header if reading.header is not None else not any(is_number(field) for field in first)
     if named:
         # Columns without a name cannot be used, so there may be several.
-        _check_names(path, [name.strip() for name in first if name.strip()])
+        _check_names(where, [name.strip() for name in first if name.strip()])
     counts = count_bytes(file, separator, quotes)
     quoted = counts.quoted and quotes
     if quoted and not multiline and head.count('"') % 2:  # the columns cannot be determined
@@ -180,23 +181,23 @@ def open_separated(file: TextFile, separator: str, reading: Reading) -> Table:
 
     def check(count: int) -> None:
         # Blank lines before the header are not rows; a line can only be swallowed by an unclosed quote before it.
-        if quoted and not multiline and count != due and (where := unbalanced(file)):
-            raise unclear_quotes(file, f"{count} rows read from {due} lines; {where}", multiline)
+        if quoted and not multiline and count != due and (fault := unbalanced(file)):
+            raise unclear_quotes(file, f"{count} rows read from {due} lines; {fault}", multiline)
 
     def kinds() -> np.ndarray:
         try:
             return row_kinds(file, separator, quoted, len(first), named)
         except csv.Error as error:
-            where = unbalanced(file) or f"it contains quotes ({error})"
-            raise unclear_quotes(file, f"cannot be read; {where}", multiline) from None
+            fault = unbalanced(file) or f"it contains quotes ({error})"
+            raise unclear_quotes(file, f"cannot be read; {fault}", multiline) from None
         except UnicodeDecodeError:
-            raise DataError(f"{path}: {undecodable(file)}") from None
+            raise DataError(f"{where}: {undecodable(file)}") from None
 
     rows, names = _scan(file, separator, named, quoted, first, ragged=True)
     ragged = Table(
         rows,
         names,
-        str(path),
+        where,
         file,
         text=True,
         positional=not named,
@@ -250,17 +251,17 @@ def _bare(name: str, quoted: bool) -> str:
 
 def _open_lines(file: TextFile, separator: str | None, header: bool | None) -> Table:
     """A file whose lines are split at the separator, or at blanks if it is None. Blank lines are skipped."""
-    path = file.path
+    where = file.where
     head = [line.strip() for line in first_lines(file, 1 + LOOKED_AT)]
-    _check_line_ends(path, head[0], quotes=False)
+    _check_line_ends(where, head[0], quotes=False)
     first, *following = [line.split(separator) for line in head]
     if header is None and looks_like_names(first, following):
         what = f"does the first line contain names or an event? {head[0][:60]!r}"
         answers = Answer({"header": True}, "it contains names"), Answer({"header": False}, "it is an event")
         shown = tuple((line,) for line in head[:SHOWN_ROWS])
-        raise UnclearLogError(Doubt(what, answers, where=str(path), rows=shown))
+        raise UnclearLogError(Doubt(what, answers, where=where, rows=shown))
     if header:
-        _check_names(path, first)
+        _check_names(where, first)
     lines = scan_lines(file, bool(header))
     line = pl.col("line")
     # Blank lines are not rows; polars reads empty lines as null.
@@ -275,7 +276,7 @@ def _open_lines(file: TextFile, separator: str | None, header: bool | None) -> T
     return Table(
         rows,
         names,
-        str(path),
+        where,
         file,
         True,
         positional=not header,
@@ -301,15 +302,15 @@ def scan_lines(file: TextFile, header: bool = False) -> pl.LazyFrame:
     )
 
 
-def _check_line_ends(path: Path, head: str, quotes: bool) -> None:
+def _check_line_ends(where: str, head: str, quotes: bool) -> None:
     before, mark, _ = head.partition("\r")
     if mark and not (quotes and before.count('"') % 2):
-        raise DataError(f"{path}: a line ends in CR only ({before[:60]!r}): convert the line ends to LF or CRLF")
+        raise DataError(f"{where}: a line ends in CR only ({before[:60]!r}): convert the line ends to LF or CRLF")
 
 
-def _check_names(path: Path, names: list[str]) -> None:
+def _check_names(where: str, names: list[str]) -> None:
     if len(set(names)) < len(names):
-        raise DataError(f"{path}: the first line has two columns of the same name: {', '.join(names)}")
+        raise DataError(f"{where}: the first line has two columns of the same name: {', '.join(names)}")
 
 
 def looks_like_names(first: Sequence[str | None], following: Sequence[Sequence[str | None]]) -> bool:

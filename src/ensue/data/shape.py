@@ -163,7 +163,7 @@ def split_lines(file: TextFile, separator: str, count: int) -> Table:
     fields = line.str.split_exact(separator, count).struct.rename_fields([*names, "more"])
     rows = lines.select(fields.alias("fields")).unnest("fields")
     malformed = pl.col("more").is_not_null() | pl.col(names[-1]).is_null()
-    return Table(rows, names, str(file.path), file, text=True, positional=True, malformed=malformed)
+    return Table(rows, names, file.where, file, text=True, positional=True, malformed=malformed)
 
 
 def guess_separator(lines: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from urllib.parse import unquote
 
 import polars as pl
 
+from ensue.data import archives
 from ensue.data.addresses import fetched, is_address, local_path, name_of
 from ensue.data.queries import Query
 from ensue.errors import DataError, is_utf8
@@ -83,12 +84,14 @@ class Parts:
         parts: the parts in order, at least one.
         is_listed: whether each file was named, so that none may be left out; otherwise a folder was searched.
         query: the query that returned the rows, without passwords; "" for none.
+        is_archive: whether these are all files of a zip archive.
     """
 
     name: str
     parts: tuple[Part, ...]
     is_listed: bool = True
     query: str = ""
+    is_archive: bool = False
 
 
 One = str | Path | pl.DataFrame | pl.LazyFrame | ArrowStream | Query
@@ -98,7 +101,9 @@ Source = One | Sequence[One] | Mapping[str, One | Sequence[One]] | Parts
 
 def is_log(text: str) -> bool:
     """Whether a text is an address, standard input, the name of something, or a pattern that matches a file."""
-    return is_address(text) or text == STANDARD_INPUT or Path(text).exists() or bool(_matches(text))
+    if is_address(text) or text == STANDARD_INPUT or Path(text).exists():
+        return True
+    return bool(_matches(text)) or archives.inside(text) is not None
 
 
 def parts_of(source: Source) -> Parts:
@@ -185,9 +190,16 @@ def _of_path(text: str) -> Parts:
     if path.is_fifo():
         return _copied(text, text)
     if path.is_file():
-        return Parts(text, (Part(path, text, _keys(path)),))
+        files = archives.files_of(path)
+        return Parts(text, (Part(path, text, _keys(path)),)) if len(files) < 2 else _of_archive(text, path, files)
     if path.exists():
         raise DataError(f"{text}: is not a plain file, a folder or a pipe")
+    if (members := archives.inside(text)) is not None:
+        archive, files = members
+        if not files:
+            names = ", ".join(archives.files_of(archive)[:10])
+            raise DataError(f"{text}: {archive} has no such file: it has {names}")
+        return replace(_of_archive(text, archive, files), is_archive=False)
     matches = _matches(text)
     if not matches:
         raise DataError(f"{text}: no such file" + (", and no file matches it" if _is_pattern(text) else ""))
@@ -197,6 +209,17 @@ def _of_path(text: str) -> Parts:
         parts += [replace(part, columns={**_keys(match / "file"), **part.columns}) for part in below]
     # A pattern can match a folder and what lies in it.
     return Parts(text, tuple({part.source: part for part in parts}.values()), is_listed=False)
+
+
+def _of_archive(text: str, archive: Path, names: list[str]) -> Parts:
+    """Files of a zip archive, except those that are not part of a log."""
+    names = sorted((name for name in names if not _is_beside(Path(name))), key=lambda name: _natural(Path(name)))
+    if not names:
+        raise DataError(f"{text}: the archive contains no file of a log")
+    copy = Copy()
+    files = archives.copy_files(archive, names, copy.folder)
+    parts = (Part(file, f"{archive}/{name}", copy=copy) for file, name in zip(files, names, strict=True))
+    return Parts(text, tuple(parts), is_listed=False, is_archive=True)
 
 
 def _of_address(address: str) -> Parts:

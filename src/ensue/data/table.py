@@ -18,6 +18,8 @@ from ensue.errors import DataError
 Format = Literal["auto", "csv", "tsv", ";", "|", "space", "::", "jsonl", "parquet", "arrow", "avro"]
 
 MALFORMED = "malformed row"
+# First bytes of Parquet, Feather and Avro files.
+TYPED = (b"PAR1", b"ARROW1", b"Obj\x01")
 # Settings of the shape: recognised, or a plain table.
 ANY_SHAPE, NO_SHAPE = "auto", "none"
 
@@ -110,6 +112,7 @@ class Reading:
         comment: lines that start with this text are skipped; "" for none.
         shape: the published shape; "auto": as recognised, "none": a plain table.
         most: the most bytes of a text file to read, cut at the end of a line; None: all.
+        name: name of the file for messages; default: its path.
     """
 
     form: Format = "auto"
@@ -122,6 +125,7 @@ class Reading:
     comment: str = ""
     shape: str = ANY_SHAPE
     most: int | None = None
+    name: str = ""
 
 
 def collect(
@@ -217,7 +221,7 @@ def unclear_quotes(file: TextFile, what: str, multiline: bool) -> UnclearLogErro
         what += ", and --multiline (multiline=True) fields of several lines"
         answers.append(Answer({"multiline": True}, "quotes enclose fields, which may run over several lines"))
     lines = tuple((line,) for line in first_lines(file, SHOWN_ROWS))
-    return UnclearLogError(Doubt(what, tuple(answers), where=str(file.path), rows=lines))
+    return UnclearLogError(Doubt(what, tuple(answers), where=file.where, rows=lines))
 
 
 def why_unreadable(file: TextFile, is_json: bool) -> str:

@@ -101,20 +101,28 @@ class TextFile:
     """A text file in UTF-8: on the disk, or in memory if it was packed or had another encoding.
 
     Attributes:
-        path: its path, also for messages.
+        path: its path.
         content: the unpacked and converted bytes; None for a file that is read from the disk.
         skip: number of lines to skip at the start.
         comment: lines that start with this text are skipped; "" for none.
+        name: its name for messages, if that is not the path, as for the copy of a pipe.
     """
 
     path: Path
     content: bytes | None = None
     skip: int = 0
     comment: str = ""
+    name: str = ""
 
     @classmethod
     def at(
-        cls, path: Path, encoding: str | None = None, skip: int = 0, comment: str = "", most: int | None = None
+        cls,
+        path: Path,
+        encoding: str | None = None,
+        skip: int = 0,
+        comment: str = "",
+        most: int | None = None,
+        name: str = "",
     ) -> TextFile:
         """Open a text file.
 
@@ -124,6 +132,7 @@ class TextFile:
             skip: lines at its start that are not read.
             comment: lines that start with this text are not read.
             most: the most bytes to read, cut at the end of a line; None: all.
+            name: its name for messages; default: the path.
 
         Raises:
             DataError: it unpacks to more than 40% of the memory that this process may use, it is a file of another
@@ -132,21 +141,27 @@ class TextFile:
         with open_binary(path) as handle:
             head = handle.read(4096)
         packed = packing(path)
+        where = name or str(path)
         if encoding is None:
-            _check_is_text(path, head, packed)
+            _check_is_text(where, head, packed)
         wanted = encoding or next((name for mark, name in _BOMS if head.startswith(mark)), "utf-8")
         plain = codecs.lookup(wanted).name in ("utf-8", "ascii")
         if most is not None:
-            return cls(path, _beginning(path, wanted, most), skip, comment)
+            return cls(path, _beginning(path, wanted, most), skip, comment, name)
         if plain and packed is None:
-            return cls(path, None, skip, comment)
-        content = _read_within(path)
+            return cls(path, None, skip, comment, name)
+        content = _read_within(path, where)
         if not plain:
             try:
                 content = content.decode(wanted).encode()
             except UnicodeError as error:
-                raise DataError(f"{path}: not text in {wanted} ({error}): name the encoding (--encoding)") from None
-        return cls(path, content, skip, comment)
+                raise DataError(f"{where}: not text in {wanted} ({error}): name the encoding (--encoding)") from None
+        return cls(path, content, skip, comment, name)
+
+    @property
+    def where(self) -> str:
+        """Its name for messages."""
+        return self.name or str(self.path)
 
     @property
     def source(self) -> Path | bytes:
@@ -181,18 +196,18 @@ class TextFile:
         return self.path.open("rb") if self.content is None else io.BytesIO(self.content)
 
 
-def _check_is_text(path: Path, head: bytes, packed: str | None) -> None:
+def _check_is_text(where: str, head: bytes, packed: str | None) -> None:
     """Refuse a file of another program by its first bytes; the message gives its kind and advice."""
     for mark, name, advice in _FOREIGN:
         if head.startswith(mark):
-            where = f" in a {packed} file" if packed else ""
-            raise DataError(f"{path}: is {name}{where}, which cannot be read: {advice}")
+            inside = f" in a {packed} file" if packed else ""
+            raise DataError(f"{where}: is {name}{inside}, which cannot be read: {advice}")
     if head.removeprefix(codecs.BOM_UTF8).lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
-        raise DataError(f"{path}: is a web page, not a log: the download returned a page instead of the file")
+        raise DataError(f"{where}: is a web page, not a log: the download returned a page instead of the file")
     if head[257:262] == b"ustar":
-        raise DataError(f"{path}: is a tar archive: unpack it first")
+        raise DataError(f"{where}: is a tar archive: unpack it first")
     if b"\x00" in head and not head.startswith(tuple(mark for mark, name in _BOMS if name != "utf-8")):
-        raise DataError(f"{path}: is a binary file of unknown kind, not text: export its table as CSV or Parquet")
+        raise DataError(f"{where}: is a binary file of unknown kind, not text: export its table as CSV or Parquet")
 
 
 def _beginning(path: Path, encoding: str, most: int) -> bytes:
@@ -203,7 +218,7 @@ def _beginning(path: Path, encoding: str, most: int) -> bytes:
     return (text if len(content) < most else text[: text.rfind("\n") + 1]).encode()
 
 
-def _read_within(path: Path) -> bytes:
+def _read_within(path: Path, where: str) -> bytes:
     """The unpacked content; an error if it is larger than the limit."""
     limit = int(memory() * LARGEST_SHARE)
     parts, size = [], 0
@@ -212,7 +227,7 @@ def _read_within(path: Path) -> bytes:
             size += len(chunk)
             if size > limit:
                 raise DataError(
-                    f"{path}: unpacks to more than {limit / 1e9:.1f} GB, which is {LARGEST_SHARE:.0%} of the memory "
+                    f"{where}: unpacks to more than {limit / 1e9:.1f} GB, which is {LARGEST_SHARE:.0%} of the memory "
                     "that this process may use: unpack it to a file first, or convert it to Parquet"
                 )
             parts.append(chunk)

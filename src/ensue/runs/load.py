@@ -69,7 +69,8 @@ def load_run(folder: str | Path) -> Run:
     zeros = {name: np.broadcast_to(np.float32(0), (len(item_ids), width)) for name, width in widths.items()}
     model = _read_model(folder / MODEL, config, Catalogue(len(item_ids), items, users, features, zeros))
     store, fingerprint = Path(about["store"]) if about.get("store") else None, str(about.get("fingerprint"))
-    return Run(config, model, item_ids, items, fingerprint, store, users, features, widths)
+    made = about["made"] if isinstance(about.get("made"), dict) else {}
+    return Run(config, model, item_ids, items, fingerprint, store, users, features, widths, made)
 
 
 def _read_features(folder: Path, about: dict[str, Any], config: RunConfig) -> tuple[Feature, ...]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -37,6 +38,7 @@ class Run:
         num_users: the number of users in that data.
         features: the columns of events, items and users that the model reads.
         vector_widths: name -> width of the vectors that the data has of its items.
+        made: how that data was prepared from a log (its source, columns and settings); newer logs are read alike.
     """
 
     config: RunConfig
@@ -47,13 +49,13 @@ class Run:
     store: Path | None
     num_users: int = 0
     features: tuple[Feature, ...] = ()
+    vector_widths: Mapping[str, int] = field(default_factory=dict)
+    made: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def request_model(self) -> ModelConfig:
         """The settings of the model, which say what it reads of a request."""
         return self.config.model
-
-    vector_widths: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def titles(self) -> list[str | None] | None:

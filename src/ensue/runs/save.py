@@ -81,6 +81,7 @@ def seal(folder: Path, run: Run) -> None:
             "vectors": dict(run.vector_widths),
             "fingerprint": run.fingerprint,
             "store": None if run.store is None else str(run.store),
+            "made": {name: run.made[name] for name in ("source", "columns", "config") if name in run.made},
         },
     )
 

@@ -140,5 +140,5 @@ def _run_of(config: RunConfig, model: Model, split: Split) -> Run:
     items = item_table(store, fit_popularity(split.train))
     features = () if store.inputs is None else store.inputs.features
     widths = {name: array.shape[1] for name, array in store.vectors.items()}
-    ids, mark = store.item_ids, store.fingerprint
-    return Run(config, model.eval(), ids, items, mark, store.folder, store.num_users, features, widths)
+    data = (store.fingerprint, store.folder, store.num_users, features, widths, store.made)
+    return Run(config, model.eval(), store.item_ids, items, *data)

@@ -70,7 +70,7 @@ class Published:
         file, reading = sample.file, sample.reading
         assert file is not None
         if self.latin and reading.encoding is None and undecodable(file):
-            file = TextFile.at(file.path, "latin-1", reading.skip, reading.comment, reading.most)
+            file = TextFile.at(file.path, "latin-1", reading.skip, reading.comment, reading.most, file.name)
         separator = self.separator or sample.separator
         if len(separator) > 1:
             return split_lines(file, separator, len(self.fields))
