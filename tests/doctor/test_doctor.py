@@ -201,6 +201,13 @@ def test_what_reading_a_log_notes_is_a_finding(frame: pl.DataFrame) -> None:
     assert "1 times are far from the rest, the first in row 4" in finding.text
 
 
+def test_ids_that_differ_in_the_encoding_of_accents_are_near_equal() -> None:
+    frame = pl.DataFrame({"user": ["ren\u00e9", "rene\u0301", "b", "b"], "item": [1, 2, 1, 2], "time": [1, 2, 3, 4]})
+    finding = check(prepare(frame)[0])["near-equal-ids"]
+    assert finding.level == "warn"
+    assert "2 user ids (such as 'rene\\u0301' and 'ren\u00e9')" in finding.text
+
+
 def test_near_equal_and_mixed_ids() -> None:
     users = ["a", "A", "b ", "b", "c"] + [str(n) for n in range(5)]
     items = [str(n) for n in range(10, 29)] + ["Title"]
