@@ -12,7 +12,13 @@ extensions = ["myst_parser", "sphinx.ext.mathjax"]
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist", "colon_fence"]
 myst_heading_anchors = 3
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["_build", "results/quality_table.md", "results/depth_table.md", "results/sessions_table.md"]
+exclude_patterns = [
+    "_build",
+    "results/quality_table.md",
+    "results/depth_table.md",
+    "results/sessions_table.md",
+    "results/attention_table.md",
+]
 
 html_theme = "furo"
 html_title = f"ensue {release}"
