@@ -136,7 +136,7 @@ def _level(store: SequenceStore, spec: FeatureSpec) -> Level:
     raise DataError(
         f"features: the data has no {spec.of or 'event, item or user'} column {spec.name!r}: "
         f"{nearest(spec.name, known)}; ensue prepare --features {spec.name} keeps a column of the log, "
-        "and --items FILE and --users FILE read columns of items and users"
+        "and --items FILE and --users FILE read columns of items and users; every model does without features (omit it)"
     )
 
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from ensue.data.session_order import event_feature
 from ensue.data.store import SequenceStore
 from ensue.errors import DataError, nearest
 
@@ -25,7 +24,12 @@ def with_targets(store: SequenceStore, feature: str, value: str) -> SequenceStor
     Raises:
         DataError: there is no such feature, or no event has the value.
     """
-    stored_E = event_feature(store, feature)
+    if feature not in store.features:
+        raise DataError(
+            f"target_event: the data has no event feature {feature!r}: {nearest(feature, store.features)}; "
+            f"ensue prepare --features {feature} keeps it, and without --target-event every event is a target"
+        )
+    stored_E = store.features[feature]
     coded = store.feature_values.get(feature)
     known = [str(each) for each in (np.unique(stored_E).tolist() if coded is None else coded.ids.to_list())]
     if value not in known:

@@ -48,8 +48,9 @@ class TimedConfig(CausalConfig):
             return times_P, times_P
         if batch.times_P is None:
             raise DataError(
-                f"model {self.name} needs times of events, but there are none: give them (times=, --times), or train "
-                "with time = 'order' (--time order), so that intervals count events"
+                f"model {self.name} needs times of events, but there are none: give them (ensue prepare --time COLUMN; "
+                "of a request times=, --times), train with time = 'order' (--time order), so that intervals count "
+                "events, or use a model that reads none, such as sasrec"
             )
         if not self.query_time:
             return batch.times_P, batch.times_P

@@ -15,6 +15,7 @@ from torch import Tensor
 from ensue.batches.augment import augmented, similar_items
 from ensue.batches.batch import SequenceBatch, Views
 from ensue.data.split import Sequences
+from ensue.errors import DataError
 from ensue.nn.model import Encoder
 from ensue.registry import OWN, Registry
 
@@ -50,6 +51,12 @@ class Contrastive:
         self.names, self.temperature = config.augmentations, config.contrastive_temperature
         self.users_R = np.asarray(train.users_R)
         self.similar = similar_items(train)
+        lacking = sorted({"substitute", "insert"} & set(self.names))
+        if lacking and (self.similar == np.arange(len(self.similar))).all():
+            raise DataError(
+                f"augmentation {lacking[0]} needs similar items, but in training no item stands beside another: use "
+                "others (--augmentations crop,mask,reorder), or train without the term (--auxiliary none)"
+            )
 
     def views(self, rows_B: np.ndarray, batch: SequenceBatch, rng: np.random.Generator) -> Views:
         """Two views of each row, by two different augmentations where there are two."""
