@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from toys import NUM_ITEMS, built
 
 from ensue.batches.batch import SequenceBatch
+from ensue.batches.loader import make_loader
+from ensue.batches.tasks import Task, make_windows
+from ensue.data.split import SplitConfig, make_split
+from ensue.data.store import SequenceStore
+from ensue.errors import ConfigError
 from ensue.models.gru4rec import GRU4Rec, GRU4RecConfig, Input
+from ensue.nn.embedding import dense_gradients
 from ensue.objectives.objective import ObjectiveConfig
 from ensue.testing import ModelContract
 
@@ -26,6 +34,12 @@ class TestSeparateWithTwoLayersAndBPRMax(ModelContract):
 
 class TestWithoutEmbedding(ModelContract):
     config = SMALL.replace(input="none")
+
+
+class TestLanes(ModelContract):
+    config = SMALL.replace(lane_steps=3)
+    objective = ObjectiveConfig(loss="bpr-max", negatives="in-batch", num_negatives=20, share_negatives=True)
+    train = ModelContract.train.replace(batch_size=16, num_epochs=8, eval_epochs=8)
 
 
 def model_of(**changes: object) -> GRU4Rec:
@@ -86,3 +100,67 @@ def test_states_that_are_kept_give_the_answers_of_the_whole_history(kind: Input)
     mixed, _ = model.advance(states[:, [2, 0]], torch.tensor([3, 12]))
     apart, _ = model.advance(states[:, [0]], torch.tensor([12]))
     torch.testing.assert_close(mixed[:, [1]], apart)
+
+
+@pytest.mark.parametrize("kind", ["tied", "none"])
+@pytest.mark.parametrize("lane_steps", [1, 3])
+def test_lanes_are_whole_histories_whose_gradient_ends_where_a_step_ends(kind: Input, lane_steps: int) -> None:
+    """States and the sum of all gradients of an epoch against the recurrence, one history after another."""
+    lengths = [5, 2, 9, 3, 4]
+    offsets = np.append(0, np.cumsum(lengths))
+    store = SequenceStore.from_arrays(offsets=offsets, items=(np.arange(23) % NUM_ITEMS + 1).astype(np.int32))
+    windows = make_windows(make_split(store, SplitConfig(split="none")).train, 16, "sliding")
+    model, naive = (model_of(input=kind, num_layers=2, lane_steps=lane_steps).train() for _ in range(2))
+    for each in (model, naive):
+        each.dropout.rate = 0.0
+    loss = torch.zeros((), dtype=torch.float64)
+    expected = torch.zeros((), dtype=torch.float64)
+    weight = torch.randn(model.items.weight.shape[1] + 1, generator=torch.Generator().manual_seed(0)).double()
+    states = [naive.begin(1)] * 2
+    for _, _, batch in make_loader(windows, lane_task(lane_steps), 2, 0).epoch(0):
+        assert batch.lanes is not None
+        h_QD = model.encode(batch)
+        model.step_taken()
+        loss = loss + (h_QD @ weight).tanh().sum()
+        states, stop, rows = [state.detach() for state in states], 0, []
+        for lane, is_new, length in zip(
+            batch.lanes.lane_B.tolist(), batch.lanes.is_new_B.tolist(), batch.lengths_B.tolist(), strict=True
+        ):
+            if is_new:
+                states[lane] = naive.begin(1)
+            for item in batch.items_P[stop : stop + length]:
+                states[lane], h_1D = naive.advance(states[lane], item[None])
+                rows.append(h_1D)
+            stop += length
+        torch.testing.assert_close(h_QD, torch.cat(rows))
+        expected = expected + (torch.cat(rows) @ weight).tanh().sum()
+    for value in (loss, expected):
+        value.backward()
+    for each in (model, naive):
+        dense_gradients(each.parameters())
+    for (name, one), other in zip(model.named_parameters(), naive.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, msg=name)
+
+
+def lane_task(lane_steps: int) -> Task:
+    """The task of GRU4Rec with lanes."""
+    return SMALL.replace(lane_steps=lane_steps).make_task()
+
+
+def test_lanes_predict_after_every_event() -> None:
+    with pytest.raises(ConfigError, match=r"lane_steps 2 needs task next \(got 'last'\)"):
+        GRU4RecConfig.parse({"lane_steps": 2, "task": "last"})
+
+
+def test_another_event_costs_one_step() -> None:
+    """The multiplications of `advance` do not depend on the length of the history, and are those of one event."""
+    model = model_of(num_layers=2)
+    states = model.begin(1)
+    counts = []
+    for item in (3, 4, 5):
+        with FlopCounterMode(display=False) as count, torch.no_grad():
+            states, _ = model.advance(states, torch.tensor([item]))
+        counts.append(count.get_total_flops())
+    with FlopCounterMode(display=False) as count, torch.no_grad():
+        model.encode(SequenceBatch.from_lists([[3]]))
+    assert counts == [count.get_total_flops()] * 3

@@ -20,7 +20,8 @@ from ensue.models import Catalogue, Encoder, build_model
 from ensue.models.sasrec import SASRecConfig
 from ensue.nn.embedding import initialise
 from ensue.nn.model import Model
-from ensue.objectives.losses import LOSSES, bce, gbce, gbce_beta, register_loss, sampled_softmax
+from ensue.objectives.losses import LOSSES, SampledLoss, bce, gbce, gbce_beta, register_loss, sampled_softmax
+from ensue.objectives.negatives import SeenItems, WholeBatchNegatives
 from ensue.objectives.objective import Objective, ObjectiveConfig
 from ensue.rng import stream
 
@@ -66,12 +67,68 @@ ALL = [name for name in LOSSES if name != "ce"]
 def test_every_combination_gives_a_finite_loss_for_each_asked_event(
     world: World, split: Split, loss: str, negatives: str, shared: bool
 ) -> None:
-    value, drawn = losses_of(world, split, loss=loss, negatives=negatives, share_negatives=shared, num_negatives=4)
+    settings = {"loss": loss, "negatives": negatives, "share_negatives": shared, "num_negatives": 4}
+    if (loss, negatives, shared) == ("gbce", "in-batch", True):
+        with pytest.raises(ConfigError, match="gbce needs a fixed number of negatives"):
+            losses_of(world, split, **settings)
+        return
+    value, drawn = losses_of(world, split, **settings)
     asked = len(world[2].asked_Q)
     assert value.shape == (asked,)
     assert value.isfinite().all()
     assert drawn is not None
-    assert drawn.shape == ((4,) if shared else (asked, 4))
+    if negatives != "in-batch" or not shared:
+        assert drawn.shape == ((4,) if shared else (asked, 4))
+
+
+@pytest.mark.parametrize("further", [0, 4])
+@pytest.mark.parametrize("name", [name for name in ALL if name != "gbce"])
+def test_shared_in_batch_negatives_are_the_other_targets_and_further_draws(
+    world: World, split: Split, name: str, further: int
+) -> None:
+    """The loss of each event is that of the other items of the list, written out event by event."""
+    model, rows_B, batch = world
+    config = ObjectiveConfig(
+        loss=name, negatives="in-batch", share_negatives=True, num_negatives=further, bpr_max_regularisation=0.5
+    )
+    objective = Objective(config, split.train)
+    batch = objective.draw(rows_B, batch, stream(0, "negatives"))
+    assert batch.negatives is not None
+    assert batch.target_Q is not None
+    drawn, targets = batch.negatives.tolist(), batch.target_Q.tolist()
+    assert drawn == sorted(set(drawn))
+    assert set(targets) <= set(drawn)
+    assert len(set(drawn) - set(targets)) <= further
+    loss = LOSSES[name](config, 15)
+    assert isinstance(loss, SampledLoss)
+    expected = []
+    with torch.no_grad():
+        scores_QN = model.logits(batch)
+        value = objective(model, batch)
+    for scores_N, target in zip(scores_QN, targets, strict=True):
+        others = [place for place, item in enumerate(drawn) if item != target]
+        neg_K = scores_N[torch.tensor([drawn[place] - 1 for place in others])]
+        if batch.log_rate_K is not None:
+            neg_K = neg_K - batch.log_rate_K[others]
+        expected.append(loss.function(scores_N[target - 1, None], neg_K[None]))
+    assert (batch.log_rate_K is not None) == (name == "sampled-softmax")
+    torch.testing.assert_close(value, torch.cat(expected))
+
+
+def test_the_rate_of_shared_in_batch_negatives_is_how_often_they_are_drawn() -> None:
+    counts_N = np.array([50, 30, 15, 4, 1])
+    rows = np.repeat(np.arange(1, 6), counts_N).astype(np.int32)
+    store = SequenceStore.from_arrays(offsets=np.array([0, 100]), items=rows)
+    seen = SeenItems(Sequences(store, np.array([0]), np.array([0]), np.array([100])))
+    negatives = WholeBatchNegatives(seen, counts_N, 0.5, 2)
+    rng, drawn_N = stream(0, "negatives"), np.zeros(5)
+    for _ in range(4_000):
+        drawn_N[negatives.draw(rng.choice(5, 3, p=counts_N / 100) + 1, rng) - 1] += 1
+    np.testing.assert_allclose(np.exp(negatives.log_rate(np.arange(1, 6), 3)), drawn_N / 4_000, atol=0.06)
+    assert len(negatives.draw(np.array([2, 2]), rng)) >= 2
+    alone = WholeBatchNegatives(seen, counts_N, 0.5, 0)
+    assert alone.draw(np.array([3, 1, 3]), rng).tolist() == [1, 3]
+    assert len(alone.draw(np.array([2, 2]), rng)) >= 2
 
 
 def test_own_negatives(world: World, split: Split) -> None:
@@ -142,7 +199,7 @@ def test_logq_makes_sampled_softmax_an_estimate_of_the_full_one(world: World, sp
     assert float(corrected.exp().sum(1).mean()) == pytest.approx(float(score_N[1:].exp().sum()), rel=0.01)
 
 
-@pytest.mark.parametrize("negatives", ["popularity", "in-batch", "mixed", "uniform"])
+@pytest.mark.parametrize("negatives", ["popularity", "mixed", "uniform"])
 def test_logq_of_shared_negatives(negatives: str) -> None:
     """Distinct draws: the estimate of the full sum is unbiased for popular items too."""
     log_counts_N = -1.2 * np.log(np.arange(1, 301))
@@ -189,6 +246,11 @@ def test_negatives_of_a_step_are_unseen_and_keyed_by_the_stream(world: World, sp
     ("settings", "message"),
     [
         ({"share_negatives": True}, "share_negatives needs num_negatives of at least 2"),
+        ({"num_negatives": 0}, "num_negatives must be at least 1, or 0 with shared in-batch negatives"),
+        (
+            {"share_negatives": True, "negatives": "in-batch", "hard_pool": 3},
+            "hard_pool must be 0 with shared in-batch negatives",
+        ),
         ({"hard_pool": 3, "num_negatives": 4}, "hard_pool 3 must be at least num_negatives 4"),
         ({"loss": "bcee"}, "loss"),
     ],

@@ -41,6 +41,9 @@ class SequenceBatch:
         features: name -> int64 codes [P] of the features of events, and of those of their users, repeated for each
             event; None if the model reads none. Features of items are looked up by the model.
         views: augmented copies of the rows, for an auxiliary term of the loss; or None.
+        lanes: the place of each row in session-parallel training, or None.
+        log_rate_K: float32, the log of the expected number of each shared negative in a batch; None: a constant of the
+            objective.
     """
 
     items_P: Tensor
@@ -56,6 +59,8 @@ class SequenceBatch:
     users_B: Tensor | None = None
     views: Views | None = None
     features: Mapping[str, Tensor] | None = None
+    lanes: Lanes | None = None
+    log_rate_K: Tensor | None = None
 
     @classmethod
     def from_numpy(
@@ -137,6 +142,8 @@ class SequenceBatch:
             move(self.users_B),
             None if self.views is None else self.views.to(device),
             None if self.features is None else {name: codes_P.to(device) for name, codes_P in self.features.items()},
+            None if self.lanes is None else self.lanes.to(device),
+            move(self.log_rate_K),
         )
 
 
@@ -180,6 +187,28 @@ def newest_events(batch: SequenceBatch, maxlen: int) -> SequenceBatch:
     times = kept(batch.times_P), kept(batch.query_times_P)
     shorter = SequenceBatch.from_numpy(items_P, kept_B, *times, features=features).to(batch.items_P.device)
     return replace(shorter, users_B=batch.users_B)
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """The place of each row of a batch in session-parallel training.
+
+    A lane is a stream of histories, one after another. A row is the part of one history that a step reads.
+
+    Attributes:
+        count: number of lanes.
+        lane_B: int64, the lane of each row, ascending; the rows of a lane are in their order.
+        is_new_B: bool, whether the row starts without a state; otherwise it continues the last row of its lane in the
+            step before.
+    """
+
+    count: int
+    lane_B: Tensor
+    is_new_B: Tensor
+
+    def to(self, device: torch.device) -> Lanes:
+        """The same places on `device`."""
+        return Lanes(self.count, self.lane_B.to(device), self.is_new_B.to(device))
 
 
 def _layout(lengths_B: np.ndarray, asked_Q: np.ndarray) -> Layout:

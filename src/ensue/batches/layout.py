@@ -128,6 +128,12 @@ class Layout:
         x_BD = torch.cat(rows) if len(rows) > 1 else rows[0]
         return x_BD if self.inverse_B is None else x_BD.index_select(0, self.inverse_B)
 
+    def split_rows(self, x_BD: Tensor) -> list[Tensor]:
+        """Undo `join_rows`: a tensor [rows, ...] per group."""
+        if self.inverse_B is not None:
+            x_BD = x_BD.index_select(0, self.inverse_B.argsort())
+        return list(torch.split(x_BD, [group.rows for group in self.groups]))
+
 
 def _rectangles(x_PD: Tensor, order_P: Tensor | None, plan: Layout | Asked) -> list[Tensor]:
     if order_P is not None:

@@ -1,6 +1,6 @@
 """The order of training: in each epoch a new permutation of the windows, cut into batches.
 
-Suffixes: `W` windows, `B` rows of a batch, `P` events of all rows, `Q` asked events.
+Suffixes: `W` windows, `B` rows of a batch, `P` events of all rows, `Q` asked events, `K` shared negatives.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import numpy as np
 import torch
 
 from ensue.batches.batch import SequenceBatch
+from ensue.batches.lanes import LaneLoader
 from ensue.batches.layout import make_layout
 from ensue.batches.tasks import Task, Windows
+from ensue.errors import ConfigError
 from ensue.rng import stream
 
 
@@ -47,6 +49,31 @@ class Loader:
             chosen = chosen[np.argsort(-lengths, kind="stable")]
             batch = self.task.make(self.windows, chosen, stream(self.seed, "task", epoch, step))
             yield step, self.windows.row_W[chosen], batch
+
+
+def make_loader(windows: Windows, task: Task, batch_size: int, seed: int, shares: int = 1) -> Loader | LaneLoader:
+    """The loader of a task; `batch_size` is the number of windows, or of lanes.
+
+    Args:
+        windows: the training windows.
+        task: what each batch asks.
+        batch_size: number of windows or lanes.
+        seed: of the order.
+        shares: number of shares into which each batch is split.
+
+    Raises:
+        ConfigError: a task with lanes and several shares, or with events that are no targets.
+    """
+    if not task.lane_steps:
+        return Loader(windows, task, batch_size, seed)
+    if windows.sequences.store.is_target is not None:
+        raise ConfigError(f"lane_steps {task.lane_steps} predicts every event: use lane_steps = 0 with target_event")
+    if shares > 1:
+        raise ConfigError(
+            f"lane_steps {task.lane_steps} keeps the states of all lanes: use batch_parts = 1 and one process "
+            f"(got {shares} shares of a batch)"
+        )
+    return LaneLoader(windows, task.lane_steps, batch_size, seed)
 
 
 def take_share(batch: SequenceBatch, rank: int, size: int) -> SequenceBatch | None:
@@ -86,4 +113,5 @@ def take_share(batch: SequenceBatch, rank: int, size: int) -> SequenceBatch | No
         None if batch.query_times_P is None else batch.query_times_P[own_P],
         None if batch.users_B is None else batch.users_B[rank::size],
         features=None if batch.features is None else {name: x_P[own_P] for name, x_P in batch.features.items()},
+        log_rate_K=batch.log_rate_K,
     )

@@ -52,10 +52,13 @@ class Task:
     Attributes:
         make: (windows, the numbers of this batch's windows, the random stream of this step) -> batch with targets.
         window: the kind of windows that the task needs; None for the kind in the training settings.
+        lane_steps: 0: a batch is a draw of whole windows. Otherwise the windows follow one another in session-parallel
+            lanes, and a batch is the next `lane_steps` pairs of input and target of every lane; see `LaneLoader`.
     """
 
     make: Maker
     window: WindowName | None = None
+    lane_steps: int = 0
 
 
 # The tasks of causal models, which their setting `task` names. `cloze` is for bidirectional models.
@@ -151,8 +154,29 @@ def _shifted(
     """
     start_B, stop_B = windows.start_W[chosen_B], windows.stop_W[chosen_B]
     events_P, lengths_B = gather_events(start_B, stop_B - 1), stop_B - start_B - 1
+    return batch_of_events(windows, chosen_B, events_P, lengths_B, asked(lengths_B), ahead(lengths_B))
+
+
+def batch_of_events(
+    windows: Windows,
+    chosen_B: np.ndarray,
+    events_P: np.ndarray,
+    lengths_B: np.ndarray,
+    asked_Q: np.ndarray,
+    ahead_P: np.ndarray | int = 0,
+) -> SequenceBatch:
+    """A batch of events of the store, asked for the next item.
+
+    Args:
+        windows: all windows.
+        chosen_B: the window of each row.
+        events_P: the events of all rows, none of them the last of its window.
+        lengths_B: number of events of each row.
+        asked_Q: the asked events, as numbers 0..P-1.
+        ahead_P: number of items between each event and its target.
+    """
     store = windows.sequences.store
-    asked_Q, target_P = asked(lengths_B), events_P + 1 + ahead(lengths_B)
+    target_P = events_P + 1 + ahead_P
     if store.is_target is not None:
         asked_Q = asked_Q[store.is_target[target_P[asked_Q]]]
     users_B = windows.sequences.users_R[windows.row_W[chosen_B]]

@@ -7,13 +7,14 @@ layers, `B` histories to advance.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ensue.batches.batch import SequenceBatch
+from ensue.batches.batch import Lanes, SequenceBatch
+from ensue.batches.tasks import Task, next_items
 from ensue.models.base import MODELS, CausalConfig, ModelEntry
 from ensue.models.biased import BiasedEncoder, with_one
 from ensue.models.catalogue import Catalogue
@@ -34,6 +35,21 @@ class GRU4RecConfig(CausalConfig):
     )
     dropout_rate: float = Field(0.2, ge=0, lt=1, description="dropout on the input vectors")
     hidden_dropout_rate: float = Field(0.0, ge=0, lt=1, description="dropout on the states of every layer")
+    lane_steps: int = Field(
+        0,
+        ge=0,
+        description="0: whole windows; n: session-parallel lanes, n events of each a step (the authors': 1)",
+    )
+
+    @model_validator(mode="after")
+    def _check_lanes(self) -> Self:
+        if self.lane_steps and self.task != "next":
+            raise ValueError(f"lane_steps {self.lane_steps} needs task next (got {self.task!r})")
+        return self
+
+    def make_task(self) -> Task:
+        """The task named by `task`, or the next item in session-parallel lanes."""
+        return Task(next_items, "sliding", self.lane_steps) if self.lane_steps else super().make_task()
 
 
 class OneHotGRU(nn.Module):
@@ -59,8 +75,11 @@ class OneHotGRU(nn.Module):
 class GRU4Rec(BiasedEncoder):
     """h = dropout(GRU(dropout(E[items]))), score(h, i) = h . W[i] + b_i, with W = E for tied input.
 
-    Differences from the authors' code: whole histories (windows of `maxlen` events) are unrolled (theirs processes
-    parallel sessions one event at a time, with gradients of one step); Adam instead of Adagrad; Xavier-normal weights.
+    With `lane_steps`, a row of a training batch continues from the state of its lane, through which no gradient passes,
+    and `carried` has the newest states of all lanes: [L, lanes, D].
+
+    Differences from the authors' code: by default whole histories (windows of `maxlen` events) are unrolled (theirs
+    processes parallel sessions one event at a time: `lane_steps = 1`); Adam instead of Adagrad; Xavier-normal weights.
     Their negatives, other targets of the batch and draws by popularity, are settings of the objective.
     """
 
@@ -77,6 +96,11 @@ class GRU4Rec(BiasedEncoder):
             OneHotGRU(width) if is_one_hot and not number else nn.GRU(width, width, batch_first=True)
             for number in range(config.num_layers)
         )
+        self.after_step: dict[str, Tensor] = {}
+
+    def step_taken(self) -> None:
+        """Keep the states that the lanes had at the end of the step."""
+        self.carried = self.after_step
 
     @property
     def input_table(self) -> ItemEmbedding:
@@ -95,10 +119,33 @@ class GRU4Rec(BiasedEncoder):
 
     def _layers(self, batch: SequenceBatch) -> Iterator[list[Tensor]]:
         """The outputs of each layer, [G, T, D] per group: for a GRU they are its states."""
-        rectangles = batch.layout.pad(self.dropout(self.events(batch)))
-        for layer in self.layers:
-            rectangles = [self.hidden_dropout(layer(x_GTD)[0]) for x_GTD in rectangles]
+        layout, lanes, after = batch.layout, batch.lanes, []
+        rectangles = layout.pad(self.dropout(self.events(batch)))
+        before_LBD = None if lanes is None else self._before(lanes)
+        for number, layer in enumerate(self.layers):
+            if before_LBD is None:
+                outputs = [layer(x_GTD)[0] for x_GTD in rectangles]
+            else:
+                before = layout.split_rows(before_LBD[number])
+                outputs = [layer(x_GTD, h_GD[None])[0] for x_GTD, h_GD in zip(rectangles, before, strict=True)]
+                after.append(layout.unpad(outputs)[layout.last_B].detach())
+            rectangles = [self.hidden_dropout(h_GTD) for h_GTD in outputs]
             yield rectangles
+        if lanes is not None:
+            self.after_step = {"states": self._after(lanes, torch.stack(after))}
+
+    def _before(self, lanes: Lanes) -> Tensor:
+        """The states from which the rows of a batch continue, [L, B, D]; zero for a new history."""
+        states = self.carried["states"] if self.carried else self.begin(lanes.count)
+        return states[:, lanes.lane_B].masked_fill(lanes.is_new_B[:, None], 0.0)
+
+    def _after(self, lanes: Lanes, states_LBD: Tensor) -> Tensor:
+        """The states of all lanes after a batch: that of the last row of each, [L, lanes, D]."""
+        is_last_B = torch.ones_like(lanes.is_new_B)
+        is_last_B[:-1] = lanes.lane_B[1:] != lanes.lane_B[:-1]
+        after = self.begin(lanes.count)
+        after[:, lanes.lane_B[is_last_B]] = states_LBD[:, is_last_B].to(after.dtype)
+        return after
 
     def begin(self, rows: int) -> Tensor:
         """The states of histories without events: [layers, rows, D]."""

@@ -33,6 +33,7 @@ class Model(nn.Module, ABC):
     Attributes:
         answers_everywhere: whether any event may be asked. False allows only the newest of each row, since states at
             earlier events have seen later ones.
+        carried: tensors, by name, that a training step passes to the next; checkpoints contain them.
     """
 
     answers_everywhere = True
@@ -42,6 +43,7 @@ class Model(nn.Module, ABC):
         self.num_items = num_items
         self.maxlen = maxlen
         self.query_time = query_time
+        self.carried: dict[str, Tensor] = {}
 
     @abstractmethod
     def logits(self, batch: SequenceBatch, items_QC: Tensor | None = None, shared_K: Tensor | None = None) -> Tensor:
@@ -67,6 +69,9 @@ class Model(nn.Module, ABC):
             counts_N = np.bincount(train.items_P, minlength=self.num_items + 1)[1:]
             for content in contents:
                 content.study(counts_N)
+
+    def step_taken(self) -> None:
+        """Update `carried`; called after each optimiser step. By default nothing is carried."""
 
     @property
     def device(self) -> torch.device:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ensue.errors import ConfigError
 from ensue.nn.ops.full_softmax import cross_entropy
 from ensue.registry import OWN, Registry
 
@@ -107,6 +108,8 @@ def gbce_beta(num_negatives: int, num_items: int, t: float) -> float:
 
 @LOSSES.register("gbce")
 def _gbce(config: ObjectiveConfig, num_items: int) -> SampledLoss:
+    if config.is_whole_batch:
+        raise ConfigError("gbce needs a fixed number of negatives, but shared in-batch ones vary: use uniform")
     return SampledLoss(gbce(gbce_beta(config.num_negatives, num_items, config.gbce_t)))
 
 

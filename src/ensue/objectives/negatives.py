@@ -205,6 +205,38 @@ class InBatchNegatives:
         return self.popularity.log_q()
 
 
+class WholeBatchNegatives:
+    """All targets of the batch, of which each event leaves out its own, and further draws for all events.
+
+    The further draws are distinct and in proportion to (training count)^alpha. Source: Hidasi & Karatzoglou, CIKM 2018,
+    section 3; their code draws with replacement and leaves out an event's own target only where it is the event's own.
+
+    Args:
+        seen: the items of every training row.
+        counts_N: training events of each item.
+        alpha: exponent of the further draws.
+        count: number of further draws, 0 or more and fewer than N.
+    """
+
+    def __init__(self, seen: SeenItems, counts_N: np.ndarray, alpha: float, count: int) -> None:
+        self.count = count
+        self.target_share_N = PopularityNegatives(seen, counts_N, 1.0).share_N
+        self.further = PopularityNegatives(seen, counts_N, alpha)
+        self.further_rate_N = np.exp(log_inclusion(self.further.log_q(), count)[1:].astype(np.float64)) if count else 0
+
+    def draw(self, targets_Q: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """int64 [K] distinct items, ascending, with all targets; at least two, so that each event has a negative."""
+        drawn = distinct(targets_Q.astype(np.int64))
+        count = max(self.count, 2 if len(drawn) == 1 else 0)
+        return np.union1d(drawn, self.further.draw_shared(count, rng)) if count else drawn
+
+    def log_rate(self, items_K: np.ndarray, num_targets: int) -> np.ndarray:
+        """float32 [K]: the log probability that each item is drawn for a batch of so many targets."""
+        absent_N = (1 - self.target_share_N) ** num_targets * (1 - self.further_rate_N)
+        log_rate: np.ndarray = np.log1p(-absent_N[items_K - 1]).astype(np.float32)
+        return log_rate
+
+
 class MixedNegatives:
     """A share of uniform draws, the rest by popularity (Yang et al., WWW 2020)."""
 

@@ -21,7 +21,7 @@ from ensue.errors import ConfigError
 from ensue.nn.model import Encoder, Model
 from ensue.objectives.auxiliary import AUXILIARIES
 from ensue.objectives.losses import LOSSES, CatalogueLoss
-from ensue.objectives.negatives import NEGATIVES, SeenItems, log_inclusion
+from ensue.objectives.negatives import NEGATIVES, SeenItems, WholeBatchNegatives, log_inclusion
 
 
 class ObjectiveConfig(Config):
@@ -29,10 +29,14 @@ class ObjectiveConfig(Config):
 
     loss: Annotated[str, LOSSES] = Field("bce", description="loss; ce is the full softmax and draws no negatives")
     negatives: Annotated[str, NEGATIVES] = Field("uniform", description="distribution of negatives")
-    num_negatives: int = Field(1, ge=1, description="negatives per target, or per batch if shared")
+    num_negatives: int = Field(
+        1, ge=0, description="negatives per target, or per batch if shared; in-batch and shared: beside its targets"
+    )
     share_negatives: bool = Field(False, description="one set of distinct negatives for a batch, from all items")
     hard_pool: int = Field(0, ge=0, description="draw this many and keep the num_negatives highest-scored; 0: off")
-    popularity_alpha: float = Field(0.75, ge=0, description="popularity negatives: share ~ count^alpha")
+    popularity_alpha: float = Field(
+        0.75, ge=0, description="popularity, mixed, and those beside in-batch targets: share ~ count^alpha"
+    )
     uniform_share: float = Field(0.5, ge=0, le=1, description="mixed negatives: share of uniform draws")
     logq: bool = Field(True, description="sampled-softmax: subtract each negative's log sampling rate from its logit")
     gbce_t: float = Field(0.75, ge=0, le=1, description="gbce: calibration, 0 is bce and 1 matches the full softmax")
@@ -55,11 +59,21 @@ class ObjectiveConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.share_negatives and self.num_negatives < 2:
+        if self.is_whole_batch:
+            if self.hard_pool:
+                raise ValueError(f"hard_pool must be 0 with shared in-batch negatives (got {self.hard_pool})")
+        elif self.share_negatives and self.num_negatives < 2:
             raise ValueError(f"share_negatives needs num_negatives of at least 2 (got {self.num_negatives})")
+        elif self.num_negatives < 1:
+            raise ValueError("num_negatives must be at least 1, or 0 with shared in-batch negatives (got 0)")
         if self.hard_pool and self.hard_pool < self.num_negatives:
             raise ValueError(f"hard_pool {self.hard_pool} must be at least num_negatives {self.num_negatives}")
         return self
+
+    @property
+    def is_whole_batch(self) -> bool:
+        """Whether the negatives are all targets of the batch."""
+        return self.share_negatives and self.negatives == "in-batch"
 
 
 class Objective:
@@ -74,13 +88,19 @@ class Objective:
             self.draws = 0
             return
         self.draws = max(config.num_negatives, config.hard_pool)
-        if config.share_negatives and self.draws >= self.num_items:
+        self.log_rate = None
+        if config.share_negatives and max(1, self.draws) >= self.num_items:
             raise ConfigError(
-                f"{self.draws} distinct negatives need a larger catalogue than {self.num_items} items; use loss = ce"
+                f"{max(1, self.draws)} distinct negatives need a larger catalogue than {self.num_items} items; "
+                "use loss = ce"
             )
         counts_N = np.bincount(train.items_P, minlength=self.num_items + 1)[1:]
-        self.negatives = NEGATIVES[config.negatives](config, SeenItems(train), counts_N)
-        self.log_rate = self._log_rate() if self.loss.logq else None
+        seen = SeenItems(train)
+        self.negatives = NEGATIVES[config.negatives](config, seen, counts_N)
+        if config.is_whole_batch:
+            self.whole_batch = WholeBatchNegatives(seen, counts_N, config.popularity_alpha, self.draws)
+        elif self.loss.logq:
+            self.log_rate = self._log_rate()
 
     def check(self, model: Model, shares: int = 1) -> None:
         """Check that the objective can train a model, with every batch split into `shares` shares.
@@ -121,11 +141,16 @@ class Objective:
         return batch if self.auxiliary is None else replace(batch, views=self.auxiliary.views(rows_B, batch, rng))
 
     def _with_negatives(self, rows_B: np.ndarray, batch: SequenceBatch, rng: np.random.Generator) -> SequenceBatch:
-        if self.draws == 0:
+        if isinstance(self.loss, CatalogueLoss):
             return batch
+        assert batch.target_Q is not None
+        if self.config.is_whole_batch:
+            items_K = self.whole_batch.draw(batch.target_Q.numpy(), rng)
+            log_rate_K = self.whole_batch.log_rate(items_K, len(batch.target_Q)) if self.loss.logq else None
+            rates = None if log_rate_K is None else torch.from_numpy(log_rate_K)
+            return replace(batch, negatives=torch.from_numpy(items_K), log_rate_K=rates)
         if self.config.share_negatives:
             return replace(batch, negatives=torch.from_numpy(self.negatives.draw_shared(self.draws, rng)))
-        assert batch.target_Q is not None
         rows_Q = rows_B[batch.row_Q.numpy()]
         drawn = self.negatives.draw(rows_Q, batch.target_Q.numpy(), self.draws, rng)
         return replace(batch, negatives=torch.from_numpy(drawn))
@@ -157,20 +182,25 @@ class Objective:
         is_shared = negatives.dim() == 1
         own_QC = target_Q[:, None] if is_shared else torch.cat((target_Q[:, None], negatives), 1)
         logits_QC = model.logits(batch, own_QC, negatives if is_shared else None)
-        pos_Q, neg_QK = logits_QC[:, 0], self._corrected(logits_QC[:, 1:], negatives)
-        if is_shared:
+        pos_Q, neg_QK = logits_QC[:, 0], self._corrected(logits_QC[:, 1:], negatives, batch.log_rate_K)
+        if self.config.is_whole_batch:
+            # The targets are among the negatives: the last one takes the place of each event's own.
+            neg_QK = torch.where(negatives[:-1] == target_Q[:, None], neg_QK[:, -1:], neg_QK[:, :-1])
+        elif is_shared:
             # A shared negative that is the target of an event is replaced by its neighbour, which is another item.
             neg_QK = torch.where(negatives == target_Q[:, None], neg_QK.roll(1, 1), neg_QK)
         if self.config.hard_pool:
             neg_QK = neg_QK.topk(self.config.num_negatives, dim=1).values
         return self.loss.function(pos_Q, neg_QK)
 
-    def _corrected(self, neg_QK: Tensor, negatives: Tensor) -> Tensor:
+    def _corrected(self, neg_QK: Tensor, negatives: Tensor, log_rate_K: Tensor | None = None) -> Tensor:
         """Subtract each negative's log rate, so that the sum of exp(logits) estimates the full softmax's without bias.
 
         The target is always among the candidates, so its rate is one and its logit stays (Yi et al. 2019 subtract
         both).
         """
+        if log_rate_K is not None:
+            return neg_QK - log_rate_K
         if self.log_rate is None:
             return neg_QK
         self.log_rate = self.log_rate.to(neg_QK.device)

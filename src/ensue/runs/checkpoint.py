@@ -26,7 +26,7 @@ class Checkpoint:
     """Everything that determines how training continues.
 
     Attributes:
-        tensors: `model.*`, `best.*` and `optimizer.*`, keyed by parameter name.
+        tensors: `model.*`, `best.*` and `optimizer.*`, keyed by parameter name, and `carried.*`, see `Model`.
         state: JSON: settings, data fingerprint, epoch, step, early-stopping state, log so far.
     """
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ensue.batches.batch import SequenceBatch
-from ensue.batches.loader import Loader, take_share
+from ensue.batches.loader import make_loader, take_share
 from ensue.batches.tasks import make_windows
 from ensue.data.split import Cases, Split
 from ensue.errors import ConfigError, LostRankError, NotFiniteError, TrainingError
@@ -102,10 +102,11 @@ class Trainer:
         self.model = model.to(self.device)
         self.trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.objective = Objective(config.objective, split.train)
-        self.objective.check(model, self.world.size * train.batch_parts)
+        shares = self.world.size * train.batch_parts
+        self.objective.check(model, shares)
         task = config.model.make_task()
         windows = make_windows(split.train, config.model.maxlen, task.window or train.window, train.stride or None)
-        self.loader = Loader(windows, task, train.batch_size, train.seed)
+        self.loader = make_loader(windows, task, train.batch_size, train.seed, shares)
         self.optimizer = make_optimizer(self.model, train)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=train.amp == "fp16")
         self.validation = _some_cases(split.validation, train.validation_users, train.seed)
@@ -238,6 +239,7 @@ class Trainer:
         with self.signals.whole():
             self.scaler.step(self.optimizer)
             self.scaler.update()
+            self.model.step_taken()
             self.progress.add_step(work.step, loss_sum, work.targets, norm)
 
     def _gradients(self, epoch: int, work: Work) -> tuple[float, float]:
@@ -330,6 +332,7 @@ class Trainer:
             **{f"model.{name}": tensor for name, tensor in self.model.state_dict().items()},
             **{f"best.{name}": tensor for name, tensor in self.best.items()},
             **optimizer_tensors(self.optimizer, self.model),
+            **{f"carried.{name}": tensor for name, tensor in self.model.carried.items()},
         }
         state = {
             "config": self.config.model_dump(mode="json"),
@@ -369,6 +372,7 @@ class Trainer:
         check_same(self.folder, self.config, fingerprint, then, state["fingerprint"])
         self.model.load_state_dict(checkpoint.part("model"))
         self.best = checkpoint.part("best")
+        self.model.carried = {name: tensor.to(self.device) for name, tensor in checkpoint.part("carried").items()}
         restore_optimizer(self.optimizer, self.model, checkpoint.part("optimizer"))
         self.scaler.load_state_dict(state["scaler"])
         self.progress = Progress.of_checkpoint(state)
