@@ -24,6 +24,7 @@ from ensue.cli import (
     recommend,
     serve,
     train,
+    tune,
 )
 from ensue.cli import inspect as look
 from ensue.cli.flags import Flag, settings_of
@@ -108,6 +109,15 @@ ENTRIES = (
             "ensue bench data/ml --models popularity,markov,sasrec --out bench/three",
         ),
         lambda words: bench.flags(),
+    ),
+    Entry(
+        ("tune",),
+        tune.run,
+        (
+            "ensue tune data/ml --budget 1h --out tuned/ml",
+            "ensue tune data/ml --model gru4rec --search lr=1e-4..1e-2 --search hidden_units=64,128 --out tuned/gru",
+        ),
+        tune.flags,
     ),
     Entry(("import",), import_.run, ("ensue import SASRec.epoch=200.pth --norm post --out runs/imported",)),
     Entry(

@@ -61,7 +61,12 @@ def interruption_reported(out: Path) -> Iterator[None]:
 
 @explain_memory_errors(ADVICE)
 def fit_shown(
-    screen: Screen, config: RunConfig, store: SequenceStore, out: Path, options: FitOptions = FitOptions()
+    screen: Screen,
+    config: RunConfig,
+    store: SequenceStore,
+    out: Path,
+    options: FitOptions = FitOptions(),
+    watchers: Iterable[Watcher] = (),
 ) -> Fitted:
     """Train into a folder with a display, or load the finished run of these settings in the folder.
 
@@ -73,6 +78,7 @@ def fit_shown(
         store: the data.
         out: the run folder.
         options: how to treat a run in the folder.
+        watchers: further observers of the training.
 
     Raises:
         EnsueError: as `fit`, or memory ran out.
@@ -90,7 +96,7 @@ def fit_shown(
             trainer.watch(tensorboard_of(folder))
         return trainer
 
-    fitted = fit(config, store, out, overwrite=options.overwrite, finish=options.finish, begin=begin)
+    fitted = fit(config, store, out, watchers, overwrite=options.overwrite, finish=options.finish, begin=begin)
     if ranks()[0] == 0 and not is_counted(config.model):
         if fitted.is_new:
             _summary(screen, config, fitted.log)
