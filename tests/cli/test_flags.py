@@ -172,7 +172,7 @@ def test_every_default_survives_the_command_line() -> None:
 def test_other_commands_have_every_field(flags: object, configs: list[type[Config]]) -> None:
     assert callable(flags)
     names = {flag.name for flag in flags()}
-    followed = {(EvaluateConfig, "query_time")}
+    followed = {(EvaluateConfig, "query_time"), (EvaluateConfig, "rerank")}
     fields = {name for config in configs for name in config.model_fields if (config, name) not in followed}
     assert names - {"split_seed"} == fields - ({"seed"} if SplitConfig in configs else set())
 

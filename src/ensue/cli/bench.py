@@ -36,7 +36,7 @@ def flags() -> list[Flag]:
 
     others = [name for name in TrainConfig.model_fields if name not in SHARED]
     return [
-        *flags_of(EvaluateConfig, "Protocol", skip={"query_time"}),
+        *flags_of(EvaluateConfig, "Protocol", skip={"query_time", "rerank"}),
         *flags_of(SplitConfig, "Split", rename=SPLIT_NAMES),
         *flags_of(TrainConfig, "Training", skip=others),
     ]

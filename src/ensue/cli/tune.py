@@ -77,28 +77,25 @@ def run(
     check_place(out)
     store = open_data(data, screen)
     choice = configured(store, None)
-    if choice.what:
-        screen.say(f"start: {choice.what}")
+    screen.say(f"start: {choice.what}" if choice.what else "start: the given settings")
     space = space_of(choice.config, search or ())
-    for name, axis in space.items():
-        screen.say(f"searched: {name}, {axis}")
+    screen.say("\n".join(f"searched: {name}, {axis}" for name, axis in space.items()))
 
     def fit(config: RunConfig, store: SequenceStore, folder: Path, watchers: Iterable[Watcher]) -> Fitted:
         return fit_shown(screen, config, store, folder, watchers=watchers)
 
+    search_ = searched(sampler, prune, store, choice.config, space, out, fit, screen.say)
     with interruption_reported(out):
-        search_ = searched(sampler, prune, store, choice.config, space, out, fit, screen.say)
         done = search_.run(seconds, trials)
     outcome = conclude(out, store, choice.config, space, done, search_.importance())
-    _show(screen, outcome)
-    screen.say(f"written: {out / 'best.toml'}, tune.md, tune.json and plots; runs in {out / 'trials'}", "dim")
-    folder = out / outcome.best.run
-    screen.next(*recommend_to_user(folder, outcome.config.model, store, None if store.folder is not None else data))
+    _show(screen, outcome, out)
+    words = None if store.folder is not None else data
+    screen.next(*recommend_to_user(out / outcome.best.run, outcome.config.model, store, words))
     return {"out": str(out), **outcome.as_dict()}
 
 
-def _show(screen: Screen, outcome: Outcome) -> None:
-    """Print the best trials and the outcome."""
+def _show(screen: Screen, outcome: Outcome, out: Path) -> None:
+    """Print the best trials, the outcome and the files."""
     names = list(outcome.best.settings)
     best = sorted(outcome.trials, key=lambda trial: -(trial.value or 0.0))[:SHOWN]
     rows = [
@@ -114,3 +111,4 @@ def _show(screen: Screen, outcome: Outcome) -> None:
     heads = ("trial", *names, f"validation {outcome.metric}", "ended", "time")
     screen.show(table(heads, rows, right=heads))
     screen.say(outcome.sentence)
+    screen.say(f"written: {out / 'best.toml'}, tune.md, tune.json and plots; runs in {out / 'trials'}", "dim")
