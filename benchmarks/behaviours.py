@@ -4,6 +4,8 @@ python benchmarks/behaviours.py LOG.parquet --users 6000 --out build/behaviours
 
 The log has the columns user_id, item_id, timestamp and event. Kept are users with three or more purchases, and items
 that one of them buys; all models rank the same items for the same targets.
+
+Suffix: `B` cases.
 """
 
 from __future__ import annotations

@@ -22,6 +22,20 @@ if TYPE_CHECKING:
     from ensue.train.fit import Fitted
     from ensue.tuning.outcome import Outcome
 
+Searched = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--search", help="A setting to vary: NAME, NAME=LOW..HIGH or NAME=A,B,...; may be given several times."
+    ),
+]
+Sampler = Annotated[
+    Literal["tpe", "gp", "random", "grid", "population"],
+    typer.Option("--sampler", help="How settings are proposed."),
+]
+Prune = Annotated[
+    Literal["median", "halving", "none"],
+    typer.Option("--prune", help="When a trial stops early by its curve on validation."),
+]
 # Rows of the table on the terminal; the page has all.
 SHOWN = 10
 
@@ -41,24 +55,13 @@ def run(
     ] = None,
     preset: Annotated[str | None, typer.Option("--preset", help="Settings to start from; see ensue presets.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="A TOML file of settings to start from.")] = None,
-    search: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--search", help="A setting to vary: NAME, NAME=LOW..HIGH or NAME=A,B,...; may be given several times."
-        ),
-    ] = None,
+    search: Searched = None,
     budget: Annotated[
         str, typer.Option("--budget", metavar="TIME", help="Time of all trials together: 90s, 30m, 1.5h.")
     ] = "1h",
     trials: Annotated[int | None, typer.Option("--trials", min=1, help="The largest number of trials.")] = None,
-    sampler: Annotated[
-        Literal["tpe", "gp", "random", "grid", "population"],
-        typer.Option("--sampler", help="How settings are proposed."),
-    ] = "tpe",
-    prune: Annotated[
-        Literal["median", "halving", "none"],
-        typer.Option("--prune", help="When a trial stops early by its curve on validation."),
-    ] = "median",
+    sampler: Sampler = "tpe",
+    prune: Prune = "median",
 ) -> dict[str, Any]:
     """Search for better settings on validation, starting from the given ones, and evaluate the best on test once.
 
