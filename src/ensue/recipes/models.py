@@ -24,7 +24,7 @@ def bert4rec_ce() -> Values:
 def gru4rec_ce() -> Values:
     """GRU4Rec with the full softmax over whole histories, tied item vectors.
 
-    Expect: not run yet on ML-1M, full; 30 epochs
+    Expect: ML-1M, full: HR@10 .247, NDCG@10 .139 after 20 epochs of 54 s on one core (seed 0, bf16), still rising
     Command: ensue train data/ml-1m --preset gru4rec-ce --out runs/gru4rec-ce
     """
     return {
@@ -37,7 +37,7 @@ def gru4rec_ce() -> Values:
 def bsarec_sparse() -> Values:
     """BSARec as published for Amazon Beauty (Shin et al. 2024): every prefix an example, full softmax.
 
-    Expect: Beauty, full: not run to its end; an epoch takes about 35 s on one core, the authors' best is the 55th
+    Expect: Beauty, full: HR@10 .0983, NDCG@10 .0588 (seed 0, bf16; 44 epochs of 39 s on one core); paper: .1008, .0611
     Command: ensue train data/beauty --preset bsarec-sparse --out runs/bsarec-sparse
     """
     return {
