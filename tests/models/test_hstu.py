@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ class TestHSTU(ModelContract):
 
 class TestOrder(ModelContract):
     config = SMALL.replace(num_blocks=1, time="order")
+    train: ClassVar = ModelContract.train.replace(num_epochs=35, eval_epochs=35)
 
 
 def model_of(**changes: object) -> HSTU:
