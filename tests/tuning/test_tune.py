@@ -20,8 +20,8 @@ from ensue.tuning.outcome import conclude
 from ensue.tuning.population import GENERATIONS, MEMBERS, STATE, Population
 from ensue.tuning.space import Choices, Range, Space, changed, space_of
 from ensue.tuning.study import SamplerName
-from ensue.tuning.trials import Trial, best_of
-from ensue.tuning.tune import Fit, Tuner
+from ensue.tuning.trials import Fit, Trial, best_of
+from ensue.tuning.tune import Tuner
 
 Tiny = Callable[..., RunConfig]
 HOUR = 3600.0

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 Data = Annotated[
     list[str], typer.Argument(metavar="DATA...", help="A store folder, or a log: files, a folder, a pattern.")
 ]
+ModelName = Annotated[
+    str | None, typer.Option("--model", help="The model's name; by default the settings are chosen from the data.")
+]
+Preset = Annotated[str | None, typer.Option("--preset", help="Settings to start from; see ensue presets.")]
+SettingsFile = Annotated[Path | None, typer.Option("--config", help="A TOML file of settings to start from.")]
 
 
 def flags(words: Sequence[str] = ()) -> list[Flag]:
@@ -83,11 +88,9 @@ def run(
     data: Data,
     out: Annotated[Path, typer.Option("--out", help="The run folder; an interrupted training in it is resumed.")],
     settings: dict[str, Any],
-    model: Annotated[
-        str | None, typer.Option("--model", help="The model's name; by default the settings are chosen from the data.")
-    ] = None,
-    preset: Annotated[str | None, typer.Option("--preset", help="Settings to start from; see ensue presets.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="A TOML file of settings to start from.")] = None,
+    model: ModelName = None,
+    preset: Preset = None,
+    config: SettingsFile = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the run in the folder when the new one is complete.")
     ] = False,

@@ -11,7 +11,7 @@ import typer
 from ensue.cli.flags import Flag
 from ensue.cli.hints import recommend_to_user
 from ensue.cli.sources import open_data
-from ensue.cli.train import Data
+from ensue.cli.train import Data, ModelName, Preset, SettingsFile
 from ensue.cli.train import flags as train_flags
 from ensue.terminal.output import Screen, duration, table
 
@@ -50,11 +50,9 @@ def run(
     data: Data,
     out: Annotated[Path, typer.Option("--out", help="The folder of the search; an interrupted one in it goes on.")],
     settings: dict[str, Any],
-    model: Annotated[
-        str | None, typer.Option("--model", help="The model's name; by default the settings are chosen from the data.")
-    ] = None,
-    preset: Annotated[str | None, typer.Option("--preset", help="Settings to start from; see ensue presets.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="A TOML file of settings to start from.")] = None,
+    model: ModelName = None,
+    preset: Preset = None,
+    config: SettingsFile = None,
     search: Searched = None,
     budget: Annotated[
         str, typer.Option("--budget", metavar="TIME", help="Time of all trials together: 90s, 30m, 1.5h.")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ensue.data.interactions import Interactions
 from ensue.data.store import SequenceStore
-from ensue.doctor.findings import Finding, graded
+from ensue.doctor.findings import Finding, graded, warned
 from ensue.evaluation.metrics import gini
 
 FEW = 5
@@ -94,28 +94,28 @@ def of_sizes(store: SequenceStore) -> Iterator[Finding]:
         f"Train with maxlen = {maxlen}.",
     )
     few = float((lengths < FEW).mean())
-    yield Finding(
+    yield warned(
         "short-users",
-        graded(few, 0.2),
         few,
+        0.2,
         f"{few:.1%} of the users have fewer than {FEW} events, {float((lengths < 3).mean()):.1%} fewer than 3.",
-        f"Consider min_user_events = {FEW}, as in most papers, and report it with the results." if few > 0.2 else "",
+        f"Consider min_user_events = {FEW}, as in most papers, and report it with the results.",
     )
     counts = np.bincount(store.items, minlength=store.num_items + 1)[1:]
     rare = float((counts < FEW).mean())
-    yield Finding(
+    yield warned(
         "rare-items",
-        graded(rare, 0.3),
         rare,
+        0.3,
         f"{rare:.1%} of {store.num_items:,} items have fewer than {FEW} events.",
-        f"Little can be learned about them; consider min_item_events = {FEW}." if rare > 0.3 else "",
+        f"Little can be learned about them; consider min_item_events = {FEW}.",
     )
     top = max(1, round(store.num_items / 100))
     share = float(np.sort(counts)[-top:].sum() / store.num_events)
-    yield Finding(
+    yield warned(
         "concentration",
-        graded(share, 0.5),
         share,
+        0.5,
         f"The most popular 1% of the items have {share:.1%} of the events (Gini {gini(counts):.2f}).",
-        "The popularity model will score high: always report it as a baseline." if share > 0.5 else "",
+        "The popularity model will score high: always report it as a baseline.",
     )

@@ -33,3 +33,9 @@ class Finding:
 def graded(value: float, warn: float, problem: float = np.inf) -> Level:
     """The level of a share: "problem" above `problem`, "warn" above `warn`, otherwise "ok"."""
     return "problem" if value > problem else "warn" if value > warn else "ok"
+
+
+def warned(name: str, share: float, limit: float, text: str, advice: str) -> Finding:
+    """A finding that is "warn", with its advice, if a share is above a limit, and "ok" otherwise."""
+    level = graded(share, limit)
+    return Finding(name, level, share, text, "" if level == "ok" else advice)

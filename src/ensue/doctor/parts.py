@@ -11,7 +11,7 @@ import numpy as np
 
 from ensue.data.split import Split
 from ensue.data.store import SequenceStore
-from ensue.doctor.findings import Finding, graded
+from ensue.doctor.findings import Finding, graded, warned
 
 
 def of_split(store: SequenceStore, split: Split) -> Iterator[Finding]:
@@ -34,12 +34,12 @@ def of_split(store: SequenceStore, split: Split) -> Iterator[Finding]:
     train_times = np.sort(store.times[split.train.events_P])
     before = np.searchsorted(train_times, store.times[split.test.target_B], side="right")
     later = float(1 - (before / max(train_times.size, 1)).mean())
-    yield Finding(
+    yield warned(
         "leakage",
-        graded(later, 0.01),
         later,
+        0.01,
         f"Split {split.name!r}: a test event precedes {later:.1%} of the training events on average. {split.leakage}",
-        'Confirm the conclusions with split = "global-time".' if later > 0.01 else "",
+        'Confirm the conclusions with split = "global-time".',
     )
 
 

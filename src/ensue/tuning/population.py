@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from ensue.data.store import SequenceStore
 from ensue.errors import ConfigError
 from ensue.files import read_json, write_json
 from ensue.models import is_counted
@@ -24,8 +23,7 @@ from ensue.runs.folder import CHECKPOINTS
 from ensue.runs.log import best_of
 from ensue.terminal.output import duration
 from ensue.tuning.space import Range, Space, changed, value_of
-from ensue.tuning.trials import TRIALS, Trial, about, check_about
-from ensue.tuning.tune import Fit, Tell
+from ensue.tuning.trials import TRIALS, Search, Trial, check_about
 
 STATE = "population.json"
 MEMBERS, GENERATIONS = 6, 8
@@ -58,24 +56,12 @@ class Member:
 
 
 @dataclass
-class Population:
-    """A population on one data set. Member 0 keeps the settings of the start, for comparison.
+class Population(Search):
+    """A search whose members train side by side. Member 0 keeps the settings of the start, for comparison.
 
-    Attributes:
-        store: the data.
-        config: the settings of the start. The learning rate is constant, since the population changes it.
-        space: what is varied: ranges of fractions, which change no shape.
-        folder: of the search.
-        fit: trains into a folder, or resumes there.
-        tell: prints a line.
+    The space has ranges of fractions only, which change no shape. The learning rate is constant, since the population
+    changes it.
     """
-
-    store: SequenceStore
-    config: RunConfig
-    space: Space
-    folder: Path
-    fit: Fit
-    tell: Tell
 
     def __post_init__(self) -> None:
         """Check the space.
@@ -135,7 +121,7 @@ class Population:
         path = self.folder / STATE
         if path.exists():
             content = read_json(path)
-            check_about(self.folder, content["about"], about(self.store, self.config, self.space))
+            check_about(self.folder, content["about"], self.about())
             return [Member(**member) for member in content["members"]]
         self.folder.mkdir(parents=True, exist_ok=True)
         start = {name: value_of(self.config, name) for name in self.space}
@@ -143,7 +129,7 @@ class Population:
         return [Member(start), *(Member(_drawn(self.space, rng)) for _ in range(MEMBERS - 1))]
 
     def _save(self, members: list[Member]) -> None:
-        kept = {"about": about(self.store, self.config, self.space), "members": [asdict(member) for member in members]}
+        kept = {"about": self.about(), "members": [asdict(member) for member in members]}
         write_json(self.folder / STATE, kept)
 
     def _select(self, members: list[Member], generation: int) -> None:

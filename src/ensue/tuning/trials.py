@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,11 +10,44 @@ from typing import Any, Literal
 from ensue.data.store import SequenceStore
 from ensue.errors import OtherRunError
 from ensue.runs.config import RunConfig, differences
+from ensue.runs.log import Watcher
+from ensue.train.fit import Fitted
 from ensue.tuning.space import Space
 
 # Files and folders of a search.
 JOURNAL, TRIALS, PAGE, DATA, BEST = "study.journal", "trials", "tune.md", "tune.json", "best.toml"
 Ended = Literal["complete", "pruned", "failed", "running"]
+
+
+Tell = Callable[[str], None]
+Fit = Callable[[RunConfig, SequenceStore, Path, Iterable[Watcher]], Fitted]
+
+
+@dataclass
+class Search:
+    """A search on one data set.
+
+    Attributes:
+        store: the data.
+        config: the settings that the search starts from, its trial 0.
+        space: what is varied.
+        folder: of the search.
+        fit: trains into a folder with watchers, or resumes there.
+        tell: prints a line.
+    """
+
+    store: SequenceStore
+    config: RunConfig
+    space: Space
+    folder: Path
+    fit: Fit
+    tell: Tell
+
+    def about(self) -> dict[str, Any]:
+        """What must not change when the search goes on."""
+        start = self.config.model_dump(mode="json")
+        space = {name: str(axis) for name, axis in self.space.items()}
+        return {"data": self.store.fingerprint, "start": start, "space": space}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +75,6 @@ class Trial:
     def as_dict(self) -> dict[str, Any]:
         """The trial as JSON values."""
         return asdict(self)
-
-
-def about(store: SequenceStore, config: RunConfig, space: Space) -> dict[str, Any]:
-    """What must not change when a search goes on."""
-    start = config.model_dump(mode="json")
-    return {"data": store.fingerprint, "start": start, "space": {name: str(axis) for name, axis in space.items()}}
 
 
 def check_about(folder: Path, then: dict[str, Any], now: dict[str, Any]) -> None:

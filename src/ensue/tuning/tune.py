@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,20 +12,15 @@ from ensue.data.store import SequenceStore
 from ensue.errors import ConfigError, DataError, EnsueError
 from ensue.evaluation.evaluate import evaluate
 from ensue.models import is_counted
-from ensue.runs.config import RunConfig
-from ensue.runs.log import Records, Watcher, best_of, epochs_of
+from ensue.runs.log import Records, best_of, epochs_of
 from ensue.runs.run import Run
 from ensue.terminal.output import duration
-from ensue.train.fit import Fitted
 from ensue.tuning import trials
-from ensue.tuning.space import Space, changed, value_of
+from ensue.tuning.space import changed, value_of
 from ensue.tuning.study import PrunerName, SamplerName, Study
 
 if TYPE_CHECKING:
     import optuna
-
-Tell = Callable[[str], None]
-Fit = Callable[[RunConfig, SequenceStore, Path, Iterable[Watcher]], Fitted]
 
 
 class PrunedError(Exception):
@@ -34,27 +28,15 @@ class PrunedError(Exception):
 
 
 @dataclass
-class Tuner:
-    """A search on one data set.
+class Tuner(trials.Search):
+    """A search by trials, which a sampler proposes.
 
     Attributes:
-        store: the data.
-        config: the settings that the search starts from, its trial 0.
-        space: what is varied.
-        folder: of the search.
         sampler: proposes settings.
         pruner: stops trials early.
-        fit: trains into a folder with watchers, or resumes there.
-        tell: prints a line.
         study: of the last `run`.
     """
 
-    store: SequenceStore
-    config: RunConfig
-    space: Space
-    folder: Path
-    fit: Fit
-    tell: Tell
     sampler: SamplerName = "tpe"
     pruner: PrunerName = "median"
     study: Study | None = None
@@ -82,8 +64,7 @@ class Tuner:
             raise DataError("tuning needs validation cases, and the split has none: choose another --split")
         self.folder.mkdir(parents=True, exist_ok=True)
         names = {name: value_of(self.config, name) for name in self.space}
-        about = trials.about(self.store, self.config, self.space)
-        study = Study(self.folder, about, self.space, names, self.sampler, self.pruner, self.config.train.seed)
+        study = Study(self.folder, self.about(), self.space, names, self.sampler, self.pruner, self.config.train.seed)
         self.study = study
         while True:
             done = study.trials()
