@@ -186,7 +186,7 @@ prepare(pl.DataFrame({"user": [1, 1], "item": [1, 2]}), Path(sys.argv[1]))
     assert subprocess.run([sys.executable, "-c", code, out], check=False).returncode == -signal.SIGKILL
     (left,) = tmp_path.iterdir()
     assert left.suffix == ".new"
-    assert {path.name for path in left.iterdir()} == {"offsets.npy", "items.npy"}
+    assert {path.name for path in left.iterdir()} == {"offsets.npy", "items.npy", "users.parquet", "items.parquet"}
     recover(out)
     assert not list(tmp_path.iterdir())
 
