@@ -174,13 +174,16 @@ class Study:
         ]
 
     def importance(self) -> dict[str, float]:
-        """The share of the variance of the values that each setting explains (PED-ANOVA); empty with too few trials."""
+        """The share of the variance of the values that each setting explains; empty with too few trials.
+
+        By fANOVA (Hutter, Hoos & Leyton-Brown, ICML 2014), which is named here because Optuna 5 has another default:
+        PED-ANOVA measures what separates the best tenth of the trials, not what explains their values.
+        """
         importance = import_optuna().importance
         try:
-            with _quiet():
-                shares = importance.get_param_importances(
-                    self.study, evaluator=importance.PedAnovaImportanceEvaluator()
-                )
+            shares = importance.get_param_importances(
+                self.study, evaluator=importance.FanovaImportanceEvaluator(seed=0)
+            )
         except (RuntimeError, ValueError):
             return {}
         return {name: float(share) for name, share in shares.items()}
