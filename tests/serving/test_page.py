@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
+from playwright.sync_api import expect
 
 from ensue.recommender import Recommender
 from ensue.serving.api import Access, create_app
@@ -79,20 +80,12 @@ def picture(page: Any, name: str) -> None:
         page.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=True)
 
 
-def until(page: Any, is_so: Callable[[], bool]) -> None:
-    """Wait for a condition; the page's content policy forbids Playwright's own way, which evaluates text as script."""
-    deadline = time.monotonic() + 20
-    while not is_so():
-        assert time.monotonic() < deadline
-        page.wait_for_timeout(10)
-
-
 def choose(page: Any, words: str) -> None:
     before = page.locator("#history li").count()
     page.fill("#search", words)
     page.wait_for_selector("#matches button")
     page.press("#search", "Enter")
-    until(page, lambda: page.locator("#history li").count() == before + 1)
+    expect(page.locator("#history li")).to_have_count(before + 1)
 
 
 def test_clicks_make_a_history_that_changes_the_list(page: Any) -> None:
@@ -100,7 +93,7 @@ def test_clicks_make_a_history_that_changes_the_list(page: Any) -> None:
     for words in ("book 9", "book 1", "book 30"):
         before = page.inner_text("#items")
         choose(page, words)
-        until(page, lambda before=before: page.inner_text("#items") != before)
+        expect(page.locator("#items")).not_to_have_text(before, use_inner_text=True)
     page.wait_for_selector("#items .why")
     assert page.inner_text("#source") == ""
     page.click("#items li:nth-child(1) [aria-pressed]")
@@ -112,11 +105,11 @@ def test_clicks_make_a_history_that_changes_the_list(page: Any) -> None:
     assert page.locator("#similar-items li").count() == 10
     picture(page, "similar")
     page.click("#items li:nth-child(1) .title")
-    until(page, lambda: page.locator("#history li").count() == 4)
+    expect(page.locator("#history li")).to_have_count(4)
     page.click("#history li:nth-child(1) button")
-    until(page, lambda: page.locator("#history li").count() == 3)
+    expect(page.locator("#history li")).to_have_count(3)
     page.click("#clear")
-    until(page, lambda: page.inner_text("#source") == "the most popular items")
+    expect(page.locator("#source")).to_have_text("the most popular items")
 
 
 def test_titles_are_shown_as_text(page: Any) -> None:
@@ -132,7 +125,7 @@ def test_titles_are_shown_as_text(page: Any) -> None:
 def test_everything_can_be_done_with_the_keyboard(page: Any) -> None:
     page.focus("#search")
     page.keyboard.type("book")
-    until(page, lambda: page.locator("#matches button").count() == 8)
+    expect(page.locator("#matches button")).to_have_count(8)
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
     second = page.inner_text("#matches li:nth-child(2)")
@@ -158,7 +151,7 @@ def test_two_models_are_compared(page: Any) -> None:
     assert "of 10 items are in both lists" in page.inner_text("#overlap")
     picture(page, "compare-dark")
     page.select_option("#model-b", "control")
-    until(page, lambda: page.inner_text("#overlap").startswith("10 of 10"))
+    expect(page.locator("#overlap")).to_have_text(re.compile("^10 of 10"))
 
 
 def test_live_metrics_follow_the_requests(page: Any) -> None:
@@ -167,8 +160,6 @@ def test_live_metrics_follow_the_requests(page: Any) -> None:
     page.wait_for_selector("#tiles dd")
     page.wait_for_selector("#routes >> text=/recommend")
     assert "requests per second" in page.inner_text("#tiles")
-    if os.environ.get(PICTURES):
-        time.sleep(5)
     picture(page, "live")
 
 

@@ -54,16 +54,7 @@ inline void attend(const Head& h, float* out, Arena& arena) {
       const long i = first + r, seen = h.seen(i), end = padded(seen);
       float* w = weights + r * keys;
       for (long j = seen; j < end; j++) w[j] = kHidden;
-      Vec most = splat(kHidden);
-      for (long j = 0; j < end; j += kLanes) most = larger(most, load(w + j));
-      const float top = largest(most);
-      Vec total = {};
-      for (long j = 0; j < end; j += kLanes) {
-        const Vec e = exponential(load(w + j) - top);
-        total += e;
-        store(w + j, e);
-      }
-      const float whole = sum(total);
+      const auto [top, whole] = exponentials(end, w);
       h.log_sum[i * h.log_stride] = top + std::log(whole);
       if (h.dropout.below) {
         const float factor = h.dropout.scale / whole;
@@ -152,16 +143,7 @@ inline void attend_newest(const Head& h, float* out, Arena& arena) {
     weights[j] = sum(dot) * scale;
   }
   for (long j = n; j < keys; j++) weights[j] = kHidden;
-  Vec most = splat(kHidden);
-  for (long j = 0; j < keys; j += kLanes) most = larger(most, load(weights + j));
-  const float top = largest(most);
-  Vec total = {};
-  for (long j = 0; j < keys; j += kLanes) {
-    const Vec e = exponential(load(weights + j) - top);
-    total += e;
-    store(weights + j, e);
-  }
-  const float inverse = 1.0f / sum(total);
+  const float inverse = 1.0f / exponentials(keys, weights).sum;
   for (long j = 0; j < keys; j += kLanes) store(weights + j, load(weights + j) * inverse);
   few_rows(1, h.padded_width, n, rows_of(weights, keys), h.v, h.stride, out, h.out_stride, kZero);
 }

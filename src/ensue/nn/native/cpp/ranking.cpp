@@ -10,8 +10,6 @@
 #include "product.h"
 #include "threads.h"
 
-#define ENSUE_EXPORT extern "C" __attribute__((visibility("default")))
-
 using namespace ensue;
 
 namespace {
@@ -88,7 +86,7 @@ ENSUE_EXPORT int32_t ensue_standings(int32_t threads, int64_t states, int64_t wi
     for (long r = 0; r < count; r++) {
       own[r] = score_of(c, h + (first + r) * width, target[first + r]);
       next[r] = offsets[first + r];
-      better[first + r] = 0, equal[first + r] = -1;  // the target itself is no other item
+      better[first + r] = 0, equal[first + r] = 0;
     }
     finite[job] = score(c, h + first * width, count, Arena::own(), [&](long item, long block, float* scores) {
       for (long r = 0; r < count; r++) {
@@ -102,8 +100,11 @@ ENSUE_EXPORT int32_t ensue_standings(int32_t threads, int64_t states, int64_t wi
         int64_t more = 0, ties = 0;
         for (int lane = 0; lane < kLanes; lane++) more += above[lane], ties += same[lane];
         for (; j < block; j++) more += row[j] > own[r], ties += row[j] == own[r];
+        const auto leave_out = [&](float score) { more -= score > own[r], ties -= score == own[r]; };
         for (int64_t& at = next[r]; at < offsets[first + r + 1] && hidden[at] < item + block; at++)
-          more -= row[hidden[at] - item] > own[r], ties -= row[hidden[at] - item] == own[r];
+          leave_out(row[hidden[at] - item]);
+        const int64_t target_place = target[first + r] - item;
+        if (target_place >= 0 && target_place < block) leave_out(row[target_place]);
         better[first + r] += more, equal[first + r] += ties;
       }
     });

@@ -2,8 +2,6 @@
 #include "threads.h"
 #include "vector.h"
 
-#define ENSUE_EXPORT extern "C" __attribute__((visibility("default")))
-
 using namespace ensue;
 
 namespace {

@@ -7,8 +7,6 @@
 #include "product.h"
 #include "threads.h"
 
-#define ENSUE_EXPORT extern "C" __attribute__((visibility("default")))
-
 using namespace ensue;
 
 namespace {
@@ -31,16 +29,8 @@ struct Softmax {
     for (long r = 0; r < rows; r++) {
       float* row = z + r * padded_items;
       for (long j = items; j < padded_items; j++) row[j] = -1e30f;
-      Vec most = load(row);
-      for (long j = 0; j < padded_items; j += kLanes) most = larger(most, load(row + j));
-      const float top = largest(most), own = row[target[first + r]];
-      Vec total = {};
-      for (long j = 0; j < padded_items; j += kLanes) {
-        const Vec e = exponential(load(row + j) - top);
-        total += e;
-        store(row + j, e);
-      }
-      const float whole = sum(total);
+      const float own = row[target[first + r]];
+      const auto [top, whole] = exponentials(padded_items, row);
       loss[first + r] = top + std::log(whole) - own;
       if (!upstream) continue;
       const float weight = upstream[first + r], factor = weight / whole;

@@ -4,8 +4,6 @@
 #include "block.h"
 #include "threads.h"
 
-#define ENSUE_EXPORT extern "C" __attribute__((visibility("default")))
-
 using namespace ensue;
 
 namespace {
@@ -26,6 +24,17 @@ struct KeptTile {
   }
 };
 
+// Calls job(tile, arena) for all tiles, on the plan's threads.
+template <class Job>
+void each_tile(const Plan& p, const int64_t* offsets, int64_t rows, Job job) {
+  const std::vector<Tile> tiles = tiles_of(offsets, rows);
+  parallel(p.threads, static_cast<long>(tiles.size()), [&](long number) {
+    Arena& arena = Arena::own();
+    const Mark mark(arena);
+    job(tiles[number], arena);
+  });
+}
+
 }  // namespace
 
 ENSUE_EXPORT int64_t ensue_packed_floats(const Plan* p) { return Places(*p).packed_size; }
@@ -42,11 +51,7 @@ ENSUE_EXPORT void ensue_encode(const Plan* p, const float* packed, const int64_t
                                float* h, float* kept) {
   const Places places(*p);
   const Widths& w = places.widths;
-  const std::vector<Tile> tiles = tiles_of(offsets, rows);
-  parallel(p->threads, static_cast<long>(tiles.size()), [&](long number) {
-    Arena& arena = Arena::own();
-    const Mark mark(arena);
-    const Tile& t = tiles[number];
+  each_tile(*p, offsets, rows, [&](const Tile& t, Arena& arena) {
     KeptTile k(*p, kept ? kept + t.first_event * kept_floats(*p) : arena.take(t.events * kept_floats(*p)), t.events);
     float* y = arena.take(t.events * w.stride);
     widen(t.events, w.width, w.stride, x + t.first_event * w.width, k.blocks[0].x);
@@ -94,11 +99,7 @@ ENSUE_EXPORT void ensue_newest(const Plan* p, const float* packed, const int64_t
                                float* h) {
   const Places places(*p);
   const Widths& w = places.widths;
-  const std::vector<Tile> tiles = tiles_of(offsets, rows);
-  parallel(p->threads, static_cast<long>(tiles.size()), [&](long number) {
-    Arena& arena = Arena::own();
-    const Mark mark(arena);
-    const Tile& t = tiles[number];
+  each_tile(*p, offsets, rows, [&](const Tile& t, Arena& arena) {
     const long count = t.last_row - t.first_row;
     const Kept k(*p, arena.take(t.events * Kept::floats(*p)), t.events);
     float *y = arena.take(t.events * w.stride), *last = arena.take(count * w.stride);

@@ -23,6 +23,8 @@ typedef float Vec ENSUE_VECTOR;
 typedef int32_t Ints ENSUE_VECTOR;
 typedef uint32_t Words ENSUE_VECTOR;
 #undef ENSUE_VECTOR
+// The functions that Python calls.
+#define ENSUE_EXPORT extern "C" __attribute__((visibility("default")))
 #define ENSUE_INLINE static inline __attribute__((always_inline))
 
 ENSUE_INLINE long padded(long n) { return (n + kLanes - 1) / kLanes * kLanes; }
@@ -72,6 +74,23 @@ ENSUE_INLINE Vec exponential(Vec x) {
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.0f;
   return (Vec)((Ints)p + (bits << 23));
+}
+
+// x[j] = e^(x[j] - top), with the largest value `top`, and their sum; whole vectors are read.
+struct Exponentials {
+  float top, sum;
+};
+inline Exponentials exponentials(long count, float* x) {
+  Vec most = load(x);
+  for (long j = 0; j < count; j += kLanes) most = larger(most, load(x + j));
+  const float top = largest(most);
+  Vec total = {};
+  for (long j = 0; j < count; j += kLanes) {
+    const Vec e = exponential(load(x + j) - top);
+    total += e;
+    store(x + j, e);
+  }
+  return {top, sum(total)};
 }
 
 }  // namespace ensue
