@@ -89,7 +89,7 @@ function showHistory(influence) {
     ...(influence === undefined ? [] : [change(influence[place])]),
     element("button", { "aria-label": `Remove ${named(item)}`, onclick: () => remove(place) }, "×")));
   byId("history").replaceChildren(...rows);
-  byId("empty").hidden = byId("clear").hidden = state.history.length > 0;
+  byId("empty").hidden = state.history.length > 0;
   byId("clear").hidden = !state.history.length;
 }
 
