@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import torch
 
+from ensue.cli import main
 from ensue.errors import ArtefactError
-from ensue.recommender import Recommender
+from ensue.recommender import Recommender, read
 from ensue.serving.api import Access, create_app
 from ensue.serving.engine import Served
 from ensue.serving.experiment import CONTROL
@@ -144,3 +146,39 @@ def test_a_model_without_finite_scores_fails_its_check(recommenders: Recommender
             parameter.fill_(float("nan"))
     with pytest.raises(ArtefactError, match="fails its check"):
         check(Served(CONTROL, run, "v"), "run")
+
+
+def test_a_model_that_raises_fails_its_check(recommenders: Recommenders, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = recommenders("sasrec").run
+    assert run is not None
+    served = Served(CONTROL, run, "v")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("wrong shape")
+
+    monkeypatch.setattr(served, "answer", fail)
+    with pytest.raises(ArtefactError, match="run: the model fails its check: RuntimeError: wrong shape"):
+        check(served, "run")
+
+
+@pytest.mark.parametrize(("of", "name"), [("event", "kind"), ("user", "town")])
+def test_a_model_of_features_that_requests_lack_is_refused_at_start(
+    of: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    numbers = [(user, item) for user in range(8) for item in range(6)]
+    log = pl.DataFrame(
+        {
+            "user": [u for u, _ in numbers],
+            "item": [(u + i) % 6 for u, i in numbers],
+            "time": [i for _, i in numbers],
+            "kind": [f"v{i % 2}" for _, i in numbers],
+        }
+    )
+    users = pl.DataFrame({"user": range(8), "town": [f"t{number % 2}" for number in range(8)]})
+    data = read(log, users=users, features=["kind"])
+    recommender = Recommender("gru4rec", hidden_units=4, num_epochs=1, features=[name], device="cpu")
+    recommender.fit(data, folder=tmp_path / "run")
+    assert main(["serve", str(tmp_path / "run"), "--events", "none"]) == 2
+    error = capsys.readouterr().err
+    assert f"run: the model reads the {of} feature {name!r}" in " ".join(error.split())
+    assert "Traceback" not in error

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ensue.errors import ArtefactError, EnsueError
+from ensue.errors import ArtefactError, ConfigError, EnsueError
 from ensue.files import MANIFEST
 from ensue.runs.load import load_run
 from ensue.runs.run import Run
@@ -35,10 +35,19 @@ def open_served(variant: str, folder: Path) -> Served:
 
     Raises:
         ArtefactError: the folder is not a run, or its model fails the check.
-        ConfigError: the model does not fit into memory.
+        ConfigError: the model reads features that requests do not have, or does not fit into memory.
     """
+    # A link that changes meanwhile must not give the version of one run and the model of another.
+    folder = folder.resolve()
     version = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:VERSION_LETTERS] if _has(folder) else ""
-    served = Served(variant, load_run(folder), version)
+    run = load_run(folder)
+    needed = [f"{feature.of} feature {feature.name!r}" for feature in run.features if feature.of != "item"]
+    if needed:
+        raise ConfigError(
+            f"{folder.name}: the model reads the {', '.join(needed)}, and requests to the server have no features of "
+            "events or users: serve a run that was trained without them"
+        )
+    served = Served(variant, run, version)
     check(served, folder.name)
     return served
 
@@ -47,15 +56,17 @@ def check(served: Served, name: str) -> None:
     """Compare answers to histories computed together and alone; this also warms the model up.
 
     Raises:
-        ArtefactError: a score is not finite, nothing is recommended, or the answers differ.
+        ArtefactError: the model raises an error, a score is not finite, nothing is recommended, or the answers differ.
     """
     queries = [_example(served.run, length) for length in CHECKED_LENGTHS]
     try:
         together = served.answer(queries)
         fresh = Served(served.model.variant, served.run, served.model.version)
         alone = [fresh.answer([query])[0] for query in queries]
-    except EnsueError as error:
-        raise ArtefactError(f"{name}: the model fails its check: {error}") from None
+    except Exception as error:
+        # Models of users' own modules raise anything; such a run must not end the search for the next one.
+        cause = str(error) if isinstance(error, EnsueError) else f"{type(error).__name__}: {error}"
+        raise ArtefactError(f"{name}: the model fails its check: {cause}") from None
     for first, second in zip(together, alone, strict=True):
         scores, others = ([entry.score for entry in answer.items] for answer in (first, second))
         if not scores:
