@@ -24,6 +24,7 @@ SMALL: dict[str, Any] = {
     "gru4rec": {"hidden_units": 8, "maxlen": 6, "num_epochs": 2, "device": "cpu"},
     "sasrec": {"hidden_units": 8, "maxlen": 6, "num_blocks": 1, "num_epochs": 2, "device": "cpu"},
     "tisasrec": {"hidden_units": 8, "maxlen": 6, "num_blocks": 1, "num_epochs": 1, "device": "cpu"},
+    "retention": {"hidden_units": 8, "maxlen": 6, "num_blocks": 1, "num_heads": 2, "num_epochs": 1, "device": "cpu"},
     "markov": {},
 }
 NUM_ITEMS = 40

@@ -6,17 +6,23 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from ensue.batches.batch import SequenceBatch
+from ensue.recommender import Recommender
 from ensue.serving import together as module
 from ensue.serving.engine import Query, Served
 from ensue.serving.refusal import RequestError
+from ensue.serving.states import History, States
 from ensue.serving.together import Together
 
 from .client import Client
 from .conftest import one, together
 
 Serve = Callable[..., Client]
+Recommenders = Callable[[str], Recommender]
 
 
 def test_items_that_arrive_together_are_one_piece_of_work() -> None:
@@ -118,6 +124,44 @@ def test_a_longer_history_advances_the_state_of_the_shorter(serve: Serve) -> Non
         assert [entry["item"] for entry in kept["items"]] == [entry["item"] for entry in anew["items"]]
         fresh = serve("gru4rec")
     assert (states.computed, states.advanced, states.reused) == (2, 5, 7)
+
+
+def test_a_model_of_times_is_computed_with_the_time_of_every_event(serve: Serve, recommenders: Recommenders) -> None:
+    client, history, hours = serve("retention"), [9, 1, 30], [0, 3_600, 3_600_000]
+    states = client.service.variants["control"].states
+    assert states is not None
+    for length in range(1, 4):
+        body = {"history": history[:length], "times": hours[:length], "k": 40}
+        answer = one(client.post("/recommend", body)).json
+        expected = recommenders("retention").recommend(history[:length], k=40, times=hours[:length])
+        assert [each["item"] for each in answer["items"]] == expected.ids
+        assert [each["score"] for each in answer["items"]] == pytest.approx([each.score for each in expected], abs=1e-5)
+    assert (states.computed, states.advanced, states.reused) == (3, 0, 0)
+    one(client.post("/recommend", {"history": history, "times": [0, 3_600, 3_601], "k": 40}))
+    assert (states.computed, states.advanced, states.reused) == (4, 0, 0)
+
+
+def test_an_advance_is_left_out_for_a_model_of_times() -> None:
+    class Timed(torch.nn.Module):
+        """Has both methods that continue a state, but reads times."""
+
+        maxlen, device = 6, torch.device("cpu")
+
+        def encode(self, batch: SequenceBatch) -> torch.Tensor:
+            return torch.ones(len(batch.lengths_B), 2)
+
+        def states(self, batch: SequenceBatch) -> torch.Tensor:
+            raise AssertionError
+
+        def advance(self, state: torch.Tensor, items_B: torch.Tensor, times_B: torch.Tensor) -> Any:
+            raise AssertionError
+
+    model: Any = Timed()
+    states = States(model, 10, reads_times=True)
+    for length in (1, 2):
+        items_T = np.arange(1, length + 1)
+        assert states([History(items_T, items_T * 10)]).tolist() == [[1.0, 1.0]]
+    assert (states.computed, states.advanced) == (2, 0)
 
 
 def test_only_the_newest_states_are_kept(serve: Serve) -> None:

@@ -73,7 +73,7 @@ class Served:
         self.states: States | None = None
         self.newcomers: tuple[Source, Tensor] = ("popular", run.popularity_N)
         if isinstance(run.model, Encoder):
-            self.states = States(run.model, states_kept)
+            self.states = States(run.model, states_kept, run.config.model.reads_times)
             with torch.inference_mode():
                 self.index: Index = ExactIndex(run.model.item_vectors().float().contiguous())
 

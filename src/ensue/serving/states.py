@@ -54,7 +54,10 @@ def batch_of(histories: Sequence[History]) -> SequenceBatch:
 
 @runtime_checkable
 class Advances(Protocol):
-    """An encoder whose state after one more event follows from the state before."""
+    """An encoder whose state after one more event follows from the state before and the event's item alone.
+
+    A model that reads times is never advanced, whatever its methods: its `advance` needs the time of the event.
+    """
 
     def states(self, batch: SequenceBatch) -> Tensor:
         """The states after the newest event of each row, [L, B, D]."""
@@ -71,6 +74,7 @@ class States:
     Args:
         model: the model, in evaluation mode.
         size: number of histories.
+        reads_times: whether the model reads the times of events.
 
     Attributes:
         reused: number of histories whose state was known.
@@ -78,9 +82,10 @@ class States:
         computed: number of histories that were computed from their beginning.
     """
 
-    def __init__(self, model: Encoder, size: int) -> None:
+    def __init__(self, model: Encoder, size: int, reads_times: bool) -> None:
         self.model = model
         self.size = size
+        self._advancing = model if isinstance(model, Advances) and not reads_times else None
         self.reused = self.advanced = self.computed = 0
         self._kept: OrderedDict[bytes, tuple[Tensor, Tensor | None]] = OrderedDict()
 
@@ -97,8 +102,8 @@ class States:
 
     def _advance(self, missing: dict[bytes, History]) -> dict[bytes, tuple[Tensor, Tensor | None]]:
         """The histories that are a known one and one more event, within what the model reads."""
-        model = self.model
-        if not isinstance(model, Advances):
+        model = self._advancing
+        if model is None:
             return {}
         before = {}
         for key, history in missing.items():
@@ -107,7 +112,7 @@ class States:
                 before[key] = state_LD
         if not before:
             return {}
-        items_B = torch.tensor([int(missing[key].items_T[-1]) for key in before], device=model.device)
+        items_B = torch.tensor([int(missing[key].items_T[-1]) for key in before], device=self.model.device)
         after_LBD, h_BD = model.advance(torch.stack(list(before.values()), 1), items_B)
         self.advanced += len(before)
         return {key: (h_BD[row], after_LBD[:, row]) for row, key in enumerate(before)}
@@ -119,9 +124,9 @@ class States:
         batch = batch_of(list(missing.values())).to(model.device)
         self.computed += len(missing)
         h_BD = checked(model.encode(batch))
-        if not isinstance(model, Advances):
+        if self._advancing is None:
             return {key: (h_BD[row], None) for row, key in enumerate(missing)}
-        states_LBD = model.states(batch)
+        states_LBD = self._advancing.states(batch)
         return {
             # The state of a history that fills the window does not lead to the next one, whose window starts later.
             key: (h_BD[row], states_LBD[:, row] if len(history.items_T) < model.maxlen else None)
