@@ -20,7 +20,7 @@ import pytest
 from ensue.errors import ConfigError
 from ensue.recommender import Recommender
 from ensue.serving import events as module
-from ensue.serving.events import EventLog, merged
+from ensue.serving.events import EventLog, LogError, merged
 from ensue.serving.schemas import Event
 
 from .client import Client
@@ -73,9 +73,13 @@ def test_an_event_of_a_known_key_is_not_stored_again(serve: Serve) -> None:
 def test_a_list_with_a_wrong_event_stores_nothing(serve: Serve) -> None:
     client = serve()
     late = {"user": "u", "item": 1, "time": int(time.time()) + 10**6}
-    for wrong, field in ((late, "events.1.time"), ({"user": "u"}, "events.1.item")):
+    small_units = {"user": "u", "item": 1, "time": -1_600_000_000_000}
+    wrongs = ((late, "events.1.time"), (small_units, "events.1.time"), ({"user": "u"}, "events.1.item"))
+    for wrong, field in wrongs:
         answer = one(client.post("/events", {"events": [{"user": "u", "item": 1}, wrong]}))
         assert (answer.status, answer.error["field"]) == (422, field)
+    alone = one(client.post("/events", late))
+    assert (alone.status, alone.error["field"], alone.error["value"]) == (422, "time", late["time"])
     assert one(client.post("/recommend", {"user": "u"})).json["source"] == "popular"
 
 
@@ -87,6 +91,11 @@ def test_recent_events_rank_items_for_newcomers(serve: Serve) -> None:
     answer = one(client.post("/recommend", {"history": [], "k": 3})).json
     assert answer["source"] == "trending"
     assert [each["item"] for each in answer["items"]][:2] == [7, 5]
+    # Without recent events, as after a pause, the most popular items are shown again.
+    client.service.exchange("control", client.service.variants["control"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.EventLog, "recent", lambda *_: [])
+        assert one(client.post("/recommend", {"history": [], "k": 3})).json["source"] == "popular"
 
 
 def test_a_full_disk_refuses_events_and_reads_go_on(serve: Serve, tmp_path: Path) -> None:
@@ -118,6 +127,11 @@ def test_a_lost_database_refuses_events_until_it_is_back(serve: Serve, tmp_path:
     one(client.post("/events", {"user": "u", "item": 9}))
     one(client.post("/recommend", {"user": "u"}))
     away = file.rename(tmp_path / "away.db")
+    assert client.service.log is not None
+    client.service.log.engine.dispose()
+    with pytest.raises(LogError):
+        client.service.log.recent(0)
+    assert not file.exists()
     assert one(client.post("/events", {"user": "u", "item": 1})).status == 503
     answer = one(client.post("/recommend", {"user": "u"})).json
     assert (answer["known"], answer["complete"]) == (1, False)

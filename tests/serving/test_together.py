@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -162,6 +163,34 @@ def test_an_advance_is_left_out_for_a_model_of_times() -> None:
         items_T = np.arange(1, length + 1)
         assert states([History(items_T, items_T * 10)]).tolist() == [[1.0, 1.0]]
     assert (states.computed, states.advanced) == (2, 0)
+
+
+def test_other_work_and_items_never_run_at_the_same_time() -> None:
+    events: list[str] = []
+    is_waiting, may_end = threading.Event(), threading.Event()
+
+    def other() -> None:
+        is_waiting.set()
+        assert may_end.wait(60)
+        events.append("other")
+
+    def work(items: list[int]) -> list[int | Exception]:
+        events.append("items")
+        return [*items]
+
+    async def run() -> None:
+        call: Together[int, int] = Together(work, "test", quick_seconds=60.0)
+        running = asyncio.create_task(call.run(other))
+        await asyncio.to_thread(is_waiting.wait, 60)
+        item = asyncio.create_task(call(1))
+        # The loop starts the work on the item, if it may, before it handles a result of another thread.
+        await asyncio.to_thread(str)
+        may_end.set()
+        await asyncio.gather(running, item)
+        call.close()
+
+    asyncio.run(run())
+    assert events == ["other", "items"]
 
 
 def test_only_the_newest_states_are_kept(serve: Serve) -> None:

@@ -30,7 +30,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 
 from ensue.data.vocabulary import ExternalId
 from ensue.errors import ConfigError, EnsueError
-from ensue.serving.schemas import MAX_AHEAD, MAX_HISTORY, Event, Stored
+from ensue.serving.schemas import MAX_HISTORY, Event, Stored
 
 # Readers and the writer do not wait for each other, and a confirmed event survives a power cut.
 SQLITE_PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "busy_timeout = 5000")
@@ -151,9 +151,10 @@ class EventLog:
         """
         query = select(EVENTS.c.item).where(EVENTS.c.time >= since).order_by(EVENTS.c.time.desc()).limit(limit)
         try:
+            self._check_file()
             with self.engine.connect() as connection:
                 return [item for (item,) in connection.execute(query)]
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, OSError) as error:
             raise LogError(f"the database of events failed ({_reason(error)})") from None
 
     def expose(self, rows: Sequence[dict[str, Any]]) -> list[bool | Exception]:
@@ -171,7 +172,7 @@ class EventLog:
         self.engine.dispose()
 
     def _check_file(self) -> None:
-        """Refuse to write to a deleted SQLite file: its events would be gone after a restart.
+        """Refuse to use a deleted SQLite file: its events would be gone after a restart, and a read would create it.
 
         Raises:
             OSError: the file is gone.
@@ -232,13 +233,6 @@ def _row(given: Event, now: int) -> dict[str, Any]:
         "time": now if given.time is None else given.time,
         "kind": given.kind,
     }
-
-
-def too_late(events: Sequence[Event]) -> int | None:
-    """The place of the first event whose time is more than `MAX_AHEAD` seconds from now; None if there is none."""
-    limit = int(time.time()) + MAX_AHEAD
-    late = (place for place, each in enumerate(events) if each.time is not None and each.time > limit)
-    return next(late, None)
 
 
 def merged(

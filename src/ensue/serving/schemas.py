@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
@@ -18,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from ensue.data.moments import unit_of_size
 from ensue.data.vocabulary import INT64_MAX, INT64_MIN, ExternalId
 from ensue.recommendations import Recommendation
 from ensue.serving.refusal import RequestError
@@ -61,7 +63,23 @@ Id = Annotated[ExternalId, BeforeValidator(_id)]
 Ids = Annotated[
     list[Annotated[int, Strict()] | Annotated[str, Strict()]], Field(max_length=MAX_HISTORY), AfterValidator(_ids)
 ]
-Seconds = Annotated[int, Strict(), Field(ge=INT64_MIN, le=INT64_MAX, description="seconds since the epoch")]
+
+
+def _seconds(value: int) -> int:
+    """Check that a number has the size of seconds: an event of another unit would fail all requests of its user."""
+    if unit_of_size(abs(value)) != "s":
+        raise ValueError("must be seconds since the epoch, not milliseconds or smaller units")
+    return value
+
+
+def _not_ahead(value: int) -> int:
+    """Check the time of an event against the clock of the server."""
+    if value > time.time() + MAX_AHEAD:
+        raise ValueError("must be at most a day from now")
+    return value
+
+
+Seconds = Annotated[int, Strict(), AfterValidator(_seconds), Field(description="seconds since the epoch")]
 
 
 class Body(BaseModel):
@@ -109,7 +127,9 @@ class Event(Body):
 
     user: Id
     item: Id
-    time: Seconds | None = Field(None, description="default: the time of arrival")
+    time: Annotated[Seconds, AfterValidator(_not_ahead)] | None = Field(
+        None, description="default: the time of arrival"
+    )
     kind: Text = Field("event", description="a word of your own, such as click or order")
     key: Text | None = Field(None, description="an event with a known key is not stored again; default: a new key")
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,7 +19,7 @@ from ensue.data.vocabulary import ExternalId
 from ensue.errors import EnsueError
 from ensue.recommender import history_of as history_in
 from ensue.serving.engine import Query, Served
-from ensue.serving.events import EventLog, LogError, exposed, merged, too_late
+from ensue.serving.events import EventLog, LogError, exposed, merged
 from ensue.serving.experiment import CONTROL, Experiment
 from ensue.serving.metrics import Metrics
 from ensue.serving.refusal import RequestError, unavailable
@@ -45,7 +43,6 @@ TRENDING_SECONDS = 60.0
 # A batch that takes longer is computed beside the loop, so that other requests are answered meanwhile.
 QUICK_SECONDS = 0.02
 
-Result = TypeVar("Result")
 History = tuple[list[ExternalId], list[int] | None]
 
 
@@ -106,13 +103,10 @@ class Service:
         """Store events; they are durable when this returns.
 
         Raises:
-            RequestError: an event breaks a rule (422), or they cannot be stored now (503).
+            RequestError: the server has no log of events (403), or they cannot be stored now (503).
         """
         if self.log is None:
             raise RequestError(403, "events", "this server was started without a log of events: start it with --events")
-        late = too_late(events)
-        if late is not None:
-            raise RequestError(422, f"events.{late}.time", "must not be more than a day from now", events[late].time)
         try:
             stored = await self._write(events)
         except LogError as error:
@@ -136,7 +130,7 @@ class Service:
             raise RequestError(404, "item", "must be an item of the catalogue", item)
         external = served.run.item_ids.decode([number])[0]
         try:
-            result = await self._in_model_thread(lambda: served.recommender.similar(external, k))
+            result = await self.model.run(lambda: served.recommender.similar(external, k))
         except EnsueError as error:
             raise RequestError(422, "model", str(error), variant) from None
         return Similar(result.items, served.model)
@@ -156,7 +150,7 @@ class Service:
         numbers = numbers_of(served.run, items)
         if (numbers == 0).any():
             raise RequestError(404, "item", "must be an item of the catalogue", items[int((numbers == 0).argmax())])
-        scores, without = await self._in_model_thread(lambda: served.influence(read, numbers))
+        scores, without = await self.model.run(lambda: served.influence(read, numbers))
         alone: list[tuple[float | None, ...]] = [(None,)] * len(numbers)
         columns = [tuple(column.tolist()) for column in (scores - without).T] if len(without) else alone
         explained = tuple(
@@ -168,7 +162,7 @@ class Service:
     async def items(self, words: str, k: int, variant: str) -> tuple[Item, ...]:
         """Items that contain all words."""
         served = self.served(variant)
-        return await self._in_model_thread(lambda: served.search(words, k))
+        return await self.model.run(lambda: served.search(words, k))
 
     def served(self, variant: str) -> Served:
         """The run of a variant.
@@ -249,24 +243,22 @@ class Service:
         if self.log is None or self.trending_days <= 0 or time.monotonic() < self._trending_at:
             return
         self._trending_at = time.monotonic() + TRENDING_SECONDS
-        log, since = self.log, int(time.time() - self.trending_days * 86_400)
+        try:
+            items = await asyncio.to_thread(self.log.recent, int(time.time() - self.trending_days * 86_400))
+        except LogError:
+            return
+        counts = Counter(items)
         for served in self.variants.values():
-            try:
-                await self._in_model_thread(partial(_trend, served, log, since))
-            except LogError:
-                return
-
-    async def _in_model_thread(self, work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self.model.thread, work)
+            await asyncio.to_thread(_trend, served, counts)
 
 
-def _trend(served: Served, log: EventLog, since: int) -> None:
-    """Rank items for newcomers by their number of events since a time; the most popular ones follow."""
-    counts = Counter(log.recent(since))
+def _trend(served: Served, counts: Counter[str]) -> None:
+    """Rank items for newcomers by their numbers of recent events; the most popular ones follow."""
     numbers = numbers_of(served.run, list(counts))
-    if not (numbers > 0).any():
-        return
     popular_N = served.run.popularity_N
+    if not (numbers > 0).any():
+        served.newcomers = "popular", popular_N
+        return
     recent_N = np.zeros(len(popular_N), dtype=np.float32)
     is_known = numbers > 0
     recent_N[numbers[is_known] - 1] = np.array(list(counts.values()), dtype=np.float32)[is_known]

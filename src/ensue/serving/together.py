@@ -6,9 +6,9 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ensue.serving.refusal import unavailable
 
@@ -18,6 +18,7 @@ SECONDS = 10.0
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Other = TypeVar("Other")
 # (number of calls, seconds of work, seconds that each call waited)
 Observer = Callable[[int, float, Sequence[float]], None]
 
@@ -58,6 +59,7 @@ class Together(Generic[Item, Result]):
         self.thread = ThreadPoolExecutor(1, name)
         self._waiting: deque[Call[Item, Result]] = deque()
         self._is_busy = False
+        self._other: Future[Any] | None = None
 
     async def __call__(self, item: Item) -> Result:
         """The result of an item.
@@ -80,6 +82,13 @@ class Together(Generic[Item, Result]):
         finally:
             timer.cancel()
 
+    async def run(self, other: Callable[[], Other]) -> Other:
+        """The result of other work, done by the thread: never at the same time as the work on items."""
+        future = self.thread.submit(other)
+        self._other = future
+        # Work that has begun cannot be cancelled: `_other` is done only when the thread is free of it.
+        return await asyncio.shield(asyncio.wrap_future(future))
+
     def close(self) -> None:
         """End the thread, after the work that it has begun."""
         self.thread.shutdown(cancel_futures=True)
@@ -94,7 +103,8 @@ class Together(Generic[Item, Result]):
         if not calls:
             self._is_busy = False
             return
-        if self._last_seconds < self.quick_seconds:
+        is_free = self._other is None or self._other.done()
+        if is_free and self._last_seconds < self.quick_seconds:
             self._finish(loop, calls, self._results(calls))
         else:
             self.thread.submit(self._work, loop, calls)
