@@ -184,6 +184,13 @@ def test_writing_needs_the_key(serve: Serve) -> None:
     assert one(client.post("/events", event, authorization="Bearer right")).status == 200
 
 
+def test_an_empty_key_is_no_key(serve: Serve) -> None:
+    access = Access.from_environment({"ENSUE_WRITE_KEY": "", "ENSUE_ADMIN_KEY": ""}, "127.0.0.1")
+    assert (access.write_key, access.admin_key) == (None, None)
+    access = Access.from_environment({"ENSUE_WRITE_KEY": "w", "ENSUE_ADMIN_KEY": "a"}, "0.0.0.0")
+    assert access == Access("w", "a", None)
+
+
 def test_items_are_searched_by_words_and_ids(serve: Serve) -> None:
     client = serve()
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 NO_LOG = "none"
 BACKLOG = 2_048
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def run(
@@ -54,16 +53,15 @@ def run(
     try:
         import uvicorn
 
-        from ensue.serving.api import ADMIN_KEY, WRITE_KEY, Access, create_app
-        from ensue.serving.guard import hosts_of
+        from ensue.serving.api import WRITE_KEY, Access, create_app
         from ensue.serving.swap import Swapper
     except ModuleNotFoundError as error:
         raise ConfigError(f"ensue serve needs {error.name}: pip install 'ensue[serve]'") from None
     import torch
 
     torch.set_num_threads(threads)
-    access = Access(os.environ.get(WRITE_KEY), os.environ.get(ADMIN_KEY), hosts_of(host))
-    if host not in LOOPBACK and events != NO_LOG and access.write_key is None:
+    access = Access.from_environment(os.environ, host)
+    if access.hosts is None and events != NO_LOG and access.write_key is None:
         raise ConfigError(f"--host {host} lets others write events: set {WRITE_KEY}, or add --events {NO_LOG}")
     service, folders = _open(screen, folder, data, variant or [], experiment, events, trending)
     app = create_app(service, access, Swapper(service, folders, folder.absolute().parent))

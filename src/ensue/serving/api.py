@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Self
 
 from fastapi import APIRouter, FastAPI, Query
 from fastapi.exceptions import RequestValidationError
@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 from ensue import __version__
 from ensue.errors import EnsueError
 from ensue.serving.experiment import CONTROL
-from ensue.serving.guard import Guard, Handler, check_key
+from ensue.serving.guard import Guard, Handler, check_key, hosts_of
 from ensue.serving.page import page_routes
 from ensue.serving.refusal import RequestError, unavailable
 from ensue.serving.routing import JsonRoute, json_handler
@@ -45,7 +45,7 @@ from ensue.serving.service import Service
 from ensue.serving.swap import Swapper
 
 WRITE_KEY, ADMIN_KEY = "ENSUE_WRITE_KEY", "ENSUE_ADMIN_KEY"
-# Items of one explanation, and events of its history: each event is a row to compute.
+# Items of one explanation.
 MAX_EXPLAINED = 50
 
 K = Annotated[int, Query(ge=1, le=MAX_K, description="number of items")]
@@ -65,6 +65,11 @@ class Access:
     write_key: str | None = None
     admin_key: str | None = None
     hosts: tuple[str, ...] | None = None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str], address: str) -> Self:
+        """The keys in the environment, of which an empty one is none, and the host names of a server on an address."""
+        return cls(environment.get(WRITE_KEY) or None, environment.get(ADMIN_KEY) or None, hosts_of(address))
 
 
 def create_app(service: Service, access: Access, swapper: Swapper | None = None) -> ASGIApp:
@@ -88,13 +93,15 @@ def create_app(service: Service, access: Access, swapper: Swapper | None = None)
         title="ensue", version=__version__, docs_url=None, redoc_url=None, openapi_url="/openapi.json",
         lifespan=lifespan, redirect_slashes=False,
     )  # fmt: skip
-    app.include_router(_recommendations(service))
-    app.include_router(_items(service))
-    app.include_router(_events(service, access))
-    app.include_router(_state(service))
-    app.include_router(page_routes())
+    router = APIRouter(route_class=JsonRoute)
+    _add_recommendations(router, service)
+    _add_items(router, service)
+    _add_events(router, service, access)
+    _add_state(router, service)
     if swapper is not None:
-        app.include_router(_admin(swapper, access))
+        _add_admin(router, swapper, access)
+    app.include_router(router)
+    app.include_router(page_routes())
     app.add_exception_handler(RequestError, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_query)
     app.add_exception_handler(HTTPException, _refuse_path)
@@ -102,10 +109,6 @@ def create_app(service: Service, access: Access, swapper: Swapper | None = None)
     # FastAPI's routing takes as long as the model of a small catalogue: the most frequent request goes around it.
     direct = {("POST", "/recommend"): caught(json_handler(recommendation(service)))}
     return Guard(app, service.metrics, access.hosts, direct)
-
-
-def _router() -> APIRouter:
-    return APIRouter(route_class=JsonRoute)
 
 
 def recommendation(service: Service) -> Callable[[Request, RecommendRequest], Awaitable[Answer]]:
@@ -131,9 +134,7 @@ def caught(handler: Handler) -> Handler:
     return handle
 
 
-def _recommendations(service: Service) -> APIRouter:
-    router = _router()
-
+def _add_recommendations(router: APIRouter, service: Service) -> None:
     router.post("/recommend")(recommendation(service))
 
     @router.post("/recommend/batch")
@@ -148,12 +149,8 @@ def _recommendations(service: Service) -> APIRouter:
                 raise result
         return Answers(tuple(result for result in results if isinstance(result, Answer)))
 
-    return router
 
-
-def _items(service: Service) -> APIRouter:
-    router = _router()
-
+def _add_items(router: APIRouter, service: Service) -> None:
     @router.get("/items")
     async def items(q: Annotated[str, Query(max_length=200)] = "", k: K = 20, model: Variant = CONTROL) -> Items:
         """Search for items by words of their title or id; the most popular first."""
@@ -174,24 +171,16 @@ def _items(service: Service) -> APIRouter:
         """Measure which events of a history changed the scores of some items: the score without each event."""
         return await service.explain(history, item, times, model)
 
-    return router
 
-
-def _events(service: Service, access: Access) -> APIRouter:
-    router = _router()
-
+def _add_events(router: APIRouter, service: Service, access: Access) -> None:
     @router.post("/events")
     async def events(request: Request, body: OneOrMany) -> Stored:
         """Store one event, or several; a confirmed event is part of the user's next recommendation."""
         check_key(request, access.write_key, WRITE_KEY, is_needed=False)
         return await service.add(body.events if isinstance(body, EventsRequest) else [body])
 
-    return router
 
-
-def _state(service: Service) -> APIRouter:
-    router = _router()
-
+def _add_state(router: APIRouter, service: Service) -> None:
     @router.get("/health")
     async def health() -> Health:
         """The state of the server; the status is 200 as long as it answers."""
@@ -210,19 +199,13 @@ def _state(service: Service) -> APIRouter:
         """The metrics in the text format of Prometheus."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
-    return router
 
-
-def _admin(swapper: Swapper, access: Access) -> APIRouter:
-    router = _router()
-
+def _add_admin(router: APIRouter, swapper: Swapper, access: Access) -> None:
     @router.post("/admin/models")
     async def models(request: Request, body: ModelsRequest) -> Health:
         """Serve another run, after a check; if it is refused, the old one stays."""
         check_key(request, access.admin_key, ADMIN_KEY, is_needed=True)
         return await swapper.swap_named(body.run, body.variant)
-
-    return router
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

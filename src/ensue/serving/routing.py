@@ -59,7 +59,7 @@ async def read_body(request: Request) -> bytes:
     if kind != JSON:
         raise RequestError(415, "Content-Type", f"must be {JSON}", kind)
     size = request.headers.get("content-length", "0")
-    if not size.isdigit() or int(size) > MAX_BODY:
+    if not size.isdecimal() or int(size) > MAX_BODY:
         raise RequestError(413, "body", f"must have at most {MAX_BODY} bytes", size)
     parts, total = [], 0
     try:
