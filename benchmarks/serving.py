@@ -8,8 +8,7 @@ process keeps a number of connections busy on the loopback address (closed loop)
 has the answer to the last. Every request is the history of another user of the run's data, cut at a random event, so
 that no state is known before; with `--returning`, the same users come back with one more event each time.
 
-A small load of one connection gives the latency of a lone request. Results are written to docs/results/serving.json
-and docs/results/serving_table.md.
+A small load of one connection gives the latency of a lone request. The results are printed as JSON.
 """
 
 from __future__ import annotations
@@ -30,10 +29,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "docs" / "results"
 LIMIT_SECONDS = 60
-MAX_REQUESTS = 200_000
 
 
 class PlainRequest(BaseModel):

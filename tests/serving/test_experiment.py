@@ -117,19 +117,19 @@ def test_the_report_finds_a_planted_effect_and_a_loss(tmp_path: Path, capsys: py
     logged(log, {"test": 0.30, CONTROL: 0.15}, 1_500, seed=1)
     logged(log, {"test": 0.20, CONTROL: 0.20}, 600, seed=2)
     logged(log, {"test": 0.20, CONTROL: 0.20}, 1_000, seed=3, lost=0.4)
-    found, null, broken = (report(log, f"e{seed}", 7) for seed in (1, 2, 3))
-    control, test = found.arms
+    effect, null, broken = (report(log, f"e{seed}", 7) for seed in (1, 2, 3))
+    control, test = effect.arms
     assert (control.variant, test.variant) == (CONTROL, "test")
     assert control.users + test.users == 1_500
     assert abs(control.rate - 0.15) < 0.05
     assert abs(test.rate - 0.30) < 0.05
-    assert found.contrasts[0].low > 0.05
-    assert found.sentence.startswith("test is better than control (")
+    assert effect.contrasts[0].low > 0.05
+    assert effect.sentence.startswith("test is better than control (")
     assert "does not differ significantly" in null.sentence
     assert broken.sentence.startswith("Do not use this result")
     log.close()
     assert main(["ab", "report", "--events", address, "--experiment", "e1"]) == 0
-    assert found.sentence in capsys.readouterr().out.replace("\n", " ")
+    assert effect.sentence in capsys.readouterr().out.replace("\n", " ")
     assert main(["ab", "report", "--events", address, "--experiment", "none"]) == 1
     assert main(["ab", "report", "--events", f"sqlite:///{tmp_path / 'none.db'}"]) == 2
 
