@@ -10,8 +10,9 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 from pydantic import Field
 
-from ensue.cli import doctor, evaluate, prepare, train
+from ensue.cli import doctor, evaluate, prepare, recommend, train
 from ensue.cli.flags import Flag, descriptions, flags_of, join_list, settings_of, split_list, words_of
+from ensue.cli.stages import RerankConfig
 from ensue.config import Config
 from ensue.data.interactions import Columns
 from ensue.data.prepare import PrepareConfig
@@ -165,7 +166,8 @@ def test_every_default_survives_the_command_line() -> None:
     ("flags", "configs"),
     [
         (prepare.flags, [Columns, PrepareConfig]),
-        (evaluate.flags, [EvaluateConfig]),
+        (evaluate.flags, [EvaluateConfig, RerankConfig]),
+        (recommend.flags, [RerankConfig]),
         (doctor.flags, [SplitConfig, Columns]),
     ],
 )

@@ -91,6 +91,7 @@ ENTRIES = (
             "ensue recommend runs/sasrec --user 42 --json",
             "ensue recommend runs/sasrec --all --out recommendations.parquet",
         ),
+        lambda words: recommend.flags(),
     ),
     Entry(("similar",), recommend.similar, ("ensue similar runs/sasrec --item 1193",)),
     Entry(

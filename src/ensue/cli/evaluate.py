@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 
 from ensue.cli.flags import Flag, flags_of
 from ensue.cli.hints import recommend_to_user
-from ensue.cli.recommend import Candidates, Rerank, RunFolder, Weight
+from ensue.cli.recommend import RunFolder
 from ensue.cli.sources import data_of_run
 from ensue.terminal.output import Screen, table
 
-if TYPE_CHECKING:
-    from ensue.recommender import Recommender
-    from ensue.reranking import Reranking
-
 
 def flags() -> list[Flag]:
-    """The flags of the protocol."""
+    """The flags of the protocol and of re-ranking."""
+    from ensue.cli import stages
     from ensue.evaluation.protocol import EvaluateConfig
 
-    return flags_of(EvaluateConfig, "Protocol (by default the run's)", skip={"query_time", "rerank"})
+    protocol = flags_of(EvaluateConfig, "Protocol (by default the run's)", skip={"query_time", "rerank"})
+    return [*protocol, *stages.flags()]
 
 
 def run(
@@ -32,20 +29,20 @@ def run(
     settings: dict[str, Any],
     data: Annotated[list[str] | None, typer.Option("--data", help="Store or log; by default the run's.")] = None,
     part: Annotated[Literal["test", "validation"], typer.Option("--part", help="Which held-out events.")] = "test",
-    rerank: Rerank = None,
-    candidates: Candidates = 200,
-    rerank_weight: Weight = 1.0,
 ) -> dict[str, Any]:
     """Rank the held-out items; write metrics.json and the per-user table."""
+    from ensue.cli.stages import RerankConfig, add_second_stage
     from ensue.recommender import Recommender
     from ensue.runs.results import read_metrics
 
     recommender = Recommender.load(folder)
     assert recommender.run is not None
     store = data_of_run(folder, recommender.run, data, screen)
-    config = recommender.config.evaluate.replace(**settings)
-    if rerank is not None:
-        config = _two_stages(recommender, rerank, candidates, rerank_weight).protocol(config)
+    add_second_stage(recommender, settings)
+    own = {name: value for name, value in settings.items() if name not in RerankConfig.model_fields}
+    config = recommender.config.evaluate.replace(**own)
+    if recommender.reranking is not None:
+        config = recommender.reranking.protocol(config)
     with screen.counting("evaluate") as counted:
         recommender.evaluate(store, part, config, folder, counted)
     evaluations = read_metrics(folder).items()
@@ -66,13 +63,6 @@ def run(
     screen.say(f"written: {folder / 'metrics.json'}, {folder / entry['per_user']}")
     screen.next(*recommend_to_user(folder, recommender.config.model, store, data))
     return {"run": str(folder), "model": recommender.config.model.name, **entry, "protocol": config.key}
-
-
-def _two_stages(recommender: Recommender, rerank: Path, candidates: int, weight: float) -> Reranking:
-    """The second stage, added to a recommender."""
-    reranking = recommender.rerank(rerank, candidates, weight).reranking
-    assert reranking is not None
-    return reranking
 
 
 def stages_table(entry: dict[str, Any]) -> Table:

@@ -19,6 +19,7 @@ from ensue.terminal.output import Screen, table
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ensue.cli.flags import Flag
     from ensue.data.features import Feature
     from ensue.recommender import Recommendation, Recommendations
     from ensue.runs.run import Run
@@ -39,19 +40,20 @@ Features = Annotated[
         help="Values of a feature for --history: one per item, or the user's; empty for an unknown one.",
     ),
 ]
-Rerank = Annotated[
-    Path | None, typer.Option("--rerank", metavar="RUN2", help="A run whose model re-ranks the best candidates of RUN.")
-]
-Candidates = Annotated[int, typer.Option("--candidates", min=1, help="Number of candidates for --rerank.")]
-Weight = Annotated[
-    float, typer.Option("--rerank-weight", help="Share of RUN2 in the order, above 0; the rest is RUN's own scores.")
-]
 Count = Annotated[int, typer.Option("-k", help="Number of items.", min=1)]
+
+
+def flags() -> list[Flag]:
+    """The flags of re-ranking."""
+    from ensue.cli import stages
+
+    return stages.flags()
 
 
 def recommend(
     screen: Screen,
     folder: RunFolder,
+    settings: dict[str, Any],
     history: History = None,
     user: Annotated[str | None, typer.Option("--user", metavar="ID", help="A user in the data, by id.")] = None,
     everybody: Annotated[bool, typer.Option("--all", help="All users of the data; write to the file --out.")] = False,
@@ -68,12 +70,10 @@ def recommend(
     k: Count = 10,
     keep_seen: Annotated[bool, typer.Option("--keep-seen", help="Allow items of the history.")] = False,
     feature: Features = None,
-    rerank: Rerank = None,
-    candidates: Candidates = 200,
-    rerank_weight: Weight = 1.0,
 ) -> dict[str, Any]:
     """Recommend the next items for a history, a user, or all users."""
     _check_flags(history, user, everybody, {"--times": times, "--feature": feature}, data, out, overwrite)
+    from ensue.cli.stages import add_second_stage
     from ensue.data.featured import features_of_user
     from ensue.data.moments import parse_seconds
     from ensue.models import Encoder
@@ -82,8 +82,7 @@ def recommend(
     at = None if moment is None else parse_seconds(moment, "at")
     recommender = Recommender.load(folder)
     assert recommender.run is not None
-    if rerank is not None:
-        recommender.rerank(rerank, candidates, rerank_weight)
+    add_second_stage(recommender, settings)
     read = (recommender.reranking or recommender.run).features
     if everybody:
         return recommend_all(screen, recommender, folder, out, data, k, keep_seen, at, overwrite)
