@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from ensue.cli import training
+
 from .conftest import Run
 
 TOY = ("--model", "sasrec", "--num-epochs", "2", "--eval-epochs", "1", "--hidden-units", "8", "--maxlen", "10")
@@ -37,3 +41,15 @@ def test_wrong_searches_are_one_line(ensue: Run, store: Path, tmp_path: Path) ->
         assert message in done.err
         assert len(done.err.splitlines()) == 1
     assert not (tmp_path / "tuned").exists()
+
+
+def test_an_interrupted_search_says_how_to_go_on(
+    ensue: Run, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "fit_shown", interrupted)
+    done = ensue("tune", store, *TOY, "--search", "lr", "--trials", "1", "--out", tmp_path / "tuned")
+    assert done.status == 130
+    assert done.err.splitlines()[-1] == "ensue: interrupted: the same command goes on"

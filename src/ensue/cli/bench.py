@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ensue.cli import INTERRUPTED
 from ensue.cli.doctor import SPLIT_NAMES
 from ensue.cli.flags import Flag, flags_of, split_list, words_of
 from ensue.cli.sources import data_words, open_data
 from ensue.cli.train import Data
-from ensue.errors import ConfigError, EnsueError, InterruptedTrainingError, nearest
+from ensue.errors import ConfigError, EnsueError, nearest
 from ensue.terminal.output import Screen, duration, table
 
 if TYPE_CHECKING:
@@ -58,7 +55,7 @@ def run(
 
     The budget is shared out by what the models need. The same command resumes an interrupted bench.
     """
-    from ensue.cli.training import fit_shown
+    from ensue.cli.training import fit_shown, interruption_reported
     from ensue.evaluation.protocol import EvaluateConfig
     from ensue.files import check_place, read_json
     from ensue.leaderboard.bench import Bench
@@ -82,7 +79,7 @@ def run(
         return fit_shown(screen, config, store, folder)
 
     bench = Bench(store, out, state, common, seconds, fit, screen.say)
-    with _interruption_reported(command):
+    with interruption_reported(lambda: f"the same command goes on: {command}"):
         bench.run(names)
     if all(row.status != "finished" for row in state.rows.values()):
         raise EnsueError("; ".join(f"{row.name}: {row.reason}" for row in state.rows.values()))
@@ -129,22 +126,6 @@ def _about(store: SequenceStore, config: RunConfig) -> dict[str, Any]:
         "metrics": list(config.evaluate.metrics),
         "seed": config.train.seed,
     }
-
-
-@contextmanager
-def _interruption_reported(command: str) -> Iterator[None]:
-    """Replace an interrupt by an error that names the command that goes on.
-
-    Raises:
-        InterruptedTrainingError: a signal ended the bench.
-    """
-    from ensue.train.interrupt import Interrupted
-
-    try:
-        yield
-    except KeyboardInterrupt as stop:
-        status = stop.status if isinstance(stop, Interrupted) else INTERRUPTED
-        raise InterruptedTrainingError(f"interrupted; the same command goes on: {command}", status) from None
 
 
 def _show(screen: Screen, page: dict[str, Any]) -> None:

@@ -114,7 +114,7 @@ def run(
     from ensue.cli.launch import fit_in_ranks
     from ensue.cli.training import ADVICE, FitOptions, fit_shown, interruption_reported, tensorboard_of
     from ensue.recipes import configure, plan
-    from ensue.runs.folder import NEXT
+    from ensue.runs.folder import NEXT, interrupted
     from ensue.train.distributed import join, ranks
 
     settled = configure(model, preset, settings, config)
@@ -135,7 +135,7 @@ def run(
     if tensorboard:
         tensorboard_of(out)  # raises here, before any work, if tensorboard is not installed
     options = FitOptions(overwrite, finish, tensorboard)
-    with interruption_reported(out):
+    with interruption_reported(lambda: interrupted(out)):
         if devices > size:
             fitted = fit_in_ranks(screen, chosen, store, data, out, devices, options)
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,20 +43,22 @@ class FitOptions:
 
 
 @contextmanager
-def interruption_reported(out: Path) -> Iterator[None]:
-    """Replace the interrupt of a training by an error that states how to resume it.
+def interruption_reported(advice: Callable[[], str]) -> Iterator[None]:
+    """Replace an interrupt by an error that states how to go on.
+
+    Args:
+        advice: returns the text that follows `interrupted: `; called after the interrupt.
 
     Raises:
-        InterruptedTrainingError: a signal ended the training.
+        InterruptedTrainingError: a signal ended the work.
     """
-    from ensue.runs.folder import interrupted
     from ensue.train.interrupt import Interrupted
 
     try:
         yield
     except KeyboardInterrupt as stop:
         status = stop.status if isinstance(stop, Interrupted) else INTERRUPTED
-        raise InterruptedTrainingError(f"interrupted: {interrupted(out)}", status) from None
+        raise InterruptedTrainingError(f"interrupted: {advice()}", status) from None
 
 
 @explain_memory_errors(ADVICE)

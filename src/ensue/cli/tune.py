@@ -86,7 +86,7 @@ def run(
         return fit_shown(screen, config, store, folder, watchers=watchers)
 
     search_ = searched(sampler, prune, store, choice.config, space, out, fit, screen.say)
-    with interruption_reported(out):
+    with interruption_reported(lambda: "the same command goes on"):
         done = search_.run(seconds, trials)
     outcome = conclude(out, store, choice.config, space, done, search_.importance())
     _show(screen, outcome, out)
