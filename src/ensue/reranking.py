@@ -1,15 +1,20 @@
-"""Two runs as one: the first retrieves candidates, the second re-ranks them."""
+"""Two runs as one: the first retrieves candidates, the second re-ranks them.
+
+Suffix: `B` cases.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ensue.data.features import Feature
 from ensue.data.split import Cases
 from ensue.errors import ConfigError, DataError
 from ensue.evaluation.protocol import EvaluateConfig
-from ensue.evaluation.significance import compare
+from ensue.evaluation.significance import by_user, compare
 from ensue.evaluation.standings import Standings
 from ensue.evaluation.two_stages import evaluate_stages
 from ensue.models import ModelConfig
@@ -94,14 +99,16 @@ class Reranking:
 
         Returns:
             The standings after both stages; and, as JSON values, the ranker, the first stage's metrics and recall, and
-            the gains.
+            the gains, paired by user.
         """
         staged = evaluate_stages(self.retriever(first), cases, config, progress)
-        gains = {
-            name: compare(staged.second.metric(name), staged.first.metric(name)).as_dict()
-            for name in config.metrics
-            if len(cases) > 1
-        }
+        users_B = staged.second.users_B
+
+        def gain(name: str) -> dict[str, Any]:
+            first, second = (by_user(stage.metric(name), users_B) for stage in (staged.first, staged.second))
+            return compare(second, first).as_dict()
+
+        gains = {name: gain(name) for name in config.metrics} if len(np.unique(users_B)) > 1 else {}
         return staged.second, {
             "rerank": {"model": self.second.config.model.name, "candidates": self.candidates, "weight": self.weight},
             "first_stage": staged.first.means(config.replace(rerank=0)),

@@ -121,6 +121,15 @@ def test_two_runs_recommend_and_are_evaluated_as_one(tmp_path: Path) -> None:
     assert entry["rerank"] == {"model": "markov", "candidates": 12, "weight": 1.0}
     gain = entry["gain"]["ndcg@10"]
     assert gain["mean_a"] - gain["mean_b"] == pytest.approx(gain["effect"]["estimate"])
+    # Gains are paired by user: cases of one user are not independent.
+    assert first.reranking is not None
+    assert first.run is not None
+    cases = make_split(store, first.config.split).test
+    twice = cases.take(np.repeat(np.arange(len(cases)), 2))
+    config = first.reranking.protocol(first.config.evaluate)
+    _, further = first.reranking.evaluate(Exhaustive(first.run.model), twice, config)
+    assert further["gain"]["ndcg@10"]["num_cases"] == 30
+    assert further["gain"]["ndcg@10"]["p"] == pytest.approx(gain["p"])
     with pytest.raises(DataError, match="trained on different splits"):
         first.rerank(Recommender("markov", split="none").fit(store))
     with pytest.raises(DataError, match="train both on the same data"):

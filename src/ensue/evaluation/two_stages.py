@@ -83,13 +83,12 @@ def evaluate_stages(
         exclude = _unasked(few, two_stage.model.device) if config.filter_seen else None
         scores_BC, items_BC = top_k(scores_BN, two_stage.candidates, exclude)
         ranked_BC = two_stage.rank(batch, scores_BC, items_BC)
-        found, ranked_better, ranked_equal = _among(ranked_BC, items_BC, few)
-        is_found = found.astype(bool)
+        is_candidate, ranked_better, ranked_equal = _among(ranked_BC, items_BC, few)
         behind = np.maximum(better, np.isfinite(scores_BC.cpu().numpy()).sum(1))
-        better_SB[:, rows] = better, np.where(is_found, ranked_better, behind)
-        equal_SB[:, rows] = equal, np.where(is_found, ranked_equal, np.maximum(0, better + equal - behind))
+        better_SB[:, rows] = better, np.where(is_candidate, ranked_better, behind)
+        equal_SB[:, rows] = equal, np.where(is_candidate, ranked_equal, np.maximum(0, better + equal - behind))
         candidates_B[rows] -= hidden
-        is_candidate_B[rows], repeated_B[rows] = is_found, repeated_targets(few)
+        is_candidate_B[rows], repeated_B[rows] = is_candidate, repeated_targets(few)
         done += len(rows)
         if progress is not None:
             progress(done, count)
