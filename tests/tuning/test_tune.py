@@ -12,7 +12,7 @@ import pytest
 
 from ensue.data.split import Split
 from ensue.data.store import SequenceStore
-from ensue.errors import ConfigError, OtherRunError
+from ensue.errors import ConfigError, DataError, EnsueError, OtherRunError
 from ensue.runs.config import RunConfig
 from ensue.runs.log import Watcher, epochs_of
 from ensue.train.fit import Fitted, fit
@@ -21,7 +21,7 @@ from ensue.tuning.population import GENERATIONS, MEMBERS, STATE, Population
 from ensue.tuning.space import Choices, Range, Space, changed, space_of
 from ensue.tuning.study import SamplerName
 from ensue.tuning.trials import Fit, Trial, best_of
-from ensue.tuning.tune import Tuner
+from ensue.tuning.tune import HOPELESS, Tuner
 
 Tiny = Callable[..., RunConfig]
 HOUR = 3600.0
@@ -143,6 +143,34 @@ def test_settings_that_contradict_each_other_fail_alone(
     refused = [trial for trial in done if trial.state == "failed"]
     assert [trial.settings for trial in refused] == [{"hidden_units": 9, "num_heads": 2}]
     assert "num_heads 2 must divide hidden_units 9" in refused[0].reason
+
+
+def test_a_search_without_a_start_to_compare_with_says_so(
+    store: SequenceStore, config: RunConfig, tmp_path: Path
+) -> None:
+    def failing_first(config: RunConfig, store: SequenceStore, folder: Path, watchers: Iterable[Watcher]) -> Fitted:
+        if folder.name == "0000":
+            raise DataError("the start fails")
+        return fit(config, store, folder, watchers)
+
+    space = space_of(config, SPACE)
+    done = tuner(store, config, tmp_path, space, how=failing_first).run(HOUR, 2)
+    assert [trial.state for trial in done] == ["failed", "complete"]
+    outcome = conclude(tmp_path, store, config, space, done, {})
+    assert outcome.best.number == 1
+    assert (outcome.validation, outcome.test) == (None, None)
+    assert "the start of the search was not completed" in outcome.sentence
+
+
+def test_a_search_in_which_every_trial_fails_ends(store: SequenceStore, config: RunConfig, tmp_path: Path) -> None:
+    def failing(config: RunConfig, store: SequenceStore, folder: Path, watchers: Iterable[Watcher]) -> Fitted:
+        raise DataError("the data has no times")
+
+    space = space_of(config, SPACE)
+    done = tuner(store, config, tmp_path, space, how=failing).run(HOUR, HOPELESS + 5)
+    assert len(done) == HOPELESS
+    with pytest.raises(EnsueError, match=r"no trial was completed: the data has no times$"):
+        conclude(tmp_path, store, config, space, done, {})
 
 
 def test_a_hopeless_curve_is_pruned(store: SequenceStore, config: RunConfig, tmp_path: Path) -> None:

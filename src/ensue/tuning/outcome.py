@@ -22,8 +22,6 @@ from ensue.terminal.output import duration
 from ensue.tuning.space import Space, changed
 from ensue.tuning.trials import BEST, DATA, PAGE, Trial, best_of, run_of
 
-LEVEL = 0.05
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -34,9 +32,9 @@ class Outcome:
         best: the best of them on validation.
         config: its settings.
         metric: the metric of the search, such as `ndcg@10`.
-        validation: best minus start, paired by user, on validation; None if the start is best.
+        validation: best minus start, paired by user, on validation; None if the start is best or was not completed.
         p_adjusted: p-value of `validation`, times the number of trials that the best was chosen from (Bonferroni).
-        test: best minus start on test, where nothing was chosen; None if the start is best.
+        test: best minus start on test, where nothing was chosen; None as `validation`.
         test_means: the metrics of the best on test.
         importance: share of the variance of the trials' values that each setting explains; empty if too few.
     """
@@ -55,8 +53,13 @@ class Outcome:
     def sentence(self) -> str:
         """The outcome in one sentence."""
         cost = f"{counted(len(self.trials), 'trial')} in {duration(sum(trial.seconds for trial in self.trials))}"
-        if self.validation is None or self.test is None:
+        if self.best.number == 0:
             return f"After {cost}, nothing is better on validation than the start of the search."
+        if self.validation is None or self.test is None:
+            return (
+                f"After {cost}, trial {self.best.number} is the best on validation ({self.metric} "
+                f"{self.best.value:.4f}); the start of the search was not completed, so there is no comparison with it."
+            )
         is_sure = self.test.effect.low > 0
         verdict = "is better than the start" if is_sure else "is not reliably better than the start"
         return (
@@ -105,14 +108,14 @@ def conclude(
     best = best_of(done)
     if best is None:
         reasons = "; ".join(sorted({trial.reason for trial in done if trial.reason}))
-        raise EnsueError(f"{folder}: no trial was completed{f': {reasons}' if reasons else ''}. Raise --budget")
-    start = min(done, key=lambda trial: trial.number)
+        raise EnsueError(f"{folder}: no trial was completed: {reasons or 'raise --budget'}")
+    start = next((trial for trial in done if trial.number == 0 and trial.state == "complete"), None)
     chosen = changed(config, best.settings)
     metric = config.train.validation_metric
     judged, means = _values(folder, store, best, metric)
     validation = test = None
     p = None
-    if start.number != best.number and start.state == "complete":
+    if start is not None and start.number != best.number:
         others, _ = _values(folder, store, start, metric)
         validation, test = compare(judged[0], others[0]), compare(judged[1], others[1])
         p = min(1.0, validation.p * len(done))
@@ -143,8 +146,8 @@ def _page(outcome: Outcome, space: Space) -> str:
     start = min(outcome.trials, key=lambda trial: trial.number)
     for name in names:
         share = f"{outcome.importance[name]:.0%}" if name in outcome.importance else ""
-        found = [_shown(trial.settings.get(name)) for trial in (start, outcome.best)]
-        lines.append(f"| `{name}` | {space[name]} | {found[0]} | {found[1]} | {share} |")
+        ends = [_shown(trial.settings.get(name)) for trial in (start, outcome.best)]
+        lines.append(f"| `{name}` | {space[name]} | {ends[0]} | {ends[1]} | {share} |")
     metrics = ", ".join(f"{name} {value:.4f}" for name, value in outcome.test_means.items())
     lines += ["", f"The best on test: {metrics}.", "", "![trials](trials.png)"]
     lines += ["", "![importance](importance.png)"] if outcome.importance else []

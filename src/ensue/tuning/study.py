@@ -194,7 +194,9 @@ class Study:
             if trial.state.name != "RUNNING" or not trial.user_attrs.get("begun"):
                 continue
             with suppress(TrainingError), locked(self.folder / trial.user_attrs["run"]):
-                self.put_back(trial.number)
+                # Another process may have put it back since this list was read.
+                if self.study.trials[trial.number].state.name == "RUNNING":
+                    self.put_back(trial.number)
 
 
 def _ended(trial: optuna.trial.FrozenTrial) -> Ended:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     import optuna
 
 
+# A search ends when this number of trials has failed and no other has ended: a trial that fails at once uses no budget.
+HOPELESS = 8
+
+
 class PrunedError(Exception):
     """Ends a training whose curve on validation is too low."""
 
@@ -49,7 +53,8 @@ class Tuner(trials.Search):
         """Run trials until the time or their number is used up, and return all that were begun.
 
         Several processes may run the same search at once; the time is what their trials take together. The first
-        trial, of the start, is never pruned, so the best is never below it.
+        trial, of the start, is never pruned, so the best is never below it. If the first `HOPELESS` trials all fail,
+        the search ends.
 
         Args:
             budget: seconds for the trials of this and all earlier commands.
@@ -70,11 +75,12 @@ class Tuner(trials.Search):
             done = study.trials()
             left = budget - sum(trial.seconds for trial in done)
             tried = [trial for trial in done if trial.state != "running"]
-            if left <= 0 or (most is not None and len(tried) >= most) or study.is_exhausted:
+            is_hopeless = len(tried) >= HOPELESS and all(trial.state == "failed" for trial in tried)
+            if is_hopeless or left <= 0 or (most is not None and len(tried) >= most) or study.is_exhausted:
                 return done
             best = trials.best_of(done)
-            found = "" if best is None else f"; best so far {best.value:.4f}"
-            self.tell(f"trial {len(done)}{found}; {duration(budget - left)} used, {duration(left)} left")
+            so_far = "" if best is None else f"; best so far {best.value:.4f}"
+            self.tell(f"trial {len(done)}{so_far}; {duration(budget - left)} used, {duration(left)} left")
             self._trial(study, left)
 
     def _trial(self, study: Study, left: float) -> None:
