@@ -73,6 +73,7 @@ def test_the_best_is_above_its_start_and_compared_with_it(
     assert RunConfig.read_toml(tmp_path / "best.toml") == changed(config, best.settings)
     assert "9 trials" in (tmp_path / "tune.md").read_text()
     assert len(json.loads((tmp_path / "tune.json").read_text())["trials"]) == 9
+    assert "![trials](trials.png)" in (tmp_path / "tune.md").read_text()
     assert {"trials.png", "importance.png"} <= {path.name for path in tmp_path.iterdir()}
     # The test part is opened for the best and for the start alone.
     evaluated = [path.parent.name for path in (tmp_path / "trials").glob("*/per_user-test-full.parquet")]
@@ -160,6 +161,8 @@ def test_a_search_without_a_start_to_compare_with_says_so(
     assert outcome.best.number == 1
     assert (outcome.validation, outcome.test) == (None, None)
     assert "the start of the search was not completed" in outcome.sentence
+    # One value makes no plot, so the page shows none.
+    assert "![" not in (tmp_path / "tune.md").read_text()
 
 
 def test_a_search_in_which_every_trial_fails_ends(store: SequenceStore, config: RunConfig, tmp_path: Path) -> None:

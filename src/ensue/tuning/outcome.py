@@ -122,10 +122,10 @@ def conclude(
     outcome = Outcome(done, best, chosen, config.validation_label, validation, p, test, means, importance)
     chosen.write_toml(folder / BEST)
     complete = [trial for trial in done if trial.value is not None]
-    draw_trials([(trial.settings, float(trial.value or 0)) for trial in complete], outcome.metric, folder)
-    draw_importance(importance, folder)
+    rows = [(trial.settings, float(trial.value or 0)) for trial in complete]
+    plots = [*draw_trials(rows, outcome.metric, folder), *draw_importance(importance, folder)]
     write_json(folder / DATA, {"kind": "tune", "version": __version__, "data": store.fingerprint, **outcome.as_dict()})
-    write_text(folder / PAGE, _page(outcome, space))
+    write_text(folder / PAGE, _page(outcome, space, plots))
     return outcome
 
 
@@ -138,8 +138,8 @@ def _values(folder: Path, store: SequenceStore, trial: Trial, metric: str) -> tu
     return [by_user(part.metric(metric), part.users_B) for part in (validation, test)], means
 
 
-def _page(outcome: Outcome, space: Space) -> str:
-    """The page in Markdown."""
+def _page(outcome: Outcome, space: Space, plots: Sequence[Path]) -> str:
+    """The page in Markdown, with the plots that were written."""
     names = list(space)
     lines = ["# Search for settings", "", outcome.sentence, "", "| setting | searched | start | best | importance |"]
     lines.append("|---|---|---:|---:|---:|")
@@ -149,8 +149,10 @@ def _page(outcome: Outcome, space: Space) -> str:
         ends = [_shown(trial.settings.get(name)) for trial in (start, outcome.best)]
         lines.append(f"| `{name}` | {space[name]} | {ends[0]} | {ends[1]} | {share} |")
     metrics = ", ".join(f"{name} {value:.4f}" for name, value in outcome.test_means.items())
-    lines += ["", f"The best on test: {metrics}.", "", "![trials](trials.png)"]
-    lines += ["", "![importance](importance.png)"] if outcome.importance else []
+    lines += ["", f"The best on test: {metrics}."]
+    for plot in plots:
+        if plot.suffix == ".png":
+            lines += ["", f"![{plot.stem}]({plot.name})"]
     lines += ["", f"| trial | {' | '.join(names)} | validation {outcome.metric} | ended | time |"]
     lines.append("|---:|" + "---:|" * len(names) + "---:|---|---:|")
     for trial in sorted(outcome.trials, key=lambda each: -(each.value or 0.0)):
