@@ -31,12 +31,12 @@ from ensue.recipes import configure, fixed, planned, run_config
 from ensue.recommend_all import retrieve_all
 from ensue.recommendations import Recommendation, Recommendations
 from ensue.reranking import Reranking
+from ensue.retrieval import CANDIDATES
 from ensue.retrieval.index import ExactIndex, top_k
 from ensue.retrieval.probabilities import Probabilities, most_probable, shares
 from ensue.retrieval.request import feature_codes, ids_of, moment, path_of, seconds, switch, whole
 from ensue.retrieval.retriever import Exhaustive, Retriever
 from ensue.retrieval.scores import CountProgress
-from ensue.retrieval.two_stage import CANDIDATES
 from ensue.runs.config import RunConfig
 from ensue.runs.evaluations import check_evaluated, save_evaluation
 from ensue.runs.folder import LOG

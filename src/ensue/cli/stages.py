@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ensue.cli.flags import Flag, flags_of
 from ensue.config import Config
-from ensue.retrieval.two_stage import CANDIDATES
+from ensue.retrieval import CANDIDATES
 
 if TYPE_CHECKING:
     from ensue.recommender import Recommender

@@ -11,11 +11,10 @@ from torch.nn import functional as F
 
 from ensue.batches.batch import SequenceBatch, newest_events
 from ensue.nn.model import Model
+from ensue.retrieval import CANDIDATES
 from ensue.retrieval.index import Pairs
 from ensue.retrieval.retriever import Retriever
 from ensue.retrieval.scores import checked
-
-CANDIDATES = 200
 
 
 class TwoStage:
