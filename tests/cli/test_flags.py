@@ -15,6 +15,7 @@ from ensue.cli.flags import Flag, descriptions, flags_of, join_list, settings_of
 from ensue.cli.stages import RerankConfig
 from ensue.config import Config
 from ensue.data.interactions import Columns
+from ensue.data.item_vectors import ItemVectors
 from ensue.data.prepare import PrepareConfig
 from ensue.data.split import SplitConfig
 from ensue.errors import ConfigError
@@ -176,7 +177,12 @@ def test_other_commands_have_every_field(flags: object, configs: list[type[Confi
     names = {flag.name for flag in flags()}
     followed = {(EvaluateConfig, "query_time"), (EvaluateConfig, "rerank")}
     fields = {name for config in configs for name in config.model_fields if (config, name) not in followed}
-    assert names - {"split_seed"} == fields - ({"seed"} if SplitConfig in configs else set())
+    assert names - {"split_seed", *prepare.VECTORS.values()} == fields - ({"seed"} if SplitConfig in configs else set())
+
+
+def test_prepare_has_every_field_of_the_vectors_of_items() -> None:
+    assert set(prepare.VECTORS) == set(ItemVectors.model_fields)
+    assert {flag.name for flag in prepare.flags()} >= set(prepare.VECTORS.values())
 
 
 def test_a_file_is_a_start_that_flags_change(tmp_path: Path) -> None:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ensue.cli.doubts import settle
-from ensue.cli.flags import Flag, flags_of, split_list, words_of
+from ensue.cli.flags import Flag, flags_of, words_of
 from ensue.cli.sources import Connect, Sql, query_of, report_table, source_words
-from ensue.data.text_vectors import TextEncoder
 from ensue.errors import ConfigError, DataError, nearest
 from ensue.terminal.output import Screen, table
 
@@ -31,24 +30,18 @@ Validation = Annotated[
 Test = Annotated[str | None, typer.Option("--test", metavar="SOURCE", help="Events to test on; SOURCE is to train on.")]
 Items = Annotated[str | None, typer.Option("--items", metavar="SOURCE", help="File of items: id, title, category.")]
 Users = Annotated[str | None, typer.Option("--users", metavar="SOURCE", help="File of users: id, and columns of them.")]
-VectorColumns = Annotated[
-    str | None, typer.Option("--item-vectors", metavar="COLUMNS", help="Columns of --items that contain vectors.")
-]
-TextColumns = Annotated[
-    str | None,
-    typer.Option("--item-text", metavar="COLUMNS", help="Embed texts of --items: title,category (extra text)."),
-]
-EncoderName = Annotated[
-    TextEncoder, typer.Option("--text-encoder", help="auto: sentences if the extra text is installed.")
-]
+# Field of `ItemVectors` -> the name of its flag.
+VECTORS = {"columns": "item_vectors", "text": "item_text", "encoder": "text_encoder"}
 
 
 def flags() -> list[Flag]:
-    """The flags for the columns and the filters."""
+    """The flags for the columns, the filters and the vectors of items."""
     from ensue.data.interactions import Columns
+    from ensue.data.item_vectors import ItemVectors
     from ensue.data.prepare import PrepareConfig
 
-    return [*flags_of(Columns, "Columns"), *flags_of(PrepareConfig, "Filters")]
+    vectors = flags_of(ItemVectors, "Vectors of items", rename=VECTORS)
+    return [*flags_of(Columns, "Columns"), *flags_of(PrepareConfig, "Filters"), *vectors]
 
 
 def run(
@@ -71,16 +64,13 @@ def run(
     connect: Connect = None,
     items: Items = None,
     users: Users = None,
-    item_vectors: VectorColumns = None,
-    item_text: TextColumns = None,
-    text_encoder: EncoderName = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing store.")] = False,
 ) -> dict[str, Any]:
     """Read a log and write a sequence store."""
     from ensue.data.interactions import Columns
     from ensue.data.prepare import PrepareConfig, prepare
 
-    vectors = _vectors_of(items, item_vectors, item_text, text_encoder)
+    vectors = _vectors_of(items, settings)
     filters = {name: value for name, value in settings.items() if name in PrepareConfig.model_fields}
     columns = {name: value for name, value in settings.items() if name in Columns.model_fields}
     query = query_of(source, sql, connect)
@@ -97,7 +87,11 @@ def run(
         explained, columns = show_explanation(screen, log, columns, items, users)
         if out is None:
             words = source_words(source, query)
-            screen.next("ensue prepare", *words, *words_of(flags(), {**columns, **filters}), "--out", "data/log")
+            for flag, file in (("--items", items), ("--users", users)):
+                words += [] if file is None else [flag, file]
+            given = {name: value for name, value in settings.items() if name in VECTORS.values()}
+            chosen = {**columns, **filters, **given}
+            screen.next("ensue prepare", *words, *words_of(flags(), chosen), "--out", "data/log")
             return explained
     folder = _needed(out)
 
@@ -117,13 +111,15 @@ def _refuse_own(name: str, given: list[str]) -> None:
         raise ConfigError(f"dataset {name!r} has its own columns and items: leave out {wrong}")
 
 
-def _vectors_of(items: str | None, columns: str | None, text: str | None, encoder: TextEncoder) -> ItemVectors | None:
+def _vectors_of(items: str | None, settings: dict[str, Any]) -> ItemVectors | None:
+    """The vectors that the flags ask for; None for none."""
     from ensue.data.item_vectors import ItemVectors
 
-    given = [flag for flag, value in (("--item-vectors", columns), ("--item-text", text)) if value]
-    if given and items is None:
-        raise ConfigError(f"{given[0]} names columns of the items: give their file with --items")
-    return ItemVectors(tuple(split_list(columns or "")), tuple(split_list(text or "")), encoder) if given else None
+    vectors = ItemVectors.parse({field: settings[flag] for field, flag in VECTORS.items() if flag in settings})
+    named = next((VECTORS[field] for field in ("columns", "text") if getattr(vectors, field)), None)
+    if named and items is None:
+        raise ConfigError(f"--{named.replace('_', '-')} names columns of the items: give their file with --items")
+    return vectors if named else None
 
 
 def _needed(out: Path | None) -> Path:

@@ -6,11 +6,13 @@ Suffixes: `N` items, `D` width of a vector.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
+from pydantic import Field
 
+from ensue.config import Config
 from ensue.data.arrays import is_feature_name
 from ensue.data.store import SequenceStore, as_text
 from ensue.data.text_vectors import TextEncoder, encode_texts
@@ -19,19 +21,12 @@ from ensue.errors import DataError, nearest
 TEXT = "text"
 
 
-@dataclass(frozen=True, slots=True)
-class ItemVectors:
-    """The vectors that a store is to have.
+class ItemVectors(Config):
+    """The vectors that a store is to have. Columns that contain vectors leave the item table."""
 
-    Attributes:
-        columns: columns of the item table that contain vectors, as lists of numbers; they leave the table.
-        text: columns of the item table whose texts are embedded, as the vectors `text`.
-        encoder: `sentences`, `tfidf`, or `auto`: sentences if the extra `text` is installed.
-    """
-
-    columns: tuple[str, ...] = ()
-    text: tuple[str, ...] = ()
-    encoder: TextEncoder = "auto"
+    columns: tuple[str, ...] = Field((), description="columns of --items that contain vectors, as lists of numbers")
+    text: tuple[str, ...] = Field((), description="columns of --items whose texts are embedded, such as title,category")
+    encoder: TextEncoder = Field("auto", description="auto: sentences if the extra text is installed")
 
     def added(self, store: SequenceStore, progress: Callable[[str], None]) -> tuple[SequenceStore, tuple[str, ...]]:
         """The store with the vectors, and a note on each.
