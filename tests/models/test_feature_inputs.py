@@ -19,7 +19,7 @@ from ensue.data.split import SplitConfig
 from ensue.data.store import SequenceStore
 from ensue.data.vocabulary import Vocabulary
 from ensue.datasets.simulate import ordered_sequences
-from ensue.errors import ArtefactError, ConfigError, DataError
+from ensue.errors import ArtefactError, ConfigError, DataError, OtherRunError
 from ensue.models import MODELS, Catalogue, Encoder, build_model
 from ensue.models.base import FeatureConfig
 from ensue.models.gru4rec import GRU4Rec
@@ -199,6 +199,25 @@ def test_what_only_a_feature_knows_is_learnt_saved_and_served(tmp_path: Path) ->
     (tmp_path / "run" / "features.json").write_text("[]")
     with pytest.raises(ArtefactError, match=r"features.json: altered"):
         Recommender.load(tmp_path / "run")
+
+
+def test_tables_that_changed_are_noticed(tmp_path: Path) -> None:
+    """A store's fingerprint does not cover its tables, but a run that reads them must not go on with others."""
+    store = world(40)
+    kinds = store.item_table.with_columns(kind=pl.Series(["a", "b"] * 5))
+    store = replace(store, item_table=kinds)
+    other_kinds = replace(store, item_table=kinds.with_columns(kind=pl.Series(["b", "a"] * 5)))
+    other_cities = replace(store, user_table=store.user_table.with_columns(city=pl.Series(["y", "x"] * 20)))
+    titled = replace(store, item_table=kinds.with_columns(title=pl.Series([f"item {n}" for n in range(10)])))
+    settings = {**SMALL, "num_epochs": 2, "features": ("kind", "city")}
+    Recommender("gru4rec", **settings).fit(store, tmp_path / "run")
+    Recommender("gru4rec", **settings).fit(titled, tmp_path / "run")
+    with pytest.raises(OtherRunError, match=r"run contains a run that was trained with other values of kind: use"):
+        Recommender("gru4rec", **settings).fit(other_kinds, tmp_path / "run")
+    for other, name in ((other_kinds, "kind"), (other_cities, "city")):
+        with pytest.raises(OtherRunError, match=f"trained with other values of {name}:"):
+            Recommender("gru4rec", **{**settings, "num_epochs": 3}).fit(other, tmp_path / "run")
+    assert len(Recommender("gru4rec", **{**settings, "num_epochs": 3}).fit(titled, tmp_path / "run").log) == 3
 
 
 def test_bert4rec_masks_the_features_of_masked_events() -> None:

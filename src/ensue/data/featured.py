@@ -1,12 +1,14 @@
 """The features of a store: fitted on the training part of a split, and the codes of all events and users.
 
-Suffixes: `E` events of the store, `P` events of the training part, `R` its rows.
+Suffixes: `E` events of the store, `U` its users, `P` events of the training part, `R` its rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from ensue.data.features import LEVELS, Feature, FeatureSpec, Inputs, Level, fit
 from ensue.data.split import Sequences, Split, SplitConfig, make_split
 from ensue.data.store import SequenceStore
 from ensue.data.vocabulary import ExternalId
-from ensue.errors import DataError, nearest
+from ensue.errors import DataError, OtherRunError, nearest
 
 
 def split_with_features(store: SequenceStore, config: SplitConfig, features: Sequence[str]) -> Split:
@@ -81,6 +83,47 @@ def with_inputs(store: SequenceStore, features: tuple[Feature, ...]) -> Sequence
             _check_column(store, feature)
             users[name] = feature.codes(store.user_table[name]).astype(np.int32)
     return replace(store, inputs=Inputs(features, events, users), recorded=store.fingerprint)
+
+
+def columns_of_items(items: pl.DataFrame, features: Sequence[Feature]) -> dict[str, str]:
+    """Name -> SHA-256 of what each feature of items reads of an item table."""
+    return {each.name: _digest(each.item_codes(items[each.name])) for each in features if each.of == "item"}
+
+
+def columns_of(store: SequenceStore) -> dict[str, str]:
+    """Name -> SHA-256 of what each feature of items and users reads of a store's tables.
+
+    The fingerprint of a store does not cover its tables, so that a corrected title does not make it other data.
+    """
+    if store.inputs is None:
+        return {}
+    users = {name: _digest(codes_U) for name, codes_U in store.inputs.users.items()}
+    return columns_of_items(store.item_table, store.inputs.features) | users
+
+
+def check_columns(folder: Path | None, store: SequenceStore, then: Mapping[str, str]) -> None:
+    """Check that a run in a folder was trained with the values that the tables have now.
+
+    Args:
+        folder: the folder, for the message.
+        store: the data, with the inputs of the model.
+        then: what `columns_of` or `columns_of_items` gave for the run.
+
+    Raises:
+        OtherRunError: a column has changed; the message names it.
+    """
+    now = columns_of(store)
+    changed = [name for name, digest in then.items() if now.get(name) != digest]
+    if changed:
+        raise OtherRunError(
+            f"{folder} contains a run that was trained with other values of {', '.join(changed)}: use the tables of "
+            "items and users that it was trained with, choose another folder, or replace the run (ensue train: "
+            "--overwrite)"
+        )
+
+
+def _digest(codes: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(codes, dtype="<i8").tobytes()).hexdigest()
 
 
 def features_of_user(store: SequenceStore, user: ExternalId, features: Sequence[Feature]) -> dict[str, Any]:

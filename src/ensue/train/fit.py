@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ensue.data.featured import split_with_features
+from ensue.data.featured import check_columns, columns_of_items, split_with_features
 from ensue.data.split import Split
 from ensue.data.store import SequenceStore
 from ensue.data.transitions import fit_popularity
@@ -126,7 +126,13 @@ def _save(folder: Path, work: Path, run: Run, log: Records) -> None:
 
 def _finished(world: World, config: RunConfig, split: Split, folder: Path) -> Fitted:
     """The finished run in the folder, which only rank 0 can read."""
-    run = world.on_main(lambda: load_run(folder))
+
+    def load() -> Run:
+        run = load_run(folder)
+        check_columns(folder, split.train.store, columns_of_items(run.items, run.features))
+        return run
+
+    run = world.on_main(load)
     if is_counted(config.model):
         run = run or _run_of(config, _counted(config, split), split)
     else:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ensue.batches.batch import SequenceBatch
 from ensue.batches.loader import make_loader, take_share
 from ensue.batches.tasks import make_windows
+from ensue.data.featured import check_columns, columns_of
 from ensue.data.split import Cases, Split
 from ensue.errors import ConfigError, LostRankError, NotFiniteError, TrainingError
 from ensue.evaluation.evaluate import evaluate
@@ -337,6 +338,7 @@ class Trainer:
         state = {
             "config": self.config.model_dump(mode="json"),
             "fingerprint": self.split.train.store.fingerprint,
+            "columns": columns_of(self.split.train.store),
             "threads": torch.get_num_threads(),
             "compute": compute().name,
             "scaler": self.scaler.state_dict(),
@@ -367,9 +369,10 @@ class Trainer:
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         state = checkpoint.state
-        fingerprint = self.split.train.store.fingerprint
+        store = self.split.train.store
         then = RunConfig.parse(state["config"], f"checkpoint in {self.folder}")
-        check_same(self.folder, self.config, fingerprint, then, state["fingerprint"])
+        check_same(self.folder, self.config, store.fingerprint, then, state["fingerprint"])
+        check_columns(self.folder, store, state.get("columns", {}))
         self.model.load_state_dict(checkpoint.part("model"))
         self.best = checkpoint.part("best")
         self.model.carried = {name: tensor.to(self.device) for name, tensor in checkpoint.part("carried").items()}
