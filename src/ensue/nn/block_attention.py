@@ -107,17 +107,24 @@ class FarByPlace(Far):
         return (weights_GHBWM.transpose(2, 3) @ self.v).transpose(2, 3)
 
 
-class BlockAttention(RectangleAttention):
-    """softmax over the near events and what `far` returns.
+class WindowAttention(RectangleAttention):
+    """Attention that cuts rows into windows.
 
     Args:
         heads: the heads.
-        window: W.
+        window: W, the number of events of a window.
     """
 
     def __init__(self, heads: Heads, window: int) -> None:
         super().__init__(heads)
         self.window = window
+
+
+class BlockAttention(WindowAttention):
+    """softmax over the near events and what `far` returns; arguments as of `WindowAttention`."""
+
+    def __init__(self, heads: Heads, window: int) -> None:
+        super().__init__(heads, window)
         self.dropout = Dropout(heads.dropout_rate)
 
     def far(self, k_GHNWd: Tensor, v_GHNWd: Tensor, places: Places) -> Far | None:

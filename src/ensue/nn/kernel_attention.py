@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ensue.nn.attention import ATTENTIONS, AttentionConfig, Heads, RectangleAttention
-from ensue.nn.block_attention import Places, cut
+from ensue.nn.attention import ATTENTIONS, AttentionConfig, Heads
+from ensue.nn.block_attention import Places, WindowAttention, cut
 
 # Added to the sum of the weights, as the authors of the linear transformer do.
 EPSILON = 1e-6
@@ -25,17 +25,8 @@ EPSILON = 1e-6
 FLOOR = 1e-6
 
 
-class KernelAttention(RectangleAttention):
-    """out_i = sum_j w_ij v_j / sum_j w_ij, w_ij = phi(q_i) . phi(k_j): O(T (W + F) d). Weights have no dropout.
-
-    Args:
-        heads: the heads.
-        window: W.
-    """
-
-    def __init__(self, heads: Heads, window: int) -> None:
-        super().__init__(heads)
-        self.window = window
+class KernelAttention(WindowAttention):
+    """out_i = sum_j w_ij v_j / sum_j w_ij, w_ij = phi(q_i) . phi(k_j): O(T (W + F) d). Weights have no dropout."""
 
     @abstractmethod
     def features(self, x_GHTd: Tensor, is_query: bool) -> Tensor:

@@ -2,6 +2,8 @@
 //
 // Items are scored in blocks that stay in the cache. A score is summed in the order of the columns, also that of a
 // single item, so equal vectors have equal scores.
+#include <algorithm>
+#include <array>
 #include <limits>
 #include <vector>
 
@@ -54,6 +56,34 @@ void put(const float* scores, long first, long count, long k, float* top, int64_
   }
 }
 
+// Scores the catalogue for all states in jobs of up to kStates. begin(first, count) prepares states first ..
+// first + count - 1 and returns the function that takes their blocks of scores. Returns whether all scores are finite.
+template <class Begin>
+bool score_all(long threads, const Catalogue& c, long states, const float* h, Begin begin) {
+  const long jobs = (states + kStates - 1) / kStates;
+  std::vector<char> finite(jobs);
+  parallel(threads, jobs, [&](long job) {
+    const long first = job * kStates, count = std::min<long>(kStates, states - first);
+    finite[job] = score(c, h + first * c.width, count, Arena::own(), begin(first, count));
+  });
+  return std::all_of(finite.begin(), finite.end(), [](char each) { return each != 0; });
+}
+
+// For each state of a job, the place in `hidden` of the next item to leave out.
+struct Hidden {
+  const int64_t *items, *end;  // item numbers, and for each state the end of its part
+  int64_t next[kStates];
+
+  Hidden(const int64_t* hidden, const int64_t* offsets, long count) : items(hidden), end(offsets + 1) {
+    std::copy(offsets, offsets + count, next);
+  }
+  // Calls visit(place) for the hidden items of state r in the block of `count` items from `first` on.
+  template <class Visit>
+  void in_block(long r, long first, long count, Visit visit) {
+    for (int64_t& at = next[r]; at < end[r] && items[at] < first + count; at++) visit(items[at] - first);
+  }
+};
+
 constexpr float kLowest = -std::numeric_limits<float>::infinity();
 
 float score_of(const Catalogue& c, const float* h, int64_t item) {
@@ -77,18 +107,12 @@ ENSUE_EXPORT int32_t ensue_standings(int32_t threads, int64_t states, int64_t wi
                                      const float* columns, const int64_t* target, const int64_t* offsets,
                                      const int64_t* hidden, int64_t* better, int64_t* equal) {
   const Catalogue c{width, items, columns};
-  const long jobs = (states + kStates - 1) / kStates;
-  std::vector<char> finite(jobs);
-  parallel(threads, jobs, [&](long job) {
-    const long first = job * kStates, count = std::min<long>(kStates, states - first);
-    float own[kStates];
-    int64_t next[kStates];
-    for (long r = 0; r < count; r++) {
-      own[r] = score_of(c, h + (first + r) * width, target[first + r]);
-      next[r] = offsets[first + r];
-      better[first + r] = 0, equal[first + r] = 0;
-    }
-    finite[job] = score(c, h + first * width, count, Arena::own(), [&](long item, long block, float* scores) {
+  return score_all(threads, c, states, h, [&](long first, long count) {
+    std::array<float, kStates> own;
+    for (long r = 0; r < count; r++) own[r] = score_of(c, h + (first + r) * width, target[first + r]);
+    std::fill(better + first, better + first + count, 0);
+    std::fill(equal + first, equal + first + count, 0);
+    return [=, left_out = Hidden(hidden, offsets + first, count)](long item, long block, float* scores) mutable {
       for (long r = 0; r < count; r++) {
         float* row = scores + r * kItems;
         Ints above = {}, same = {};
@@ -100,16 +124,14 @@ ENSUE_EXPORT int32_t ensue_standings(int32_t threads, int64_t states, int64_t wi
         int64_t more = 0, ties = 0;
         for (int lane = 0; lane < kLanes; lane++) more += above[lane], ties += same[lane];
         for (; j < block; j++) more += row[j] > own[r], ties += row[j] == own[r];
-        const auto leave_out = [&](float score) { more -= score > own[r], ties -= score == own[r]; };
-        for (int64_t& at = next[r]; at < offsets[first + r + 1] && hidden[at] < item + block; at++)
-          leave_out(row[hidden[at] - item]);
+        const auto leave_out = [&](int64_t place) { more -= row[place] > own[r], ties -= row[place] == own[r]; };
+        left_out.in_block(r, item, block, leave_out);
         const int64_t target_place = target[first + r] - item;
-        if (target_place >= 0 && target_place < block) leave_out(row[target_place]);
+        if (target_place >= 0 && target_place < block) leave_out(target_place);
         better[first + r] += more, equal[first + r] += ties;
       }
-    });
+    };
   });
-  return std::all_of(finite.begin(), finite.end(), [](char each) { return each != 0; });
 }
 
 // The k items with the highest scores for each state, best first, ties by the lower number: scores and items
@@ -118,26 +140,18 @@ ENSUE_EXPORT int32_t ensue_best(int32_t threads, int64_t states, int64_t width, 
                                 const float* h, const float* columns, const int64_t* offsets, const int64_t* hidden,
                                 float* best_scores, int64_t* best_items) {
   const Catalogue c{width, items, columns};
-  const long jobs = (states + kStates - 1) / kStates;
-  std::vector<char> finite(jobs);
-  parallel(threads, jobs, [&](long job) {
-    const long first = job * kStates, count = std::min<long>(kStates, states - first);
-    int64_t next[kStates];
-    for (long r = 0; r < count; r++) next[r] = offsets[first + r];
+  return score_all(threads, c, states, h, [&](long first, long count) {
     std::fill(best_scores + first * k, best_scores + (first + count) * k, kLowest);
     std::fill(best_items + first * k, best_items + (first + count) * k, 1);
-    finite[job] = score(c, h + first * width, count, Arena::own(), [&](long item, long block, float* scores) {
+    return [=, left_out = Hidden(hidden, offsets + first, count)](long item, long block, float* scores) mutable {
       for (long r = 0; r < count; r++) {
-        float *row = scores + r * kItems, *top = best_scores + (first + r) * k;
-        int64_t* numbers = best_items + (first + r) * k;
-        for (int64_t& at = next[r]; at < offsets[first + r + 1] && hidden[at] < item + block; at++)
-          row[hidden[at] - item] = kLowest;
+        float* row = scores + r * kItems;
+        left_out.in_block(r, item, block, [&](int64_t place) { row[place] = kLowest; });
         for (long j = block; j < padded(block); j++) row[j] = kLowest;
-        put(row, item, block, k, top, numbers);
+        put(row, item, block, k, best_scores + (first + r) * k, best_items + (first + r) * k);
       }
-    });
+    };
   });
-  return std::all_of(finite.begin(), finite.end(), [](char each) { return each != 0; });
 }
 
 // The same from scores [states, items], in which hidden items are -infinity.
