@@ -12,7 +12,6 @@ from ensue.data.doubt import UnclearLogError
 from ensue.data.interactions import Columns, read_interactions
 from ensue.data.moments import to_microseconds, written
 from ensue.data.prepare import prepare
-from ensue.data.where import parse_where
 from ensue.errors import ConfigError, DataError
 
 
@@ -68,8 +67,6 @@ def test_rows_are_chosen_by_value(write):
     assert items(path, where="event == 'buy' and price > 5") == [7]
     assert items(path, where="event in ('view', 'cart')") == [6]
     assert read_interactions(path, Columns(where="price <= 9")).dropped == {"not price <= 9": 2}
-    with pytest.raises(ConfigError, match="where: cannot read"):
-        parse_where("event buy")
 
 
 def test_columns_are_recognised_by_their_values(write):

@@ -10,7 +10,7 @@ import polars as pl
 from ensue.data.doubt import UnclearLogError
 from ensue.data.interactions import Columns, columns_of
 from ensue.data.logs import open_log
-from ensue.data.meanings import dates_in, epochs_in, sample, texts_of
+from ensue.data.meanings import dates_in, epochs_in, present, sample, texts_of
 from ensue.data.moments import UNIT_NAMES, to_microseconds
 from ensue.data.sources import Source
 from ensue.data.table import Table
@@ -73,10 +73,9 @@ def explain(source: Source, columns: Columns | None = None) -> Explanation:
     for meaning, choice in chosen.items():
         uses[choice.column].append((meaning, choice.why))
     for name in columns.features:
-        uses[name].append(("feature", "named"))
-    for condition in parse_where(columns.where) if columns.where is not None else ():
-        if condition.column in uses:
-            uses[condition.column].append(("condition", "named in where"))
+        uses[present(table, name, "feature")].append(("feature", "named"))
+    for name in () if columns.where is None else parse_where(columns.where).columns:
+        uses[present(table, name, "condition")].append(("condition", "named in where"))
     frame = sample(table, table.names)
     explained = tuple(_explained(table, frame[name], uses[name], columns) for name in table.names)
     return Explanation(table.where, f"{table.shape}: {table.evidence}" if table.shape else "", explained)

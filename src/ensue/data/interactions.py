@@ -5,8 +5,6 @@ from __future__ import annotations
 import codecs
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import reduce
-from operator import and_
 from typing import Any, Self
 from zoneinfo import ZoneInfo
 
@@ -39,7 +37,7 @@ from ensue.data.table import (
     rows_of_parts,
 )
 from ensue.data.vocabulary import canonical_ints
-from ensue.data.where import parse_where
+from ensue.data.where import Condition, parse_where
 from ensue.errors import DataError
 
 REPEATED_HEADER = "repeated header"
@@ -57,7 +55,8 @@ class Columns(Config):
         clock: column of the times of day, if the column `time` contains only dates.
         rating: column of the ratings; "-" for none.
         features: further columns to keep: of events (event), items (brand:item), users (city:user), price:buckets=10.
-        where: rows to read, by value: column == 'text', column > 5, column in ('a', 'b'), joined by `and`.
+        where: rows to read, by value: column == 'text', column > 5, column in ('a', 'b'), joined by
+            `and`, `or`, `not` and parentheses.
         format: "csv", "tsv", ";" and "|" (CSV with that separator), "space" (user item [time]), "::"
             (user::item::rating::time), "jsonl", "parquet", "arrow" (Feather) or "avro"; "auto" uses the first bytes,
             the suffix and the first line.
@@ -235,8 +234,8 @@ class _Sifted:
 
     def __init__(self, table: Table, columns: Columns, chosen: Mapping[str, Choice]) -> None:
         self.table, self.columns, self.chosen = table, columns, chosen
-        self.conditions = parse_where(columns.where) if columns.where is not None else ()
-        tested = [present(table, condition.column, "condition") for condition in self.conditions]
+        self.where = None if columns.where is None else parse_where(columns.where)
+        tested = [] if self.where is None else [present(table, name, "condition") for name in self.where.columns]
         names = [*(choice.column for choice in chosen.values()), *columns.features, *table.features, *tested]
         raw = collect(table, list(dict.fromkeys(names)), self._check_ids)
         self.rows_in, self.decimal_notes = raw.height, list[str]()
@@ -252,11 +251,12 @@ class _Sifted:
         if MALFORMED in self.raw.columns:
             self._drop(MALFORMED, self.raw[MALFORMED])
         if table.text and not table.positional:
-            pair = (chosen[meaning].column for meaning in ("user", "item"))
-            self._drop(REPEATED_HEADER, reduce(and_, (is_header(self.raw[name], name) for name in pair)))
-        if self.conditions:
-            keep = [condition.applies(self.raw[present(table, condition.column, "")]) for condition in self.conditions]
-            self._drop(f"not {columns.where}", ~reduce(and_, keep), is_fault=False)
+            user, item = (is_header(self._values(meaning), chosen[meaning].column) for meaning in ("user", "item"))
+            self._drop(REPEATED_HEADER, user & item)
+        if self.where is not None:
+            keep = self.where.applies(lambda name: self.raw[present(table, name, "condition")])
+            text = columns.where if isinstance(self.where, Condition) else f"({columns.where})"
+            self._drop(f"not {text}", ~keep.fill_null(False), is_fault=False)
         if self.chosen["user"].why != "named" and not self.table.positional:
             refuse_anonymous(table, self._values("user"))
         for meaning in ("user", "item"):
