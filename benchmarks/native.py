@@ -41,9 +41,9 @@ LOSSES = {"training step, BCE": "bce", "training step, full softmax": "ce"}
 
 
 def config_of(options: argparse.Namespace, loss: str, seed: int = 0) -> RunConfig:
-    """SASRec's settings for the data set."""
+    """SASRec's settings for the data set, for any model that has them."""
     names = ("hidden_units", "num_blocks", "num_heads")
-    model = {"name": "sasrec", **SETTINGS[options.data], **{name: COMMON[name] for name in names}}
+    model = {"name": options.model, **SETTINGS[options.data], **{name: COMMON[name] for name in names}}
     if options.width:
         model["hidden_units"] = options.width
     train = {"batch_size": COMMON["batch_size"], "lr": COMMON["lr"], "threads": options.threads, "seed": seed}
@@ -140,7 +140,7 @@ def quality(options: argparse.Namespace, split: Split) -> list[dict[str, Any]]:
 def table(result: dict[str, Any]) -> str:
     """One result as Markdown."""
     width = f", width {result['width']}" if result["width"] else ""
-    lines = [f"## {result['data']}{width}", ""]
+    lines = [f"## {result.get('model', 'sasrec')}, {result['data']}{width}", ""]
     lines += [f"`{result['command']}`, {result['date']}; {result['machine']}, {result['threads']} threads.", ""]
     if result.get("rows"):
         lines += ["| | torch, ms | native, ms | ratio | quartiles | pairs |", "|---|---:|---:|---:|---|---:|"]
@@ -176,6 +176,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=sorted(SETTINGS), default="ml-1m-sasrec")
+    parser.add_argument("--model", default="sasrec", help="such as bert4rec")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=40, help="training steps of each loss, with each path")
     parser.add_argument("--cases", type=int, default=2000, help="users of an evaluation")
@@ -193,7 +194,13 @@ def main() -> None:
     result = {
         "command": " ".join(["python benchmarks/native.py", *sys.argv[1:]]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        **{"data": options.data, "width": options.width, "threads": options.threads, "machine": machine()},
+        **{
+            "model": options.model,
+            "data": options.data,
+            "width": options.width,
+            "threads": options.threads,
+            "machine": machine(),
+        },
         **measured,
     }
     print(table(result))

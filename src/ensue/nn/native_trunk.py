@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from ensue.nn.trunk import Trunk
 
 
+# With a single block, torch is faster if fewer than one event in SPARSE is asked: it computes the asked ones alone.
+SPARSE = 20
+
+
 def native_states(trunk: Trunk, x_PD: Tensor, layout: Layout, relations: Relations | None) -> Tensor | None:
     """What `Trunk.forward` returns, from the native library; None if torch has to compute it."""
     chosen = compute()
@@ -38,9 +42,17 @@ def native_states(trunk: Trunk, x_PD: Tensor, layout: Layout, relations: Relatio
     parameters = [parameter for block in blocks for parameter in _parameters(block)]
     parameters += trunk.norm.weight, trunk.norm.bias
     plan = _plan(trunk, blocks)
-    if layout.asked is None:
-        return encode(chosen.name, plan, parameters, x_PD, layout.last_B)
-    return newest(chosen.name, plan, parameters, x_PD, layout.last_B)
+    asked = layout.asked
+    if asked is not None and _asks_newest(layout):
+        return newest(chosen.name, plan, parameters, x_PD, layout.last_B)
+    h_PD = encode(chosen.name, plan, parameters, x_PD, layout.last_B)
+    return h_PD if asked is None else h_PD[asked.event_Q]
+
+
+def _asks_newest(layout: Layout) -> bool:
+    """Whether the newest event of each row is asked, and no gradient: the last block computes these events alone."""
+    asked = layout.asked
+    return asked is not None and not torch.is_grad_enabled() and torch.equal(asked.event_Q, layout.last_B)
 
 
 def _plan(trunk: Trunk, blocks: list[Block]) -> Plan:
@@ -52,7 +64,7 @@ def _plan(trunk: Trunk, blocks: list[Block]) -> Plan:
         blocks=len(blocks),
         norm=NORMS[first.norm],
         activation=ACTIVATIONS[first.feed_forward.kind],
-        causal=True,
+        causal=first.attention.causal,
         threads=torch.get_num_threads(),
         drop_below=drop_below,
         epsilon=LAYER_NORM_EPS,
@@ -83,13 +95,14 @@ def _reason(trunk: Trunk, x_PD: Tensor, layout: Layout, relations: Relations | N
         return "attention other than full has no native form"
     if relations is not None:
         return "terms for pairs of events have no native form"
-    if first.attention.rotary is not None or not first.attention.causal:
-        return "rotary positions and bidirectional attention have no native form"
+    if first.attention.rotary is not None:
+        return "rotary positions have no native form"
     if first.feed_forward.kind not in ACTIVATIONS:
         return f"activation {first.feed_forward.kind} has no native form"
     asked = layout.asked
-    if asked is not None and (torch.is_grad_enabled() or not torch.equal(asked.event_Q, layout.last_B)):
-        return "training on some events alone has no native form"
+    is_sparse = asked is not None and SPARSE * len(asked.event_Q) < len(x_PD)
+    if is_sparse and len(trunk.blocks) == 1 and not _asks_newest(layout):
+        return "a single block, asked for few events, has no native form"
     for block in trunk.blocks:
         if (
             type(block.attention_residual) is not PlainResidual

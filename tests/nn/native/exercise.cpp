@@ -104,7 +104,8 @@ int main() {
   for (int32_t norm : {0, 1, 2})
     for (int32_t width : {1, 8, 21, 50})
       for (int32_t causal : {0, 1})
-        exercise({width, width == 21 ? 3 : 1, 2, norm, 1, causal, 3, 51, 1e-8f, 7}, lengths);
+        for (int32_t activation : {0, 1, 2})
+          exercise({width, width == 21 ? 3 : 1, 2, norm, activation, causal, 3, 51, 1e-8f, 7}, lengths);
   const Plan plan{20, 2, 2, 0, 1, 1, 3, 51, 1e-8f, 7};
   // Two callers at once, then a fork: a child has threads of its own.
   std::thread other([&] { exercise(plan, lengths); });

@@ -25,10 +25,13 @@ NORMS = ("pre", "post", "original")
 LENGTHS = {"many short": [1, 2, 3, 1, 5] * 30, "strips": [1, 47, 48, 49, 7, 192, 2], "long": [250, 1, 200]}
 
 
-def trunk_of(width: int = 20, heads: int = 2, blocks: int = 2, norm: str = "pre", rate: float = 0.0) -> Trunk:
+def trunk_of(
+    width: int = 20, heads: int = 2, blocks: int = 2, norm: str = "pre", rate: float = 0.0, causal: bool = True
+) -> Trunk:
     trunk = Trunk(
         TrunkConfig(hidden_units=width, num_heads=heads, num_blocks=blocks, norm=norm, dropout_rate=rate),  # type: ignore[arg-type]
         maxlen=250,
+        causal=causal,
     )
     initialise(trunk, 3)
     generator = torch.Generator().manual_seed(1)
@@ -80,13 +83,47 @@ def test_states_and_gradients_are_those_of_float64(name: str, norm: str, lengths
             assert str(usage) == f"native ({name})"
 
 
-@pytest.mark.parametrize("activation", ["none", "relu"])
-def test_activations(activation: str) -> None:
-    config = TrunkConfig(hidden_units=8, dropout_rate=0.0, activation=activation)  # type: ignore[arg-type]
-    trunk, batch = Trunk(config, 200), batch_of([3, 5]).asking_all()
+@pytest.mark.parametrize("name", runnable())
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_bidirectional_states_and_gradients_are_those_of_float64(name: str, lengths: str) -> None:
+    trunk, batch = trunk_of(21, 3, causal=False), batch_of(LENGTHS[lengths]).asking_all()
+    x_PD = inputs(len(batch.items_P), 21)
+    exact = run(double(trunk_of(21, 3, causal=False), trunk), batch, x_PD.double())
+    with computing_with(name):
+        usage = Usage()
+        assert error(run(trunk, batch, x_PD), exact) < 1e-5
+        assert str(usage) == f"native ({name})"
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_some_events_alone_have_the_states_and_gradients_of_float64(causal: bool) -> None:
+    """Masked events and newest events, as of tasks that do not ask for every event."""
+    trunk, batch = trunk_of(21, 3, causal=causal), batch_of([3, 200, 1, 60])
+    x_PD = inputs(len(batch.items_P), 21)
+    for some in (batch, batch.asking(np.array([0, 2, 7, 150, 151, 204]))):
+        exact = run(double(trunk_of(21, 3, causal=causal), trunk), some, x_PD.double())
+        usage = Usage()
+        assert error(run(trunk, some, x_PD), exact) < 1e-5
+        with torch.no_grad():
+            assert error([trunk(x_PD, some.layout)], exact[:1]) < 1e-5
+        assert "torch" not in str(usage)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+@pytest.mark.parametrize("activation", ["none", "relu", "gelu"])
+def test_activations(activation: str, rate: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inputs reach far into both tails of the activation."""
+    config = TrunkConfig(hidden_units=8, num_blocks=1, dropout_rate=rate, activation=activation)  # type: ignore[arg-type]
+    trunk, batch = Trunk(config, 200), batch_of([5, 5]).asking_all()
     initialise(trunk, 1)
-    exact = run(double(Trunk(config, 200), trunk), batch, inputs(8, 8).double())
-    assert error(run(trunk, batch, inputs(8, 8)), exact) < 1e-5
+    block = trunk.blocks[0]
+    block.feed_forward.inner.weight.data *= 40  # type: ignore[union-attr]
+    masks: Callable[..., Tensor] = SameMasks(9, 1, 2, 5)
+    monkeypatch.setattr("ensue.nn.native_trunk.random_bytes", masks)
+    ours = run(trunk, batch, inputs(10, 8))
+    for module in (attention, dropout):
+        monkeypatch.setattr(module, "random_bytes", masks)
+    assert error(ours, run(double(Trunk(config, 200), trunk), batch, inputs(10, 8).double())) < 1e-5
 
 
 class SameMasks:
@@ -171,8 +208,12 @@ def test_what_has_no_native_form_is_computed_by_torch() -> None:
     x_PD, batch = inputs(8, 8), batch_of([3, 5])
     usage = Usage()
     Trunk(TrunkConfig(hidden_units=8, residual="gated"), 200)(x_PD, batch.asking_all().layout)
-    Trunk(TrunkConfig(hidden_units=8), 200, causal=False)(x_PD, batch.asking_all().layout)
-    assert "bidirectional" in str(usage)
+    local = Trunk(TrunkConfig(hidden_units=8, attention="local"), 200)
+    local(x_PD, batch.asking_all().layout)
+    assert "attention other than full" in str(usage)
+    some = batch_of([30, 30])
+    trunk_of(8, blocks=1)(inputs(60, 8), some.layout)
+    assert "asked for few events" in str(usage)
     assert "GatedResidual" in str(usage)
     assert "layers by torch" in str(usage)
     trunk, seen = trunk_of(8), []

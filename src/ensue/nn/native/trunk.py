@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from ensue.nn.native.library import at, load
 
 NORMS = {"pre": 0, "post": 1, "original": 2}
-ACTIVATIONS = {"none": 0, "relu": 1}
+ACTIVATIONS = {"none": 0, "relu": 1, "gelu": 2}
 
 
 class Plan(ctypes.Structure):

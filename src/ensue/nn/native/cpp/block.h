@@ -14,12 +14,13 @@ namespace ensue {
 // What the forward pass keeps for the gradient, for the events of a tile and one block.
 struct Kept {
   float *x, *qkv, *mixed, *hidden;  // input; projections; attention before `out`; feed-forward layer after dropout
+  float* inner;                     // with GELU, the feed-forward layer before the activation
   Normed attention_norm, feed_forward_norm;
   float* log_sum;
 
   static long floats(const Plan& p) {
     const Widths w(p);
-    return 4 * w.stride + w.qkv + w.heads + 2 + p.heads;
+    return (p.activation == kGelu ? 5 : 4) * w.stride + w.qkv + w.heads + 2 + p.heads;
   }
   Kept(const Plan& p, float* at, long events) {
     const Widths w(p);
@@ -32,6 +33,7 @@ struct Kept {
     attention_norm.value = take(w.stride), feed_forward_norm.value = take(w.stride);
     attention_norm.inverse = take(1), feed_forward_norm.inverse = take(1);
     log_sum = take(p.heads);
+    inner = p.activation == kGelu ? take(w.stride) : nullptr;
   }
 };
 
@@ -115,21 +117,36 @@ ENSUE_INLINE void add(long count, const float* x, float* y) {
   for (long i = 0; i < count; i += kLanes) store(y + i, load(y + i) + load(x + i));
 }
 
-// The activation and the dropout after it, in place.
-inline void activate(const Plan& p, uint32_t site, const Tile& t, long stride, float* x) {
+// The activation of k.hidden and the dropout after it, in place; with GELU, k.inner keeps what it was.
+inline void activate(const Plan& p, uint32_t site, const Tile& t, long stride, const Kept& k) {
+  const long size = t.events * stride;
+  float* x = k.hidden;
   if (p.activation == kRelu)
-    for (long i = 0; i < t.events * stride; i += kLanes) store(x + i, larger(load(x + i), Vec{}));
+    for (long i = 0; i < size; i += kLanes) store(x + i, larger(load(x + i), Vec{}));
+  if (p.activation == kGelu) {
+    std::memcpy(k.inner, x, size * sizeof(float));
+    for (long i = 0; i < size; i += kLanes) store(x + i, load(x + i) * normal(load(x + i)).below);
+  }
   drop(p.dropout(), site, t.first_event, t.events, stride, x);
 }
 
-// The gradient of `activate`, in place; `hidden` is its result.
-inline void activate_backward(const Plan& p, uint32_t site, const Tile& t, long stride, const float* hidden,
-                              float* grad) {
-  if (p.activation != kRelu) return drop(p.dropout(), site, t.first_event, t.events, stride, grad);
-  // A value that was dropped is zero too.
-  const float scale = p.dropout().scale;
-  for (long i = 0; i < t.events * stride; i += kLanes)
-    store(grad + i, kept((Ints)(load(hidden + i) > 0), load(grad + i) * scale));
+// The gradient of `activate`, in place.
+inline void activate_backward(const Plan& p, uint32_t site, const Tile& t, long stride, const Kept& k, float* grad) {
+  const long size = t.events * stride;
+  if (p.activation == kRelu) {
+    // A value that was dropped is zero too.
+    const float scale = p.dropout().scale;
+    for (long i = 0; i < size; i += kLanes)
+      store(grad + i, kept((Ints)(load(k.hidden + i) > 0), load(grad + i) * scale));
+    return;
+  }
+  drop(p.dropout(), site, t.first_event, t.events, stride, grad);
+  if (p.activation == kGelu)
+    for (long i = 0; i < size; i += kLanes) {
+      const Vec x = load(k.inner + i);
+      const Normal n = normal(x);
+      store(grad + i, load(grad + i) * (n.below + x * n.density));
+    }
 }
 
 inline void Block::forward(const Tile& t, const Kept& k, float* y, Arena& arena) const {
@@ -203,7 +220,7 @@ inline void Block::feed_forward(const Tile& t, const Kept& k, float* sum, float*
     normalise(n, w.width, w.stride, plan.epsilon, sum, g, in, k.feed_forward_norm);
   }
   linear(own().inner, n, in, k.hidden);
-  activate(plan, site(plan.heads), t, w.stride, k.hidden);
+  activate(plan, site(plan.heads), t, w.stride, k);
   linear(own().outer, n, k.hidden, y);
   drop(plan.dropout(), site(plan.heads + 1), t.first_event, n, w.stride, y);
   add(size, plan.norm == kOriginal ? in : sum, y);
@@ -262,7 +279,7 @@ inline float* Block::feed_forward_backward(const Tile& t, const Kept& k, float* 
   std::memcpy(d_out, grad, size * sizeof(float));
   drop(plan.dropout(), site(plan.heads + 1), t.first_event, n, w.stride, d_out);
   linear_backward(own().outer, n, k.hidden, d_out, d_hidden, kZero, gradients);
-  activate_backward(plan, site(plan.heads), t, w.stride, k.hidden, d_hidden);
+  activate_backward(plan, site(plan.heads), t, w.stride, k, d_hidden);
   if (plan.norm == kPre) {
     scaled(n, w.stride, k.feed_forward_norm.value, gain(norm), in);
     linear_backward(own().inner, n, in, d_hidden, d, kZero, gradients);

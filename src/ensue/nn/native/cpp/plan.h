@@ -9,7 +9,7 @@
 namespace ensue {
 
 enum Norm : int32_t { kPre = 0, kPost = 1, kOriginal = 2 };
-enum Activation : int32_t { kNone = 0, kRelu = 1 };
+enum Activation : int32_t { kNone = 0, kRelu = 1, kGelu = 2 };
 
 // The settings of a call, in the order of the Python class `Plan`.
 struct Plan {
