@@ -124,7 +124,10 @@ def test_packed_files_are_read_within_a_bound(write, monkeypatch, pack):
 def test_encodings_and_files_of_other_programs(write):
     latin = write("user,item\n1,Élan\n".encode("latin-1"))
     assert items(latin, encoding="latin-1") == ["Élan"]
-    assert items(write("user,item\n1,5\n".encode("utf-16"))) == [5]
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
+        assert items(write("user,item\n1,5\n1,日本\n".encode(encoding))) == ["5", "日本"]
+    with pytest.raises(DataError, match="is a binary file of unknown kind, or text in another encoding"):
+        read_interactions(write(b"\x05\x00\x07\x00" * 9))
     assert items(write(b'\xef\xbb\xbf{"user":1,"item":5}\n', "log.jsonl")) == [5]
     with pytest.raises(DataError, match="SQLite database"):
         read_interactions(write(b"SQLite format 3\x00..."))

@@ -17,12 +17,12 @@ from ensue.data.anonymous import placeholder_notes, refuse_anonymous
 from ensue.data.arrays import is_feature_name
 from ensue.data.dates import DateOrder
 from ensue.data.decimals import with_points
-from ensue.data.doubt import Answer, Doubt, UnclearLogError
+from ensue.data.doubt import UnclearLogError
 from ensue.data.ids import check_json, id_notes, is_header, read_ids, refuse_lists
 from ensue.data.logs import open_beginning, open_log
 from ensue.data.meanings import MEANINGS, Choice, choose_columns, present, with_rows
-from ensue.data.moments import UNIT_NAMES, TimeUnit, add_clock, to_microseconds
-from ensue.data.odd_times import in_another_unit, time_notes
+from ensue.data.moments import TimeUnit, add_clock, to_microseconds
+from ensue.data.odd_times import time_notes
 from ensue.data.shape import SHAPES
 from ensue.data.sources import Source
 from ensue.data.table import (
@@ -282,7 +282,11 @@ class _Sifted:
             kept[name] = _feature(self.raw[name], table)
         order = [name for name in ("user", "item", "time", "rating", *features) if name in kept]
         frame = pl.DataFrame({name: kept[name].alias(name) for name in order} | {"row": self.raw[_ROW]})
-        notes = [*self.decimal_notes, *id_notes(frame), *self._odd_times(frame, unit), *placeholder_notes(frame)]
+        notes = list(dict.fromkeys(choice.note for choice in chosen.values() if choice.note))
+        notes += [*self.decimal_notes, *id_notes(frame), *placeholder_notes(frame)]
+        if unit is not None and frame.height:
+            is_guessed = columns.time_unit == "auto"
+            notes += time_notes(frame, unit, self._values("time") if is_guessed else None, table.where)
         return Interactions(
             frame=frame,
             rows_in=self.rows_in,
@@ -353,22 +357,6 @@ class _Sifted:
             f"({in_words(faults, self.examples)}); {where}. Name the columns and the form (see ensue prepare --help), "
             "or allow it (--max-dropped 1)"
         )
-
-    def _odd_times(self, frame: pl.DataFrame, unit: str | None) -> list[str]:
-        if unit is None or not frame.height:
-            return []
-        times_us, rows = frame["time"].to_numpy(), frame["row"].to_numpy()
-        other = in_another_unit(times_us, unit) if self.columns.time_unit == "auto" else None
-        if other is not None:
-            place, name = other
-            value = self._values("time").to_list()[place]
-            what = (
-                f"times in two units: {value} in row {rows[place] + 1:,} is in {name} by its size, most others are in "
-                f"{UNIT_NAMES[unit]}; convert them to one, or name the unit of all"
-            )
-            answers = Answer({"time_unit": unit}, f"all times are in {UNIT_NAMES[unit]}, however large")
-            raise UnclearLogError(Doubt(what, (answers,), guess=None, where=self.table.where))
-        return time_notes(times_us, unit, rows)
 
 
 def _check_feature(table: Table, name: str) -> None:

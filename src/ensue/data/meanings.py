@@ -31,14 +31,18 @@ _USUAL = {
 USUAL_USER, USUAL_ITEM, USUAL_TIME = _USUAL["user"], _USUAL["item"], _USUAL["time"]
 SESSIONS = ("sessionid", "session", "visitid")
 _TYPED_NAME = re.compile(r":(token|float|int|integer|long|str|string|double|date|datetime|timestamp)(_seq)?$", re.I)
+# How pandas and others call the index of a table.
+_UNNAMED = re.compile(r"(unnamed: ?0(\.\d+)?|__index_level_0__|index|column0|)", re.IGNORECASE)
 _SAMPLE_ROWS = 1_000
 _NUMBER_LIKE = (pl.String, pl.Int32, pl.Int64, pl.UInt32, pl.UInt64, pl.Float64)
 # Most columns offered for one meaning, if its column is in doubt.
 _OFFERED = 4
 # Seconds of 2000-01-01 and 2040-01-01: numbers between them are unlikely to be ids.
 _EPOCH_S = (946_684_800, 2_208_988_800)
-_PRODUCT = r"^(B0[0-9A-Z]{8}|\d{9}[\dX])$"
-_PERSON = r"^A[0-9A-Z]{9,20}$"
+_PRODUCT = r"^(B0[0-9A-Z]{8}|\d{9}[\dX]|(?i:item|i|product|prod|p|movie|track|song|book|article|sku)[_-]?\d+)$"
+_PERSON = r"^(A[0-9A-Z]{9,20}|(?i:user|usr|u|customer|cust|visitor|session|sess)[_-]?\d+)$"
+# Rows from which a first column that increases from row to row can be recognised as their numbers.
+_LEAST_NUMBERED = 10
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,12 @@ class Choice:
     Attributes:
         column: the column's name.
         why: the reason, as text.
+        note: a remark for the report; "" for none.
     """
 
     column: str
     why: str
+    note: str = ""
 
 
 def plain_name(name: str) -> str:
@@ -213,7 +219,7 @@ def _unclear_ids(table: Table, unknown: list[str], taken: set[str]) -> DataError
     what = f"which column is the {unknown[0]}? Columns: {', '.join(table.names)}"
     others = [name for name in table.names if name not in taken]
     frame = sample(table, others)
-    likely = [name for name in others if _may_be_ids(frame[name])]
+    likely = [name for name in others if _may_be_ids(frame[name]) and not _UNNAMED.fullmatch(name)]
     chosen = permutations((likely if len(likely) >= len(unknown) else others)[:_OFFERED], len(unknown))
     answers = [
         Answer(
@@ -247,30 +253,60 @@ def _by_name(table: Table, meanings: list[str]) -> dict[str, Choice]:
 
 def _by_place(table: Table, said: Mapping[str, Choice], meanings: list[str]) -> dict[str, Choice]:
     """The meanings of the columns of a file without names, except for those that are given."""
-    count = len(table.names)
-    if count < 2:
+    if len(table.names) < 2:
         raise DataError(f"{table.where}: has one column, but a log needs at least a user and an item")
-    frame = sample(table, table.names)
-    dated = [name for name in table.names if dates_in(frame[name])]
-    timed = dated + [name for name in table.names if count > 2 and name not in dated and epochs_in(frame[name])]
-    places = {"user": "1", "item": "2", **{meaning: choice.column for meaning, choice in said.items()}}
+    index = _column_of_index(table, said)
+    frame = sample(table, [name for name in table.names if name != index])
+    names, count = frame.columns, frame.width
+    dated = [name for name in names if dates_in(frame[name])]
+    timed = dated + [name for name in names if count > 2 and name not in dated and epochs_in(frame[name])]
+    places = {"user": names[0], "item": names[1], **{meaning: choice.column for meaning, choice in said.items()}}
     if count == 3 and table.spaced:
-        places["time"] = "3"
+        places["time"] = names[2]
     elif count == 4:
-        places |= {"rating": "3", "time": "4"}
+        places |= {"rating": names[2], "time": names[3]}
     if "time" in meanings:
         places = _with_time_by_values(table, frame, places, meanings, dated, timed)
+    why, note = "its place, in a file without names", ""
     if frame.height and {"user", "item"} <= set(meanings) and _swapped(frame):
+        places |= {"user": names[1], "item": names[0]}
         why = "its values are product codes; those of the other column are user codes"
-        return _placed(places | {"user": "2", "item": "1"}, said, meanings, why)
-    return _placed(places, said, meanings, "its place, in a file without names")
-
-
-def _placed(places: Mapping[str, str], said: Mapping[str, Choice], meanings: list[str], why: str) -> dict[str, Choice]:
+    if index:
+        note = f"column {index} numbers the rows and is not read: if these are ids, name the columns (--user {index})"
     taken = {choice.column for choice in said.values()}
     return {
-        meaning: Choice(place, why) for meaning, place in places.items() if meaning in meanings and place not in taken
+        meaning: Choice(place, why, note)
+        for meaning, place in places.items()
+        if meaning in meanings and place not in taken
     }
+
+
+def _column_of_index(table: Table, said: Mapping[str, Choice]) -> str:
+    """The first of at least three columns without names, if it numbers the rows beside a column of times; "" if not.
+
+    Raises:
+        UnclearLogError: it increases too, but with gaps, as the index of a filtered table does, or without times.
+    """
+    first, *others = table.names
+    if len(others) < 2 or first in {choice.column for choice in said.values()}:
+        return ""
+    values = sample(table, [first])[first]
+    numbers = values.str.strip_chars().cast(pl.Int64, strict=False) if values.dtype == pl.String else values
+    steps = numbers.diff().drop_nulls()
+    if len(steps) + 1 < max(len(numbers), _LEAST_NUMBERED) or not bool((steps > 0).all()):
+        return ""
+    if "user" in said or epochs_in(values):
+        return ""
+    is_counted = numbers[0] in (0, 1) and bool((steps == 1).all())
+    if is_counted and ("time" in said or any(_is_time(column) for column in sample(table, others).get_columns())):
+        return first
+    what = f"column {first} increases from row to row ({', '.join(map(str, numbers.head(3)))}, ...), as row numbers do"
+    item = {} if "item" in said else {"item": others[1]}
+    answers = (
+        Answer({"user": others[0], **item}, f"it numbers the rows, and {others[0]} is the user"),
+        Answer({"user": first}, "it is the user, and no user has two events in the first rows"),
+    )
+    raise UnclearLogError(Doubt(what, answers, where=table.where))
 
 
 def _with_time_by_values(
@@ -287,7 +323,7 @@ def _with_time_by_values(
     if usual in timed and not wrong:
         return places
     if len(timed) == 1 and timed[0] not in (places["user"], places["item"]):
-        rest = [name for name in table.names[2:] if name != timed[0]]
+        rest = [name for name in frame.columns[2:] if name != timed[0]]
         return {**places, "time": timed[0], **({"rating": rest[0]} if "rating" in places else {})}
     if timed:
         raise _unclear_places(table, frame, meanings, timed)
@@ -296,10 +332,10 @@ def _with_time_by_values(
         answers.append(Answer({"time": usual}, f"column {usual} is the time"))
         what = f"column {usual} holds small fractions (such as {_example(frame[usual])}), which are hardly times"
         raise UnclearLogError(Doubt(what, tuple(answers), where=table.where))
-    if usual is None and len(table.names) > 2:
+    if usual is None and len(frame.columns) > 2:
         answers = [Answer({"time": NONE}, "no column: the order of rows is the order of events")]
-        answers += [Answer({"time": name}, f"column {name} is the time") for name in table.names[2 : 2 + _OFFERED]]
-        what = f"{len(table.names)} columns without names; say which is the time ('-' for none)"
+        answers += [Answer({"time": name}, f"column {name} is the time") for name in frame.columns[2 : 2 + _OFFERED]]
+        what = f"{len(frame.columns)} columns without names; say which is the time ('-' for none)"
         raise UnclearLogError(Doubt(what, tuple(answers), where=table.where))
     return places
 
@@ -308,7 +344,7 @@ def _unclear_places(table: Table, frame: pl.DataFrame, meanings: list[str], time
     """The error for columns of times in the usual places of users or items."""
     answers = []
     for time in timed[:2]:
-        rest = [name for name in table.names if name not in timed] or [name for name in table.names if name != time]
+        rest = [name for name in frame.columns if name not in timed] or [name for name in frame.columns if name != time]
         for pair in list(permutations(rest[:_OFFERED], min(2, len(rest))))[: 2 * _OFFERED]:
             settings = {"user": pair[0], "item": pair[-1], "time": time}
             settings = {meaning: column for meaning, column in settings.items() if meaning in meanings}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 
+from ensue.data.doubt import Answer, Doubt, UnclearLogError
 from ensue.data.moments import UNIT_BOUNDS, UNIT_NAMES, written
 
 _MICROS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
@@ -59,14 +61,27 @@ def far_away(times_us: np.ndarray) -> np.ndarray:
     return np.flatnonzero((times_us < low - slack) | (times_us > high + slack))
 
 
-def time_notes(times_us: np.ndarray, unit: str, rows: np.ndarray) -> list[str]:
+def time_notes(frame: pl.DataFrame, unit: str, values: pl.Series | None, where: str) -> list[str]:
     """Notes on unusual times of a log.
 
     Args:
-        times_us: microseconds.
+        frame: the log: `time`, in microseconds, and `row`, the row of each in the source, from 0.
         unit: the unit in which they were read.
-        rows: the row of each in the source, from 0.
+        values: the times as written, if their unit was determined by their size; None if it was named.
+        where: name of the log for messages.
+
+    Raises:
+        UnclearLogError: the times are in two units.
     """
+    times_us, rows = frame["time"].to_numpy(), frame["row"].to_numpy()
+    if values is not None and (other := in_another_unit(times_us, unit)) is not None:
+        place, name = other
+        what = (
+            f"times in two units: {values.to_list()[place]} in row {rows[place] + 1:,} is in {name} by its size, most "
+            f"others are in {UNIT_NAMES[unit]}; convert them to one, or name the unit of all"
+        )
+        answer = Answer({"time_unit": unit}, f"all times are in {UNIT_NAMES[unit]}, however large")
+        raise UnclearLogError(Doubt(what, (answer,), guess=None, where=where))
     notes = []
     far = far_away(times_us)
     if len(far):
@@ -75,7 +90,7 @@ def time_notes(times_us: np.ndarray, unit: str, rows: np.ndarray) -> list[str]:
             f"{len(far):,} times are far from the rest, the first in row {rows[far[0]] + 1:,}: {shown}; check these "
             "rows in the source"
         )
-    if unit == "s" and len(times_us) and times_us.min() > -_YEAR_US and times_us.max() < _YEAR_US:
+    if unit == "s" and times_us.min() > -_YEAR_US and times_us.max() < _YEAR_US:
         notes.append(
             "all times are within a year of 1970: if they are not seconds since then, name their unit or form "
             "(--time-unit, --time-format); if they only number the events, their order is correct"

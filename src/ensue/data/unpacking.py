@@ -31,6 +31,8 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+# The least share of zeros among the first or the second bytes of each pair, in UTF-16 without a mark.
+_ZEROS = 0.2
 _PACKED = (
     (b"\x1f\x8b", "gzip"),
     (b"BZh", "bz2"),
@@ -128,7 +130,7 @@ class TextFile:
 
         Args:
             path: the file.
-            encoding: the encoding of its characters; by default UTF-8, or UTF-16 if it has such a byte order mark.
+            encoding: the encoding of its characters; by default UTF-8, or UTF-16 or UTF-32 if its first bytes say so.
             skip: lines at its start that are not read.
             comment: lines that start with this text are not read.
             most: the most bytes to read, cut at the end of a line; None: all.
@@ -144,7 +146,7 @@ class TextFile:
         where = name or str(path)
         if encoding is None:
             _check_is_text(where, head, packed)
-        wanted = encoding or next((name for mark, name in _BOMS if head.startswith(mark)), "utf-8")
+        wanted = encoding or _encoding_of(head)
         plain = codecs.lookup(wanted).name in ("utf-8", "ascii")
         if most is not None:
             return cls(path, _beginning(path, wanted, most), skip, comment, name)
@@ -206,8 +208,25 @@ def _check_is_text(where: str, head: bytes, packed: str | None) -> None:
         raise DataError(f"{where}: is a web page, not a log: the download returned a page instead of the file")
     if head[257:262] == b"ustar":
         raise DataError(f"{where}: is a tar archive: unpack it first")
-    if b"\x00" in head and not head.startswith(tuple(mark for mark, name in _BOMS if name != "utf-8")):
-        raise DataError(f"{where}: is a binary file of unknown kind, not text: export its table as CSV or Parquet")
+    if b"\x00" in head and _encoding_of(head) == "utf-8":
+        raise DataError(
+            f"{where}: is a binary file of unknown kind, or text in another encoding: export its table as CSV or "
+            "Parquet, or name the encoding (--encoding)"
+        )
+
+
+def _encoding_of(head: bytes) -> str:
+    """The encoding by the mark at the start of a text, or by the zeros of UTF-16; otherwise UTF-8."""
+    marked = next((name for mark, name in _BOMS if head.startswith(mark)), None)
+    if marked is not None:
+        return marked
+    for name, zeros, others in (("utf-16-le", head[1::2], head[::2]), ("utf-16-be", head[::2], head[1::2])):
+        # Separators, digits and line ends have a zero on one side only.
+        if zeros.count(0) >= _ZEROS * len(zeros) and not others.count(0):
+            text = codecs.getincrementaldecoder(name)(errors="replace").decode(head)
+            if all(letter.isprintable() or letter in "\t\r\n" for letter in text):
+                return name
+    return "utf-8"
 
 
 def _beginning(path: Path, encoding: str, most: int) -> bytes:
