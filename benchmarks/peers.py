@@ -25,15 +25,22 @@ def python(peer: str) -> Path:
     return Path(sys.executable) if peer == "ours" else FOLDER / peer / "bin" / "python"
 
 
+def install(folder: Path, requirements: list[str]) -> Path:
+    """Create an environment with the same torch as ours, and give its interpreter."""
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    own = folder / "bin" / "python"
+    options = ["install", "--quiet", "-c", str(ROOT / "constraints.txt")]
+    subprocess.run([str(own), "-m", "pip", *options, *requirements], check=True)
+    return own
+
+
 def setup(peer: str) -> None:
     """Create the environment and install the peer with the same torch as ours, unless it exists already."""
     stamp = FOLDER / peer / "installed"
     wanted = "\n".join(REQUIREMENTS[peer]) + "\n"
     if stamp.is_file() and stamp.read_text() == wanted:
         return
-    subprocess.run([sys.executable, "-m", "venv", str(FOLDER / peer)], check=True)
-    install = [str(python(peer)), "-m", "pip", "install", "--quiet", "-c", str(ROOT / "constraints.txt")]
-    subprocess.run([*install, *REQUIREMENTS[peer]], check=True)
+    install(FOLDER / peer, REQUIREMENTS[peer])
     stamp.write_text(wanted)
 
 

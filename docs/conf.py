@@ -18,6 +18,7 @@ exclude_patterns = [
     "results/depth_table.md",
     "results/sessions_table.md",
     "results/attention_table.md",
+    "results/conventions_table.md",
 ]
 
 html_theme = "furo"

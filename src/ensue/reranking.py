@@ -105,7 +105,9 @@ class Reranking:
         users_B = staged.second.users_B
 
         def gain(name: str) -> dict[str, Any]:
-            first, second = (by_user(stage.metric(name), users_B) for stage in (staged.first, staged.second))
+            first, second = (
+                by_user(stage.metric(name, config.convention), users_B) for stage in (staged.first, staged.second)
+            )
             return compare(second, first).as_dict()
 
         gains = {name: gain(name) for name in config.metrics} if len(np.unique(users_B)) > 1 else {}

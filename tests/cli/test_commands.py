@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import shutil
 import signal
@@ -371,6 +372,23 @@ def test_evaluate_keeps_protocols_apart(ensue: Run, store: Path, tmp_path: Path)
     assert ensue("evaluate", run, "--part", "validation", "--json").json["part"] == "validation"
     stored = json.loads((run / "metrics.json").read_text())
     assert set(stored) == {"test/full", "test/uniform-100", "validation/full"}
+
+
+def test_evaluate_with_the_convention_of_another_library(ensue: Run, store: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert ensue("train", store, "--model", "markov", "--out", run).status == 0
+    words = ("--metrics", "ndcg@10,map@10", "--list-metrics", "coverage@10")
+    ours = ensue("evaluate", run, *words, "--json").json
+    theirs = ensue("evaluate", run, *words, "--convention", "rectools", "--json").json
+    assert theirs["protocol"] == "full+rectools"
+    ideal = sum(1 / math.log2(rank + 1) for rank in range(1, 11))
+    assert theirs["metrics"]["ndcg@10|rectools"] == pytest.approx(ours["metrics"]["ndcg@10"] / ideal, abs=1e-12)
+    assert theirs["metrics"]["map@10|rectools"] == pytest.approx(ours["metrics"]["map@10"], abs=1e-12)
+    assert theirs["metrics"]["coverage@10|rectools"] > 10 > ours["metrics"]["coverage@10"]
+    assert set(json.loads((run / "metrics.json").read_text())) == {"test/full", "test/full+rectools"}
+    refused = ensue("evaluate", run, "--convention", "cornac", "--metrics", "mrr@10")
+    assert (refused.status, refused.err.count("\n")) == (2, 1)
+    assert "mrr has no cut-off; write 'mrr'" in refused.err
 
 
 def test_metrics_have_one_name_each(ensue: Run, store: Path, tmp_path: Path) -> None:

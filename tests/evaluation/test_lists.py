@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from ensue.batches.batch import SequenceBatch
-from ensue.data.split import make_split
+from ensue.data.split import SplitConfig, make_split
 from ensue.data.store import SequenceStore
 from ensue.errors import ConfigError, DataError
 from ensue.evaluation.evaluate import evaluate
@@ -51,6 +54,26 @@ def test_lists_agree_with_the_ranks(store: SequenceStore, model: Recommender) ->
         assert not set(row) & set(store.items[start:stop])
 
 
+def test_lists_are_made_of_the_events_that_the_split_keeps(make_store: Callable[..., SequenceStore]) -> None:
+    """Dropped events are in no history, so a list does not depend on them; nor does a rank."""
+    store = make_store([[1, 2, 3, 1], [2, 3, 1, 2], [1, 9, 2, 3]], 9)
+    config = SplitConfig(split="session", validation_fraction=0, test_fraction=0.3, unseen_items="drop")
+    split = make_split(store, config)
+    seen = []
+
+    class Spy(Exhaustive):
+        def __call__(self, batch: SequenceBatch, *rest: Any, **named: Any) -> tuple[torch.Tensor, torch.Tensor]:
+            seen.extend(torch.split(batch.items_P, batch.lengths_B.tolist()))
+            return super().__call__(batch, *rest, **named)
+
+    run = Recommender("markov", **config.model_dump(exclude_defaults=True)).fit(store).run
+    assert run is not None
+    metrics = EvaluateConfig(list_metrics=("coverage@1",), filter_seen=False)
+    standings = evaluate(run.model, split.test, metrics, split.train)
+    other_metrics(Spy(run.model), split.test, metrics, split.train, standings)
+    assert sorted(row.tolist() for row in seen) == [[1], [1, 2]]
+
+
 def test_every_list_metric_is_reported_if_requested(store: SequenceStore, tmp_path: Path) -> None:
     config = EvaluateConfig(metrics=("hr@3",), list_metrics=EVERY, propensity_power=0.5)
     run = Recommender("popularity").fit(store, tmp_path / "run")
@@ -83,8 +106,9 @@ def test_lists_are_not_retrieved_unless_requested(store: SequenceStore, model: R
 
 
 def test_the_history_of_miscalibration_counts_every_event(store: SequenceStore) -> None:
-    cases = make_split(store, Recommender("popularity").config.split).test
-    lists = Lists(np.ones((len(cases), 1), dtype=np.int64), cases, np.ones(12))
+    split = make_split(store, Recommender("popularity").config.split)
+    cases = split.test
+    lists = Lists(np.ones((len(cases), 1), dtype=np.int64), cases, split.train, np.ones(12))
     shares = lists.attributes_NG / np.maximum(lists.attributes_NG.sum(1, keepdims=True), 1)
     expected = [shares[store.items[a:b] - 1].sum(0) for a, b in zip(cases.start_B, cases.stop_B, strict=True)]
     np.testing.assert_allclose(lists.history_BG, expected, atol=1e-12)

@@ -125,7 +125,7 @@ def test_no_cases_give_no_values() -> None:
 
 
 def test_parse_metric() -> None:
-    assert parse_metric(" NDCG@10 ") == metrics.Metric("ndcg", 10)
+    assert parse_metric(" NDCG@10 ") == metrics.Metric("ndcg", 10, metrics.ndcg)
     assert str(parse_metric("hr@5")) == "HR@5"
     assert str(parse_metric("mrr")) == "MRR"
 

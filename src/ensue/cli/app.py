@@ -80,7 +80,11 @@ ENTRIES = (
     Entry(
         ("evaluate",),
         evaluate.run,
-        ("ensue evaluate runs/sasrec", "ensue evaluate runs/sasrec --protocol uniform-100 --metrics hr@10,ndcg@10"),
+        (
+            "ensue evaluate runs/sasrec",
+            "ensue evaluate runs/sasrec --protocol uniform-100 --metrics hr@10,ndcg@10",
+            "ensue evaluate runs/sasrec --convention rectools --metrics ndcg@10",
+        ),
         lambda words: evaluate.flags(),
     ),
     Entry(

@@ -1,13 +1,14 @@
 """Metrics of recommended lists by name, such as `coverage@10`, and rank metrics weighted by popularity.
 
-Suffixes: `B` cases, `N` items, `K` places of a list, `G` categories, `P` events of the histories.
+Suffixes: `B` cases, `N` items, `K` places of a list, `G` categories, `P` events of histories or training, `R` training
+rows.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeAlias
 
@@ -15,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from ensue.data.arrays import FloatArray, gather_events
-from ensue.data.split import Cases
+from ensue.data.split import Cases, Sequences
 from ensue.errors import ConfigError, DataError, nearest
 from ensue.evaluation import metrics
 from ensue.registry import OWN, Registry
@@ -28,18 +29,38 @@ class Lists:
     Attributes:
         items_BK: int64, item numbers, best first; 0 is an empty place.
         cases: the cases, with history and target.
+        train: the training part.
         popularity_N: training events of each item.
         column: the item column of `attributes_NG`.
     """
 
     items_BK: np.ndarray
     cases: Cases
+    train: Sequences
     popularity_N: np.ndarray
     column: str = "category"
 
     def top(self, k: int) -> Lists:
         """The first k places."""
-        return Lists(self.items_BK[:, :k], self.cases, self.popularity_N, self.column)
+        return replace(self, items_BK=self.items_BK[:, :k])
+
+    @cached_property
+    def exposure_N(self) -> np.ndarray:
+        """int64 [N]: the number of lists' places that each item has."""
+        return np.bincount(self.items_BK.ravel(), minlength=self.popularity_N.size + 1)[1:]
+
+    @property
+    def num_train_users(self) -> int:
+        """The number of users with training events."""
+        return np.unique(self.train.users_R).size
+
+    @cached_property
+    def users_N(self) -> np.ndarray:
+        """int64 [N]: the number of users who have each item in training."""
+        number = self.popularity_N.size
+        user_P = np.repeat(self.train.users_R.astype(np.int64), self.train.lengths_R)
+        pairs = np.unique(user_P * (number + 1) + self.train.items_P)
+        return np.bincount(pairs % (number + 1), minlength=number + 1)[1:]
 
     @cached_property
     def attributes_NG(self) -> FloatArray:
@@ -52,9 +73,8 @@ class Lists:
         shares_NG = metrics.category_shares(self.attributes_NG)
         cases, width = self.cases, self.attributes_NG.shape[1]
         sums_BG = np.zeros((len(cases), width))
-        for first in range(
-            0, len(cases), 4096
-        ):  # a few cases at a time, so that memory does not grow with their number
+        # A few cases at a time, so that memory does not grow with their number.
+        for first in range(0, len(cases), 4096):
             part = slice(first, first + 4096)
             start_B, stop_B = cases.start_B[part], cases.stop_B[part]
             row_P = np.repeat(np.arange(len(start_B)), stop_B - start_B)
@@ -76,26 +96,17 @@ def coverage(lists: Lists) -> FloatArray:
 @LIST_METRICS.register("gini")
 def gini(lists: Lists) -> FloatArray:
     """The Gini coefficient of how often each item is in a list; 0 is equal exposure."""
-    counts = np.bincount(lists.items_BK.ravel(), minlength=lists.popularity_N.size + 1)[1:]
-    return np.asarray(metrics.gini(counts))
+    return np.asarray(metrics.gini(lists.exposure_N))
 
 
-@LIST_METRICS.register("novelty")
-def novelty(lists: Lists) -> FloatArray:
-    """Mean self-information in bits."""
-    return metrics.novelty(lists.items_BK, lists.popularity_N)
+def _of_popularity(name: str, function: Callable[[np.ndarray, np.ndarray], FloatArray]) -> None:
+    """Register a metric of lists and the training events of items."""
+    LIST_METRICS.register(name)(lambda lists: function(lists.items_BK, lists.popularity_N))
 
 
-@LIST_METRICS.register("popularity")
-def popularity(lists: Lists) -> FloatArray:
-    """Mean number of training events."""
-    return metrics.mean_popularity(lists.items_BK, lists.popularity_N)
-
-
-@LIST_METRICS.register("head")
-def head(lists: Lists) -> FloatArray:
-    """Share of items among the fifth of the catalogue with the most training events."""
-    return metrics.head_share(lists.items_BK, lists.popularity_N)
+_of_popularity("novelty", metrics.novelty)
+_of_popularity("popularity", metrics.mean_popularity)
+_of_popularity("head", metrics.head_share)
 
 
 @LIST_METRICS.register("diversity")

@@ -12,7 +12,8 @@ import numpy as np
 from ensue.data.split import Cases, Sequences
 from ensue.data.transitions import fit_popularity
 from ensue.errors import DataError
-from ensue.evaluation.list_metrics import LIST_METRICS, Lists, parse_list_metric
+from ensue.evaluation.conventions import list_metric_of
+from ensue.evaluation.list_metrics import Lists, parse_list_metric
 from ensue.evaluation.metrics import propensity_weights
 from ensue.evaluation.protocol import EvaluateConfig
 from ensue.evaluation.standings import Standings
@@ -70,16 +71,16 @@ def other_metrics(
     result: dict[str, np.ndarray] = {}
     if not config.list_metrics and not config.propensity_power:
         return result
-    popularity_N = fit_popularity(train)
+    cases, popularity_N = cases.packed, fit_popularity(train)
     if config.propensity_power:
         weights_B = propensity_weights(standings.targets_B, popularity_N, config.propensity_power)
         for name in config.metrics:
-            result[f"{config.label(name)}|ips"] = standings.metric(name) * weights_B
+            result[f"{config.label(name)}|ips"] = standings.metric(name, config.convention) * weights_B
     wanted = [parse_list_metric(name) for name in config.list_metrics]
     if wanted:
         items_BK = recommended(retriever, cases, config, max(k for _, k in wanted))
-        lists = Lists(items_BK, cases, popularity_N, config.list_attribute)
+        lists = Lists(items_BK, cases, train, popularity_N, config.list_attribute)
         tops = {k: lists.top(k) for _, k in wanted}
         for name, k in wanted:
-            result[config.list_label(f"{name}@{k}")] = LIST_METRICS[name](tops[k])
+            result[config.list_label(f"{name}@{k}")] = list_metric_of(name, config.convention)(tops[k])
     return result

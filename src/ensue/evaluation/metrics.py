@@ -43,10 +43,15 @@ def _counts(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike) 
     return better, equal, number
 
 
-def _expected_gain(
-    better: IntArray, equal: IntArray, k: int | None, gain: Callable[[FloatArray], FloatArray]
+def expected_gain(
+    better_B: ArrayLike,
+    equal_B: ArrayLike,
+    num_candidates: ArrayLike,
+    k: int | None,
+    gain: Callable[[FloatArray], FloatArray],
 ) -> FloatArray:
-    """The mean of `gain(rank)` over the target's possible ranks; the gain beyond rank k is 0."""
+    """The mean of `gain(rank)` over the target's possible ranks, [B]; the gain beyond rank k is 0."""
+    better, equal, _ = _counts(better_B, equal_B, num_candidates)
     last = int((better + equal).max(initial=0)) + 1
     depth = last if k is None else min(k, last)
     below = np.concatenate([[0.0], np.cumsum(gain(np.arange(1, depth + 1, dtype=np.float64)))])
@@ -68,15 +73,13 @@ def ndcg(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: 
 
     The ideal gain of one positive is 1 (Järvelin & Kekäläinen, TOIS 2002).
     """
-    better, equal, _ = _counts(better_B, equal_B, num_candidates)
-    return _expected_gain(better, equal, k, lambda ranks: np.asarray(1.0 / np.log2(ranks + 1.0)))
+    return expected_gain(better_B, equal_B, num_candidates, k, lambda ranks: 1.0 / np.log2(ranks + 1.0))
 
 
 @METRICS.register("mrr")
 def mrr(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = 10) -> FloatArray:
     """MRR@k, [B]: 1 / rank within the first k, else 0."""
-    better, equal, _ = _counts(better_B, equal_B, num_candidates)
-    return _expected_gain(better, equal, k, lambda ranks: np.asarray(1.0 / ranks))
+    return expected_gain(better_B, equal_B, num_candidates, k, lambda ranks: 1.0 / ranks)
 
 
 @METRICS.register("map")
@@ -122,14 +125,15 @@ def rank(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric with its cut-off, from `parse_metric`; call it with counts to get the values."""
+    """A metric with its cut-off; call it with counts to get the values."""
 
     name: str
     k: int | None
+    function: MetricFunction
 
     def __call__(self, better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike) -> FloatArray:
         """The metric of each case, [B]. `num_candidates` includes the target: one number, or [B]."""
-        return METRICS[self.name](better_B, equal_B, num_candidates, self.k)
+        return self.function(better_B, equal_B, num_candidates, self.k)
 
     def __str__(self) -> str:
         """The name in reports, such as `NDCG@10`."""
@@ -142,15 +146,23 @@ def parse_metric(text: str) -> Metric:
     Raises:
         ConfigError: the metric is unknown, or its cut-off is not a whole number of 1 or more.
     """
+    name, k = split_cutoff(text)
+    if k is not None and name in WITHOUT_CUTOFF:
+        raise ConfigError(f"metric {text!r}: {name} has no cut-off; write {name!r}")
+    return Metric(name, k, METRICS[name])
+
+
+def split_cutoff(text: str) -> tuple[str, int | None]:
+    """The name and the cut-off of a metric; None without one.
+
+    Raises:
+        ConfigError: as `parse_metric`.
+    """
     name, at, cutoff = text.strip().lower().partition("@")
     METRICS.check(name)
-    if not at:
-        return Metric(name, None)
-    if name in WITHOUT_CUTOFF:
-        raise ConfigError(f"metric {text!r}: {name} has no cut-off; write {name!r}")
-    if re.fullmatch(r"[1-9][0-9]{0,8}", cutoff) is None:
+    if at and re.fullmatch(r"[1-9][0-9]{0,8}", cutoff) is None:
         raise ConfigError(f"metric {text!r}: the cut-off must be a whole number of 1 or more (got {cutoff!r})")
-    return Metric(name, int(cutoff))
+    return name, int(cutoff) if at else None
 
 
 # ---- recommended lists: item numbers 1..N, best first; 0 is an empty place ----
@@ -163,9 +175,16 @@ def _lists(lists_BK: ArrayLike, num_items: int) -> IntArray:
     return lists
 
 
-def _mean_over_list(values_BK: FloatArray, filled_BK: NDArray[np.bool_]) -> FloatArray:
-    """The mean over the filled places of each list; 0 for an empty list."""
-    return np.asarray(np.where(filled_BK, values_BK, 0.0).sum(axis=1) / np.maximum(filled_BK.sum(axis=1), 1))
+def mean_of_items(lists_BK: ArrayLike, values_N: ArrayLike) -> FloatArray:
+    """The mean over each list of a number that every item has, [B]; 0 for an empty list.
+
+    Args:
+        lists_BK: item numbers.
+        values_N: the numbers of items 1..N.
+    """
+    values = np.concatenate([[0.0], np.asarray(values_N, dtype=np.float64)])
+    lists = _lists(lists_BK, values.size - 1)
+    return np.asarray(values[lists].sum(axis=1) / np.maximum((lists > 0).sum(axis=1), 1))
 
 
 def coverage(lists_BK: ArrayLike, num_items: int) -> float:
@@ -194,16 +213,12 @@ def novelty(lists_BK: ArrayLike, popularity_N: ArrayLike) -> FloatArray:
         popularity_N: training events of items 1..N.
     """
     counts = np.asarray(popularity_N, dtype=np.float64)
-    lists = _lists(lists_BK, counts.size)
-    bits = -np.log2(np.maximum(counts, 1.0) / max(counts.sum(), 1.0))
-    return _mean_over_list(np.concatenate([[0.0], bits])[lists], lists > 0)
+    return mean_of_items(lists_BK, -np.log2(np.maximum(counts, 1.0) / max(counts.sum(), 1.0)))
 
 
 def mean_popularity(lists_BK: ArrayLike, popularity_N: ArrayLike) -> FloatArray:
     """The mean number of training events of a list's items, [B] (Yin et al., VLDB 2012)."""
-    counts = np.asarray(popularity_N, dtype=np.float64)
-    lists = _lists(lists_BK, counts.size)
-    return _mean_over_list(np.concatenate([[0.0], counts])[lists], lists > 0)
+    return mean_of_items(lists_BK, popularity_N)
 
 
 def head_items(popularity_N: ArrayLike, share: float = 0.2) -> NDArray[np.bool_]:
@@ -219,9 +234,7 @@ def head_items(popularity_N: ArrayLike, share: float = 0.2) -> NDArray[np.bool_]
 
 def head_share(lists_BK: ArrayLike, popularity_N: ArrayLike, share: float = 0.2) -> FloatArray:
     """The share of a list's items that are in the short head, [B]; see `head_items`."""
-    head = head_items(popularity_N, share)
-    lists = _lists(lists_BK, head.size)
-    return _mean_over_list(np.concatenate([[0.0], head])[lists], lists > 0)
+    return mean_of_items(lists_BK, head_items(popularity_N, share))
 
 
 def serendipity(lists_BK: ArrayLike, targets_B: ArrayLike, popularity_N: ArrayLike) -> FloatArray:
@@ -292,9 +305,7 @@ def popularity_bias(lists_BK: ArrayLike, popularity_N: ArrayLike) -> FloatArray:
     This is the average recommendation popularity of Yin et al., VLDB 2012, as a ratio.
     """
     counts = np.asarray(popularity_N, dtype=np.float64)
-    lists = _lists(lists_BK, counts.size)
-    lift = counts / max(counts.mean(), np.finfo(np.float64).tiny)
-    return _mean_over_list(np.concatenate([[0.0], lift])[lists], lists > 0)
+    return mean_of_items(lists_BK, counts / max(counts.mean(), np.finfo(np.float64).tiny))
 
 
 def intra_list_diversity(lists_BK: ArrayLike, vectors_ND: ArrayLike) -> FloatArray:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from ensue.config import Config
+from ensue.evaluation.conventions import CONVENTIONS, list_metric_of, metric_of
 from ensue.evaluation.list_metrics import parse_list_metric
-from ensue.evaluation.metrics import parse_metric
 
 # Settings that choose what is reported, and change no other figure.
 CHOICES = ("metrics", "list_metrics", "list_attribute", "propensity_power")
@@ -20,6 +20,9 @@ class EvaluateConfig(Config):
 
     protocol: ProtocolName = Field("full", description="candidates: all items, or the target and 100 sampled ones")
     filter_seen: bool = Field(True, description="full: leave out the items of the history (never the target)")
+    convention: Annotated[str, CONVENTIONS] = Field(
+        "ensue", description="whose definition of the metrics: ensue's, or that of another library"
+    )
     metrics: tuple[str, ...] = Field(
         ("hr@1", "hr@5", "hr@10", "hr@20", "ndcg@5", "ndcg@10", "ndcg@20", "mrr@10"), description="metrics to report"
     )
@@ -38,16 +41,20 @@ class EvaluateConfig(Config):
 
     @field_validator("metrics")
     @classmethod
-    def _check_metrics(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_metrics(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         """Keep each metric once, in lower case, so that the figures of two runs have the same names."""
         if not names:
             raise ValueError("name at least one metric, such as ndcg@10")
-        return tuple(dict.fromkeys(str(parse_metric(name)).lower() for name in names))
+        convention = info.data.get("convention", "ensue")
+        return tuple(dict.fromkeys(str(metric_of(name, convention)).lower() for name in names))
 
     @field_validator("list_metrics")
     @classmethod
-    def _check_lists(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys("{}@{}".format(*parse_list_metric(name)) for name in names))
+    def _check_lists(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        parsed = [parse_list_metric(name) for name in names]
+        for name, _ in parsed:
+            list_metric_of(name, info.data.get("convention", "ensue"))
+        return tuple(dict.fromkeys(f"{name}@{k}" for name, k in parsed))
 
     @property
     def same(self) -> dict[str, Any]:
@@ -56,9 +63,13 @@ class EvaluateConfig(Config):
 
     @property
     def key(self) -> str:
-        """The key of the protocol's results: `full`, `full-with-seen`, `full+rerank-200`, `uniform-100+query-time`."""
+        """The key of the protocol's results: `full`, `full-with-seen`, `full+rerank-200`, `uniform-100+query-time`.
+
+        Figures of another convention have a key of their own, `full+rectools`, so they replace none of ours.
+        """
         stages = f"+rerank-{self.rerank}" if self.rerank else ""
-        return self._candidates + stages + ("+query-time" if self.query_time else "")
+        own = "" if self.convention == "ensue" else f"+{self.convention}"
+        return self._candidates + stages + ("+query-time" if self.query_time else "") + own
 
     @property
     def _candidates(self) -> str:
@@ -68,8 +79,12 @@ class EvaluateConfig(Config):
         """The metric's name with its protocol, so that sampled figures never have the name of full ones."""
         marks = {"full": "", "full-with-seen": "|seen", "uniform-100": "|uni100", "popularity-100": "|pop100"}
         stages = f"|rerank{self.rerank}" if self.rerank else ""
-        return metric + marks[self._candidates] + stages + ("|qtime" if self.query_time else "")
+        return metric + marks[self._candidates] + stages + ("|qtime" if self.query_time else "") + self._mark
 
     def list_label(self, metric: str) -> str:
         """The name of a metric of lists, which are of the whole catalogue in every protocol."""
-        return metric + ("" if self.filter_seen else "|seen") + ("|qtime" if self.query_time else "")
+        return metric + ("" if self.filter_seen else "|seen") + ("|qtime" if self.query_time else "") + self._mark
+
+    @property
+    def _mark(self) -> str:
+        return "" if self.convention == "ensue" else f"|{self.convention}"

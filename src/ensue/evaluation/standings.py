@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ensue.evaluation.metrics import parse_metric
+from ensue.evaluation.conventions import metric_of
 from ensue.evaluation.protocol import EvaluateConfig
 
 
@@ -42,16 +42,16 @@ class Standings:
         rank: np.ndarray = 1.0 + self.better_B + self.equal_B / 2.0
         return rank
 
-    def metric(self, name: str) -> np.ndarray:
-        """The metric of each case, float64 [B]."""
-        return parse_metric(name)(self.better_B, self.equal_B, self.candidates_B)
+    def metric(self, name: str, convention: str = "ensue") -> np.ndarray:
+        """The metric of each case, float64 [B], as a library defines it."""
+        return metric_of(name, convention)(self.better_B, self.equal_B, self.candidates_B)
 
     def means(self, config: EvaluateConfig) -> dict[str, float]:
         """The mean over cases of each metric of the configuration, by `config.label(metric)`, and of the others."""
-        ranked = {config.label(name): float(self.metric(name).mean()) for name in config.metrics}
+        ranked = {config.label(name): float(self.metric(name, config.convention).mean()) for name in config.metrics}
         return ranked | {name: float(values.mean()) for name, values in self.others.items()}
 
     def columns(self, config: EvaluateConfig) -> dict[str, np.ndarray]:
         """The value of each case, float64 [B], of each metric that has one, by name."""
-        ranked = {config.label(name): self.metric(name) for name in config.metrics}
+        ranked = {config.label(name): self.metric(name, config.convention) for name in config.metrics}
         return ranked | {name: values for name, values in self.others.items() if values.ndim}

@@ -98,7 +98,9 @@ class RunConfig(Config):
     def validation(self) -> EvaluateConfig:
         """The protocol and metric of validation."""
         train = self.train
-        return self.evaluate.replace(protocol=train.validation_protocol, metrics=(train.validation_metric,))
+        return self.evaluate.replace(
+            protocol=train.validation_protocol, metrics=(train.validation_metric,), convention="ensue", list_metrics=()
+        )
 
     @property
     def validation_label(self) -> str:
