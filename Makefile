@@ -12,7 +12,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup native sanitize demo test fuzz oldest lint docs bench clean
+.PHONY: help setup native wheel sanitize demo test fuzz oldest lint docs bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -42,6 +42,10 @@ setup: $(STAMP)  ## install the package in .venv, with the versions of constrain
 
 native: $(BIN)/python  ## compile the native library in a source checkout, if there is a C++ compiler; `setup` does so too
 	$(BIN)/python src/ensue/nn/native/build.py
+
+wheel: $(BIN)/python  ## a wheel with the native library for this platform in dist/, for machines without a compiler
+	$(BIN)/pip --disable-pip-version-check wheel --quiet --no-deps -c $(CONSTRAINTS) --wheel-dir dist .
+	@ls dist/*.whl
 
 CXX ?= c++
 SANITIZERS := thread address,undefined
