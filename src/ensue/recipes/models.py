@@ -24,12 +24,14 @@ def bert4rec_ce() -> Values:
 def gru4rec_ce() -> Values:
     """GRU4Rec with the full softmax over whole histories, tied item vectors.
 
-    Expect: ML-1M, full: HR@10 .247, NDCG@10 .139 after 20 epochs of 54 s on one core (seed 0, bf16), still rising
+    Expect: ML-1M, full: HR@10 .316, NDCG@10 .186 (seed 0, bf16); 30 epochs of 70 s on one core
     Command: ensue train data/ml-1m --preset gru4rec-ce --out runs/gru4rec-ce
     """
+    values = sasrec_ce()
     return {
-        **sasrec_ce(),
+        **values,
         "model": {"name": "gru4rec", "hidden_units": 128, "dropout_rate": 0.2, "hidden_dropout_rate": 0.2},
+        "train": {**values["train"], "batch_size": 64, "lr": 0.004},
     }
 
 
@@ -71,7 +73,7 @@ def hstu_query_time() -> Values:
     Expect: not run yet on ML-1M, full+query-time; 30 epochs, a step takes as long as one of SASRec
     Command: ensue train data/ml-1m --preset hstu-query-time --out runs/hstu-query-time
     """
-    values = gru4rec_ce()
+    values = sasrec_ce()
     return {**values, "model": {"name": "hstu", "hidden_units": 128, "num_heads": 2, "query_time": True}}
 
 
@@ -82,7 +84,7 @@ def retention_ce() -> Values:
     Expect: not run yet on ML-1M, full; 30 epochs
     Command: ensue train data/ml-1m --preset retention-ce --out runs/retention-ce
     """
-    return {**gru4rec_ce(), "model": {"name": "retention", "hidden_units": 128}}
+    return {**sasrec_ce(), "model": {"name": "retention", "hidden_units": 128}}
 
 
 @recipe("caser-paper")
