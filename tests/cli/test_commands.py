@@ -397,7 +397,7 @@ def test_metrics_have_one_name_each(ensue: Run, store: Path, tmp_path: Path) -> 
     assert set(ensue("evaluate", a, "--json").json["metrics"]) == {"hr@10"}
     shutil.copytree(a, b)
     assert ensue("evaluate", b, "--metrics", "hr@10,HR@10,Mrr", "--json").json["metrics"].keys() == {"hr@10", "mrr"}
-    assert set(ensue("compare", a, b, "--json").json["metrics"]) == {"hr@10"}
+    assert set(ensue("compare", a, b, "--json").json["comparisons"][0]["metrics"]) == {"hr@10"}
     assert ensue("evaluate", b, "--metrics", "mrr").status == 0
     assert f"{a} and {b} share no metric: hr@10 and mrr" in ensue("compare", a, b).err
     before = (b / "metrics.json").read_bytes()
@@ -562,10 +562,10 @@ def test_compare_tests_pairs_and_refuses_unlike_runs(ensue: Run, store: Path, tm
         assert ensue("train", store, "--model", model, "--out", run).status == 0
     assert "it was not evaluated" in ensue("compare", a, b).err
     means = [ensue("evaluate", run, "--json").json["metrics"]["ndcg@10"] for run in (a, b)]
-    payload = ensue("compare", a, b, "--json").json["metrics"]["ndcg@10"]
+    payload = ensue("compare", a, b, "--json").json["comparisons"][0]["metrics"]["ndcg@10"]
     assert [payload["mean_a"], payload["mean_b"]] == pytest.approx(means)
     assert payload["effect"]["estimate"] == pytest.approx(means[0] - means[1])
-    assert 0 <= payload["p"] <= payload["p_holm"] <= 1
+    assert 0 <= payload["p"]["t"] <= payload["p_bh"] <= payload["p_holm"] <= 1
     assert ensue("evaluate", b, "--no-filter-seen").status == 0
     assert "has no evaluation" in ensue("compare", a, b, "--protocol", "full-with-seen").err
     for run, seed in ((a, "1"), (b, "2")):

@@ -37,7 +37,8 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("line", [*EXAMPLES, *app.EXAMPLES, *app.DATA_EXAMPLES])
 def test_every_example_parses(ensue: Run, parsed: dict[str, dict[str, Any]], line: str) -> None:
-    program, *words = shlex.split(line.partition(" > ")[0])
+    program, *words = shlex.split(line)
+    words = words[: words.index(">")] if ">" in words else words
     assert program == "ensue"
     done = ensue(*words)
     assert (done.status, done.err) == (0, "")

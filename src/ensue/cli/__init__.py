@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0 on success, 1 for an error, 2 for a wrong command line or setting, 130 after Ctrl-C; 143 or
-        129 if TERM or HUP ended a training.
+        129 if TERM or HUP ended a training; 3 if a gate of `compare` is not passed.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):

@@ -105,7 +105,15 @@ ENTRIES = (
     ),
     Entry(("ab", "report"), ab.run, ("ensue ab report --events sqlite:///events.db --experiment default",)),
     Entry(("inspect",), look.run, ("ensue inspect runs/sasrec", "ensue inspect runs/mhc --users 1000 --json")),
-    Entry(("compare",), compare.run, ("ensue compare runs/sasrec runs/markov",)),
+    Entry(
+        ("compare",),
+        compare.run,
+        (
+            "ensue compare runs/sasrec runs/markov",
+            "ensue compare runs/new-0 runs/new-1 runs/old-0 runs/old-1",
+            "ensue compare runs/new runs/old --gate 'ndcg@10 > -0.5%'",
+        ),
+    ),
     Entry(
         ("bench",),
         bench.run,
@@ -214,6 +222,8 @@ def _typed(run: Command, flags: list[Flag]) -> Callable[..., None]:
         if takes_settings:
             values["settings"] = settings_of(flags, given)
         screen.emit(run(screen, **values))
+        if screen.status:
+            raise typer.Exit(screen.status)
 
     parameters = [*own, *_COMMON, *(flag.parameter() for flag in flags)]
     call.__doc__ = run.__doc__

@@ -1,77 +1,224 @@
-"""`ensue compare`: test whether the difference of two runs is significant."""
+"""`ensue compare`: test whether evaluated runs differ, and whether one may replace another."""
 
 from __future__ import annotations
 
-import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ensue.cli.hints import recommend_after_item
-from ensue.errors import ArtefactError, DataError, nearest
+from ensue.errors import ConfigError, counted
 from ensue.terminal.output import Screen, table
 
 if TYPE_CHECKING:
-    from ensue.evaluation.protocol import EvaluateConfig
+    from rich.table import Table
 
-CASES = ("user", "target")
+    from ensue.evaluation.conclusion import Adjusted
+    from ensue.evaluation.contrast import Contrast
+    from ensue.evaluation.gate import GateResult
+    from ensue.runs.evaluated import SeedGroup
+
+# Exit status if a gate is not passed; 1 and 2 are errors.
+NOT_PASSED = 3
+HEADS = ("metric", "a", "b", "a - b [95%]", "d", "t", "Wilcoxon", "perm.", "Holm", "BH")
+
+
+Folders = Annotated[
+    list[Path],
+    typer.Argument(metavar="RUN...", help="Evaluated run folders: the first is compared with each other one."),
+]
+Gates = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--gate",
+        metavar="RULE",
+        help="What the first must satisfy against each other one, such as 'ndcg@10 > -0.5%', 'ndcg@10 within 1%' or "
+        f"'rank < 0'; if it does not, the exit status is {NOT_PASSED}. Repeatable.",
+    ),
+]
 
 
 def run(
     screen: Screen,
-    a: Annotated[Path, typer.Argument(metavar="RUN", help="An evaluated run folder.")],
-    b: Annotated[Path, typer.Argument(metavar="RUN", help="Another run folder with the same data.")],
+    folders: Folders,
     part: Annotated[Literal["test", "validation"], typer.Option("--part", help="Which held-out events.")] = "test",
     protocol: Annotated[str, typer.Option("--protocol", help="Which of the evaluations.")] = "full",
-    test: Annotated[Literal["t", "wilcoxon", "permutation"], typer.Option("--test", help="The paired test.")] = "t",
+    test: Annotated[
+        Literal["t", "wilcoxon", "permutation"], typer.Option("--test", help="The test that decides.")
+    ] = "t",
+    gate: Gates = None,
 ) -> dict[str, Any]:
-    """Compare two evaluated runs with a paired test per metric."""
-    import polars as pl
+    """Compare the first run with each of the others, user by user: difference, interval, tests and a sentence.
 
-    from ensue.evaluation.significance import compare, holm
-    from ensue.runs.config import RunConfig
-    from ensue.runs.folder import CONFIG
-    from ensue.runs.results import table_path
+    Runs that differ only in the seed are one model, whose seeds are a second level of sampling.
+    """
+    from ensue.evaluation.conclusion import adjust, sentence
+    from ensue.evaluation.gate import judge, parse_gate
 
-    results = [_results(folder) for folder in (a, b)]
-    entries = [_entry(folder, own, part, protocol) for folder, own in zip((a, b), results, strict=True)]
-    for key in ("fingerprint", "settings"):
-        differ = [_asked(entry)[key] for entry in entries]
-        if differ[0] != differ[1]:
-            raise DataError(f"{a} and {b} were evaluated with different {key}: {differ[0]} and {differ[1]}")
-    one, two = (
-        pl.read_parquet(table_path(folder, entry), glob=False) for folder, entry in zip((a, b), entries, strict=True)
-    )
-    if not one.select(CASES).equals(two.select(CASES)):
-        raise DataError(f"{a} and {b} were evaluated on different cases")
-    names = [name for name in entries[0]["metrics"] if name in entries[1]["metrics"]]
-    if not names:
-        lists = [", ".join(entry["metrics"]) for entry in entries]
-        raise DataError(f"{a} and {b} share no metric: {lists[0]} and {lists[1]}")
-    compared = {name: compare(one[name].to_numpy(), two[name].to_numpy(), test) for name in names}
-    adjusted = dict(zip(names, holm([compared[name].p for name in names]), strict=True))
-    rows = [
-        (name, f"{each.mean_a:.4f}", f"{each.mean_b:.4f}", str(each.effect), f"{each.p:.2g}", f"{adjusted[name]:.2g}")
-        for name, each in compared.items()
+    gates = [parse_gate(rule) for rule in gate or ()]
+    first, *others = groups = _groups(folders, part, protocol)
+    contrasts = {(str(first), str(other)): _contrasts(first, other, groups) for other in others}
+    adjusted = adjust(contrasts, test)
+    cases = first.runs[0].table
+    about = f"{part} part, {protocol}, {cases.height:,} cases"
+    comparisons = [
+        _shown(screen, (first, other), metrics, adjusted[pair], about)
+        for other, (pair, metrics) in zip(others, contrasts.items(), strict=True)
     ]
-    heads = ("metric", f"a: {a}", f"b: {b}", "a - b [95%]", "p", "p (Holm)")
-    screen.show(table(heads, rows, title=f"{part} part, {protocol}, {one.height:,} cases", right=heads[1:]))
-    turned = reversals(results[0], results[1], part, protocol)
-    for other, means in turned.items():
+    results = [(pair[1], judge(rule, metrics)) for pair, metrics in contrasts.items() for rule in gates]
+    conclusion = [sentence(*pair, metrics, adjusted[pair], test) for pair, metrics in contrasts.items()]
+    tests = sum(map(len, contrasts.values()))
+    screen.say(
+        "d: mean difference / its standard deviation (Cohen's d); t, Wilcoxon, perm.: p-values; Holm, BH "
+        f"(Benjamini-Hochberg): p of {test} adjusted for {counted(tests, 'test')}",
+        "dim",
+    )
+    for line in conclusion:
+        screen.say(line, "bold")
+    _say_seeds(screen, groups)
+    for name, result in results:
+        _say_gate(screen, name, result)
+    passed = all(result.passed for _, result in results)
+    screen.status = 0 if passed else NOT_PASSED
+    screen.next(*recommend_after_item(folders[0], first.runs[0].config.model, cases["target"][0]))
+    return {
+        "part": part,
+        "protocol": protocol,
+        "test": test,
+        "cases": cases.height,
+        "models": [
+            {"name": str(each), "runs": [str(run.folder) for run in each.runs], "seeds": each.seeds} for each in groups
+        ],
+        "comparisons": comparisons,
+        "gates": [{"b": name, **result.as_dict()} for name, result in results],
+        "passed": passed if gates else None,
+        "conclusion": " ".join(conclusion),
+    }
+
+
+def _groups(folders: Sequence[Path], part: str, protocol: str) -> list[SeedGroup]:
+    """The models to compare, the first with each of the others.
+
+    Raises:
+        ConfigError: there are fewer than two, or a model occurs twice among the others.
+        DataError: the evaluations cannot be compared.
+    """
+    from ensue.runs.evaluated import group_by_seed, read_evaluated
+
+    if len(folders) < 2:
+        raise ConfigError(f"compare needs 2 or more run folders (got {len(folders)})")
+    groups = group_by_seed([read_evaluated(folder, part, protocol) for folder in folders])
+    names = [str(group) for group in groups[1:]]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"name each run to compare with once (got {', '.join(names)})")
+    return groups
+
+
+def _contrasts(a: SeedGroup, b: SeedGroup, groups: Sequence[SeedGroup]) -> dict[str, Contrast]:
+    """The comparisons of two models, of each metric that all models have."""
+    from ensue.evaluation.contrast import contrast
+    from ensue.runs.evaluated import check_comparable
+
+    names = check_comparable([run for group in groups for run in group.runs])
+    return {name: contrast(a.by_user(name), b.by_user(name), b.is_repeat_of(a)) for name in names}
+
+
+def _table(metrics: dict[str, Contrast], adjusted: dict[str, Adjusted], title: str) -> Table:
+    """One row per metric."""
+    rows = []
+    for name, each in metrics.items():
+        effect = f"{each.effect.estimate:+.4f} [{each.effect.low:+.4f}, {each.effect.high:+.4f}]"
+        p = (*each.p.values(), adjusted[name].holm, adjusted[name].bh)
+        rows.append((name, f"{each.mean_a:.4f}", f"{each.mean_b:.4f}", effect, f"{each.effect_size:+.2f}", *map(_p, p)))
+    return table(HEADS, rows, title=title, right=HEADS[1:])
+
+
+def _p(value: float) -> str:
+    return f"{value:.1e}" if value < 0.001 else f"{value:.3f}"
+
+
+def _shown(
+    screen: Screen,
+    pair: tuple[SeedGroup, SeedGroup],
+    metrics: dict[str, Contrast],
+    adjusted: dict[str, Adjusted],
+    about: str,
+) -> dict[str, Any]:
+    """Show a comparison, and return it as JSON values."""
+    a, b = pair
+    _, _, protocol = a.runs[0].key.partition("/")
+    screen.show(_table(metrics, adjusted, f"a: {a}\nb: {b}\n{about}"))
+    turned = reversals(averaged(a), averaged(b), a.runs[0].entry["part"], protocol)
+    for key, means in turned.items():
         figures = ", ".join(f"{name} {one:.4f} and {two:.4f}" for name, (one, two) in means.items())
-        screen.say(f"under {other} the order is reversed: {figures}", "yellow")
-    screen.next(*recommend_after_item(a, RunConfig.read_toml(a / CONFIG).model, one["target"][0]))
+        screen.say(f"under {key} the order is reversed: {figures}", "yellow")
     return {
         "a": str(a),
         "b": str(b),
-        "part": part,
-        "protocol": protocol,
-        "metrics": {name: {**each.as_dict(), "p_holm": float(adjusted[name])} for name, each in compared.items()},
-        "reversed": {
-            other: {name: {"mean_a": one, "mean_b": two} for name, (one, two) in means.items()}
-            for other, means in turned.items()
+        "metrics": {
+            name: {**each.as_dict(), "p_holm": adjusted[name].holm, "p_bh": adjusted[name].bh}
+            for name, each in metrics.items()
         },
+        "reversed": {
+            key: {name: {"mean_a": one, "mean_b": two} for name, (one, two) in means.items()}
+            for key, means in turned.items()
+        },
+    }
+
+
+def _say_seeds(screen: Screen, groups: Sequence[SeedGroup]) -> None:
+    """Say what the seeds of the models allow to conclude."""
+    counts = [len(group.runs) for group in groups]
+    if max(counts) == 1:
+        screen.say(
+            "one training of each: the tests are about these trained models; name runs of further seeds to compare "
+            "their settings",
+            "dim",
+        )
+        return
+    single = [str(group) for group in groups if len(group.runs) == 1]
+    screen.say(
+        f"{', '.join(counted(count, 'seed') for count in counts)}: t and the interval include the variation between "
+        "seeds; Wilcoxon and permutation are about these trained models",
+        "dim",
+    )
+    if single:
+        screen.say(f"{', '.join(single)}: one seed, whose variation is unknown and counted as none", "yellow")
+
+
+def _say_gate(screen: Screen, name: str, result: GateResult) -> None:
+    """One line for a gate."""
+    word, style = ("passed", "green") if result.passed else ("not passed", "red")
+    if result.interval is None:
+        screen.say(
+            f"gate {result.gate} against {name}: {word}: its mean is 0, so there is no relative difference", style
+        )
+        return
+    scale, mark = (100, " %") if result.relative else (1, "")
+    low, high = (f"{scale * value:+.4g}" for value in (result.interval.low, result.interval.high))
+    screen.say(f"gate {result.gate} against {name}: {word}: the difference is between {low} and {high}{mark}", style)
+
+
+def averaged(group: SeedGroup) -> dict[str, Any]:
+    """The evaluations that all runs of a group have with the same settings, with the means over the runs."""
+    first, *others = [run.results for run in group.runs]
+    common = {
+        key: [entry, *(other[key] for other in others)]
+        for key, entry in first.items()
+        if all(key in other and _asked(other[key]) == _asked(entry) for other in others)
+    }
+    return {
+        key: {
+            **entries[0],
+            "metrics": {
+                name: sum(each["metrics"][name] for each in entries) / len(entries)
+                for name in entries[0]["metrics"]
+                if all(name in each["metrics"] for each in entries)
+            },
+        }
+        for key, entries in common.items()
     }
 
 
@@ -112,58 +259,6 @@ def _means(a: dict[str, Any], b: dict[str, Any], key: str) -> dict[str, tuple[st
 
 
 def _asked(entry: dict[str, Any]) -> dict[str, Any]:
-    """The properties that two evaluations must have in common."""
-    settings = {name: value for name, value in entry["settings"].items() if name != "metrics"}
-    return {"fingerprint": entry["fingerprint"], "settings": settings}
+    from ensue.runs.evaluated import required
 
-
-def _results(folder: Path) -> dict[str, Any]:
-    """The evaluations of a run.
-
-    Raises:
-        ArtefactError: the folder is not a run, or was altered.
-    """
-    from ensue.files import check_files, read_manifest
-    from ensue.runs.folder import CONFIG, KIND, SCHEMA_VERSION
-    from ensue.runs.results import read_metrics
-
-    check_files(folder, read_manifest(folder, KIND, SCHEMA_VERSION), [CONFIG])
-    return read_metrics(folder)
-
-
-def _entry(folder: Path, results: dict[str, Any], part: str, protocol: str) -> dict[str, Any]:
-    """One evaluation of a run, with its per-user table checked.
-
-    Raises:
-        ArtefactError: there is no such evaluation, or an evaluation or the table was altered.
-    """
-    from ensue.files import sha256
-    from ensue.runs.config import RunConfig
-    from ensue.runs.folder import CONFIG
-    from ensue.runs.results import kept_metrics, table_path
-
-    key = f"{part}/{protocol}"
-    if key not in results:
-        kept_metrics(folder, None)  # raises if it was altered
-        available = f"it has {', '.join(results)}" if results else "it was not evaluated"
-        protocols = _protocols(RunConfig.read_toml(folder / CONFIG).evaluate)
-        if protocol not in protocols:
-            raise ArtefactError(f"{folder}: has no evaluation {key!r}: {nearest(protocol, protocols)}; {available}")
-        words = ["ensue", "evaluate", str(folder), *(["--part", part] if part != "test" else []), *protocols[protocol]]
-        raise ArtefactError(f"{folder}: has no evaluation {key!r}: {available}. Create it with: {shlex.join(words)}")
-    entry: dict[str, Any] = results[key]
-    path = table_path(folder, entry)
-    if not path.is_file() or sha256(path) != entry["per_user_sha256"]:
-        raise ArtefactError(f"{path}: missing, or not the table recorded in metrics.json")
-    return entry
-
-
-def _protocols(config: EvaluateConfig) -> dict[str, list[str]]:
-    """The protocols available for a run with this configuration -> the flags of `ensue evaluate`."""
-    from ensue.evaluation.protocol import ProtocolName
-
-    flags = {config.replace(protocol=name).key: ["--protocol", name] for name in get_args(ProtocolName)}
-    for flag, filter_seen in (("--filter-seen", True), ("--no-filter-seen", False)):
-        full = config.replace(protocol="full", filter_seen=filter_seen)
-        flags.setdefault(full.key, ["--protocol", "full", flag])
-    return {**flags, config.key: []}
+    return required(entry)

@@ -5,7 +5,7 @@ Suffixes: `B` cases, `M` tests.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -13,13 +13,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from ensue.data.arrays import FloatArray
+from ensue.data.arrays import FloatArray, IntArray
 from ensue.errors import ConfigError, DataError, nearest
 from ensue.rng import stream
 
 TestName: TypeAlias = Literal["t", "wilcoxon", "permutation"]
 IntervalMethod: TypeAlias = Literal["percentile", "bca"]
 DRAWS_AT_ONCE = 4_000_000  # numbers drawn per step, to bound memory for a million users
+# Drawing how often a value occurs costs as much as drawing this many cases one by one (measured).
+COST_OF_COUNT = 20
+# From this number of cases on, more than GROUPS distinct values are drawn as groups of similar ones.
+MANY, GROUPS = 20_000, 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,15 +142,49 @@ def permutation_test(a_B: ArrayLike, b_B: ArrayLike, num_draws: int = 10_000, se
     if num_draws < 1:
         raise ConfigError(f"num_draws must be 1 or more (got {num_draws})")
     moved = (a - b)[a != b]  # a swap of equal values changes nothing
-    observed = abs(moved.sum())
-    close = 1e-12 * np.abs(moved).sum()  # sums that differ only by rounding are ties
-    step = max(1, DRAWS_AT_ONCE // max(moved.size, 1))
-    extreme = 0
-    for first in range(0, num_draws, step):
-        rng = stream(seed, "permutation_test", step=first)
-        signs = rng.integers(2, size=(min(step, num_draws - first), moved.size), dtype=np.int8)
-        extreme += int((np.abs(2.0 * (signs @ moved) - moved.sum()) >= observed - close).sum())
+    close = 1e-9 * np.abs(moved).sum()  # sums that differ only by rounding are ties
+    sums = _signed_sums(np.abs(moved), num_draws, seed)
+    extreme = int((np.abs(sums) >= abs(moved.sum()) - close).sum())
     return (1 + extreme) / (1 + num_draws)
+
+
+def _steps(seed: int, purpose: str, num_draws: int, size: int) -> Iterator[tuple[np.random.Generator, int]]:
+    """Generators, each with a number of draws of `size` numbers that fit in memory."""
+    step = max(1, DRAWS_AT_ONCE // max(size, 1))
+    for first in range(0, num_draws, step):
+        yield stream(seed, purpose, step=first), min(step, num_draws - first)
+
+
+def _grouped(values: FloatArray) -> tuple[FloatArray, FloatArray, IntArray] | None:
+    """Mean [K], variance [K] and size [K] of groups of equal values; None if drawing cases one by one costs less.
+
+    Many values that are mostly distinct are grouped with their neighbours in order.
+    """
+    distinct, sizes = np.unique(values, return_counts=True)
+    if distinct.size * COST_OF_COUNT <= values.size and distinct.size <= GROUPS:
+        return distinct, np.zeros(distinct.size), sizes
+    if values.size < MANY:
+        return None
+    edges = np.linspace(0, values.size, GROUPS + 1).astype(np.int64)[:-1]
+    ordered, sizes = np.sort(values), np.diff(edges, append=values.size)
+    mean = np.add.reduceat(ordered, edges) / sizes
+    variance = np.add.reduceat(np.square(ordered - np.repeat(mean, sizes)), edges) / sizes
+    return mean, variance, sizes
+
+
+def _signed_sums(sizes: FloatArray, num_draws: int, seed: int) -> FloatArray:
+    """Sums of values with random signs, [num_draws]; of groups, the number of positive signs is drawn."""
+    groups, parts = _grouped(sizes), []
+    for rng, draws in _steps(seed, "permutation_test", num_draws, sizes.size if groups is None else groups[0].size):
+        if groups is None:
+            signs = rng.integers(2, size=(draws, sizes.size), dtype=np.int8)
+            parts.append(2.0 * (signs @ sizes) - sizes.sum())
+            continue
+        mean, variance, count = groups
+        positive = rng.binomial(count, 0.5, size=(draws, count.size))
+        within = np.sqrt((variance * count).sum()) * rng.standard_normal(draws)
+        parts.append((2.0 * positive - count) @ mean + within)
+    return np.concatenate(parts)
 
 
 def bootstrap_interval(
@@ -185,12 +223,21 @@ def bootstrap_interval(
 
 
 def _resampled_means(values: FloatArray, num_draws: int, seed: int) -> FloatArray:
-    step = max(1, DRAWS_AT_ONCE // values.size)
+    """Means of resamples of all values, with replacement, [num_draws].
+
+    A mean depends only on how often each distinct value is drawn, which is multinomial. In a group of similar values
+    the mean of the drawn ones is normal, with the group's mean and variance.
+    """
+    groups, size = _grouped(values), values.size
     parts = []
-    for first in range(0, num_draws, step):
-        rng = stream(seed, "bootstrap_interval", step=first)
-        chosen = rng.integers(values.size, size=(min(step, num_draws - first), values.size), dtype=np.int32)
-        parts.append(values[chosen].mean(axis=1))
+    for rng, draws in _steps(seed, "bootstrap_interval", num_draws, size if groups is None else groups[0].size):
+        if groups is None:
+            parts.append(values[rng.integers(size, size=(draws, size), dtype=np.int32)].mean(axis=1))
+            continue
+        mean, variance, sizes = groups
+        drawn = rng.multinomial(size, sizes / size, size=draws)
+        within = np.sqrt(drawn @ variance) * rng.standard_normal(draws)
+        parts.append((drawn @ mean + within) / size)
     return np.concatenate(parts)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 
 from ensue import __version__
+from ensue.evaluation.conclusion import LEVEL, main_metric
 from ensue.evaluation.significance import bootstrap_interval, by_user, holm, paired_t
 from ensue.files import write_json, write_text
 from ensue.leaderboard.measure import LENGTH
@@ -25,13 +26,7 @@ from ensue.runtime.limits import memory
 from ensue.terminal.output import duration
 
 PAGE, DATA = "leaderboard.md", "leaderboard.json"
-LEVEL = 0.05
 COVERAGE = f"coverage@{LENGTH}"
-
-
-def main_metric(names: list[str]) -> str:
-    """The metric that orders the rows: NDCG@10, or the first one."""
-    return next((name for name in names if name.partition("|")[0] == "ndcg@10"), names[0])
 
 
 def tables_of(folder: Path, state: State) -> dict[str, pl.DataFrame]:

@@ -26,10 +26,14 @@ class Screen:
     Args:
         as_json: whether `--json` was given.
         words: words that every suggested command ends with.
+
+    Attributes:
+        status: the command's exit status, which it sets if a check that was asked for fails.
     """
 
     def __init__(self, as_json: bool = False, words: Sequence[str] = ()) -> None:
         self.as_json, self.words = as_json, words
+        self.status = 0
         stream = sys.stderr if as_json else sys.stdout
         self.console = self._console(stream)
         # A pipe has no width; 80 columns would wrap titles.
