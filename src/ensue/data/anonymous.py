@@ -44,13 +44,14 @@ def refuse_anonymous(table: Table, values: pl.Series) -> None:
 def placeholder_notes(frame: pl.DataFrame) -> list[str]:
     """Note an id that stands for all unknown users: they would form one very long history."""
     users = frame["user"]
-    if not frame.height or users.dtype != pl.String:
+    if not frame.height:
         return []
-    share = float(users.str.to_lowercase().is_in(_PLACEHOLDERS).mean() or 0)  # type: ignore[arg-type]
+    unknown = users.str.to_lowercase().is_in(_PLACEHOLDERS) if users.dtype == pl.String else users == -1
+    share = float(unknown.mean() or 0)  # type: ignore[arg-type]
     if share < 0.05:
         return []
-    name = users.filter(users.str.to_lowercase().is_in(_PLACEHOLDERS))[0]
+    name = users.filter(unknown)[0]
     return [
         f"user {name!r} has {share:.0%} of the events: if it stands for unknown users, leave it out "
-        f"(--where \"COLUMN != '{name}'\")"
+        f'(--where "COLUMN != {name!r}")'
     ]

@@ -20,6 +20,7 @@ DAY_S = 86_400
 # Spreadsheet days of 2000 to 2049.
 _SPREADSHEET_DAYS = (36_526, 54_789)
 _SAMPLE = 1_000
+_YEAR_1000 = -30_610_224_000_000_000
 _CLOCKS = ("", " %H:%M", " %H:%M:%S%.f", " %I:%M %p", " %I:%M:%S %p")
 _MONTH_FIRST = tuple(product(("%m/%d/%Y", "%m-%d-%Y"), _CLOCKS))
 _DAY_FIRST = tuple(product(("%d/%m/%Y", "%d-%m-%Y"), _CLOCKS))
@@ -110,18 +111,26 @@ def read_published(texts: pl.Series, zone: str | None = None, order: DateOrder =
     if order != "auto":
         forms += [Form("".join(parts)) for parts in (_MONTH_FIRST if order == "month" else _DAY_FIRST)]
     used = [form for form in forms if _read(sample, [form], zone).null_count() < len(sample)]
-    return _read(texts, used, zone), order
+    moments = _read(texts, used, zone)
+    # The parser takes a year of two digits for one of the first century.
+    return pl.select(pl.when(moments >= _YEAR_1000).then(moments)).to_series().alias(texts.name), order
 
 
 def _order_of(texts: pl.Series, zone: str | None) -> DateOrder:
     """Month first or day first, whichever fits all dates."""
     month, day = (_read(texts, [Form("".join(parts)) for parts in order], zone) for order in (_MONTH_FIRST, _DAY_FIRST))
-    if month.null_count() != day.null_count():
-        return "month" if month.null_count() < day.null_count() else "day"
+    answers = Answer({"date_order": "month"}, "month/day/year"), Answer({"date_order": "day"}, "day/month/year")
+    only_month, only_day = month.is_not_null() & day.is_null(), day.is_not_null() & month.is_null()
+    fewer, more = sorted((only_month, only_day), key=pl.Series.sum)
+    if int(fewer.sum()) > (1 - _CERTAIN_SHARE) * int(more.sum()):
+        one, other = texts.filter(only_month)[0], texts.filter(only_day)[0]
+        what = f"column {texts.name!r} has dates of both orders: {one!r} is month/day/year, {other!r} day/month/year"
+        raise UnclearLogError(Doubt(what, answers, guess=int(more is only_day)))
+    if int(more.sum()):
+        return "month" if more is only_month else "day"
     differ = texts.filter((month != day).fill_null(False))
     # A twelve-hour clock suggests an American log, with the month first.
     if len(differ) and not bool(differ.str.contains(r"(?i)[ap]m$").all()):
-        answers = Answer({"date_order": "month"}, "month/day/year"), Answer({"date_order": "day"}, "day/month/year")
         what = f"column {texts.name!r}: {differ[0]!r} can be month/day/year or day/month/year"
         # In the wrong order, the days of one month become the months of one year.
         raise UnclearLogError(Doubt(what, answers, guess=int(_span(day) < _span(month))))

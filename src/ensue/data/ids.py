@@ -21,6 +21,10 @@ _SAMPLE, _MOST_BLANKS = 10_000, 4
 _CODE = r"^[A-Za-z_-]*\d[\w-]*$"
 # Texts may be lists if at least this share of them contains a mark.
 _MARKED = 0.3
+# Texts of which lists of one length can be told from composite ids.
+_LEAST_LISTS = 4
+# Numbers that a spreadsheet shortened, such as 1.23457E+12.
+_SHORTENED = r"^\d(\.\d{1,8})?[Ee]\+\d{2,}$"
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060\u00ad"
 
 
@@ -86,7 +90,7 @@ def refuse_lists(values: pl.Series, name: str, table: Table, named: bool = False
         raise DataError(
             f"{table.where}: column {name!r} contains lists, such as {lists[0][:60]!r}: write one row per item"
         )
-    for mark in () if named else "|;,":
+    for mark in () if named else "|;, ":
         lists = first.filter(first.str.contains(mark, literal=True))
         if len(lists) >= _MARKED * len(first) and len(lists) and _are_lists(first, mark):
             raise DataError(
@@ -96,10 +100,19 @@ def refuse_lists(values: pl.Series, name: str, table: Table, named: bool = False
 
 
 def _are_lists(values: pl.Series, mark: str) -> bool:
-    """Whether the texts split into different numbers of codes, some of which occur in several texts."""
+    """Whether the texts split into codes, some of which occur in several texts.
+
+    If all texts have as many codes, these are lists if codes occur in several places: not so in `shop|product`.
+    """
     parts = values.unique().str.split(mark)
     each = parts.explode().str.strip_chars()
-    return parts.list.len().n_unique() > 1 and each.n_unique() < len(each) and bool(each.str.contains(_CODE).all())
+    if each.n_unique() == len(each) or not bool(each.str.contains(_CODE).all()):
+        return False
+    if parts.list.len().n_unique() > 1:
+        return True
+    first, second = parts.list.get(0).str.strip_chars(), parts.list.get(1).str.strip_chars()
+    again = first.is_in(second.unique().implode())
+    return len(again) >= _LEAST_LISTS and int(again.sum()) >= _MARKED * len(again)
 
 
 def check_json(values: pl.Series, name: str, table: Table) -> None:
@@ -129,13 +142,23 @@ def check_json(values: pl.Series, name: str, table: Table) -> None:
 
 
 def id_notes(frame: pl.DataFrame) -> list[str]:
-    """Notes on ids of users and items that differ only in surrounding blanks or invisible characters."""
+    """Notes on ids that are blank, shortened by a spreadsheet, or differ only in blanks or invisible characters."""
     notes = []
     for meaning in ("user", "item"):
         ids = frame[meaning]
-        if ids.dtype != pl.String or not bool(ids.str.contains(rf"^\s|\s$|[{_INVISIBLE}]").any()):
+        if ids.dtype != pl.String:
+            continue
+        shortened = ids.filter(ids.str.contains(_SHORTENED))
+        if len(shortened):
+            notes.append(
+                f"{len(shortened):,} {meaning} ids, such as {shortened[0]!r}, are numbers shortened by a spreadsheet: "
+                "different ids have become one: export them as text"
+            )
+        if not bool(ids.str.contains(rf"^\s|\s$|[{_INVISIBLE}]").any()):
             continue
         distinct = ids.unique()
+        if blank := int((ids.str.strip_chars() == "").sum()):
+            notes.append(f"{blank:,} events have a blank as their {meaning}: leave them out if it stands for none")
         seen = distinct.str.replace_all(f"[{_INVISIBLE}]", "").str.strip_chars()
         alike = len(distinct) - seen.n_unique()
         if alike:
@@ -144,6 +167,27 @@ def id_notes(frame: pl.DataFrame) -> list[str]:
                 "strip them"
             )
     return notes
+
+
+def refuse_other_header(table: Table, unreadable: pl.Series, rows: pl.Series) -> None:
+    """Refuse a log in which a later row has the names of the columns in another order than the first line.
+
+    Args:
+        table: the log.
+        unreadable: times that cannot be read, as written.
+        rows: the row of each, from 0.
+
+    Raises:
+        DataError: one of these times is the name of a column; the columns of the rows below may be exchanged.
+    """
+    if table.positional or unreadable.dtype != pl.String:
+        return
+    is_name = unreadable.str.strip_chars().str.to_lowercase().is_in([name.lower() for name in table.names])
+    if is_name.any():
+        raise DataError(
+            f"{table.where}: row {rows.filter(is_name)[0] + 1:,} names the columns in another order than the first "
+            "line: split the file there"
+        )
 
 
 def is_header(values: pl.Series, name: str) -> pl.Series:

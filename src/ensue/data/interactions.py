@@ -15,10 +15,11 @@ from ensue.config import Config
 from ensue.data.alike import settings_alike
 from ensue.data.anonymous import placeholder_notes, refuse_anonymous
 from ensue.data.arrays import is_feature_name
+from ensue.data.clocks import with_clock
 from ensue.data.dates import DateOrder
 from ensue.data.decimals import with_points
 from ensue.data.doubt import UnclearLogError
-from ensue.data.ids import check_json, id_notes, is_header, read_ids, refuse_lists
+from ensue.data.ids import check_json, id_notes, is_header, read_ids, refuse_lists, refuse_other_header
 from ensue.data.logs import open_beginning, open_log
 from ensue.data.meanings import MEANINGS, Choice, choose_columns, present, with_rows
 from ensue.data.moments import TimeUnit, add_clock, to_microseconds
@@ -216,6 +217,8 @@ def columns_of(table: Table, columns: Columns) -> dict[str, Choice]:
     """
     try:
         chosen = choose_columns(table, {meaning: getattr(columns, meaning) for meaning in MEANINGS})
+        if columns.clock is None and columns.time_format is None and columns.time_unit == "auto":
+            chosen = with_clock(table, chosen)
     except UnclearLogError as error:
         raise with_rows(error, table) from None
     if columns.clock is not None:
@@ -340,6 +343,7 @@ class _Sifted:
             bad = values.filter(unreadable).head(1)
             shown = bad.to_physical() if bad.dtype.is_temporal() else bad  # outside the range of Python's dates
             self.examples["unreadable time"] = str(shown.to_list()[0])[:60]
+            refuse_other_header(self.table, values.filter(unreadable), self.raw[_ROW].filter(unreadable))
             self._drop("unreadable time", unreadable)
             times = times.filter(~unreadable)
         return times, unit

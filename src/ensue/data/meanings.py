@@ -9,6 +9,7 @@ from itertools import combinations, permutations
 
 import polars as pl
 
+from ensue.data.dates import read_number_dates
 from ensue.data.doubt import SHOWN_ROWS, Answer, Doubt, UnclearLogError
 from ensue.data.moments import to_microseconds, written
 from ensue.data.table import MissingColumnError, Table
@@ -37,8 +38,9 @@ _SAMPLE_ROWS = 1_000
 _NUMBER_LIKE = (pl.String, pl.Int32, pl.Int64, pl.UInt32, pl.UInt64, pl.Float64)
 # Most columns offered for one meaning, if its column is in doubt.
 _OFFERED = 4
-# Seconds of 2000-01-01 and 2040-01-01: numbers between them are unlikely to be ids.
-_EPOCH_S = (946_684_800, 2_208_988_800)
+# Seconds of 1995-01-01 and 2040-01-01: numbers between them are unlikely to be ids.
+_EPOCH_S = (788_918_400, 2_208_988_800)
+USUAL_NAME = "a usual name"
 _PRODUCT = r"^(B0[0-9A-Z]{8}|\d{9}[\dX]|(?i:item|i|product|prod|p|movie|track|song|book|article|sku)[_-]?\d+)$"
 _PERSON = r"^(A[0-9A-Z]{9,20}|(?i:user|usr|u|customer|cust|visitor|session|sess)[_-]?\d+)$"
 # Rows from which a first column that increases from row to row can be recognised as their numbers.
@@ -179,8 +181,10 @@ def texts_of(values: pl.Series) -> list[str]:
 
 
 def dates_in(values: pl.Series) -> bool:
-    """Whether a column contains dates, as a date type or as texts."""
+    """Whether a column contains dates, as a date type, as texts, or as numbers such as 20191230."""
     if values.dtype == pl.Date or isinstance(values.dtype, pl.Datetime):
+        return True
+    if _number_dates_in(values):
         return True
     if values.dtype != pl.String:
         return False
@@ -194,8 +198,18 @@ def dates_in(values: pl.Series) -> bool:
         return True
 
 
+def _number_dates_in(values: pl.Series) -> bool:
+    numbers = values.cast(pl.Int64, strict=False) if values.dtype in _NUMBER_LIKE[:-1] else pl.Series([])
+    if not len(numbers) or numbers.null_count():
+        return False
+    try:
+        return read_number_dates(numbers) is not None
+    except UnclearLogError:  # some of them are dates
+        return False
+
+
 def epochs_in(values: pl.Series) -> bool:
-    """Whether a column contains numbers that are times of 2000 to 2040, in seconds or finer units."""
+    """Whether a column contains numbers that are times of 1995 to 2040, in seconds or finer units."""
     numbers = values.cast(pl.Float64, strict=False).drop_nulls() if values.dtype in _NUMBER_LIKE else pl.Series([])
     if len(numbers) < 0.9 * max(len(values), 1):
         return False
@@ -247,7 +261,7 @@ def _by_name(table: Table, meanings: list[str]) -> dict[str, Choice]:
     for meaning in meanings:
         name = usual_column(table.names, _USUAL[meaning])
         if name is not None:
-            chosen[meaning] = Choice(name, "a usual name")
+            chosen[meaning] = Choice(name, USUAL_NAME)
     return chosen
 
 
@@ -295,7 +309,7 @@ def _column_of_index(table: Table, said: Mapping[str, Choice]) -> str:
     steps = numbers.diff().drop_nulls()
     if len(steps) + 1 < max(len(numbers), _LEAST_NUMBERED) or not bool((steps > 0).all()):
         return ""
-    if "user" in said or epochs_in(values):
+    if "user" in said or _is_time(values):
         return ""
     is_counted = numbers[0] in (0, 1) and bool((steps == 1).all())
     if is_counted and ("time" in said or any(_is_time(column) for column in sample(table, others).get_columns())):

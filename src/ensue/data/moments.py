@@ -31,6 +31,8 @@ UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": 
 _AWARE = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M%#z")
 _NAIVE = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M")
 _LIMIT = float(2**63)
+# The largest times of day as numbers: hours, HHMM and HHMMSS.
+_LAST_HOUR, _LAST_MINUTE, _LAST_SECOND = 23, 2_359, 235_959
 _FIRST_OF_2000 = 946_684_800_000_000
 _YEAR_9999 = 250_000_000_000_000_000
 # The value that numpy and pandas write for a missing time.
@@ -91,8 +93,8 @@ def add_clock(
 
     Args:
         dates: as `to_microseconds` reads them, each at the start of its day.
-        clocks: texts (10:51, 10:51:09.5, 9:05 AM), times of day, or seconds or milliseconds since midnight, by the
-            largest.
+        clocks: texts (10:51, 10:51:09.5, 9:05 AM), times of day, or numbers, by the largest: hours, HHMM, HHMMSS, or
+            seconds or milliseconds since midnight.
         form: the format of the dates, or of the dates and the clocks with a blank between them.
         zone: the time zone of the clocks.
         order: as for `to_microseconds`.
@@ -125,8 +127,23 @@ def _time_of_day(clocks: pl.Series) -> pl.Series:
     else:
         numbers = clocks.cast(pl.Float64, strict=False)
     largest = cast("float", numbers.max() or 0.0)
+    seconds = _clock_digits(numbers, largest)
+    if seconds is not None:
+        return (seconds * 1_000_000).cast(pl.Int64)
     factor = 1_000_000 if largest <= DAY_S else 1_000
     return _where(numbers.is_between(0, DAY_S * 1_000_000 / factor), (numbers * factor).round()).cast(pl.Int64)
+
+
+def _clock_digits(numbers: pl.Series, largest: float) -> pl.Series | None:
+    """Seconds since midnight of hours (0 to 23), HHMM or HHMMSS, by the largest; None for other numbers."""
+    low, high = numbers % 100, numbers // 100 % 100
+    if largest <= _LAST_HOUR:
+        return numbers * 3_600
+    if largest <= _LAST_MINUTE and bool((low < 60).all()):
+        return (numbers // 100) * 3_600 + low * 60
+    if DAY_S < largest <= _LAST_SECOND and bool(((low < 60) & (high < 60)).all()):
+        return (numbers // 10_000) * 3_600 + high * 60 + low
+    return None
 
 
 def written(seconds: int) -> str:

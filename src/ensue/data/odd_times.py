@@ -13,6 +13,7 @@ _UNITS = ("s", "ms", "us", "ns")
 _YEAR_US = 365.25 * 86_400e6
 # Times are far from the rest when they lie this many spans of its middle 98% away, and at least this many years.
 _FAR_SPANS, _FAR_YEARS = 10, 20
+_EARLY_1995_US, _EARLY_2100_US = 788_918_400e6, 4_102_444_800e6
 
 
 def in_another_unit(times_us: np.ndarray, unit: str) -> tuple[int, str] | None:
@@ -61,6 +62,10 @@ def far_away(times_us: np.ndarray) -> np.ndarray:
     return np.flatnonzero((times_us < low - slack) | (times_us > high + slack))
 
 
+def _is_late(times_us: np.ndarray) -> bool:
+    return float(np.median(times_us)) > _FAR_YEARS * _YEAR_US
+
+
 def time_notes(frame: pl.DataFrame, unit: str, values: pl.Series | None, where: str) -> list[str]:
     """Notes on unusual times of a log.
 
@@ -89,6 +94,17 @@ def time_notes(frame: pl.DataFrame, unit: str, values: pl.Series | None, where: 
         notes.append(
             f"{len(far):,} times are far from the rest, the first in row {rows[far[0]] + 1:,}: {shown}; check these "
             "rows in the source"
+        )
+    elif unit in _UNITS and len(early := np.flatnonzero(np.abs(times_us) < _YEAR_US)) and _is_late(times_us):
+        notes.append(
+            f"{len(early):,} times are within a year of 1970, the first in row {rows[early[0]] + 1:,}, and most others "
+            f"decades later: they may stand for missing times, or be dates written as numbers; check these rows"
+        )
+    if unit in _UNITS and (times_us.min() > _EARLY_2100_US or (_YEAR_US < times_us.max() < _EARLY_1995_US)):
+        first, last = (written(int(edge) // 1_000_000) for edge in (times_us.min(), times_us.max()))
+        notes.append(
+            f"all times are between {first} and {last}: if that is wrong, name their unit or form (--time-unit, "
+            "--time-format)"
         )
     if unit == "s" and times_us.min() > -_YEAR_US and times_us.max() < _YEAR_US:
         notes.append(

@@ -232,7 +232,7 @@ def _scan(
         comment_prefix=file.comment or None,
     )
     names = rows.collect_schema().names()
-    if not named or all(name == name.strip() for name in first):
+    if not _follow_blanks(file, separator, first):
         return rows, names
     # Blanks follow the separators, so they are not part of a field.
     field = pl.all().str.strip_chars()
@@ -241,6 +241,16 @@ def _scan(
         inside = field.str.slice(1, field.str.len_chars() - 2).str.replace_all('""', '"', literal=True)
         field = pl.when(field.str.contains('(?s)^".*"$')).then(inside).otherwise(field)
     return rows.with_columns(field), [_bare(name, quoted) for name in names]
+
+
+def _follow_blanks(file: TextFile, separator: str, first: list[str]) -> bool:
+    """Whether the fields of the first line, or all of the next few, have blanks around them."""
+    if separator.isspace():
+        return False
+    if any(name != name.strip() for name in first):
+        return True
+    lines = [split_fields(line, separator) for line in first_lines(file, 1 + LOOKED_AT)[1:]]
+    return bool(lines) and len(first) > 1 and all(field[:1] == " " for line in lines for field in line[1:])
 
 
 def _bare(name: str, quoted: bool) -> str:
