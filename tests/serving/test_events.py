@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,12 +27,13 @@ from ensue.serving.events import EventLog, LogError, merged
 from ensue.serving.schemas import Event
 
 from .client import Client
-from .conftest import one, together
+from .conftest import on_both_databases, one, together
 
 Serve = Callable[..., Client]
 Recommenders = Callable[[str], Recommender]
 
 
+@on_both_databases
 @pytest.mark.parametrize("name", ["gru4rec", "sasrec", "markov"])
 def test_an_event_shapes_the_very_next_recommendation(serve: Serve, recommenders: Recommenders, name: str) -> None:
     client, history = serve(name), []
@@ -43,6 +47,7 @@ def test_an_event_shapes_the_very_next_recommendation(serve: Serve, recommenders
         assert answer["complete"]
 
 
+@on_both_databases
 def test_events_follow_the_history_of_the_data(serve: Serve, recommenders: Recommenders) -> None:
     data = recommenders.data  # type: ignore[attr-defined]
     client = serve(store=data)
@@ -59,6 +64,7 @@ def test_histories_are_joined_by_time() -> None:
     assert merged([], None, [("3", 20)]) == (["3"], [20])
 
 
+@on_both_databases
 def test_an_event_of_a_known_key_is_not_stored_again(serve: Serve) -> None:
     client = serve()
     events = [{"user": "u", "item": 1, "key": "a"}, {"user": "u", "item": 2, "key": "b"}]
@@ -70,6 +76,7 @@ def test_an_event_of_a_known_key_is_not_stored_again(serve: Serve) -> None:
     assert one(client.post("/recommend", {"user": "u"})).json["known"] == 4
 
 
+@on_both_databases
 def test_a_list_with_a_wrong_event_stores_nothing(serve: Serve) -> None:
     client = serve()
     late = {"user": "u", "item": 1, "time": int(time.time()) + 10**6}
@@ -83,6 +90,7 @@ def test_a_list_with_a_wrong_event_stores_nothing(serve: Serve) -> None:
     assert one(client.post("/recommend", {"user": "u"})).json["source"] == "popular"
 
 
+@on_both_databases
 def test_recent_events_rank_items_for_newcomers(serve: Serve) -> None:
     client = serve(trending_days=7)
     old = {"user": "v", "item": 8, "time": int(time.time()) - 30 * 86_400}
@@ -116,10 +124,14 @@ def test_a_full_disk_refuses_events_and_reads_go_on(serve: Serve, tmp_path: Path
         assert one(client.get("/ready")).status == 503
         assert one(client.get("/health")).json["status"] == "degraded"
         assert one(client.post("/recommend", {"user": "u"})).json["known"] == 1
+        # Reads go on, which says nothing about writes.
+        assert one(client.get("/health")).json["status"] == "degraded"
+        assert one(client.get("/ready")).status == 503
         assert one(client.post("/recommend", {"history": [1]})).status == 200
     log.engine.dispose()
-    assert one(client.post("/events", {"events": events})).json["stored"] == 200
     assert one(client.get("/ready")).status == 200
+    assert one(client.get("/health")).json["status"] == "ok"
+    assert one(client.post("/events", {"events": events})).json["stored"] == 200
 
 
 def test_a_lost_database_refuses_events_until_it_is_back(serve: Serve, tmp_path: Path) -> None:
@@ -140,6 +152,80 @@ def test_a_lost_database_refuses_events_until_it_is_back(serve: Serve, tmp_path:
     assert one(client.post("/events", {"user": "u", "item": 1})).json["stored"] == 1
     answer = one(client.post("/recommend", {"user": "u"})).json
     assert (answer["known"], answer["complete"]) == (2, True)
+
+
+@pytest.mark.parametrize("address", ["postgresql"], indirect=True)
+def test_a_stopped_postgresql_refuses_events_until_it_is_back(serve: Serve, address: str, postgres: Any) -> None:
+    client = serve()
+    one(client.post("/events", {"user": "u", "item": 9}))
+    one(client.post("/recommend", {"user": "u"}))
+    postgres.stop()
+    try:
+        refused = one(client.post("/events", {"user": "u", "item": 1}))
+        assert (refused.status, refused.headers["retry-after"]) == (503, "2")
+        # Neither the host nor the user nor the socket of the database is shown.
+        again = one(client.post("/events", {"user": "u", "item": 1}))
+        assert again.error["rule"].endswith("(no connection)")
+        answer = one(client.post("/recommend", {"user": "u"})).json
+        assert (answer["known"], answer["complete"]) == (1, False)
+        assert one(client.get("/ready")).status == 503
+    finally:
+        postgres.ensure_postgres_running()
+    assert one(client.get("/ready")).status == 200
+    assert one(client.post("/events", {"user": "u", "item": 1})).json["stored"] == 1
+    answer = one(client.post("/recommend", {"user": "u"})).json
+    assert (answer["known"], answer["complete"]) == (2, True)
+
+
+@pytest.mark.parametrize("address", ["postgresql"], indirect=True)
+def test_postgresql_confirms_what_is_on_the_disk(address: str, postgres: Any) -> None:
+    postgres.psql("ALTER ROLE postgres SET synchronous_commit = off")
+    try:
+        log = EventLog(address)
+        with log.engine.connect() as connection:
+            assert connection.exec_driver_sql("SHOW synchronous_commit").scalar() == "on"
+        log.close()
+    finally:
+        postgres.psql("ALTER ROLE postgres RESET synchronous_commit")
+
+
+@pytest.mark.parametrize("address", ["postgresql"], indirect=True)
+def test_servers_that_start_together_share_one_database(address: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        logs = [*pool.map(EventLog, [address] * 4)]
+    logs[0].add([[Event(user="u", item="x")]])
+    assert all([item for item, _ in log.histories(["u"])[0]] == ["x"] for log in logs)
+    for log in logs:
+        log.close()
+
+
+def test_a_database_that_does_not_answer_keeps_no_recommendation(serve: Serve) -> None:
+    client, may_answer = serve(), threading.Event()
+    service = client.service
+    one(client.post("/events", {"user": "u", "item": 9}))
+    one(client.post("/recommend", {"user": "u"}))
+    read = service._read.work
+
+    def hang(users: list[str]) -> Any:
+        assert may_answer.wait(60)
+        return read(users)
+
+    service._read.work = hang
+
+    async def run() -> list[Any]:
+        answers = []
+        service._read.seconds = 0.01
+        answers.append((await client.post("/recommend", {"user": "u"})).json)
+        answers.append((await client.get("/health")).json)
+        may_answer.set()
+        service._read.seconds = 60.0
+        answers.append((await client.post("/recommend", {"user": "u"})).json)
+        answers.append((await client.get("/health")).json)
+        return answers
+
+    lost, bad, whole, good = asyncio.run(run())
+    assert (lost["known"], lost["complete"], bad["events"]) == (1, False, "unavailable")
+    assert (whole["known"], whole["complete"], good["events"]) == (1, True, "ok")
 
 
 def test_events_are_written_through_to_the_disk(tmp_path: Path) -> None:

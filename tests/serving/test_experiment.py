@@ -20,7 +20,7 @@ from ensue.serving.experiment import CONTROL, Experiment, experiment_of, parse_v
 from ensue.serving.report import Arm, contrast, mismatch, report, sentence, wilson
 
 from .client import Client
-from .conftest import one
+from .conftest import on_both_databases, one
 
 Serve = Callable[..., Client]
 HALVES = {"test": 0.5, CONTROL: 0.5}
@@ -58,6 +58,7 @@ def test_assignment_is_stable_fair_and_independent_between_experiments() -> None
     assert Experiment("e", {"a": 0.0, CONTROL: 1.0}).assign("x") == CONTROL
 
 
+@on_both_databases
 def test_what_users_see_is_logged_with_its_probability(serve: Serve) -> None:
     experiment = Experiment("prices", {"markov": 0.5, CONTROL: 0.5})
     client = serve("sasrec", "markov", experiment=experiment)

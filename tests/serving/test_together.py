@@ -80,6 +80,47 @@ def test_too_many_waiting_items_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
         assert (error.status, error.retry_after) == (503, 1)
 
 
+def test_other_work_has_the_limits_of_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING", 2)
+    may_end, done = threading.Event(), []
+
+    async def run() -> list[Any]:
+        call: Together[int, int] = Together(lambda items: [*items], "test", quick_seconds=60.0, seconds=0.01)
+        running = [asyncio.create_task(call.run(lambda: may_end.wait(60) and done.append("first")))]
+        running += [asyncio.create_task(call.run(lambda: done.append("second")))]
+        await asyncio.sleep(0)
+        results = [*await asyncio.gather(call.run(print), call(1), *running, return_exceptions=True)]
+        # The first is still being worked on: an item must not be worked on beside it.
+        later = asyncio.create_task(call(2))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not later.done()
+        may_end.set()
+        call.seconds = 60.0
+        await asyncio.gather(later, return_exceptions=True)
+        results.append(await call.run(lambda: "free"))
+        call.close()
+        return results
+
+    other, item, first, second, last = asyncio.run(run())
+    for error in (other, item):
+        assert isinstance(error, RequestError)
+        assert "at most 2 requests may wait" in error.rule
+    for error in (first, second):
+        assert isinstance(error, RequestError)
+        assert (error.status, error.rule) == (503, "no result within 0.01 seconds: try again later")
+    # Work that has not begun is not done for a caller who has gone.
+    assert (last, done) == ("free", ["first"])
+
+
+def test_explanations_and_searches_have_limits_too(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = serve()
+    monkeypatch.setattr(module, "MAX_WAITING", 0)
+    for path in ("/explain?history=9&item=5", "/similar?item=7", "/items?q=book"):
+        answer = one(client.get(path))
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+
+
 def test_one_failing_query_does_not_fail_the_others(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     client = serve()
     served = client.service.variants["control"]

@@ -188,8 +188,8 @@ def _add_state(router: APIRouter, service: Service) -> None:
 
     @router.get("/ready")
     async def ready() -> Health:
-        """Whether the server answers all requests: status 503 while events cannot be stored."""
-        state = service.health()
+        """Whether the server answers all requests: status 503 while events cannot be stored or read."""
+        state = await service.ready()
         if state.events != "ok":
             raise unavailable("events", "the database of events cannot be used: try again later", 2)
         return state

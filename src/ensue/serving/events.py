@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
     create_engine,
+    delete,
     event,
     insert,
     make_url,
@@ -34,6 +35,8 @@ from ensue.serving.schemas import MAX_HISTORY, Event, Stored
 
 # Readers and the writer do not wait for each other, and a confirmed event survives a power cut.
 SQLITE_PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "busy_timeout = 5000")
+# A server that does not answer counts as lost after seconds; the defaults of TCP are many minutes.
+POSTGRESQL_SETTINGS = {"connect_timeout": 5, "tcp_user_timeout": 8_000}
 
 _TABLES = MetaData()
 _NUMBER = BigInteger().with_variant(Integer, "sqlite")
@@ -49,6 +52,9 @@ EVENTS = Table(
 )
 Index("ensue_events_of_user", EVENTS.c.user, EVENTS.c.time, EVENTS.c.number)
 Index("ensue_events_by_time", EVENTS.c.time)
+PROBES = Table("ensue_probes", _TABLES, Column("key", Text, primary_key=True), Column("filler", Text, nullable=False))
+# More than a page of any database: a full disk refuses it, though an event might fit into the last page.
+PROBE_LETTERS = 20_000
 EXPOSURES = Table(
     "ensue_exposures",
     _TABLES,
@@ -85,7 +91,7 @@ class EventLog:
         self.engine = _engine(address)
         self.path = _file_of(self.engine)
         try:
-            _TABLES.create_all(self.engine)
+            _create_tables(self.engine)
         except SQLAlchemyError as error:
             raise LogError(f"--events: the database cannot be opened ({_reason(error)})") from None
         self._inode = None if self.path is None else self.path.stat().st_ino
@@ -167,6 +173,23 @@ class EventLog:
             return [LogError(f"the database of events failed ({_reason(error)})")] * len(rows)
         return [True] * len(rows)
 
+    def probe(self) -> None:
+        """Write something, read it and remove it.
+
+        Raises:
+            LogError: the database failed.
+        """
+        key = uuid.uuid4().hex
+        try:
+            self._check_file()
+            with self.engine.begin() as connection:
+                connection.execute(insert(PROBES), {"key": key, "filler": key * (PROBE_LETTERS // len(key))})
+            with self.engine.begin() as connection:
+                connection.execute(select(EVENTS.c.number).limit(1)).all()
+                connection.execute(delete(PROBES).where(PROBES.c.key == key))
+        except (SQLAlchemyError, OSError) as error:
+            raise LogError(f"the database of events failed ({_reason(error)})") from None
+
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
@@ -182,8 +205,16 @@ class EventLog:
         inode = self.path.stat().st_ino
         if inode != self._inode:
             self.engine.dispose()
-            _TABLES.create_all(self.engine)
+            _create_tables(self.engine)
             self._inode = inode
+
+
+def _create_tables(engine: Engine) -> None:
+    try:
+        _TABLES.create_all(engine)
+    except SQLAlchemyError:
+        # Another server that starts at the same time may create a table between the look and the statement.
+        _TABLES.create_all(engine)
 
 
 def open_log(address: str) -> EventLog:
@@ -260,19 +291,26 @@ def _engine(address: str) -> Engine:
             url = url.set(drivername="postgresql+psycopg")
         if url.get_backend_name() not in ("sqlite", "postgresql"):
             raise ConfigError(f"--events must be sqlite:///FILE or postgresql://USER@HOST/DATABASE (got {url})")
-        engine = create_engine(url, pool_pre_ping=True)
+        is_postgresql = url.get_backend_name() == "postgresql"
+        engine = create_engine(url, pool_pre_ping=True, connect_args=POSTGRESQL_SETTINGS if is_postgresql else {})
     except (ArgumentError, NoSuchModuleError):
         raise ConfigError("--events must be sqlite:///FILE or postgresql://USER@HOST/DATABASE") from None
     except ModuleNotFoundError as error:
         raise ConfigError(f"--events: {error.name} is missing: pip install 'ensue[sql]'") from None
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "connect", _prepare_sqlite if engine.dialect.name == "sqlite" else _prepare_postgresql)
     return engine
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:
     for pragma in SQLITE_PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _prepare_postgresql(connection: Any, record: Any) -> None:
+    """A server or role may be set to confirm transactions before they are on the disk."""
+    if connection.execute("SHOW synchronous_commit").fetchone() == ("off",):
+        connection.execute("SET synchronous_commit = on")
+    connection.commit()
 
 
 def _file_of(engine: Engine) -> Path | None:
@@ -285,4 +323,7 @@ def _file_of(engine: Engine) -> Path | None:
 def _reason(error: Exception) -> str:
     """The database's own words, without the statement, its values or the address."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    # An error of psycopg without a code comes from the client's side; its words name the host, the user or the socket.
+    if getattr(cause, "sqlstate", "") is None:
+        return "no connection"
     return type(cause).__name__ if isinstance(cause, OSError) else str(cause).partition("\n")[0]

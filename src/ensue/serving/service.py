@@ -40,6 +40,8 @@ from ensue.serving.together import Together
 # Users whose events are remembered for the time in which the database cannot be read.
 USERS_KEPT = 10_000
 TRENDING_SECONDS = 60.0
+# A database that takes longer must not keep recommendations waiting.
+READ_SECONDS = 2.0
 # A batch that takes longer is computed beside the loop, so that other requests are answered meanwhile.
 QUICK_SECONDS = 0.02
 
@@ -70,13 +72,13 @@ class Service:
 
     def __post_init__(self) -> None:
         self.model = Together(_answers, "ensue-model", self.metrics.batch, QUICK_SECONDS)
-        self.is_log_lost = False
+        self.is_write_lost = self.is_read_lost = False
         self._last: OrderedDict[str, list[tuple[str, int]]] = OrderedDict()
         self._trending_at = 0.0
         if self.log is not None:
             self._write = Together(self.log.add, "ensue-events")
-            self._read = Together(self.log.histories, "ensue-histories")
-            self._expose = Together(self.log.expose, "ensue-exposures")
+            self._read = Together(self.log.histories, "ensue-histories", seconds=READ_SECONDS)
+            self._expose = Together(self.log.expose, "ensue-exposures", seconds=READ_SECONDS)
 
     async def recommend(self, request: RecommendRequest) -> Answer:
         """The answer to a request.
@@ -109,11 +111,12 @@ class Service:
             raise RequestError(403, "events", "this server was started without a log of events: start it with --events")
         try:
             stored = await self._write(events)
-        except LogError as error:
-            self.is_log_lost = True
+        except (LogError, RequestError) as error:
+            self.is_write_lost = True
             self.metrics.events.labels("failed").inc(len(events))
-            raise unavailable("events", f"nothing was stored: {error}", 2) from None
-        self.is_log_lost = False
+            cause = error.rule if isinstance(error, RequestError) else str(error)
+            raise unavailable("events", f"not confirmed, send them again with the same keys: {cause}", 2) from None
+        self.is_write_lost = False
         self.metrics.events.labels("stored").inc(stored.stored)
         self.metrics.events.labels("known").inc(stored.known)
         return stored
@@ -131,6 +134,8 @@ class Service:
         external = served.run.item_ids.decode([number])[0]
         try:
             result = await self.model.run(lambda: served.recommender.similar(external, k))
+        except RequestError:
+            raise
         except EnsueError as error:
             raise RequestError(422, "model", str(error), variant) from None
         return Similar(result.items, served.model)
@@ -181,15 +186,29 @@ class Service:
 
     def health(self) -> Health:
         """The state of the server."""
-        is_bad = self.is_log_lost or self.refused is not None
+        is_lost = self.is_write_lost or self.is_read_lost
+        is_bad = is_lost or self.refused is not None
         return Health(
             "degraded" if is_bad else "ok",
             tuple(served.model for served in self.variants.values()),
             self.experiment.name,
             self.experiment.shares,
-            "unavailable" if self.is_log_lost else "ok",
+            "unavailable" if is_lost else "ok",
             self.refused,
         )
+
+    async def ready(self) -> Health:
+        """The state of the server; a failed database is tried again first.
+
+        After a failed write only a write shows that the database is back, and a server that is not ready gets none.
+        """
+        if self.log is not None and (self.is_write_lost or self.is_read_lost):
+            try:
+                await self._write.run(self.log.probe)
+                self.is_write_lost = self.is_read_lost = False
+            except (LogError, RequestError):
+                self.is_write_lost = True
+        return self.health()
 
     def close(self) -> None:
         """End the threads and close the database."""
@@ -214,13 +233,13 @@ class Service:
         if self.log is not None:
             try:
                 events = await self._read(user)
-                self.is_log_lost = False
+                self.is_read_lost = False
                 self._last[user] = events
                 self._last.move_to_end(user)
                 if len(self._last) > USERS_KEPT:
                     self._last.popitem(last=False)
-            except LogError:
-                self.is_log_lost = True
+            except (LogError, RequestError):
+                self.is_read_lost = True
                 events, is_complete = self._last.get(user, []), False
         before: History = [], None
         if self.store is not None and int(self.store.users.encode([user])[0]):

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from ensue.serving.refusal import unavailable
+from ensue.serving.refusal import RequestError, unavailable
 
 MAX_TOGETHER = 64
 MAX_WAITING = 2_048
@@ -41,6 +41,7 @@ class Together(Generic[Item, Result]):
         work: returns the result of each item, or the exception to raise to its caller.
         name: of the thread.
         observe: called after each piece of work.
+        seconds: time after which the caller of an item is told to try again.
         quick_seconds: if the last piece of work took less time, the next one is done by the loop's own thread, which
             saves two changes of threads.
     """
@@ -51,15 +52,18 @@ class Together(Generic[Item, Result]):
         name: str,
         observe: Observer | None = None,
         quick_seconds: float = 0.0,
+        seconds: float = SECONDS,
     ) -> None:
         self.work = work
         self.observe = observe
         self.quick_seconds = quick_seconds
+        self.seconds = seconds
         self._last_seconds = 0.0
         self.thread = ThreadPoolExecutor(1, name)
         self._waiting: deque[Call[Item, Result]] = deque()
         self._is_busy = False
-        self._other: Future[Any] | None = None
+        # Other work that has not ended.
+        self._others: set[Future[Any]] = set()
 
     async def __call__(self, item: Item) -> Result:
         """The result of an item.
@@ -67,8 +71,7 @@ class Together(Generic[Item, Result]):
         Raises:
             RequestError: too many items are waiting, or the result takes too long (status 503).
         """
-        if len(self._waiting) >= MAX_WAITING:
-            raise unavailable("server", f"at most {MAX_WAITING} requests may wait: try again later")
+        self._check_waiting()
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[Result] = loop.create_future()
         self._waiting.append(Call(item, outcome, time.perf_counter()))
@@ -76,22 +79,39 @@ class Together(Generic[Item, Result]):
             self._is_busy = True
             # Requests that the loop has already received join before the work starts.
             loop.call_soon(self._start, loop)
-        timer = loop.call_later(SECONDS, _give_up, outcome)
+        timer = loop.call_later(self.seconds, _give_up, outcome, self.seconds)
         try:
             return await outcome
         finally:
             timer.cancel()
 
     async def run(self, other: Callable[[], Other]) -> Other:
-        """The result of other work, done by the thread: never at the same time as the work on items."""
+        """The result of other work, done by the thread: never at the same time as the work on items.
+
+        Raises:
+            RequestError: too many items are waiting, or the result takes too long (status 503).
+        """
+        self._check_waiting()
         future = self.thread.submit(other)
-        self._other = future
-        # Work that has begun cannot be cancelled: `_other` is done only when the thread is free of it.
-        return await asyncio.shield(asyncio.wrap_future(future))
+        self._others.add(future)
+        # Work that has begun cannot be cancelled: it stays in `_others` until the thread is free of it.
+        future.add_done_callback(self._others.discard)
+        try:
+            return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(future)), self.seconds)
+        except TimeoutError:
+            if not future.done():
+                raise _too_late(self.seconds) from None
+            raise
+        finally:
+            future.cancel()
 
     def close(self) -> None:
         """End the thread, after the work that it has begun."""
         self.thread.shutdown(cancel_futures=True)
+
+    def _check_waiting(self) -> None:
+        if len(self._waiting) + len(self._others) >= MAX_WAITING:
+            raise unavailable("server", f"at most {MAX_WAITING} requests may wait: try again later")
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         calls: list[Call[Item, Result]] = []
@@ -103,8 +123,7 @@ class Together(Generic[Item, Result]):
         if not calls:
             self._is_busy = False
             return
-        is_free = self._other is None or self._other.done()
-        if is_free and self._last_seconds < self.quick_seconds:
+        if not self._others and self._last_seconds < self.quick_seconds:
             self._finish(loop, calls, self._results(calls))
         else:
             self.thread.submit(self._work, loop, calls)
@@ -142,6 +161,10 @@ class Together(Generic[Item, Result]):
         loop.call_soon(self._start, loop)
 
 
-def _give_up(outcome: asyncio.Future[Result]) -> None:
+def _give_up(outcome: asyncio.Future[Result], seconds: float) -> None:
     if not outcome.done():
-        outcome.set_exception(unavailable("server", f"no result within {SECONDS:.0f} seconds: try again later"))
+        outcome.set_exception(_too_late(seconds))
+
+
+def _too_late(seconds: float) -> RequestError:
+    return unavailable("server", f"no result within {seconds:g} seconds: try again later")
