@@ -33,6 +33,7 @@ from ensue.evaluation.metrics import METRICS
 from ensue.models import MODELS
 from ensue.modules import VARIABLE
 from ensue.objectives.losses import LOSSES
+from ensue.runs.config import OPTIMIZERS, SCHEDULES
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -176,7 +177,7 @@ def folder(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.chdir(folder)
     monkeypatch.setenv("ENSUE_DATA", str(folder / "logs"))
     monkeypatch.setenv(VARIABLE, "")
-    for registry in (MODELS, LOSSES, METRICS):
+    for registry in (MODELS, LOSSES, METRICS, OPTIMIZERS, SCHEDULES):
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     before = set(sys.modules)
     yield folder

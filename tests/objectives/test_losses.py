@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ensue.errors import ConfigError
 from ensue.nn.native.library import TORCH, computing_with
 from ensue.nn.ops import full_softmax
 from ensue.objectives import losses
+from ensue.objectives.objective import SMOOTHED, ObjectiveConfig
 
 Formula = Callable[[Tensor, list[Tensor]], Tensor]
 
@@ -36,6 +38,12 @@ def gbce(beta: float) -> Formula:
 
 def sampled_softmax(pos: Tensor, neg: list[Tensor]) -> Tensor:
     return -torch.log(torch.exp(pos) / (torch.exp(pos) + sum(torch.exp(n) for n in neg)))
+
+
+def smoothed(pos: Tensor, neg: list[Tensor]) -> Tensor:
+    logits = torch.stack([pos, *neg])
+    target = torch.zeros((), dtype=torch.int64)
+    return torch.nn.functional.cross_entropy(logits, target, label_smoothing=0.2)
 
 
 def bpr(pos: Tensor, neg: list[Tensor]) -> Tensor:
@@ -68,6 +76,7 @@ PAIRS: dict[str, tuple[losses.Loss, Formula]] = {
     "bce": (losses.bce, bce),
     "gbce": (losses.gbce(0.37), gbce(0.37)),
     "sampled-softmax": (losses.sampled_softmax, sampled_softmax),
+    "sampled-softmax, smoothed": (losses.smoothed_sampled_softmax(0.2), smoothed),
     "bpr": (losses.bpr, bpr),
     "bpr-max": (losses.bpr_max(1.0), bpr_max(1.0)),
     "bpr-max 0.3": (losses.bpr_max(0.3), bpr_max(0.3)),
@@ -155,6 +164,27 @@ def test_cross_entropy_equals_torch(monkeypatch: pytest.MonkeyPatch, cells: int,
     (expected * upstream.double()).sum().backward()
     torch.testing.assert_close(a.grad.double(), c.grad, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(b.grad.double(), d.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_label_smoothing_equals_torch() -> None:
+    h, target, items = problem()
+    a, b = h.clone().requires_grad_(), items.clone().requires_grad_()
+    c, d = h.double().requires_grad_(), items.double().requires_grad_()
+    got = losses.smoothed_cross_entropy(0.1)(a, target, b)
+    expected = torch.nn.functional.cross_entropy(c @ d.T, target, reduction="none", label_smoothing=0.1)
+    torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-6)
+    got.sum().backward()
+    expected.sum().backward()
+    torch.testing.assert_close(a.grad.double(), c.grad, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(b.grad.double(), d.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_label_smoothing_needs_a_softmax() -> None:
+    with pytest.raises(ConfigError, match="label_smoothing needs loss ce or sampled-softmax"):
+        ObjectiveConfig(loss="bpr", label_smoothing=0.1)
+    for name in SMOOTHED:
+        config = ObjectiveConfig(loss=name, label_smoothing=0.1)
+        assert losses.LOSSES[name](config, 9).function not in (losses.sampled_softmax, full_softmax.cross_entropy)
 
 
 @pytest.mark.parametrize("wanted", [(True, False), (False, True), (False, False)])

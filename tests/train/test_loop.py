@@ -20,13 +20,13 @@ from ensue.errors import ConfigError, TrainingError
 from ensue.evaluation.standings import Standings
 from ensue.nn.embedding import dense_gradients
 from ensue.objectives.losses import LOSSES, SampledLoss
-from ensue.runs.checkpoint import load_checkpoint, restore_optimizer
-from ensue.runs.config import RunConfig, TrainConfig, differences
+from ensue.runs.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer
+from ensue.runs.config import OPTIMIZERS, RunConfig, TrainConfig, differences
 from ensue.runs.log import RunLog, read_log
 from ensue.runtime.devices import choose_device
 from ensue.testing import EachStep
 from ensue.train.loop import Trainer
-from ensue.train.optim import learning_rate, make_optimizer
+from ensue.train.optim import Lion, learning_rate, make_optimizer
 from ensue.train.progress import Progress
 
 Tiny = Callable[..., RunConfig]
@@ -346,6 +346,76 @@ def test_schedules() -> None:
     assert all(a > b for a, b in pairwise(curve[4:21]))
 
 
+def test_schedules_of_torch() -> None:
+    """The rates of torch's schedulers, stepped once a step, or once an evaluation."""
+    weight = nn.Parameter(torch.zeros(1))
+    config = TrainConfig(lr=0.1, num_epochs=4, step_epochs=2, step_gamma=0.1)
+
+    def rates(make: Callable[[torch.optim.Optimizer], Any]) -> list[float]:
+        optimizer = torch.optim.SGD([weight], lr=0.1)
+        scheduler, result = make(optimizer), []
+        for _ in range(20):
+            result.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+        return result
+
+    cycle = rates(lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 0.1, total_steps=20, cycle_momentum=False))
+    assert [learning_rate(config.replace(schedule="one-cycle"), step, 5) for step in range(20)] == pytest.approx(cycle)
+    decay = rates(lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.1 ** (1 / 10)))
+    assert [learning_rate(config.replace(schedule="exponential"), step, 5) for step in range(20)] == pytest.approx(
+        decay
+    )
+    # torch reduces after more than `patience` bad evaluations, and then counts anew.
+    optimizer, progress = torch.optim.SGD([weight], lr=0.1), Progress()
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, "max", 0.1, patience=1, threshold=0)
+    for epoch, value in enumerate((0.1, 0.2, 0.2, 0.1, 0.0, 0.1, 0.3, 0.1, 0.2)):
+        plateau.step(value)
+        progress.judge(value, epoch, 2)
+        rate = learning_rate(config.replace(schedule="plateau"), epoch, 1, progress.reductions)
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"])
+    assert progress.reductions == 3
+
+
+def test_the_rate_falls_on_a_plateau(tiny: Tiny, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Progress, "judge", lambda self, *_: setattr(self, "reductions", self.reductions + 1) or False)
+    trainer = Trainer(tiny(schedule="plateau", step_gamma=0.1), split)
+    trainer.run()
+    assert [record["lr"] for record in trainer.log.records] == pytest.approx([0.01, 0.001, 0.0001])
+
+
+def table(model: nn.Module) -> Tensor:
+    """The largest table of a model."""
+    return max(model.parameters(), key=lambda parameter: parameter.numel()).detach().clone()
+
+
+def test_an_ema_of_the_weights_is_kept(tiny: Tiny, split: Split) -> None:
+    config, steps = tiny(average="ema", average_decay=0.5, eval_epochs=3), []
+    trainer = Trainer(config, split)
+    trainer.watch(EachStep(lambda *_: steps.append(table(trainer.model))))
+    kept = table(trainer.run().model)
+    average = steps[0]
+    for count, newer in enumerate(steps[1:], 1):
+        average = average.lerp(newer, 1 - min(0.5, (1 + count) / (10 + count)))
+    torch.testing.assert_close(kept, average)
+    assert not torch.equal(kept, steps[-1])
+
+
+def test_swa_keeps_the_mean_of_the_last_epochs(tiny: Tiny, split: Split) -> None:
+    config, epochs = tiny(average="swa", average_start=0.34, eval_epochs=3), {}
+    trainer = Trainer(config, split)
+    trainer.watch(EachStep(lambda epoch, _: epochs.update({epoch: table(trainer.model)})))
+    torch.testing.assert_close(table(trainer.run().model), (epochs[1] + epochs[2]) / 2)
+
+
+@pytest.mark.parametrize("average", ["ema", "swa"])
+def test_the_average_is_kept_without_validation(tiny: Tiny, split: Split, average: str) -> None:
+    config = tiny(average=average, average_start=0.0)
+    trainer = Trainer(config, replace(split, validation=split.validation.take(np.arange(0))))
+    kept = trainer.run().model
+    assert all(torch.equal(value, trainer.average.values[name]) for name, value in kept.named_parameters())
+
+
 def test_the_rate_in_the_log_is_the_last_steps(tiny: Tiny, split: Split) -> None:
     config = tiny(schedule="cosine", warmup_steps=2)
     trainer = Trainer(config, split)
@@ -364,6 +434,48 @@ def test_optimisers() -> None:
     (group,) = adam.param_groups
     assert [group[key] for key in ("lr", "betas", "weight_decay")] == [0.3, (0.5, 0.7), 0.2]
     assert group["params"] == [model.weight]
+
+
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_every_optimiser_reduces_a_loss_and_resumes(name: str) -> None:
+    torch.manual_seed(0)
+    x, target = torch.randn(32, 4), torch.randn(32, 2)
+    config = TrainConfig(optimizer=name, lr=0.01, weight_decay=0.01)
+
+    def step(model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
+        optimizer.zero_grad()
+        loss = (model(x) - target).square().mean()
+        loss.backward()
+        optimizer.step()
+        return float(loss.detach())
+
+    model = nn.Linear(4, 2)
+    optimizer = make_optimizer(model, config)
+    values = [step(model, optimizer) for _ in range(20)]
+    assert values[-1] < values[0]
+    other = nn.Linear(4, 2)
+    other.load_state_dict(model.state_dict())
+    resumed = make_optimizer(other, config)
+    tensors = {
+        key.removeprefix("optimizer."): value.clone() for key, value in optimizer_tensors(optimizer, model).items()
+    }
+    restore_optimizer(resumed, other, tensors)
+    for _ in range(3):
+        step(model, optimizer)
+        step(other, resumed)
+    assert torch.equal(model.weight, other.weight)
+
+
+def test_lion_moves_by_the_sign() -> None:
+    weight = nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
+    optimizer = Lion([weight], lr=0.1, betas=(0.9, 0.5), weight_decay=0.5)
+    weight.grad = torch.tensor([2.0, -1.0, 0.0])
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), torch.tensor([0.95 - 0.1, -1.9 + 0.1, 2.85]))
+    # The memory is now half of the gradient: it outweighs a small gradient of the other sign.
+    weight.grad = torch.tensor([-1.0, 9.1, 0.0])
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), torch.tensor([0.85 * 0.95 - 0.1, -1.8 * 0.95 - 0.1, 2.85 * 0.95]))
 
 
 def test_foreign_optimiser_state_is_refused() -> None:

@@ -69,6 +69,32 @@ def same_weights(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     return all(torch.equal(value, other[name]) for name, value in a.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"average": "ema", "optimizer": "lion", "schedule": "exponential"},
+        {"average": "swa", "average_start": 0.3, "optimizer": "sgd", "schedule": "one-cycle"},
+        {
+            "average": "swa",
+            "average_start": 0.0,
+            "optimizer": "adagrad",
+            "schedule": "plateau",
+            "plateau_evaluations": 1,
+        },
+        {"average": "ema", "optimizer": "rmsprop"},
+    ],
+    ids=lambda changes: changes["optimizer"],
+)
+@pytest.mark.parametrize("steps", [1, 4, 7])
+def test_averages_optimisers_and_schedules_resume(
+    tiny: Tiny, split: Split, tmp_path: Path, changes: dict[str, Any], steps: int
+) -> None:
+    config = tiny(**changes)
+    undisturbed = Trainer(config, split).run().model
+    stopped(config, split, tmp_path, steps)
+    assert same_weights(Trainer(config, split, tmp_path).run().model, undisturbed)
+
+
 def test_other_data_is_refused(tiny: Tiny, split: Split, tmp_path: Path) -> None:
     stopped(tiny(), split, tmp_path)
     other = make_split(ordered_sequences(num_users=24, num_items=15, length=8, seed=1), SplitConfig())

@@ -136,7 +136,7 @@ class Announcement:
         )
         say(f"{config.model.name} on {counts}{resumes}")
         if trainer.is_stretched:
-            say(f"from here on, the cosine schedule extends over {epochs} epochs", "yellow")
+            say(f"from here on, the {config.train.schedule} schedule extends over {epochs} epochs", "yellow")
         if not len(trainer.split.validation):
             say("no validation cases: training does not stop early, and the last state is kept", "yellow")
         if config.objective.loss == "ce" and store.num_items >= MANY_ITEMS:

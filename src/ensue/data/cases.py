@@ -82,6 +82,12 @@ class Cases:
         arrays = (self.users_B[rows_B], self.start_B[rows_B], self.stop_B[rows_B], self.target_B[rows_B])
         return Cases(self.store, *arrays, self.kept_E)
 
+    def sample(self, count: int, generator: np.random.Generator) -> Cases:
+        """`count` of the cases, in their order; all if `count` is 0 or there are no more."""
+        if count == 0 or count >= len(self):
+            return self
+        return self.take(np.sort(generator.choice(len(self), count, replace=False)))
+
     @cached_property
     def packed(self) -> Cases:
         """The same cases of a store without the events that are left out: every target follows its history directly.

@@ -115,7 +115,23 @@ def _gbce(config: ObjectiveConfig, num_items: int) -> SampledLoss:
 
 @LOSSES.register("ce")
 def _ce(config: ObjectiveConfig, num_items: int) -> CatalogueLoss:
-    return CatalogueLoss(cross_entropy, is_softmax=True)
+    smoothing = config.label_smoothing
+    return CatalogueLoss(smoothed_cross_entropy(smoothing) if smoothing else cross_entropy, is_softmax=True)
+
+
+def smoothed_cross_entropy(smoothing: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The full softmax with label smoothing e: (1 - e) CE(target) + e mean_i CE(i).
+
+    It equals CE(target) + e (logit of the target - mean of all logits), and the mean of the logits is the product with
+    the mean of the item vectors, so no more than the plain loss is computed.
+    Source: Szegedy et al., CVPR 2016, section 7.
+    """
+
+    def loss(h_QD: Tensor, target_Q: Tensor, items_ND: Tensor) -> Tensor:
+        away_QD = items_ND[target_Q] - items_ND.mean(0)
+        return cross_entropy(h_QD, target_Q, items_ND) + smoothing * (h_QD * away_QD).sum(-1).float()
+
+    return loss
 
 
 def sampled_softmax(pos_Q: Tensor, neg_QK: Tensor) -> Tensor:
@@ -128,10 +144,23 @@ def sampled_softmax(pos_Q: Tensor, neg_QK: Tensor) -> Tensor:
     return torch.logaddexp(pos, neg_QK.float().logsumexp(-1)) - pos
 
 
+def smoothed_sampled_softmax(smoothing: float) -> Loss:
+    """`sampled_softmax` with label smoothing: the target and its negatives share `smoothing` of the labels equally."""
+
+    def loss(pos_Q: Tensor, neg_QK: Tensor) -> Tensor:
+        pos, neg = pos_Q.float(), neg_QK.float()
+        mean_Q = (pos + neg.sum(-1)) / (neg.shape[-1] + 1)
+        return sampled_softmax(pos, neg) + smoothing * (pos - mean_Q)
+
+    return loss
+
+
 @LOSSES.register("sampled-softmax")
 def _sampled_softmax(config: ObjectiveConfig, num_items: int) -> SampledLoss:
+    smoothing = config.label_smoothing
+    loss = smoothed_sampled_softmax(smoothing) if smoothing else sampled_softmax
     # Without the correction, scores differ from those of the full softmax by the log rate of the negatives.
-    return SampledLoss(sampled_softmax, config.logq, is_softmax=config.logq or config.negatives == "uniform")
+    return SampledLoss(loss, config.logq, is_softmax=config.logq or config.negatives == "uniform")
 
 
 @register_loss("bpr")

@@ -23,6 +23,9 @@ from ensue.objectives.auxiliary import AUXILIARIES
 from ensue.objectives.losses import LOSSES, CatalogueLoss
 from ensue.objectives.negatives import NEGATIVES, SeenItems, WholeBatchNegatives, log_inclusion
 
+# Losses that can smooth labels.
+SMOOTHED = ("ce", "sampled-softmax")
+
 
 class ObjectiveConfig(Config):
     """The loss and its negatives."""
@@ -39,6 +42,9 @@ class ObjectiveConfig(Config):
     )
     uniform_share: float = Field(0.5, ge=0, le=1, description="mixed negatives: share of uniform draws")
     logq: bool = Field(True, description="sampled-softmax: subtract each negative's log sampling rate from its logit")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="ce, sampled-softmax: share of each label that is spread over all candidates"
+    )
     gbce_t: float = Field(0.75, ge=0, le=1, description="gbce: calibration, 0 is bce and 1 matches the full softmax")
     bpr_max_regularisation: float = Field(1.0, ge=0, description="bpr-max: weight of the score regularisation")
     auxiliary: Annotated[str, AUXILIARIES] = Field(
@@ -56,6 +62,12 @@ class ObjectiveConfig(Config):
         if not names:
             raise ValueError("name at least one augmentation, such as crop")
         return tuple(AUGMENTATIONS.check(name) for name in names)
+
+    @model_validator(mode="after")
+    def _check_smoothing(self) -> Self:
+        if self.label_smoothing and self.loss not in SMOOTHED:
+            raise ValueError(f"label_smoothing needs loss {' or '.join(SMOOTHED)} (got {self.loss!r})")
+        return self
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -26,7 +26,8 @@ class Checkpoint:
     """Everything that determines how training continues.
 
     Attributes:
-        tensors: `model.*`, `best.*` and `optimizer.*`, keyed by parameter name, and `carried.*`, see `Model`.
+        tensors: `model.*`, `best.*`, `average.*` and `optimizer.*`, keyed by parameter name, and `carried.*`, see
+            `Model`.
         state: JSON: settings, data fingerprint, epoch, step, early-stopping state, log so far.
     """
 
@@ -110,7 +111,7 @@ def numbered(folder: Path) -> list[Path]:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """Adam's state keyed by parameter name: `optimizer.<parameter>.<slot>`."""
+    """The optimiser's state keyed by parameter name: `optimizer.<parameter>.<slot>`."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
         f"optimizer.{names[parameter]}.{slot}": value

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
@@ -14,6 +15,37 @@ from ensue.evaluation.protocol import EvaluateConfig, ProtocolName
 from ensue.models import ModelConfig, model_config
 from ensue.models.sasrec import SASRecConfig
 from ensue.objectives.objective import ObjectiveConfig
+from ensue.registry import OWN, Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+
+class Moment(NamedTuple):
+    """A point of a training, as schedules read it.
+
+    Attributes:
+        step: the step, counted from 0 over the run.
+        steps_per_epoch: steps of an epoch.
+        reductions: how often validation stayed without a better value for `plateau_evaluations` evaluations.
+    """
+
+    step: int
+    steps_per_epoch: int
+    reductions: int
+
+
+# Functions from (settings, parameters) to the optimiser, by name.
+OPTIMIZERS: Registry[Callable[[TrainConfig, list[nn.Parameter]], Optimizer]] = Registry(
+    "optimizer", dict.fromkeys(("adam", "adamw", "adagrad", "rmsprop", "sgd", "lion"), "ensue.train.optim"), OWN
+)
+# Functions from (settings, moment) to the factor of the learning rate after the warm-up, by name.
+SCHEDULES: Registry[Callable[[TrainConfig, Moment], float]] = Registry(
+    "schedule",
+    dict.fromkeys(("constant", "cosine", "step", "exponential", "plateau", "one-cycle"), "ensue.train.optim"),
+    OWN,
+)
 
 
 class TrainConfig(Config):
@@ -23,15 +55,25 @@ class TrainConfig(Config):
     batch_size: int = Field(128, ge=1, description="windows per step")
     batch_parts: int = Field(1, ge=1, description="gradient-accumulation chunks per batch (same gradient, less memory)")
     lr: float = Field(0.001, gt=0, description="learning rate")
-    optimizer: Literal["adam", "adamw"] = Field("adam", description="adamw decouples weight decay")
-    beta1: float = Field(0.9, ge=0, lt=1, description="Adam's first-moment decay")
-    beta2: float = Field(0.98, ge=0, lt=1, description="Adam's second-moment decay")
+    optimizer: Annotated[str, OPTIMIZERS] = Field("adam", description="adamw and lion decouple weight decay")
+    beta1: float = Field(0.9, ge=0, lt=1, description="decay of the mean gradient (adam, lion); momentum (sgd)")
+    beta2: float = Field(
+        0.98, ge=0, lt=1, description="decay of the mean squared gradient (adam, rmsprop); lion: of its memory"
+    )
     weight_decay: float = Field(0.0, ge=0, description="weight decay")
     l2_emb: float = Field(0.0, ge=0, description="L2 penalty: factor of the sum of squares of all item vectors")
-    schedule: Literal["constant", "cosine", "step"] = Field("constant", description="learning rate over the run")
+    schedule: Annotated[str, SCHEDULES] = Field("constant", description="learning rate over the run")
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
-    step_epochs: int = Field(50, ge=1, description="schedule step: epochs between decays")
-    step_gamma: float = Field(0.5, gt=0, le=1, description="schedule step: factor of each decay")
+    step_epochs: int = Field(50, ge=1, description="schedules step, exponential: epochs of a decay")
+    step_gamma: float = Field(0.5, gt=0, le=1, description="schedules step, exponential, plateau: factor of a decay")
+    plateau_evaluations: int = Field(
+        3, ge=1, description="schedule plateau: evaluations without a better value before a decay"
+    )
+    average: Literal["none", "ema", "swa"] = Field(
+        "none", description="average of the weights that is evaluated and kept: over steps, or over the last epochs"
+    )
+    average_decay: float = Field(0.999, ge=0, lt=1, description="ema: decay of a step")
+    average_start: float = Field(0.75, ge=0, lt=1, description="swa: share of the epochs before the first one averaged")
     clip_norm: float = Field(0.0, ge=0, description="clip the gradient norm to this value; 0 is off")
     window: WindowName = Field(
         "last",

@@ -36,6 +36,7 @@ from ensue.data.split import Cases
 from ensue.errors import ConfigError, EnsueError, LostRankError, TrainingError
 from ensue.evaluation.standings import Standings
 from ensue.runs.checkpoint import Checkpoint
+from ensue.runs.config import differences
 from ensue.runs.swap import claimed
 from ensue.runtime.devices import choose_device
 
@@ -277,6 +278,21 @@ def sum_gradients(world: World, parameters: Sequence[nn.Parameter], loss_sum: Te
     for parameter, part, count in zip(parameters, parts, counts.tolist(), strict=True):
         parameter.grad = part.view_as(parameter).to(parameter.dtype) if count else None
     return float(total)
+
+
+def compare_ranks(world: World, own: dict[str, Any]) -> None:
+    """Check that all ranks train on the same data with the same settings, `own` of this rank.
+
+    Raises:
+        TrainingError: this rank differs from rank 0; the message names the differences.
+    """
+    if world.size == 1:
+        return
+    changed = differences(own, world.broadcast_json(own))
+    if changed:
+        raise TrainingError(
+            f"rank {world.rank} has other data or settings (now) than rank 0 (then): {'; '.join(changed)}"
+        )
 
 
 def evaluate_together(world: World, cases: Cases, evaluate: Callable[[Cases], Standings]) -> Standings:

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -35,22 +34,27 @@ from ensue.nn.native.usage import Usage
 from ensue.nn.ops.dropout import draws_from
 from ensue.objectives.objective import Objective
 from ensue.rng import stream, torch_seed
-from ensue.runs.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    optimizer_tensors,
-    restore_optimizer,
-    save_checkpoint,
-)
-from ensue.runs.config import RunConfig, differences
+from ensue.runs.checkpoint import Checkpoint, load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from ensue.runs.config import RunConfig
 from ensue.runs.folder import CHECKPOINTS, LOG, check_same, is_longer
 from ensue.runs.log import RunLog, Watcher
 from ensue.runtime.devices import autocast, cpu_threads
 from ensue.runtime.memory import keep_freed_memory
-from ensue.train.distributed import broadcast_checkpoint, evaluate_together, join, sum_gradients, writing
+from ensue.train.averaging import Average
+from ensue.train.distributed import (
+    broadcast_checkpoint,
+    compare_ranks,
+    evaluate_together,
+    join,
+    sum_gradients,
+    writing,
+)
 from ensue.train.interrupt import Interrupted, Signals
 from ensue.train.optim import learning_rate, make_optimizer
 from ensue.train.progress import Progress
+
+# Schedules over all epochs of a run.
+STRETCHED = ("cosine", "one-cycle")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +114,17 @@ class Trainer:
         self.loader = make_loader(windows, task, train.batch_size, train.seed, shares)
         self.optimizer = make_optimizer(self.model, train)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=train.amp == "fp16")
-        self.validation = _some_cases(split.validation, train.validation_users, train.seed)
+        # Drawn once for the whole run.
+        self.validation = split.validation.sample(train.validation_users, stream(train.seed, "validation cases"))
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
+        self.average = Average(train)
         self.log = RunLog(None, [])
         self.watchers: tuple[Watcher, ...] = ()
         self.watch(*watchers)
         self.last_saved = time.monotonic()
         self.signals = Signals()
-        # Whether a cosine schedule was stretched by a larger number of epochs.
+        # Whether a schedule over all epochs was stretched by a larger number of epochs.
         self.is_stretched = False
         # What computed the checkpoint, if it cannot compute here.
         self.computed_by = ""
@@ -163,7 +169,7 @@ class Trainer:
 
     def _run(self, finish: bool) -> TrainResult:
         world = self.world
-        self._compare_ranks()
+        compare_ranks(world, {"data": self.split.train.store.fingerprint, **self.config.model_dump(mode="json")})
         checkpoint = broadcast_checkpoint(world, world.on_main(self._load))
         if checkpoint is not None:
             self._restore(checkpoint)
@@ -174,8 +180,9 @@ class Trainer:
         self.log = RunLog(path, self.progress.records, self.watchers)
         if not finish:
             self._train()
-        if self.best:
-            self.model.load_state_dict(self.best)
+        with self.average.applied(self.model):
+            state = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        self.model.load_state_dict(self.best or state)
         self.model.eval()
         return TrainResult(self.model, self.progress)
 
@@ -213,7 +220,8 @@ class Trainer:
             if progress.step < steps and self._is_time_to_save():
                 self._save()
         epoch = progress.epoch + 1
-        record = progress.record(learning_rate(train, progress.epoch * steps + progress.step - 1, steps), steps)
+        self.average.after_epoch(self.model, epoch)
+        record = progress.record(self._rate(progress.epoch, progress.step - 1), steps)
         record["compute"] = f"{progress.compute}{self.computed_by}"
         standings, is_late = None, self._agree("steps" in record or progress.is_out_of_time(train, record))
         if epoch % train.eval_epochs == 0 or epoch == train.num_epochs or is_late:
@@ -241,6 +249,7 @@ class Trainer:
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.model.step_taken()
+            self.average.after_step(self.model)
             self.progress.add_step(work.step, loss_sum, work.targets, norm)
 
     def _gradients(self, epoch: int, work: Work) -> tuple[float, float]:
@@ -248,7 +257,7 @@ class Trainer:
         config, world, step = self.config.train, self.world, work.step
         purpose = "dropout" if world.is_main else f"dropout {world.rank}"
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config, epoch * self.loader.steps + step, self.loader.steps)
+            group["lr"] = self._rate(epoch, step)
         self.optimizer.zero_grad(set_to_none=True)
         loss_sum = torch.zeros((), device=self.device)
         with draws_from(torch_seed(config.seed, purpose, epoch, step), self.device):
@@ -276,6 +285,11 @@ class Trainer:
             nn.utils.clip_grads_with_norm_(self.trainable, config.clip_norm, norm)
         return value, float(norm)
 
+    def _rate(self, epoch: int, step: int) -> float:
+        """The learning rate of a step."""
+        steps = self.loader.steps
+        return learning_rate(self.config.train, epoch * steps + step, steps, self.progress.reductions)
+
     def _item_norms(self) -> Tensor:
         """The sum of squares of all item vectors; zero for a model that has none."""
         if not isinstance(self.model, Encoder):
@@ -301,7 +315,10 @@ class Trainer:
     def _standings(self, cases: Cases) -> Standings:
         """The standings of the current model on some cases, under the validation protocol."""
         settings = self.config.validation
-        return evaluate_together(self.world, cases, lambda own: evaluate(self.model, own, settings, self.split.train))
+        with self.average.applied(self.model):
+            return evaluate_together(
+                self.world, cases, lambda own: evaluate(self.model, own, settings, self.split.train)
+            )
 
     def _validate(self, record: dict[str, Any]) -> Standings | None:
         """Evaluate on validation and add the metric to the epoch's record; None without cases."""
@@ -317,8 +334,9 @@ class Trainer:
     def _judge(self, value: float, epoch: int) -> None:
         """Keep the state if it is the best on validation; end training if patience has run out."""
         progress = self.progress
-        if progress.judge(value, epoch):
-            self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        if progress.judge(value, epoch, self.config.train.plateau_evaluations):
+            with self.average.applied(self.model):
+                self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         elif progress.is_out_of_patience(self.config.train, self.loader.steps):
             progress.finished, progress.stopped_by = True, "patience"
 
@@ -328,10 +346,11 @@ class Trainer:
     def _save(self) -> None:
         if self.folder is None or not self.world.is_main:
             return
-        progress = replace(self.progress, records=self.log.records)
+        progress = replace(self.progress, records=self.log.records, averaged=self.average.count)
         tensors = {
             **{f"model.{name}": tensor for name, tensor in self.model.state_dict().items()},
             **{f"best.{name}": tensor for name, tensor in self.best.items()},
+            **{f"average.{name}": tensor for name, tensor in self.average.values.items()},
             **optimizer_tensors(self.optimizer, self.model),
             **{f"carried.{name}": tensor for name, tensor in self.model.carried.items()},
         }
@@ -349,21 +368,6 @@ class Trainer:
             save_checkpoint(self.folder / CHECKPOINTS, Checkpoint(tensors, state), number)
         self.last_saved = time.monotonic()
 
-    def _compare_ranks(self) -> None:
-        """Check that all ranks train on the same data with the same settings.
-
-        Raises:
-            TrainingError: this rank differs from rank 0; the message names the differences.
-        """
-        if self.world.size == 1:
-            return
-        own = {"data": self.split.train.store.fingerprint, **self.config.model_dump(mode="json")}
-        changed = differences(own, self.world.broadcast_json(own))
-        if changed:
-            raise TrainingError(
-                f"rank {self.world.rank} has other data or settings (now) than rank 0 (then): {'; '.join(changed)}"
-            )
-
     def _load(self) -> Checkpoint | None:
         return None if self.folder is None else load_checkpoint(self.folder / CHECKPOINTS)
 
@@ -379,9 +383,11 @@ class Trainer:
         restore_optimizer(self.optimizer, self.model, checkpoint.part("optimizer"))
         self.scaler.load_state_dict(state["scaler"])
         self.progress = Progress.of_checkpoint(state)
+        self.average.values = {name: tensor.to(self.device) for name, tensor in checkpoint.part("average").items()}
+        self.average.count = self.progress.averaged
         if is_longer(self.config.train, then.train):
             self.progress.continue_beyond(self.config.train, self.loader.steps)
-            self.is_stretched = self.config.train.schedule == "cosine" and bool(self.progress.epoch)
+            self.is_stretched = self.config.train.schedule in STRETCHED and bool(self.progress.epoch)
         # The last bits of sums depend on the number of threads, so use the checkpoint's number, but never more threads
         # than cores.
         if not self.config.train.threads and state["threads"] <= (os.cpu_count() or 1):
@@ -390,10 +396,3 @@ class Trainer:
         name = state.get("compute", TORCH)
         if not compute_with(name, "as the checkpoint"):
             self.computed_by = f"; the checkpoint: {name}"
-
-
-def _some_cases(cases: Cases, count: int, seed: int) -> Cases:
-    """All cases (`count` = 0), or `count` of them, drawn once for the whole run."""
-    if count == 0 or count >= len(cases):
-        return cases
-    return cases.take(np.sort(stream(seed, "validation cases").choice(len(cases), count, replace=False)))

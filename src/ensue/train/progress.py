@@ -20,6 +20,8 @@ class Progress:
         norm_sum: sum of the gradient norms of `norm_steps` steps of the epoch so far; `norm_max` is the largest.
         best: the best value of the validation metric, after `best_epoch` epochs.
         evaluations_without_better: evaluations since `best_epoch`.
+        reductions: how often evaluations without a better value have reduced the rate of schedule `plateau`.
+        averaged: number of weights in the average.
         finished: whether training has ended; `stopped_by` names the setting that ended it.
         seconds: duration of the epoch so far.
         compute: what computed the epoch's newest step.
@@ -36,6 +38,8 @@ class Progress:
     best: float | None = None
     best_epoch: int = 0
     evaluations_without_better: int = 0
+    reductions: int = 0
+    averaged: int = 0
     finished: bool = False
     stopped_by: str = ""
     seconds: float = 0.0
@@ -80,12 +84,16 @@ class Progress:
         self.loss_sum, self.targets, self.seconds = 0.0, 0, 0.0
         self.norm_sum, self.norm_steps, self.norm_max = 0.0, 0, 0.0
 
-    def judge(self, value: float, epoch: int) -> bool:
-        """Count an evaluation after `epoch` epochs; return whether its value is the best so far."""
+    def judge(self, value: float, epoch: int, plateau: int) -> bool:
+        """Count an evaluation after `epoch` epochs; return whether its value is the best so far.
+
+        Every `plateau` evaluations without a better value count as one reduction of the rate.
+        """
         if self.best is None or value > self.best:
             self.best, self.best_epoch, self.evaluations_without_better = value, epoch, 0
             return True
         self.evaluations_without_better += 1
+        self.reductions += self.evaluations_without_better % plateau == 0
         return False
 
     def is_out_of_patience(self, config: TrainConfig, steps: int) -> bool:
