@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import polars as pl
 import pytest
 
@@ -87,6 +89,27 @@ def test_dates_beside_times_of_day_are_joined_or_in_doubt(write):
     assert caught.value.flags == "--time date --clock time"
     with pytest.raises(UnclearLogError, match="may hold times of day"):
         read_interactions(write("user,item,date,day,time\n1,5,2020-01-01,2020-01-02,10:30\n"))
+
+
+def test_a_time_by_name_beside_one_by_values_is_in_doubt(write):
+    with pytest.raises(UnclearLogError) as caught:
+        read_interactions(write("user,item,time,timestamp\n1,2,5,1600000000\n1,3,4,1600000001\n"))
+    assert caught.value.flags == "--time timestamp"
+    assert read_interactions(write("user,item,time,seen\n1,2,5,1600000000\n1,3,4,1600000001\n")).time_unit == "s"
+
+
+def test_an_array_of_json_objects_is_read_as_written(write):
+    text = (
+        '[{"user": 9007199254740993, "item": "a",\n "time": 5}, {"user": 9007199254740992, "item": "b}]", "time": 6}]'
+    )
+    for content in (text, "\ufeff" + text, gzip.compress(text.encode())):
+        log = read_interactions(write(content, "log.json"))
+        assert log.frame.select("user", "item").rows() == [(9007199254740993, "a"), (9007199254740992, "b}]")]
+    for cut in (text[:-30], text[:-1], text + "x"):
+        with pytest.raises(DataError, match=r"line [23] is not JSON"):
+            read_interactions(write(cut, "log.json"))
+    with pytest.raises(DataError, match="line 2: 'user' is a number"):
+        read_interactions(write('[{"user":"7","item":1},{"user":7,"item":2}]', "log.json"))
 
 
 def test_names_in_another_order_within_a_log_are_refused(write):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from ensue.data.doubt import Answer, Doubt, UnclearLogError
-from ensue.data.meanings import USUAL_NAME, Choice, dates_in, sample
+from ensue.data.meanings import USUAL_NAME, USUAL_TIME, Choice, dates_in, epochs_in, plain_name, sample
 from ensue.data.table import Table
 
 _CLOCK = r"(?i)^\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?( ?[ap]m)?\s*$"
@@ -25,18 +25,19 @@ def with_clock(table: Table, chosen: Mapping[str, Choice]) -> dict[str, Choice]:
     if time is None or time.why != USUAL_NAME:
         return dict(chosen)
     values = sample(table, [time.column])[time.column].drop_nulls()
+    if not len(values) or dates_in(values) or epochs_in(values):
+        return dict(chosen)
     is_clock = values.dtype == pl.Time or (values.dtype == pl.String and bool(values.str.contains(_CLOCK).all()))
     numbers = values.cast(pl.Int64, strict=False) if values.dtype == pl.String or values.dtype.is_integer() else None
     is_number = numbers is not None and _are_digits(numbers)
-    if not len(values) or not (is_clock or is_number):
-        return dict(chosen)
     taken = {choice.column for choice in chosen.values()}
     others = sample(table, [name for name in table.names if name not in taken])
-    dates = [column.name for column in others if dates_in(column)]
+    dates = [column.name for column in others if dates_in(column)] if is_clock or is_number else []
     if is_clock and len(dates) == 1:
         day = Choice(dates[0], f"its dates, beside the times of day in {time.column!r}")
         return {**chosen, "time": day, "clock": Choice(time.column, "its values are times of day")}
     if not dates:
+        _refuse_other_times(table, time.column, others)
         return dict(chosen)
     answers = [Answer({"time": name, "clock": time.column}, f"{name} is the date of {time.column}") for name in dates]
     if is_number:
@@ -45,6 +46,16 @@ def with_clock(table: Table, chosen: Mapping[str, Choice]) -> dict[str, Choice]:
     example = values.head(1).cast(pl.String)[0]
     what = f"column {time.column!r} may hold times of day (such as {example}), and {', '.join(dates)} dates"
     raise UnclearLogError(Doubt(what, tuple(answers), where=table.where))
+
+
+def _refuse_other_times(table: Table, name: str, others: pl.DataFrame) -> None:
+    """Refuse a column of another usual name for the time that contains times, while the chosen one does not."""
+    usual = [column for column in others if plain_name(column.name) in USUAL_TIME]
+    timed = [column.name for column in usual if dates_in(column) or epochs_in(column)]
+    if timed:
+        answers = [Answer({"time": other}, f"{other} is the time") for other in (*timed, name)]
+        what = f"column {name!r} has the name of the time and holds none, while {timed[0]!r} does"
+        raise UnclearLogError(Doubt(what, tuple(answers), where=table.where))
 
 
 def _are_digits(numbers: pl.Series) -> bool:

@@ -7,7 +7,9 @@ import codecs
 import glob
 import gzip
 import io
+import json
 import lzma
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -31,6 +33,8 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+# The start of an array of JSON objects, as pandas writes with orient="records"; and what may follow an object.
+_RECORDS, _BETWEEN = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[\s*\{\s*\""), re.compile(r"\s*,?\s*")
 # The least share of zeros among the first or the second bytes of each pair, in UTF-16 without a mark.
 _ZEROS = 0.2
 _PACKED = (
@@ -144,13 +148,15 @@ class TextFile:
             head = handle.read(4096)
         packed = packing(path)
         where = name or str(path)
+        is_records = not (skip or comment) and _RECORDS.match(head) is not None
         if encoding is None:
             _check_is_text(where, head, packed)
         wanted = encoding or _encoding_of(head)
         plain = codecs.lookup(wanted).name in ("utf-8", "ascii")
         if most is not None:
-            return cls(path, _beginning(path, wanted, most), skip, comment, name)
-        if plain and packed is None:
+            content = _beginning(path, wanted, most)
+            return cls(path, _lines_of_records(content, True) if is_records else content, skip, comment, name)
+        if plain and packed is None and not is_records:
             return cls(path, None, skip, comment, name)
         content = _read_within(path, where)
         if not plain:
@@ -158,7 +164,7 @@ class TextFile:
                 content = content.decode(wanted).encode()
             except UnicodeError as error:
                 raise DataError(f"{where}: not text in {wanted} ({error}): name the encoding (--encoding)") from None
-        return cls(path, content, skip, comment, name)
+        return cls(path, _lines_of_records(content) if is_records else content, skip, comment, name)
 
     @property
     def where(self) -> str:
@@ -235,6 +241,23 @@ def _beginning(path: Path, encoding: str, most: int) -> bytes:
         content = handle.read(most)
     text = codecs.getincrementaldecoder(encoding)(errors="replace").decode(content)
     return (text if len(content) < most else text[: text.rfind("\n") + 1]).encode()
+
+
+def _lines_of_records(content: bytes, is_cut: bool = False) -> bytes:
+    """An array of JSON objects as one object per line, each as written; what follows a damaged one is the last line."""
+    text = content.decode(errors="replace").removeprefix("\ufeff").lstrip()
+    decoder, lines, place = json.JSONDecoder(), [], _BETWEEN.match(text, 1).end()  # type: ignore[union-attr]
+    while text.startswith("{", place):
+        try:
+            _, end = decoder.raw_decode(text, place)
+        except (ValueError, RecursionError):
+            break
+        lines.append(" ".join(text[place:end].splitlines()))
+        place = _BETWEEN.match(text, end).end()  # type: ignore[union-attr]
+    rest = text[place:].strip()
+    if rest != "]" and not is_cut:
+        lines.append(rest or "the array is not closed")
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def _read_within(path: Path, where: str) -> bytes:
