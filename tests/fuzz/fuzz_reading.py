@@ -58,6 +58,9 @@ PLAIN = [
     ("log.dat", "1::31::5::978300760\n1::30::3::978300100\n2::30::1::978300110\n"),
     ("log.jsonl", '{"user": "a", "item": 5, "time": 1600000000}\n{"user": "b", "item": 6, "time": 1600000001}\n'),
     ("log.jsonl", '{"user": "a", "item": "x\\u00e9", "time": "2019-10-03T10:00:00Z", "more": {"k": [1, 2]}}\n'),
+    ("log.json", '[{"user": "a", "item": 5, "time": 1600000000},\n {"user": "b", "item": 6, "time": 1600000001}]\n'),
+    ("log.csv", "".join(f"{n},u{n % 3},i{n % 5},{1600000000 + n}\n" for n in range(15))),
+    ("log.csv", "user,item,date,time\n1,5,2019-12-31,10:00\n1,6,2019-12-31,09:30:15\n2,6,2019-12-30,23:30\n"),
     ("log.csv", "user,item,date,hour\n1,5,31/12/2019,10:00\n1,6,31/12/2019,09:30\n2,6,30/12/2019,23:30\n"),
 ]
 TOKENS = [
@@ -213,7 +216,13 @@ def columns_of(rng: random.Random) -> dict[str, Any]:
         "clock": ["4", "hour"],
         "rating": ["-", "rating", "3"],
         "features": [["rating"], ["4"], ["event"]],
-        "where": ["rating > 3", "event == 'buy'", "user != 'a'"],
+        "where": [
+            "rating > 3",
+            "event == 'buy'",
+            "user != 'a'",
+            "not (rating > 3 or user == 'a')",
+            "time != '2019-10-03'",
+        ],
         "time_unit": ["s", "ms", "us", "ns", "day"],
         "time_format": ["%d/%m/%Y", "%Y%m%d%H", "%s", "%d.%m.%Y %H:%M"],
         "time_zone": ["Europe/Paris", "Asia/Shanghai"],
@@ -263,9 +272,10 @@ def fault_of(each: Case, folder: Path) -> str:
 
 def strangers(each: Case, ids: list[str | int], shape: str) -> str:
     """Names the ids that the file does not have."""
-    encoding = each.columns.get("encoding") or ("utf-16" if each.plain[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8")
+    encodings = [each.columns["encoding"]] if "encoding" in each.columns else ["utf-8", "utf-16-le", "utf-16-be"]
     # What is packed may have been changed to something plain.
-    text = "\n".join(part.decode(encoding, errors="replace") for part in (each.plain, each.content))
+    parts = [part.decode(encoding, errors="replace") for part in (each.plain, each.content) for encoding in encodings]
+    text = "\n".join(parts)
     known = set(scalars(text)) if "{" in text else set()
     if shape.startswith(("sequences: one JSON array per line", "amazon-m2")):
         known |= {str(number) for number in range(1, text.count("\n") + 2)}
