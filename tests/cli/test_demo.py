@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from ensue.cli.demo import ABOUT, README
@@ -22,9 +23,11 @@ def test_the_demo_runs_and_runs_again(ensue: Run, tmp_path: Path) -> None:
     again = ensue("demo", "--out", out, *SIZE)
     assert "sasrec: already trained" in again.out
     assert f"{means['best']:.4f}" in again.out
-    *_, recommend, _, serve = again.out.splitlines()
+    *_, recommend, _, serve, _, report = again.out.splitlines()
     assert recommend.startswith(f"next: ensue recommend {out / 'runs' / 'sasrec'} --history ")
     assert serve == f"next: ensue serve {out / 'runs' / 'sasrec'}"
+    assert ensue(*shlex.split(report.removeprefix("next: ensue "))).status == 0
+    assert (out / "report.html").is_file()
     other = ensue("demo", "--out", out, "--users", 160, "--epochs", 1)
     assert other.status == 0
     assert "training sasrec again" in other.out

@@ -22,6 +22,7 @@ from ensue.cli import (
     prepare,
     presets,
     recommend,
+    report,
     serve,
     train,
     tune,
@@ -113,6 +114,12 @@ ENTRIES = (
             "ensue compare runs/new-0 runs/new-1 runs/old-0 runs/old-1",
             "ensue compare runs/new runs/old --gate 'ndcg@10 > -0.5%'",
         ),
+    ),
+    Entry(
+        ("report",),
+        report.run,
+        ("ensue report runs/sasrec --out report.html", "ensue report runs/sasrec runs/markov --users 20"),
+        lambda words: report.flags(),
     ),
     Entry(
         ("bench",),

@@ -77,6 +77,7 @@ def run(
     history = ",".join(str(item) for item in example["history"][-3:])
     screen.next("ensue recommend", out / "runs" / "sasrec", "--history", history)
     screen.next("ensue serve", out / "runs" / "sasrec")
+    screen.next("ensue report", *(out / "runs" / name for name, _ in reversed(MODELS)), "--out", out / "report.html")
     return {"out": str(out), "protocol": "full", "users": len(split.test), "metrics": means, "example": example}
 
 

@@ -23,6 +23,7 @@ from ensue.retrieval.retriever import Exhaustive, Retriever
 from ensue.rng import stream
 from ensue.runs.folder import MODEL
 from ensue.runs.results import read_metrics
+from ensue.runs.run import Run
 from ensue.runtime.devices import cpu_threads
 from ensue.runtime.memory import peak_memory
 
@@ -60,10 +61,15 @@ def measured(recommender: Recommender, store: SequenceStore, folder: Path) -> di
         f"coverage@{LENGTH}": coverage(lists, store.num_items),
         "rank_seconds": round(ranked, 3),
         "request_ms": latency,
-        "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
-        "disk_bytes": (folder / MODEL).stat().st_size,
+        **size(run, folder),
         "peak_bytes": peak_memory(),
     }
+
+
+def size(run: Run, folder: Path) -> dict[str, int]:
+    """`parameters`: their number; `disk_bytes`: of the weights."""
+    parameters = sum(parameter.numel() for parameter in run.model.parameters())
+    return {"parameters": parameters, "disk_bytes": (folder / MODEL).stat().st_size}
 
 
 @torch.inference_mode()

@@ -9,6 +9,8 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
+# The colours of the page and of the report.
+PALETTE = Path(__file__).parents[2] / "palette.css"
 FILES = {
     "/": ("index.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
@@ -23,6 +25,8 @@ def page_routes() -> APIRouter:
     folder = Path(__file__).parent
     for path, (name, kind) in FILES.items():
         content = (folder / name).read_bytes()
+        if name == "page.css":
+            content = PALETTE.read_bytes() + content
         router.add_api_route(path, _sender(content, kind), methods=["GET"], response_class=Response)
     return router
 

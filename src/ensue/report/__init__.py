@@ -1,0 +1,1 @@
+"""The report of evaluated runs: one HTML file."""
