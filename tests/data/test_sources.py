@@ -15,7 +15,7 @@ from ensue.data.interactions import Columns, read_interactions
 from ensue.data.prepare import prepare
 from ensue.data.sources import parts_of
 from ensue.data.stacking import stack
-from ensue.errors import DataError
+from ensue.errors import ConfigError, DataError
 from ensue.reading import read
 
 HEADER = "user,item,time\n"
@@ -149,6 +149,20 @@ def test_nothing_to_read_is_said(tmp_path):
         read_interactions(tmp_path)
     with pytest.raises(DataError, match="is not a plain file, a folder or a pipe"):
         read_interactions("/dev/null")
+
+
+def test_folders_that_may_not_be_listed_and_other_arguments_are_one_line(folder, monkeypatch):
+    def walk(place, onerror):
+        onerror(PermissionError(13, "Permission denied", f"{place}/private"))
+
+    monkeypatch.setattr("os.walk", walk)
+    with pytest.raises(DataError, match=r"private: cannot be read \(Permission denied\)"):
+        read_interactions(folder)
+    with pytest.raises(DataError, match="cannot read bytes: give a path"):
+        read_interactions(b"log.csv")
+    for encoding in ("base64", "rot13"):
+        with pytest.raises(ConfigError, match="unknown encoding"):
+            Columns(encoding=encoding)
 
 
 def test_a_pipe_is_copied_and_the_copy_removed(tmp_path):

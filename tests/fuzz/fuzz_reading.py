@@ -275,7 +275,7 @@ def strangers(each: Case, ids: list[str | int], shape: str) -> str:
     encodings = [each.columns["encoding"]] if "encoding" in each.columns else ["utf-8", "utf-16-le", "utf-16-be"]
     # What is packed may have been changed to something plain.
     parts = [part.decode(encoding, errors="replace") for part in (each.plain, each.content) for encoding in encodings]
-    text = "\n".join(parts)
+    text = "\n".join(part.removeprefix("\ufeff") for part in parts)
     known = set(scalars(text)) if "{" in text else set()
     if shape.startswith(("sequences: one JSON array per line", "amazon-m2")):
         known |= {str(number) for number in range(1, text.count("\n") + 2)}

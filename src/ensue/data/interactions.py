@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -119,7 +118,7 @@ class Columns(Config):
         if self.where is not None:
             parse_where(self.where)
         try:
-            codecs.lookup(self.encoding or "utf-8")
+            "".encode(self.encoding or "utf-8")  # also refuses base64 and others that are no encodings of text
         except LookupError:
             raise ValueError(f"unknown encoding {self.encoding!r}: such as utf-8, latin-1, cp1252, utf-16") from None
         try:

@@ -129,13 +129,17 @@ def parts_of(source: Source) -> Parts:
         joined = Parts(name, tuple(part for one in each for part in one.parts), all(one.is_listed for one in each))
         return each[0] if len(each) == 1 else _by_names(joined)
     if isinstance(source, str | Path):
-        parts = _of_path(str(source))
+        try:
+            parts = _of_path(str(source))
+        except OSError as error:  # such as a folder that may not be listed
+            raise DataError(f"{error.filename or source}: cannot be read ({error.strerror or error})") from None
         if odd := next((part.name for part in parts.parts if not is_utf8(part.name)), ""):
             raise DataError(f"{odd!r}: the name is not UTF-8: rename the file")
         return _by_names(parts)
     if isinstance(source, Query):
         return Parts(source.name, (Part(source.read(), source.name),), query=source.shown)
-    assert not isinstance(source, Sequence)
+    if isinstance(source, Sequence):
+        raise DataError(f"cannot read {type(source).__name__}: give a path, a frame or a list of these")
     return Parts("the frame", (Part(source, "the frame"),))
 
 
@@ -242,7 +246,7 @@ def _of_folder(folder: Path) -> Parts:
                 "version as Parquet files first"
             )
     files = []
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=_refuse_unreadable):
         folders[:] = [name for name in folders if not _BESIDE.fullmatch(name)]
         files += [Path(place) / name for name in names if not _BESIDE.fullmatch(name)]
     files = sorted((file for file in files if file.is_file()), key=_natural)
@@ -250,6 +254,10 @@ def _of_folder(folder: Path) -> Parts:
         raise DataError(f"{folder}: the folder contains no file of a log")
     parts = (Part(file, str(file), _keys(file.relative_to(folder))) for file in files)
     return Parts(str(folder), tuple(parts), is_listed=False)
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    raise error  # `os.walk` would leave out the folder
 
 
 def _matches(pattern: str) -> list[Path]:
