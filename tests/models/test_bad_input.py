@@ -18,6 +18,11 @@ def test_times(model: str) -> None:
         Recommender(model, **SMALL, **loss).fit(LISTS)
 
 
+def test_sessions() -> None:
+    with pytest.raises(DataError, match=r"needs sessions.*no times.*prepare --time COLUMN.*use gru4rec"):
+        Recommender("hgru4rec", **SMALL, loss="ce").fit(LISTS)
+
+
 @pytest.mark.parametrize("model", ["bst", "gru4rec", "bert4rec"])
 def test_features(model: str) -> None:
     with pytest.raises(DataError, match=r"no event, item or user column 'brand'.*prepare --features brand.*omit it"):

@@ -100,6 +100,7 @@ MODELS: Registry[ModelEntry] = Registry(
         "tisasrec": "ensue.models.tisasrec",
         "bert4rec": "ensue.models.bert4rec",
         "gru4rec": "ensue.models.gru4rec",
+        "hgru4rec": "ensue.models.hgru4rec",
         "bsarec": "ensue.models.bsarec",
         "fmlprec": "ensue.models.fmlprec",
         "retention": "ensue.models.retention",

@@ -106,6 +106,37 @@ def gru4rec_2018() -> Values:
     }
 
 
+@recipe("hgru4rec")
+def hgru4rec() -> Values:
+    """HGRU4Rec for users with several sessions (Quadrana et al. 2017), with session attention and a memory of 4 slots.
+
+    Expect: Tmall purchases, full: NDCG@10 .2869, HR@10 .3565 (seed 0), as gru4rec (.2857, .3554); 8 epochs of 70 s
+    Command: ensue train data/tmall --preset hgru4rec --out runs/hgru4rec
+    """
+    return {
+        "model": {
+            "name": "hgru4rec",
+            "maxlen": 50,
+            "user_state": "all",
+            "session_attention": True,
+            "memory_slots": 4,
+            "dropout_rate": 0.3,
+            "hidden_dropout_rate": 0.3,
+        },
+        "objective": {"loss": "sampled-softmax", "num_negatives": 2_048, "share_negatives": True},
+        "train": {
+            "num_epochs": 8,
+            "eval_epochs": 2,
+            "patience": 0,
+            "lr": 0.003,
+            "schedule": "cosine",
+            "warmup_steps": 50,
+            "window": "sliding",
+            "validation_users": 5_000,
+        },
+    }
+
+
 @recipe("srgnn")
 def srgnn() -> Values:
     """SR-GNN on every prefix (Wu et al. 2019), with a sampled softmax of 2,048 shared negatives by popularity.
