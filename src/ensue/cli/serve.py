@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 NO_LOG = "none"
 BACKLOG = 2_048
+# Open files that the server asks the system for; many systems allow 1,024 unless asked.
+CONNECTIONS = 16_384
 
 
 def run(
@@ -54,6 +56,7 @@ def run(
         import uvicorn
 
         from ensue.serving.api import WRITE_KEY, Access, create_app
+        from ensue.serving.connection import LimitedProtocol, allow_connections
         from ensue.serving.swap import Swapper
     except ModuleNotFoundError as error:
         raise ConfigError(f"ensue serve needs {error.name}: pip install 'ensue[serve]'") from None
@@ -69,7 +72,8 @@ def run(
         address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         served = ", ".join(f"{name} = {each.model.name}" for name, each in service.variants.items())
         screen.say(f"{address}: page, API and metrics ({served}); Ctrl-C ends", "bold")
-        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+        allow_connections(CONNECTIONS)
+        config = uvicorn.Config(app, http=LimitedProtocol, log_level="warning", access_log=False, server_header=False)
         uvicorn.Server(config).run(sockets=[listener])
     return {"address": address}
 
