@@ -45,6 +45,16 @@ def test_numbers_that_may_be_rows_or_users_are_in_doubt(write):
     assert flags(write(LOG.drop(columns="time").to_csv(header=False))) == "--user 2 --item 3"
 
 
+def test_a_first_line_of_column_numbers_is_no_event(write):
+    numbered = LOG.set_axis([0, 1, 2], axis=1)
+    assert flags(write(numbered.to_csv())) == "--user 0 --item 1"
+    plain = write(numbered.to_csv(index=False))
+    assert flags(plain) == "--header"
+    named = Columns(header=True, user="0", item="1", time="2")
+    assert read_interactions(plain, named).frame["user"].to_list() == USERS
+    assert read_interactions(plain, Columns(header=False, time="3")).rows_in == 19
+
+
 def test_users_in_order_are_users(write):
     for text in ("".join(f"{n // 2},{n % 5},{TIMES[n]}\n" for n in range(18)), "0,5,1600000001\n1,6,1600000002\n"):
         read = read_interactions(write(text))

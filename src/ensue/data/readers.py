@@ -168,7 +168,7 @@ def open_separated(file: TextFile, separator: str, reading: Reading) -> Table:
     head = first_lines(file, 1)[0]
     _check_line_ends(where, head, quotes)
     first = split_fields(head, separator) if quotes else head.split(separator)
-    named = reading.header if reading.header is not None else not any(is_number(field) for field in first)
+    named = reading.header if reading.header is not None else _starts_with_names(file, first)
     if named:
         # Columns without a name cannot be used, so there may be several.
         _check_names(where, [name.strip() for name in first if name.strip()])
@@ -213,6 +213,21 @@ def open_separated(file: TextFile, separator: str, reading: Reading) -> Table:
         return ragged
     rows, _ = _scan(file, separator, named, quoted, first, ragged=False)
     return replace(ragged, rows=rows, kinds=None, uneven=ragged)
+
+
+def _starts_with_names(file: TextFile, first: list[str]) -> bool:
+    """Whether a first line contains names: no number, or the numbers of the columns after an empty name, as of pandas.
+
+    Raises:
+        UnclearLogError: it is 0, 1, 2, ..., which may be the numbers of the columns or an event.
+    """
+    if [field.strip() for field in first] == [str(place) for place in range(len(first))] and len(first) > 2:
+        what = f"does the first line contain the numbers of the columns or an event? {','.join(first)[:60]!r}"
+        answers = Answer({"header": True}, "the numbers of the columns"), Answer({"header": False}, "an event")
+        shown = tuple((line,) for line in first_lines(file, SHOWN_ROWS))
+        raise UnclearLogError(Doubt(what, answers, where=file.where, rows=shown))
+    is_numbered = len(first) > 2 and first == ["", *(str(place) for place in range(len(first) - 1))]
+    return is_numbered or not any(is_number(field) for field in first)
 
 
 def _scan(
