@@ -21,6 +21,7 @@ from ensue.data.split import Cases, SplitConfig, make_split
 from ensue.data.store import SequenceStore
 from ensue.data.vocabulary import ExternalId
 from ensue.errors import ConfigError, DataError, EnsueError, nearest
+from ensue.evaluation.cold import groups_of
 from ensue.evaluation.evaluate import evaluate
 from ensue.evaluation.lists import other_metrics
 from ensue.evaluation.protocol import EvaluateConfig
@@ -312,8 +313,10 @@ class Recommender:
                 standings = evaluate(run.model, cases, config, split.train, progress)
             else:
                 standings, further = self.reranking.evaluate(self._first, cases, config, progress)
-            others = other_metrics(self.retriever, cases, config, split.train, standings)
-        standings = replace(standings, others=others)
+            probable = None if self.reranking else lambda: Probabilities(run.model, run.config.objective)
+            others = other_metrics(self.retriever, cases, config, split.train, standings, probable)
+        groups = groups_of(standings, split.train)
+        standings = replace(standings, others=others, groups=groups)
         if path is not None:
             save_evaluation(path, run, store, part, config, standings, further)
         return standings.means(config), standings

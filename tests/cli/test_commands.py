@@ -720,3 +720,42 @@ def test_evaluate_counts_targets_that_never_occur_in_training(ensue: Run, tmp_pa
     shown = ensue("evaluate", run).out
     assert "4 targets (100.0%) are items that do not occur in training" in shown
     assert ensue("evaluate", run, "--part", "validation", "--json").json["targets_untrained"] == 2
+
+
+def test_cold_users_and_items_have_rows_of_their_own(ensue: Run, tmp_path: Path) -> None:
+    """The last events are of a cold user (3), of a cold item (user 1), of both (4), and of neither (2)."""
+    log, run = tmp_path / "log.csv", tmp_path / "run"
+    rows = "1,a,1 1,b,2 2,b,3 2,a,4 2,c,5 1,new,10 2,b,11 3,a,12 3,b,13 4,a,14 4,other,15"
+    log.write_text("user,item,time\n" + "\n".join(rows.split()) + "\n")
+    words = ("--split", "global-time", "--test-from", "10", "--model", "popularity", "--out", run)
+    assert ensue("train", log, *words).status == 0
+    done = ensue("evaluate", run, "--data", log, "--metrics", "hr@1,mrr", "--no-filter-seen")
+    cells = [line.split() for line in done.out.splitlines() if "mrr" in line]
+    assert [(row[1:-3], row[-1]) for row in cells] == [
+        (["all"], "4"),
+        (["warm"], "1"),
+        (["cold", "users"], "2"),
+        (["cold", "items"], "2"),
+    ]
+    entry = json.loads((run / "metrics.json").read_text())["test/full-with-seen"]
+    # b is the most popular of the known items (two events, like a); the cold items stand behind all known ones.
+    assert entry["groups"]["cold items"]["metrics"]["hr@1|seen"] == 0
+    assert {name: (each["cases"], each["users"]) for name, each in entry["groups"].items()} == {
+        "warm": (1, 1),
+        "cold users": (2, 2),
+        "cold items": (2, 2),
+    }
+    table = pl.read_parquet(run / entry["per_user"])
+    assert table["cold users"].to_list() == [False, False, True, True]
+    assert table["cold items"].to_list() == [True, False, False, True]
+    for name, group in entry["groups"].items():
+        assert table.filter(name)["mrr|seen"].mean() == pytest.approx(group["metrics"]["mrr|seen"], abs=1e-12)
+
+
+def test_cases_of_cold_users_alone_are_announced(ensue: Run, tmp_path: Path) -> None:
+    log, run = tmp_path / "log.csv", tmp_path / "run"
+    log.write_text("user,item\n" + "".join(f"{user},{item}\n" for user in range(20) for item in range(4)))
+    assert ensue("train", log, "--split", "user-holdout", "--model", "popularity", "--out", run).status == 0
+    shown = ensue("evaluate", run, "--data", log, "--metrics", "mrr").out
+    assert "all cases are of users without training events" in shown
+    assert "cold users" not in shown

@@ -30,9 +30,9 @@ def stores(draw, times=True):
     )
 
 
-def split_of(store, name, targets="auto"):
+def split_of(store, name, targets="auto", unseen_items="keep"):
     shares = {} if name == "leave-one-out" else {"validation_fraction": 0.2, "test_fraction": 0.2}
-    config = SplitConfig(split=name, targets=targets, seed=3, **shares)
+    config = SplitConfig(split=name, targets=targets, unseen_items=unseen_items, seed=3, **shares)
     parts = np.count_nonzero(store.lengths) if name == "session" else store.num_events
     if parts == 1 and name in ("global-time", "session"):
         with pytest.raises(DataError, match="too few"):
@@ -283,9 +283,9 @@ def test_what_a_split_needs_is_named():
 
 SHARES, MOMENTS = {"validation_fraction", "test_fraction"}, {"validation_from", "test_from"}
 TAKEN = {
-    "leave-one-out": set(),
-    "global-time": SHARES | MOMENTS,
-    "user-holdout": SHARES,
+    "leave-one-out": {"unseen_items"},
+    "global-time": SHARES | MOMENTS | {"unseen_items"},
+    "user-holdout": SHARES | {"unseen_items"},
     "session": SHARES | MOMENTS | {"split_feature", "order_feature", "session_time", "unseen_items"},
 }
 GIVEN = {
@@ -369,6 +369,26 @@ def test_left_out_events_are_in_no_history_wherever_they_are():
     assert packed.target_items_B.tolist() == test.target_items_B.tolist()
     assert packed.store.times[packed.target_B].tolist() == store.times[test.target_B].tolist()
     assert packed.packed is packed
+
+
+@given(stores(), st.sampled_from([name for name in NAMES if name != "session"]))
+def test_dropped_items_are_no_targets_and_in_no_history(store, name):
+    """The cases that stay are those with a target and a history of items that occur in training."""
+    kept, dropped = split_of(store, name), split_of(store, name, unseen_items="drop")
+    if kept is None:
+        return
+    known = set(kept.train.items_P.tolist())
+    assert dropped.train.items_P.tolist() == kept.train.items_P.tolist()
+    for whole, part in ((kept.validation, dropped.validation), (kept.test, dropped.test)):
+        expected = []
+        for start, stop, target in zip(whole.start_B, whole.stop_B, whole.target_B, strict=True):
+            history = [item for item in store.items[start:stop].tolist() if item in known]
+            if history and store.items[target] in known:
+                expected.append((history, int(store.items[target])))
+        packed = part.packed
+        histories = [packed.store.items[a:b].tolist() for a, b in zip(packed.start_B, packed.stop_B, strict=True)]
+        assert list(zip(histories, packed.target_items_B.tolist(), strict=True)) == expected
+        assert part.store is store
 
 
 def test_boundaries_are_seconds_or_dates():

@@ -14,7 +14,7 @@ import torch
 from ensue.batches.batch import SequenceBatch
 from ensue.data.split import SplitConfig, make_split
 from ensue.data.store import SequenceStore
-from ensue.errors import ConfigError, DataError
+from ensue.errors import ConfigError, DataError, EnsueError
 from ensue.evaluation.evaluate import evaluate
 from ensue.evaluation.list_metrics import LIST_METRICS, Lists, attributes, parse_list_metric
 from ensue.evaluation.lists import other_metrics, recommended
@@ -88,6 +88,31 @@ def test_every_list_metric_is_reported_if_requested(store: SequenceStore, tmp_pa
     assert {"novelty@3", "miscalibration@3", "hr@3|ips"} <= set(table.columns)
     assert not {"coverage@3", "gini@3"} & set(table.columns)
     assert table["diversity@3"].mean() == pytest.approx(means["diversity@3"])
+
+
+def test_probabilities_of_lists_are_those_of_requests(store: SequenceStore, model: Recommender) -> None:
+    assert model.run is not None
+    split = make_split(store, model.config.split)
+    config = EvaluateConfig(metrics=("hr@3",), list_metrics=("brier@3", "ece@3"))
+    means, _ = model.evaluate(store, config=config)
+    errors = []
+    for start, stop, target in zip(split.test.start_B, split.test.stop_B, split.test.target_items_B, strict=True):
+        history = store.item_ids.decode(store.items[start:stop])
+        for each in model.recommend(history, k=3, probabilities=True).items:
+            errors.append((each.score - (each.item == store.item_ids.decode([target])[0])) ** 2)
+    assert means["brier@3"] == pytest.approx(np.mean(errors), abs=1e-7)  # probabilities are single
+    assert 0 <= means["ece@3"] <= 1
+
+
+def test_probabilities_are_refused_where_there_are_none(store: SequenceStore, model: Recommender) -> None:
+    config = EvaluateConfig(metrics=("hr@3",), list_metrics=("ece@3",))
+    with pytest.raises(EnsueError, match="are not probabilities"):
+        Recommender("vsknn").fit(store).evaluate(store, config=config)
+    assert model.run is not None
+    split = make_split(store, model.config.split)
+    standings = evaluate(model.run.model, split.test, config, split.train)
+    with pytest.raises(ConfigError, match="ece needs probabilities, which two stages do not give"):
+        other_metrics(Exhaustive(model.run.model), split.test, config, split.train, standings)
 
 
 def test_lists_are_not_retrieved_unless_requested(store: SequenceStore, model: Recommender) -> None:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from sklearn.metrics import ndcg_score, roc_auc_score
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import brier_score_loss, ndcg_score, roc_auc_score
 
 from ensue.errors import ConfigError, DataError
 from ensue.evaluation import metrics
@@ -137,7 +138,7 @@ def test_parse_metric() -> None:
         ("ndcg@0", "got '0'"),
         ("hr@", "whole number"),
         ("hr@1.5", "got '1.5'"),
-        ("auc@3", "has no cut-off"),
+        ("rank@3", "has no cut-off"),
         ("", "unknown metric"),
     ],
 )
@@ -162,7 +163,7 @@ def test_diversity_equals_the_loop_over_pairs() -> None:
     vectors, lists = rng.normal(size=(12, 4)), rng.permuted(np.tile(np.arange(1, 13), (6, 1)), axis=1)[:, :5]
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     slow = [np.mean([1 - unit[a - 1] @ unit[b - 1] for i, a in enumerate(row) for b in row[i + 1 :]]) for row in lists]
-    np.testing.assert_allclose(metrics.intra_list_diversity(lists, vectors), slow)
+    np.testing.assert_allclose(metrics.intra_list_diversity(lists, vectors), slow, rtol=0, atol=1e-12)
 
 
 def test_lists_without_items() -> None:
@@ -219,3 +220,32 @@ def test_propensity_weights_equal_a_weighted_mean() -> None:
     # Three cases of a popular item are right and the one of a rare item is wrong: 3/4 plain, 3/(3 + 100) debiased.
     weights = metrics.propensity_weights([1, 1, 1, 2], [100, 1], 1.0)
     assert (np.array([1, 1, 1, 0]) * weights).mean() == pytest.approx(0.03 / 1.03, abs=1e-12)
+
+
+@pytest.mark.parametrize("k", [1, 3, 7, 40])
+def test_auc_of_the_best_others_equals_scikit_learn(k: int, tie_free: tuple[np.ndarray, np.ndarray]) -> None:
+    scores, target = tie_free
+    ours = parse_metric(f"auc@{k}")(*standing(scores, target), scores.shape[1])
+    for row, own, value in zip(scores, target, ours, strict=True):
+        others = np.sort(np.delete(row, own))[::-1][:k]
+        truth, given = [1, *[0] * len(others)], [row[own], *others]
+        assert value == pytest.approx(roc_auc_score(truth, given), abs=1e-12)
+
+
+def test_probabilities_equal_scikit_learn_and_a_case_by_hand() -> None:
+    rng = np.random.default_rng(8)
+    given = rng.random(500)
+    outcomes = (rng.random(500) < given).astype(int)
+    assert metrics.brier_score(given, outcomes) == pytest.approx(brier_score_loss(outcomes, given), abs=1e-12)
+    share, mean = calibration_curve(outcomes, given, n_bins=10, strategy="quantile")
+    assert metrics.calibration_error(given, outcomes) == pytest.approx(np.abs(share - mean).mean(), abs=1e-12)
+    # Two bins: .1 and .3 with one outcome, .6 and .8 with one: |.4 - 1| / 4 + |1.4 - 1| / 4.
+    assert metrics.calibration_error([0.8, 0.1, 0.6, 0.3], [1, 0, 0, 1], 2) == pytest.approx(0.25, abs=1e-12)
+    assert metrics.calibration_error([1.0, 0.0], [1, 0]) == 0.0
+
+
+def test_a_floor_of_propensities_equals_counts_of_that_many_events() -> None:
+    counts, targets = np.array([0, 2, 5, 40]), [1, 2, 3, 4, 4]
+    floored = metrics.propensity_weights(targets, counts, 0.7, floor=5)
+    np.testing.assert_allclose(floored, metrics.propensity_weights(targets, [5, 5, 5, 40], 0.7), atol=1e-12)
+    assert floored[0] < metrics.propensity_weights(targets, counts, 0.7)[0]

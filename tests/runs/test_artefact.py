@@ -140,6 +140,7 @@ EDITS: dict[str, Any] = {
     "targets_untrained": 5,
     "tied": 0.5,
     "metrics": {},
+    "groups": {},
     "fingerprint": "0" * 64,
     "per_user": "per_user-validation-full.parquet",
     "per_user_sha256": "0" * 64,

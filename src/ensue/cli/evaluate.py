@@ -53,6 +53,8 @@ def run(
         screen.show(stages_table(entry))
     if config.protocol == "full" and config.filter_seen and entry["targets_in_history"]:
         screen.say(f"{entry['targets_in_history']:,} targets occur in their history; the filter keeps them", "dim")
+    if entry["groups"]["cold users"]["cases"] == entry["cases"]:
+        screen.say("all cases are of users without training events", "dim")
     if entry["targets_untrained"]:
         share = entry["targets_untrained"] / entry["cases"]
         screen.say(
@@ -78,20 +80,27 @@ def stages_table(entry: dict[str, Any]) -> Table:
 
 
 def metrics_table(part: str, entries: dict[str, dict[str, Any]]) -> Table:
-    """One row per metric and protocol.
+    """One row per protocol, group of cases and metric.
 
     Args:
         part: the evaluated part.
         entries: key of the protocol -> its entry in `metrics.json`.
     """
-    rows = [
-        (protocol, name, f"{value:.4f}", f"{entry['cases']:,}")
+    sections = [
+        [(protocol, group, name, f"{value:.4f}", f"{each['cases']:,}") for name, value in each["metrics"].items()]
         for protocol, entry in entries.items()
-        for name, value in entry["metrics"].items()
+        for group, each in {"all": entry, **groups_shown(entry)}.items()
     ]
-    drawn = table(("protocol", "metric", "value", "cases"), rows, title=f"{part} part", right=("value", "cases"))
+    heads = ("protocol", "of", "metric", "value", "cases")
+    drawn = table(heads, [row for rows in sections for row in rows], title=f"{part} part", right=heads[3:])
     last = 0
-    for entry in entries.values():
-        last += len(entry["metrics"])
+    for rows in sections:
+        last += len(rows)
         drawn.rows[last - 1].end_section = True
     return drawn
+
+
+def groups_shown(entry: dict[str, Any]) -> dict[str, Any]:
+    """The groups of an evaluation that have rows of their own: those with some of the cases, but not all of them."""
+    groups: dict[str, Any] = entry.get("groups", {})
+    return {name: each for name, each in groups.items() if 0 < each["cases"] < entry["cases"]}

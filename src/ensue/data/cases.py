@@ -5,7 +5,7 @@ Suffixes: `E` events of the store, `R` rows, `P` events of all rows, `B` cases.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -87,6 +87,12 @@ class Cases:
         if count == 0 or count >= len(self):
             return self
         return self.take(np.sort(generator.choice(len(self), count, replace=False)))
+
+    def without(self, kept_E: np.ndarray) -> Cases:
+        """The cases with a kept target and history, whose histories have only kept events."""
+        before_E = np.concatenate(([0], np.cumsum(kept_E)))
+        has_both_B = kept_E[self.target_B] & (before_E[self.stop_B] > before_E[self.start_B])
+        return replace(self.take(np.flatnonzero(has_both_B)), kept_E=kept_E)
 
     @cached_property
     def packed(self) -> Cases:

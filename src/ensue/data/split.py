@@ -7,7 +7,7 @@ Suffixes: `U` users or sessions, `E` events of the store, `K` those that are kep
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -62,8 +62,8 @@ class SplitConfig(Config):
             sessions are used.
         order_feature: session: the event feature that orders sessions, such as a day number; default: time, or number.
         session_time: session: the event that gives a session's time, "first" or "last" (as in GRU4Rec).
-        unseen_items: session: "keep" events of held-out sessions whose items do not occur in training, or "drop" them,
-            as GRU4Rec and SR-GNN do; sessions with a single event left then give no cases.
+        unseen_items: "keep" held-out events whose items do not occur in training, or "drop" them, as GRU4Rec and SR-GNN
+            do: they are then no targets and in no history, and histories without events give no cases.
         target_event: the only kind of events to predict, such as "buy"; events of other kinds are inputs.
         target_feature: target_event: the event feature with the kinds.
         seed: user-holdout: seed of the draw of users.
@@ -158,10 +158,14 @@ def make_split(store: SequenceStore, config: SplitConfig) -> Split:
     """
     if config.target_event is not None:
         store = with_targets(store, config.target_feature, config.target_event)
-    return SPLITS[config.split].make(store, config)
+    split = SPLITS[config.split].make(store, config)
+    if config.unseen_items == "keep" or config.split == "session":  # whose targets are chosen among the known events
+        return split
+    known_E = is_known(store, np.zeros(store.num_users, dtype=bool), split.train.items_P)
+    return replace(split, validation=split.validation.without(known_E), test=split.test.without(known_E))
 
 
-@_split("leave-one-out", targets=("last",))
+@_split("leave-one-out", "unseen_items", targets=("last",))
 def _leave_one_out(store: SequenceStore, config: SplitConfig) -> Split:
     """The last event is the test target, the one before it the validation target, from three events on (SASRec, IV).
 
@@ -188,7 +192,7 @@ def _none(store: SequenceStore, config: SplitConfig) -> Split:
     return Split("none", _sequences(store, store.offsets[1:]), nothing, nothing, leakage)
 
 
-@_split("global-time", *_SHARES, *_MOMENTS)
+@_split("global-time", "unseen_items", *_SHARES, *_MOMENTS)
 def _global_time(store: SequenceStore, config: SplitConfig) -> Split:
     """Two moments divide all events: training is before the first, test from the second on.
 
@@ -216,7 +220,7 @@ def _global_time(store: SequenceStore, config: SplitConfig) -> Split:
     )
 
 
-@_split("predefined", "split_feature", targets=("all", "last", "first"))
+@_split("predefined", "unseen_items", "split_feature", targets=("all", "last", "first"))
 def _predefined(store: SequenceStore, config: SplitConfig) -> Split:
     """A feature gives the part of each event, as in data of three files (`ensue prepare --test`)."""
     train_stop, validation_stop = ordered_parts(store, config.split_feature or "split")
@@ -231,7 +235,7 @@ def _predefined(store: SequenceStore, config: SplitConfig) -> Split:
     )
 
 
-@_split("user-holdout", *_SHARES, "seed")
+@_split("user-holdout", "unseen_items", *_SHARES, "seed")
 def _user_holdout(store: SequenceStore, config: SplitConfig) -> Split:
     """Some users, drawn among those with two or more events, are held out; their last events are the targets."""
     users = np.flatnonzero(store.lengths >= 2)

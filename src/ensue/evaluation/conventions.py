@@ -110,7 +110,7 @@ def _precision_of_list(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: 
 
 
 def _auc_of_negatives(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None) -> FloatArray:
-    """RecTools' PartialAUC@k: the share of the k best other candidates that are below the target."""
+    """RecTools' PartialAUC@k: as ours, but of k other candidates also where there are fewer."""
     assert k is not None
     return metrics.expected_gain(better_B, equal_B, num_candidates, k, lambda ranks: (k + 1.0 - ranks) / k)
 
@@ -218,5 +218,6 @@ CONVENTIONS.register("recbole")(
         names=(*ACCURACY, "auc"),
         lists=("coverage", "gini", "popularity"),
         needs_cutoff=frozenset(ACCURACY),
+        without_cutoff=frozenset({"auc"}),
     )
 )

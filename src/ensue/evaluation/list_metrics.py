@@ -32,6 +32,7 @@ class Lists:
         train: the training part.
         popularity_N: training events of each item.
         column: the item column of `attributes_NG`.
+        probabilities_BK: the predicted probability of each place, for the metrics `OF_PROBABILITIES`.
     """
 
     items_BK: np.ndarray
@@ -39,10 +40,19 @@ class Lists:
     train: Sequences
     popularity_N: np.ndarray
     column: str = "category"
+    probabilities_BK: np.ndarray | None = None
 
     def top(self, k: int) -> Lists:
         """The first k places."""
-        return replace(self, items_BK=self.items_BK[:, :k])
+        given = self.probabilities_BK
+        return replace(self, items_BK=self.items_BK[:, :k], probabilities_BK=None if given is None else given[:, :k])
+
+    @property
+    def predictions(self) -> tuple[np.ndarray, np.ndarray]:
+        """The probabilities of the filled places, and whether each has the target."""
+        assert self.probabilities_BK is not None
+        is_filled_BK, is_target_BK = self.items_BK > 0, self.items_BK == self.cases.target_items_B[:, None]
+        return self.probabilities_BK[is_filled_BK], is_target_BK[is_filled_BK]
 
     @cached_property
     def exposure_N(self) -> np.ndarray:
@@ -107,6 +117,21 @@ def _of_popularity(name: str, function: Callable[[np.ndarray, np.ndarray], Float
 _of_popularity("novelty", metrics.novelty)
 _of_popularity("popularity", metrics.mean_popularity)
 _of_popularity("head", metrics.head_share)
+_of_popularity("bias", metrics.popularity_bias)
+# Metrics of the probabilities of the places of all lists, which only some models predict.
+OF_PROBABILITIES = ("brier", "ece")
+
+
+@LIST_METRICS.register("brier")
+def brier(lists: Lists) -> FloatArray:
+    """Mean squared difference of the probability of each item and whether it is the target."""
+    return np.asarray(metrics.brier_score(*lists.predictions))
+
+
+@LIST_METRICS.register("ece")
+def ece(lists: Lists) -> FloatArray:
+    """Expected calibration error of the probabilities."""
+    return np.asarray(metrics.calibration_error(*lists.predictions))
 
 
 @LIST_METRICS.register("diversity")

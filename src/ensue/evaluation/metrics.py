@@ -5,7 +5,7 @@ and `equal_B`, the *other* candidates with the same score. Its value is the expe
 likely ranks `better + 1 .. better + equal + 1`, so a constant scorer gets exactly the value of a random order, and the
 order of the candidates does not matter. NaN and infinite scores are refused where the counts are made.
 
-Suffixes: `B` cases or lists, `N` items, `K` places of a list, `D` width of a vector, `G` categories.
+Suffixes: `B` cases or lists, `N` items, `K` places of a list, `D` width of a vector, `G` categories, `P` predictions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ensue.registry import OWN, Registry
 # (better_B, equal_B, num_candidates_B, k) -> values_B; k is None for a metric without a cut-off.
 MetricFunction: TypeAlias = Callable[[ArrayLike, ArrayLike, ArrayLike, int | None], FloatArray]
 METRICS: Registry[MetricFunction] = Registry("metric", hint=OWN)
-WITHOUT_CUTOFF = frozenset({"auc", "rank"})
+WITHOUT_CUTOFF = frozenset({"rank"})
 
 
 def _counts(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike) -> tuple[IntArray, IntArray, IntArray]:
@@ -108,12 +108,17 @@ def precision(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike
 
 @METRICS.register("auc")
 def auc(better_B: ArrayLike, equal_B: ArrayLike, num_candidates: ArrayLike, k: int | None = None) -> FloatArray:
-    """AUC, [B]: the share of the other candidates with a lower score than the target; a tie counts half.
+    """AUC, [B]: the share of the other candidates that are below the target.
 
-    `k` is not used. A target that is the only candidate gets 0.5.
+    With `k`, the share of the k best other candidates (partial AUC, Hiranandani et al., ICML 2020). A target that is
+    the only candidate gets 0.5.
     """
     better, equal, number = _counts(better_B, equal_B, num_candidates)
-    return np.asarray(np.where(number > 1, 1.0 - (better + equal / 2) / np.maximum(number - 1, 1), 0.5))
+    others = number - 1 if k is None else np.minimum(number - 1, k)
+    # With `place` ties before it, the target is below min(better + place, others) of the other candidates.
+    few = np.clip(others - better, 0, equal + 1)
+    above = (few * better + few * (few - 1) / 2 + (equal + 1 - few) * others) / (equal + 1)
+    return np.asarray(np.where(number > 1, 1.0 - above / np.maximum(others, 1), 0.5))
 
 
 @METRICS.register("rank")
@@ -287,15 +292,15 @@ def _normalised(rows: FloatArray) -> FloatArray:
     return np.asarray(np.divide(rows, total, out=np.zeros_like(rows), where=total > 0))
 
 
-def propensity_weights(targets_B: ArrayLike, popularity_N: ArrayLike, power: float) -> FloatArray:
+def propensity_weights(targets_B: ArrayLike, popularity_N: ArrayLike, power: float, floor: float = 1.0) -> FloatArray:
     """Weights of cases whose mean is 1: the number of training events of the target to the power of `-power`, [B].
 
     The mean of a metric times these weights is its self-normalised inverse-propensity estimate, for propensities that
-    are proportional to the popularity to this power (Yang et al., RecSys 2018). A target without events counts as if it
-    had one.
+    are proportional to the popularity to this power (Yang et al., RecSys 2018). A target with fewer events than `floor`
+    counts as if it had that many: capped weights, with less variance and some bias (Gilotte et al., WSDM 2018).
     """
     counts = np.asarray(popularity_N, dtype=np.float64)[np.asarray(targets_B, dtype=np.int64) - 1]
-    weights = np.maximum(counts, 1.0) ** -power
+    weights = np.maximum(counts, max(floor, 1.0)) ** -power
     return np.asarray(weights / weights.mean()) if weights.size else weights
 
 
@@ -338,3 +343,24 @@ def category_vectors(categories: ArrayLike) -> NDArray[Any]:
     """The indicator vector of each item's category, [N, number of categories]."""
     _, codes = np.unique(np.asarray(categories), return_inverse=True)
     return np.asarray(np.eye(int(codes.max(initial=-1)) + 1)[codes])
+
+
+# ---- predicted probabilities ----
+
+
+def brier_score(probabilities_P: ArrayLike, outcomes_P: ArrayLike) -> float:
+    """The mean squared difference of probabilities and outcomes, 0 or 1 (Brier, 1950); 0 is best."""
+    return float(np.square(np.asarray(probabilities_P, dtype=np.float64) - np.asarray(outcomes_P)).mean())
+
+
+def calibration_error(probabilities_P: ArrayLike, outcomes_P: ArrayLike, bins: int = 10) -> float:
+    """The expected calibration error (Naeini et al., AAAI 2015): 0 is calibrated.
+
+    Probabilities, in their order, are divided into bins of equal numbers, since those of items are mostly near 0; the
+    error is the mean of the bins' differences between mean probability and share of outcomes, weighted by size. Equal
+    probabilities can be in two bins.
+    """
+    given = np.asarray(probabilities_P, dtype=np.float64)
+    order = np.argsort(given, kind="stable")
+    difference = given[order] - np.asarray(outcomes_P, dtype=np.float64)[order]
+    return float(sum(abs(part.sum()) for part in np.array_split(difference, bins)) / max(1, given.size))

@@ -11,7 +11,7 @@ from ensue.evaluation.conventions import CONVENTIONS, list_metric_of, metric_of
 from ensue.evaluation.list_metrics import parse_list_metric
 
 # Settings that choose what is reported, and change no other figure.
-CHOICES = ("metrics", "list_metrics", "list_attribute", "propensity_power")
+CHOICES = ("metrics", "list_metrics", "list_attribute", "propensity_power", "propensity_floor")
 ProtocolName = Literal["full", "uniform-100", "popularity-100"]
 
 
@@ -29,11 +29,14 @@ class EvaluateConfig(Config):
     list_metrics: tuple[str, ...] = Field(
         (),
         description="metrics of the recommended lists: coverage@10, diversity@10, novelty@10, popularity@10, gini@10, "
-        "head@10, serendipity@10, miscalibration@10",
+        "head@10, bias@10, serendipity@10, miscalibration@10, brier@10, ece@10",
     )
     list_attribute: str = Field("category", description="item column of diversity and miscalibration")
     propensity_power: float = Field(
         0.0, ge=0, le=4, description="also report |ips: cases weighted by (events of the target)^-power; 0 is off"
+    )
+    propensity_floor: int = Field(
+        1, ge=1, description="propensity_power: a target with fewer training events counts as if it had this many"
     )
     evaluation_seed: int = Field(0, ge=0, description="seed of the sampled candidates")
     rerank: int = Field(0, ge=0, description="candidates that a second model re-ranks; 0: none; set by re-ranking")

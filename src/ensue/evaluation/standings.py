@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,7 @@ class Standings:
         candidates_B: candidates, including the target.
         repeated_B: whether the target also occurs in the history (a filter of seen items must keep it).
         others: further metrics by name: a value for each case, [B], or one for all, without dimensions.
+        groups: the cases that are also reported on their own, bool [B] by name.
     """
 
     users_B: np.ndarray
@@ -35,6 +37,7 @@ class Standings:
     candidates_B: np.ndarray
     repeated_B: np.ndarray
     others: Mapping[str, np.ndarray] = field(default_factory=dict)
+    groups: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def rank_B(self) -> np.ndarray:
@@ -55,3 +58,16 @@ class Standings:
         """The value of each case, float64 [B], of each metric that has one, by name."""
         ranked = {config.label(name): self.metric(name, config.convention) for name in config.metrics}
         return ranked | {name: values for name, values in self.others.items() if values.ndim}
+
+    def group_means(self, config: EvaluateConfig) -> dict[str, dict[str, Any]]:
+        """The number of cases and of users of each group, and the mean of every metric that has a value for each case.
+
+        Metrics with weights over all cases (`|ips`) are left out, as are those of an empty group.
+        """
+        columns = {name: values for name, values in self.columns(config).items() if not name.endswith("|ips")}
+        result = {}
+        for group, is_in_B in self.groups.items():
+            means = {name: float(values[is_in_B].mean()) for name, values in columns.items()} if is_in_B.any() else {}
+            users = len(np.unique(self.users_B[is_in_B]))
+            result[group] = {"cases": int(is_in_B.sum()), "users": users, "metrics": means}
+        return result

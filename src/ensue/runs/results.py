@@ -55,6 +55,7 @@ def write_table(
         "targets_untrained": int((events_N[standings.targets_B - 1] == 0).sum()),
         "tied": float((standings.equal_B > 0).mean()),
         "metrics": standings.means(config),
+        "groups": standings.group_means(config),
         "fingerprint": store.fingerprint,
         "per_user": table,
         "per_user_sha256": sha256(folder / table),
@@ -64,7 +65,7 @@ def write_table(
 
 
 def per_user_table(store: SequenceStore, config: EvaluateConfig, standings: Standings) -> pl.DataFrame:
-    """One row per case: user, target, better, equal, candidates, rank and every metric."""
+    """One row per case: user, target, better, equal, candidates, rank, every metric and every group."""
     columns: dict[str, Any] = {
         "user": pl.Series(store.users.decode(standings.users_B + 1)),
         "target": pl.Series(store.item_ids.decode(standings.targets_B)),
@@ -73,7 +74,7 @@ def per_user_table(store: SequenceStore, config: EvaluateConfig, standings: Stan
         "candidates": standings.candidates_B,
         "rank": standings.rank_B,
     }
-    return pl.DataFrame(columns | standings.columns(config))
+    return pl.DataFrame(columns | standings.columns(config) | dict(standings.groups))
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
