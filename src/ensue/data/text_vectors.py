@@ -68,11 +68,11 @@ def tfidf_vectors(texts: list[str], width: int = WIDTH) -> np.ndarray:
     weights_NV = sparse.csr_array((values * idf_V[columns], (rows, columns)), shape=(len(texts), len(words)))
     norm_N = np.sqrt(weights_NV.multiply(weights_NV).sum(1))
     weights_NV = sparse.csr_array(sparse.diags_array(1 / np.maximum(norm_N, 1e-12)) @ weights_NV)
-    left_ND, size_D = _singular(weights_NV, min(width, *weights_NV.shape))
+    left_ND, size_D = singular(weights_NV, min(width, *weights_NV.shape))
     return _unit((left_ND * size_D).astype(np.float32), texts)
 
 
-def _singular(weights_NV: sparse.csr_array, width: int) -> tuple[np.ndarray, np.ndarray]:
+def singular(weights_NV: sparse.csr_array, width: int) -> tuple[np.ndarray, np.ndarray]:
     """The left singular vectors, [N, D], and the largest singular values, [D], above a millionth of the largest one."""
     if width < min(weights_NV.shape):
         # A fixed start makes the result the same every time.

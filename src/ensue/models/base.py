@@ -108,6 +108,7 @@ MODELS: Registry[ModelEntry] = Registry(
         "caser": "ensue.models.caser",
         "gcegnn": "ensue.models.gcegnn",
         "srgnn": "ensue.models.srgnn",
+        "tiger": "ensue.models.tiger",
         "fpmc": "ensue.models.fpmc",
         "vsknn": "ensue.models.vsknn",
         "bst": "ensue.models.bst",

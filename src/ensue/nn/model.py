@@ -33,10 +33,12 @@ class Model(nn.Module, ABC):
     Attributes:
         answers_everywhere: whether any event may be asked. False allows only the newest of each row, since states at
             earlier events have seen later ones.
+        log_probabilities: whether scores are log-probabilities, which sum to one over the catalogue.
         carried: tensors, by name, that a training step passes to the next; checkpoints contain them.
     """
 
     answers_everywhere = True
+    log_probabilities = False
 
     def __init__(self, num_items: int, maxlen: int, query_time: bool = False) -> None:
         super().__init__()

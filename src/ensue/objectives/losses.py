@@ -55,8 +55,22 @@ class CatalogueLoss:
     is_softmax: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class LikelihoodLoss:
+    """The target's score itself, of models whose scores are log-probabilities; it needs no negatives.
+
+    Attributes:
+        function: log_p_Q -> loss_Q.
+        is_softmax: as in `SampledLoss`.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    is_softmax: bool = True
+
+
+AnyLoss = SampledLoss | CatalogueLoss | LikelihoodLoss
 # Functions from (settings, number of items) to the loss, by name.
-LOSSES: Registry[Callable[[ObjectiveConfig, int], SampledLoss | CatalogueLoss]] = Registry("loss", hint=OWN)
+LOSSES: Registry[Callable[[ObjectiveConfig, int], AnyLoss]] = Registry("loss", hint=OWN)
 
 
 def register_loss(name: str) -> Callable[[Loss], Loss]:
@@ -132,6 +146,11 @@ def smoothed_cross_entropy(smoothing: float) -> Callable[[Tensor, Tensor, Tensor
         return cross_entropy(h_QD, target_Q, items_ND) + smoothing * (h_QD * away_QD).sum(-1).float()
 
     return loss
+
+
+@LOSSES.register("likelihood")
+def _likelihood(config: ObjectiveConfig, num_items: int) -> LikelihoodLoss:
+    return LikelihoodLoss(lambda log_p_Q: -log_p_Q.float())
 
 
 def sampled_softmax(pos_Q: Tensor, neg_QK: Tensor) -> Tensor:

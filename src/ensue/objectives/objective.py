@@ -20,7 +20,7 @@ from ensue.data.split import Sequences
 from ensue.errors import ConfigError
 from ensue.nn.model import Encoder, Model
 from ensue.objectives.auxiliary import AUXILIARIES
-from ensue.objectives.losses import LOSSES, CatalogueLoss
+from ensue.objectives.losses import LOSSES, CatalogueLoss, LikelihoodLoss
 from ensue.objectives.negatives import NEGATIVES, SeenItems, WholeBatchNegatives, log_inclusion
 
 # Losses that can smooth labels.
@@ -96,7 +96,7 @@ class Objective:
         self.num_items = train.store.num_items
         self.loss = LOSSES[config.loss](config, self.num_items)
         self.auxiliary = AUXILIARIES[config.auxiliary](config, train)
-        if isinstance(self.loss, CatalogueLoss):
+        if isinstance(self.loss, CatalogueLoss | LikelihoodLoss):
             self.draws = 0
             return
         self.draws = max(config.num_negatives, config.hard_pool)
@@ -123,9 +123,12 @@ class Objective:
         """
         name = self.config.auxiliary
         if not isinstance(model, Encoder) and isinstance(self.loss, CatalogueLoss):
+            instead = "likelihood" if model.log_probabilities else "sampled-softmax"
             raise ConfigError(
-                f"loss {self.config.loss} needs item vectors, but this model ranks candidates: use sampled-softmax"
+                f"loss {self.config.loss} needs item vectors, but this model ranks candidates: use {instead}"
             )
+        if isinstance(self.loss, LikelihoodLoss) and not model.log_probabilities:
+            raise ConfigError("loss likelihood needs a model whose scores are log-probabilities, such as tiger: use ce")
         if not isinstance(model, Encoder) and self.auxiliary is not None:
             raise ConfigError(f"auxiliary {name} compares states, but this model ranks candidates: use none")
         if shares > 1 and self.auxiliary is not None:
@@ -153,7 +156,7 @@ class Objective:
         return batch if self.auxiliary is None else replace(batch, views=self.auxiliary.views(rows_B, batch, rng))
 
     def _with_negatives(self, rows_B: np.ndarray, batch: SequenceBatch, rng: np.random.Generator) -> SequenceBatch:
-        if isinstance(self.loss, CatalogueLoss):
+        if isinstance(self.loss, CatalogueLoss | LikelihoodLoss):
             return batch
         assert batch.target_Q is not None
         if self.config.is_whole_batch:
@@ -190,6 +193,8 @@ class Objective:
         if isinstance(self.loss, CatalogueLoss):
             assert isinstance(model, Encoder)
             return self.loss.function(model.encode(batch), target_Q - 1, model.item_vectors())
+        if isinstance(self.loss, LikelihoodLoss):
+            return self.loss.function(model.logits(batch, target_Q[:, None])[:, 0])
         assert negatives is not None
         is_shared = negatives.dim() == 1
         own_QC = target_Q[:, None] if is_shared else torch.cat((target_Q[:, None], negatives), 1)

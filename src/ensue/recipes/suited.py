@@ -37,6 +37,7 @@ SUITED = {
     **{("gcegnn", kind): "gcegnn" for kind in (SAMPLED, SESSIONS)},
     **{("vsknn", kind): "stan" for kind in (SAMPLED, SESSIONS)},
     **{("bst", kind): "bst-ranker" for kind in EVERY},
+    **{("tiger", kind): "tiger" for kind in EVERY},
     **{("fpmc", kind): "fpmc" for kind in EVERY},
     **{("markov", kind): "markov-skips" for kind in EVERY},
     **{("recent-popularity", kind): "recent-popularity" for kind in EVERY},
