@@ -1,6 +1,6 @@
 """Vectors of items from the items that occur near them.
 
-Suffixes: `N` items, `E` pairs, `D` width of a vector.
+Suffixes: `N` items, `E` pairs, `D` width of a vector, `R` rows of a view.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """TIGER: generative retrieval by semantic ids (Rajput et al., NeurIPS 2023).
 
 Suffixes: `P` events of all rows, `Q` asked events, `X` pairs of an asked event and an item, `N` items, `L` codes of an
-item, `K` codes of a level, `E` nodes of the trie at one depth, `W` kept nodes, `M` children of one node, `D` width, `C`
-candidates, `V` width of a vector of an item.
+item, `K` codes of a level, `E` nodes of the trie at one depth, `F` those above, `W` kept nodes, `M` children of one
+node, `D` width, `C` candidates, `V` width of a vector of an item.
 """
 
 from __future__ import annotations
