@@ -42,6 +42,10 @@ class ModelConfig(Config):
         """The training task."""
         return TASKS["next"]
 
+    def fine_tuning(self) -> Task:
+        """The task of a second stage, which asks for the newest item of each window alone."""
+        return TASKS["last"]
+
 
 class FeatureConfig(ItemVectorConfig, ModelConfig):
     """Settings of a model that reads features: columns of events, items and users beside the items."""

@@ -50,6 +50,10 @@ class BERT4RecConfig(TrunkConfig, FeatureConfig):
         """The cloze task."""
         return cloze(self.mask_prob, self.mask_share, self.random_share, self.newest_share)
 
+    def fine_tuning(self) -> Task:
+        """The cloze task with [MASK] in place of each window's newest event alone."""
+        return cloze(newest_share=1.0)
+
 
 class BERT4Rec(BiasedEncoder):
     """h = GELU(W trunk(dropout(E[items] + P[age])) + b), score(h, i) = h . E[i] + b_i; [MASK] is item N + 1.

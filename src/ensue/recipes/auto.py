@@ -160,7 +160,7 @@ def _heads(recipe: str, given: dict[str, Any]) -> dict[str, Any]:
 
 def adapted(config: RunConfig, split: Split, given: Mapping[str, Any]) -> RunConfig:
     """The recipe with batch size, epochs, evaluations and warm-up adapted to the data's size or the given epochs."""
-    train, task = config.train, config.model.make_task()
+    train, task = config.train, config.make_task()
     windows = len(make_windows(split.train, config.model.maxlen, task.window or train.window, train.stride or None))
     changed: dict[str, Any] = {}
     batch = changed["batch_size"] = min(train.batch_size, max(MIN_BATCH, windows // EPOCH_STEPS))

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
-from ensue.batches.tasks import WindowName
+from ensue.batches.tasks import Task, WindowName
 from ensue.config import Config
 from ensue.data.split import SplitConfig
 from ensue.evaluation.metrics import parse_metric
 from ensue.evaluation.protocol import EvaluateConfig, ProtocolName
-from ensue.models import ModelConfig, model_config
+from ensue.models import ModelConfig, is_counted, model_config
 from ensue.models.sasrec import SASRecConfig
 from ensue.objectives.objective import ObjectiveConfig
 from ensue.registry import OWN, Registry
@@ -100,6 +100,18 @@ class TrainConfig(Config):
         0, ge=0, le=1024, description="CPU threads for training and evaluation; 0 keeps torch's number"
     )
     seed: int = Field(0, ge=0, description="seed of all random draws")
+    start_from: str | None = Field(
+        None, description="a finished run of the same model whose weights training starts from"
+    )
+    stage: Literal["train", "fine-tune"] = Field(
+        "train", description="fine-tune: only a window's newest item is predicted, as in serving; needs start_from"
+    )
+
+    @model_validator(mode="after")
+    def _check_stage(self) -> Self:
+        if self.stage == "fine-tune" and self.start_from is None:
+            raise ValueError("stage fine-tune needs the run to start from: start_from (--start-from RUN)")
+        return self
 
     @field_validator("validation_metric")
     @classmethod
@@ -149,8 +161,14 @@ class RunConfig(Config):
         """The validation metric's name with its protocol, as logs and cards show it."""
         return self.validation.label(self.train.validation_metric)
 
+    def make_task(self) -> Task:
+        """The training task of the stage."""
+        return self.model.fine_tuning() if self.train.stage == "fine-tune" else self.model.make_task()
+
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.train.start_from is not None and is_counted(self.model):
+            raise ValueError(f"start_from: model {self.model.name} is fitted by counting and has no weights: omit it")
         if self.train.stride > self.model.maxlen:
             raise ValueError(f"stride {self.train.stride} must not exceed maxlen {self.model.maxlen}")
         return self

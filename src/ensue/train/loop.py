@@ -52,6 +52,7 @@ from ensue.train.distributed import (
 from ensue.train.interrupt import Interrupted, Signals
 from ensue.train.optim import learning_rate, make_optimizer
 from ensue.train.progress import Progress
+from ensue.train.start import take_weights
 
 # Schedules over all epochs of a run.
 STRETCHED = ("cosine", "one-cycle")
@@ -100,8 +101,7 @@ class Trainer:
         if train.batch_parts > train.batch_size:
             raise ConfigError(f"batch_parts {train.batch_parts} must not exceed batch_size {train.batch_size}")
         keep_freed_memory()
-        store = split.train.store
-        model = build_model(config.model, Catalogue.of_store(store))
+        model = build_model(config.model, Catalogue.of_store(split.train.store))
         initialise(model, train.seed)
         model.study(split.train)
         self.model = model.to(self.device)
@@ -109,7 +109,7 @@ class Trainer:
         self.objective = Objective(config.objective, split.train)
         shares = self.world.size * train.batch_parts
         self.objective.check(model, shares)
-        task = config.model.make_task()
+        task = config.make_task()
         windows = make_windows(split.train, config.model.maxlen, task.window or train.window, train.stride or None)
         self.loader = make_loader(windows, task, train.batch_size, train.seed, shares)
         self.optimizer = make_optimizer(self.model, train)
@@ -154,8 +154,7 @@ class Trainer:
             ArtefactError: the folder contains files that ensue did not create.
             Interrupted: a signal ended the training.
         """
-        threads = cpu_threads(self.config.train.threads)
-        with writing(self.world, self.folder), threads, computing_with(), self.signals:
+        with writing(self.world, self.folder), cpu_threads(self.config.train.threads), computing_with(), self.signals:
             return self._run(finish)
 
     def work(self, epoch: int, first_step: int = 0) -> Iterator[Work]:
@@ -175,6 +174,8 @@ class Trainer:
             self._restore(checkpoint)
         elif finish:
             raise TrainingError(f"{self.folder}: no checkpoint to finish: train without --finish (finish=True) first")
+        elif (start := self.config.train.start_from) is not None:
+            world.on_main(lambda: take_weights(start, self.model, self.split.train.store))
         world.broadcast_state(self.model)
         path = self.folder / LOG if self.folder is not None and world.is_main else None
         self.log = RunLog(path, self.progress.records, self.watchers)
