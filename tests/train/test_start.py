@@ -45,6 +45,28 @@ def test_training_starts_from_the_weights_of_the_run(first: tuple[str, str]) -> 
     assert not all(torch.equal(started[key], weight) for key, weight in other.items())
 
 
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("tiger", {"loss": "likelihood", "code_levels": 2, "code_size": 4}),
+        ("sasrec", {"attention": "performer", "attention_window": 2, "num_heads": 1}),
+    ],
+)
+def test_tensors_that_belong_to_the_weights_come_with_them(tmp_path: Path, name: str, settings: dict[str, Any]) -> None:
+    """On other events of the same items, and another seed, the codes and the random features would be others."""
+    settings = {**SMALL, **settings}
+    run = Recommender(name, **settings).fit(STORE, tmp_path / "run")
+    other = ordered_sequences(num_users=30, num_items=20, length=8, seed=5)
+    settings = {**settings, "num_epochs": 0, "seed": 7}
+    started = Recommender(name, **settings, start_from=str(tmp_path / "run")).fit(other)
+    fresh = Recommender(name, **settings).fit(other)
+    first, state, own = (each.run.model.state_dict() for each in (run, started, fresh) if each.run is not None)
+    for key, value in first.items():
+        assert torch.equal(state[key], value), key
+    key = "codes_NL" if name == "tiger" else next(key for key in own if key.endswith("directions_Fd"))
+    assert not torch.equal(own[key], state[key])
+
+
 def test_the_second_stage_asks_for_the_newest_item_alone(first: tuple[str, str]) -> None:
     name, folder = first
     config = Recommender(name, **SMALL, start_from=folder, stage="fine-tune").config

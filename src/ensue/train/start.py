@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from ensue.data.store import SequenceStore
 from ensue.errors import ConfigError, DataError
 from ensue.models import Model
@@ -34,7 +32,9 @@ def take_weights(folder: str, model: Model, store: SequenceStore) -> None:
             f"start_from {folder}: the run read other features or other values of them: use those of the run, or train "
             "without start_from"
         )
-    shapes, own = ({name: list(x.shape) for name, x in each.named_parameters()} for each in (run.model, model))
+    # With the codes of items, random features and other tensors that the weights were trained with.
+    state = run.model.state_dict()
+    shapes, own = ({name: list(x.shape) for name, x in each.items()} for each in (state, model.state_dict()))
     for name in sorted(shapes.keys() | own.keys()):
         if shapes.get(name) != own.get(name):
             raise ConfigError(
@@ -42,7 +42,4 @@ def take_weights(folder: str, model: Model, store: SequenceStore) -> None:
                 f"{shapes.get(name, 'absent')} in the run's {run.config.model.name}: use the settings of that run "
                 f"(--config {folder}/config.toml)"
             )
-    own_weights = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, weight in run.model.named_parameters():
-            own_weights[name].copy_(weight)
+    model.load_state_dict(state)
