@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import ensue.train.loop as loop
 from ensue.data.split import Split, SplitConfig, make_split
@@ -21,6 +23,7 @@ from ensue.errors import ArtefactError, ConfigError, TrainingError
 from ensue.runs.checkpoint import STATE, TENSORS, load_checkpoint
 from ensue.runs.config import RunConfig
 from ensue.testing import EachStep
+from ensue.train.interrupt import Interrupted
 from ensue.train.loop import Trainer
 
 Tiny = Callable[..., RunConfig]
@@ -92,6 +95,67 @@ def test_averages_optimisers_and_schedules_resume(
     config = tiny(**changes)
     undisturbed = Trainer(config, split).run().model
     stopped(config, split, tmp_path, steps)
+    assert same_weights(Trainer(config, split, tmp_path).run().model, undisturbed)
+
+
+def each_epoch(trainer: Trainer) -> dict[int, dict[str, torch.Tensor]]:
+    """The weights after each epoch, filled in as a trainer trains."""
+    weights: dict[int, dict[str, torch.Tensor]] = {}
+
+    def keep(epoch: int, _: int) -> None:
+        weights[epoch + 1] = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
+
+    trainer.watch(EachStep(keep))
+    return weights
+
+
+@pytest.mark.parametrize(
+    ("now", "averaged"),
+    [(5, (3, 4, 5)), (8, (5, 6, 7, 8))],
+    ids=["the last epochs have begun", "the mean starts again"],
+)
+def test_swa_with_more_epochs(tiny: Tiny, split: Split, tmp_path: Path, now: int, averaged: tuple[int, ...]) -> None:
+    config = tiny(average="swa", average_start=0.5, num_epochs=4, patience=0)
+    first = Trainer(config, split, tmp_path)
+    weights = each_epoch(first)
+    first.run()
+    second = Trainer(config.replace(train=config.train.replace(num_epochs=now)), split, tmp_path)
+    later = each_epoch(second)
+    second.run()
+    weights.update(later)
+    assert second.average.count == len(averaged)
+    for name, value in second.average.values.items():
+        torch.testing.assert_close(value, torch.stack([weights[epoch][name] for epoch in averaged]).mean(0))
+
+
+@pytest.mark.parametrize("average", ["ema", "swa"])
+@pytest.mark.parametrize("during", ["apply", "remove", "take in"])
+def test_a_signal_leaves_no_average_half_done(
+    tiny: Tiny, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, average: str, during: str
+) -> None:
+    """The signal arrives between the first and the second of the weights that are copied or averaged."""
+    config = tiny(average=average, average_start=0.0)
+    undisturbed = Trainer(config, split).run().model
+    copy, lerp, calls = Tensor.copy_, Tensor.lerp_, {"copy": 0, "lerp": 0}
+    trainer = Trainer(config, split, tmp_path)
+    count = len(list(trainer.model.parameters()))
+    last = {"apply": ("copy", 1), "remove": ("copy", count + 1), "take in": ("lerp", 1)}[during]
+
+    def counted(kind: str, work: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def call(*args: Any) -> Tensor:
+            result = work(*args)
+            calls[kind] += 1
+            if (kind, calls[kind]) == last:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return result
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tensor, "copy_", counted("copy", copy))
+        patch.setattr(Tensor, "lerp_", counted("lerp", lerp))
+        with pytest.raises(Interrupted):
+            trainer.run()
     assert same_weights(Trainer(config, split, tmp_path).run().model, undisturbed)
 
 

@@ -41,14 +41,7 @@ from ensue.runs.log import RunLog, Watcher
 from ensue.runtime.devices import autocast, cpu_threads
 from ensue.runtime.memory import keep_freed_memory
 from ensue.train.averaging import Average
-from ensue.train.distributed import (
-    broadcast_checkpoint,
-    compare_ranks,
-    evaluate_together,
-    join,
-    sum_gradients,
-    writing,
-)
+from ensue.train.distributed import broadcast_checkpoint, compare_ranks, evaluate_together, join, sum_gradients, writing
 from ensue.train.interrupt import Interrupted, Signals
 from ensue.train.optim import learning_rate, make_optimizer
 from ensue.train.progress import Progress
@@ -200,6 +193,7 @@ class Trainer:
                     self.world.on_main(self._save)
         except (Interrupted, LostRankError):
             with self.signals.whole():
+                self.average.remove(self.model)
                 self._save()
             raise
         finally:
@@ -221,7 +215,8 @@ class Trainer:
             if progress.step < steps and self._is_time_to_save():
                 self._save()
         epoch = progress.epoch + 1
-        self.average.after_epoch(self.model, epoch)
+        with self.signals.whole():
+            self.average.after_epoch(self.model, epoch)
         record = progress.record(self._rate(progress.epoch, progress.step - 1), steps)
         record["compute"] = f"{progress.compute}{self.computed_by}"
         standings, is_late = None, self._agree("steps" in record or progress.is_out_of_time(train, record))
@@ -347,11 +342,13 @@ class Trainer:
     def _save(self) -> None:
         if self.folder is None or not self.world.is_main:
             return
-        progress = replace(self.progress, records=self.log.records, averaged=self.average.count)
+        average = self.average
+        counts = {"averaged": average.count, "averaged_epoch": average.epoch}
+        progress = replace(self.progress, records=self.log.records, **counts)
         tensors = {
             **{f"model.{name}": tensor for name, tensor in self.model.state_dict().items()},
             **{f"best.{name}": tensor for name, tensor in self.best.items()},
-            **{f"average.{name}": tensor for name, tensor in self.average.values.items()},
+            **{f"average.{name}": tensor for name, tensor in average.values.items()},
             **optimizer_tensors(self.optimizer, self.model),
             **{f"carried.{name}": tensor for name, tensor in self.model.carried.items()},
         }
@@ -384,10 +381,10 @@ class Trainer:
         restore_optimizer(self.optimizer, self.model, checkpoint.part("optimizer"))
         self.scaler.load_state_dict(state["scaler"])
         self.progress = Progress.of_checkpoint(state)
-        self.average.values = {name: tensor.to(self.device) for name, tensor in checkpoint.part("average").items()}
-        self.average.count = self.progress.averaged
+        self.average.restore(checkpoint.part("average"), self.progress, self.device)
         if is_longer(self.config.train, then.train):
             self.progress.continue_beyond(self.config.train, self.loader.steps)
+            self.average.continue_beyond(self.progress.epoch)
             self.is_stretched = self.config.train.schedule in STRETCHED and bool(self.progress.epoch)
         # The last bits of sums depend on the number of threads, so use the checkpoint's number, but never more threads
         # than cores.

@@ -22,6 +22,7 @@ class Progress:
         evaluations_without_better: evaluations since `best_epoch`.
         reductions: how often evaluations without a better value have reduced the rate of schedule `plateau`.
         averaged: number of weights in the average.
+        averaged_epoch: average swa: the newest epoch in it.
         finished: whether training has ended; `stopped_by` names the setting that ended it.
         seconds: duration of the epoch so far.
         compute: what computed the epoch's newest step.
@@ -40,6 +41,7 @@ class Progress:
     evaluations_without_better: int = 0
     reductions: int = 0
     averaged: int = 0
+    averaged_epoch: int = 0
     finished: bool = False
     stopped_by: str = ""
     seconds: float = 0.0
