@@ -18,6 +18,8 @@ LOG = pl.DataFrame(
         "event": ["buy", "view", "buy", "cart", None, "not"],
         "price": ["3", "9", " 12", None, "20", "free"],
         "big": [9007199254740992, 9007199254740993, 1, 2, 3, 4],
+        "long": [1234567890123456789, 1234567890123456790, 1, 2, 3, 4],
+        "text": ["18446744073709551615", "18446744073709551614", "1", "2", "3", "4"],
         "not": [0, 1, 0, 1, 0, 1],
     }
 )
@@ -44,6 +46,9 @@ def kept(where: str) -> list[int]:
         ("price not in (9, 'free')", [1, 3, 5]),
         ("big == 9007199254740993", [2]),
         ("big not in (9007199254740993, 1)", [1, 4, 5, 6]),
+        ("long == 1234567890123456789", [1]),
+        ("text in (18446744073709551614, 4)", [2, 6]),
+        ("text >= 18446744073709551615", [1]),
         ("not == 1 and `not` in (1)", [2, 4, 6]),
     ],
 )
@@ -58,11 +63,17 @@ def test_the_dropped_rows_name_the_whole_condition():
 
 @pytest.mark.parametrize(
     "where",
-    ["event buy", "", "event == 'buy' or", "(event == 'buy'", "event == 'buy')", "event == 'buy' xor price > 1",
+    ["event buy", "event == 'buy' or", "(event == 'buy'", "event == 'buy')", "event == 'buy' xor price > 1",
      "or event == 'buy'", "price > 5x", "price > 5.5.5", "not", "()", "event == buy", "price > 5 and", "event in ()"],
 )  # fmt: skip
 def test_what_cannot_be_read_is_shown(where):
-    with pytest.raises(ConfigError, match=r"where: cannot read ['\"]"):
+    with pytest.raises(ConfigError, match=r"where: (cannot read ['\"].|the text ends too early)"):
+        parse_where(where)
+
+
+@pytest.mark.parametrize("where", ["", " ", "(event == 'buy'", "event == 'buy' and "])
+def test_a_text_that_ends_too_early_is_said_to(where):
+    with pytest.raises(ConfigError, match="where: the text ends too early: write column"):
         parse_where(where)
 
 

@@ -156,8 +156,10 @@ class _Parser:
 
     def unreadable(self) -> ConfigError:
         """The error for the rest of the text."""
+        rest = self.text[self.place :].strip()[:60]
+        fault = f"cannot read {rest!r}" if rest else "the text ends too early"
         return ConfigError(
-            f"where: cannot read {self.text[self.place :].strip()[:60]!r}: write column == 'text', column > 5 or "
+            f"where: {fault}: write column == 'text', column > 5 or "
             "column in ('a', 'b'), joined by and, or, not and parentheses; a column with blanks in its name goes "
             "between backticks"
         )
@@ -202,9 +204,9 @@ class _Parser:
 def _value(word: str) -> str | int | float:
     if word[0] in "'\"":
         return word[1:-1].replace(word[0] * 2, word[0])
-    return int(word) if re.fullmatch(r"[+-]?\d{16,18}", word) else float(word)
+    return int(word) if re.fullmatch(r"[+-]?\d{16,38}", word) else float(word)
 
 
 def _type_of(value: str | int | float) -> type[pl.DataType]:
     """The type that holds a value exactly: float64 does not hold integers of 16 digits and more."""
-    return pl.String if isinstance(value, str) else pl.Int64 if isinstance(value, int) else pl.Float64
+    return pl.String if isinstance(value, str) else pl.Int128 if isinstance(value, int) else pl.Float64
