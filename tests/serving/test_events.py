@@ -106,6 +106,28 @@ def test_recent_events_rank_items_for_newcomers(serve: Serve) -> None:
         assert one(client.post("/recommend", {"history": [], "k": 3})).json["source"] == "popular"
 
 
+def test_trending_items_of_a_slow_database_keep_no_recommendation(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, may_answer = serve(trending_days=7), threading.Event()
+
+    def hang(log: EventLog, since: int) -> list[str]:
+        assert may_answer.wait(60)
+        return ["7"]
+
+    monkeypatch.setattr(EventLog, "recent", hang)
+    client.service.trending_seconds = 0.0
+
+    async def run() -> list[str]:
+        sources = [(await client.post("/recommend", {"history": []})).json["source"]]
+        may_answer.set()
+        assert client.service._refresh is not None
+        await client.service._refresh
+        return [*sources, (await client.post("/recommend", {"history": []})).json["source"]]
+
+    assert asyncio.run(run()) == ["popular", "trending"]
+
+
 def test_a_full_disk_refuses_events_and_reads_go_on(serve: Serve, tmp_path: Path) -> None:
     client = serve()
     log = client.service.log

@@ -75,6 +75,9 @@ class Service:
         self.is_write_lost = self.is_read_lost = False
         self._last: OrderedDict[str, list[tuple[str, int]]] = OrderedDict()
         self._trending_at = 0.0
+        # The event loop does not keep a task that nothing refers to.
+        self._refresh: asyncio.Task[None] | None = None
+        self.trending_seconds = READ_SECONDS
         if self.log is not None:
             self._write = Together(self.log.add, "ensue-events")
             self._read = Together(self.log.histories, "ensue-histories", seconds=READ_SECONDS)
@@ -258,12 +261,19 @@ class Service:
             self.metrics.exposures.labels("lost").inc()
 
     async def _refresh_trending(self) -> None:
-        """Rank items for newcomers by the events of the last days, once in a while."""
+        """Rank items for newcomers by the events of the last days, once in a while.
+
+        A request does not wait for a database that takes long; the ranking then serves later ones.
+        """
         if self.log is None or self.trending_days <= 0 or time.monotonic() < self._trending_at:
             return
         self._trending_at = time.monotonic() + TRENDING_SECONDS
+        self._refresh = asyncio.create_task(self._rank_by_trend(self.log))
+        await asyncio.wait([self._refresh], timeout=self.trending_seconds)
+
+    async def _rank_by_trend(self, log: EventLog) -> None:
         try:
-            items = await asyncio.to_thread(self.log.recent, int(time.time() - self.trending_days * 86_400))
+            items = await asyncio.to_thread(log.recent, int(time.time() - self.trending_days * 86_400))
         except LogError:
             return
         counts = Counter(items)
