@@ -294,6 +294,14 @@ def test_the_order_test_never_opens_the_test_part() -> None:
     assert before == after
 
 
+def test_the_order_test_counts_users() -> None:
+    store = ordered_sequences(num_users=50, num_items=30)
+    split = make_split(store, SplitConfig(split="user-holdout", targets="all", validation_fraction=0.4))
+    order = compare_with_shuffled(split)
+    assert order is not None
+    assert len(split.validation.packed) > order.num_cases == len(np.unique(split.validation.packed.users_B))
+
+
 def test_too_little_to_judge() -> None:
     report = check(store_of([[1, 2], [2, 1]]))
     assert report.order is None

@@ -15,7 +15,7 @@ from ensue.data.split import Cases, Sequences, Split
 from ensue.data.transitions import fit_transitions
 from ensue.doctor.findings import Finding
 from ensue.evaluation.metrics import ndcg
-from ensue.evaluation.significance import Comparison, compare
+from ensue.evaluation.significance import Comparison, by_user, compare
 from ensue.rng import stream
 
 MAX_CASES = 2_000  # cases in the test of order
@@ -30,16 +30,19 @@ def compare_with_shuffled(split: Split, seed: int = 0) -> Comparison | None:
     which items occur together.
 
     Returns:
-        The paired comparison (real - shuffled) over up to 2,000 cases; None with fewer than two cases.
+        The comparison (real - shuffled), paired by user, over up to 2,000 cases; None with fewer than two users.
     """
     rng = stream(seed, "compare_with_shuffled")
     cases = split.validation.packed
-    if len(cases) < 2 or not len(split.train):
+    if not len(cases) or not len(split.train):
         return None
     chosen = np.sort(rng.choice(len(cases), min(MAX_CASES, len(cases)), replace=False))
     sample = cases.take(chosen)
     mixed = _shuffle_rows(split.train, rng)
-    return compare(_chain_ndcg(split.train, sample, None), _chain_ndcg(mixed, sample, rng))
+    if len(np.unique(sample.users_B)) < 2:
+        return None
+    values = (_chain_ndcg(split.train, sample, None), _chain_ndcg(mixed, sample, rng))
+    return compare(*(by_user(values_B, sample.users_B) for values_B in values))
 
 
 def _shuffle_rows(sequences: Sequences, rng: np.random.Generator) -> Sequences:
@@ -80,16 +83,17 @@ def _chain_ndcg(train: Sequences, cases: Cases, rng: np.random.Generator | None)
 
 
 def of_order(comparison: Comparison | None) -> Finding:
-    """Whether order matters, by the test of order; `comparison` is None if there were too few cases."""
+    """Whether order matters, by the test of order; `comparison` is None if there were too few users."""
     if comparison is None:
-        return Finding("order", "warn", None, "There are too few validation cases to test whether order matters.")
+        text = "There are too few users with validation cases to test whether order matters."
+        return Finding("order", "warn", None, text)
     matters = comparison.effect.low > 0
     return Finding(
         "order",
         "ok" if matters else "warn",
         comparison.effect.estimate,
         f"A first-order chain scores NDCG@10 {comparison.mean_a:.4f} on the real order and {comparison.mean_b:.4f} "
-        f"on a shuffled one: difference {comparison.effect} over {comparison.num_cases:,} validation cases, "
+        f"on a shuffled one: difference {comparison.effect} over {comparison.num_cases:,} users, "
         f"p = {comparison.p:.2g}.",
         "" if matters else "Order has no measurable effect: compare any sequential model with popularity first.",
     )
