@@ -204,6 +204,8 @@ def test_the_sentence_says_which_is_better() -> None:
     assert told({"ndcg@10": contrast([b], [a])}).startswith("a is worse than b")
     assert told({"rank": better}).startswith("a is worse than b in rank")
     assert "have the same value of every metric for each of the 150 users" in told({"mrr": contrast([a], [a])})
+    listed = {"ndcg@10": better, "popularity@10": contrast([b], [a]), "miscalibration@10": better}
+    assert told(listed).endswith("but worse in miscalibration@10.")
     (c,), (d,) = world(np.random.default_rng(11))
     none = contrast([c], [d])
     assert f"do not differ significantly in mrr: {none.mean_a:.4f}" in told({"mrr": none})

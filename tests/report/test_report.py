@@ -153,6 +153,7 @@ def test_what_is_refused(world: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "is not a report of ensue" in error(world / "sasrec", "--out", tmp_path / "notes.html")
     assert (tmp_path / "notes.html").read_text() == "<p>mine"
     assert "is a folder" in error(world / "sasrec", "--out", tmp_path)
+    assert "name each run once" in error(world / "sasrec", world / "sasrec", "--out", tmp_path / "new.html")
     out = ("--out", tmp_path / "new.html")
     assert "no such folder" in error(tmp_path / "nothing", *out)
     assert "has no evaluation 'validation/full'" in error(world / "sasrec", "--part", "validation", *out)

@@ -62,12 +62,12 @@ def run(
     contrasts = {(str(first), str(other)): _contrasts(first, other, groups) for other in others}
     adjusted = adjust(contrasts, test)
     cases = first.runs[0].table
+    results = [(pair[1], judge(rule, metrics)) for pair, metrics in contrasts.items() for rule in gates]
     about = f"{part} part, {protocol}, {cases.height:,} cases"
     comparisons = [
         _shown(screen, (first, other), metrics, adjusted[pair], about)
         for other, (pair, metrics) in zip(others, contrasts.items(), strict=True)
     ]
-    results = [(pair[1], judge(rule, metrics)) for pair, metrics in contrasts.items() for rule in gates]
     conclusion = [sentence(*pair, metrics, adjusted[pair], test) for pair, metrics in contrasts.items()]
     tests = sum(map(len, contrasts.values()))
     screen.say(

@@ -50,6 +50,8 @@ def run(
     from ensue.report.page import page
     from ensue.runs.evaluated import read_evaluated
 
+    if len(set(folders)) < len(folders):
+        raise ConfigError(f"name each run once (got {', '.join(map(str, folders))})")
     _check_out(out)
     check_place(out)
     first = Recommender.load(folders[0])

@@ -9,6 +9,9 @@ from ensue.evaluation.contrast import Contrast
 from ensue.evaluation.significance import Interval, TestName, benjamini_hochberg, holm
 
 LEVEL = 0.05
+LOWER_IS_BETTER = ("rank", "miscalibration")
+# Properties of lists that are neither good nor bad by themselves.
+WITHOUT_DIRECTION = ("popularity", "head", "bias")
 # Pair of names -> name of the metric -> comparison.
 Contrasts = Mapping[tuple[str, str], Mapping[str, Contrast]]
 
@@ -43,7 +46,12 @@ def main_metric(names: list[str]) -> str:
 
 def is_lower_better(metric: str) -> bool:
     """Whether lower values of a metric are better, as those of `rank`."""
-    return metric.partition("|")[0] == "rank"
+    return _base(metric) in LOWER_IS_BETTER
+
+
+def _base(metric: str) -> str:
+    """The name without cut-off and marks of the protocol."""
+    return metric.partition("|")[0].partition("@")[0]
 
 
 def sentence(a: str, b: str, metrics: Mapping[str, Contrast], adjusted: Mapping[str, Adjusted], test: str) -> str:
@@ -72,7 +80,9 @@ def sentence(a: str, b: str, metrics: Mapping[str, Contrast], adjusted: Mapping[
     opposite = [
         other
         for other, each in metrics.items()
-        if adjusted[other].holm < LEVEL and ((each.effect.estimate < 0) == is_lower_better(other)) != is_better
+        if _base(other) not in WITHOUT_DIRECTION
+        and adjusted[other].holm < LEVEL
+        and ((each.effect.estimate < 0) == is_lower_better(other)) != is_better
     ]
     but = f", but {'worse' if is_better else 'better'} in {', '.join(opposite)}" if opposite else ""
     return (

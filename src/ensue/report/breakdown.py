@@ -13,6 +13,7 @@ import numpy as np
 
 from ensue.data.arrays import FloatArray
 from ensue.data.split import Cases, Sequences
+from ensue.errors import counted
 from ensue.evaluation.significance import bootstrap_interval, by_user
 
 COUNTS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 5_000)
@@ -153,4 +154,4 @@ def _categories(categories: Sequence[str | None], target_B: np.ndarray) -> list[
     top = [str(name) for name in names[np.argsort(-counts, kind="stable")][:CATEGORIES]]
     slices = [Slice(name, np.flatnonzero(own_B == name)) for name in top]
     rest = np.flatnonzero(~np.isin(own_B.astype(str), top))
-    return [*slices, Slice(f"{len(names) - len(top):,} others", rest)] if len(rest) else slices
+    return [*slices, Slice(counted(len(names) - len(top), "other"), rest)] if len(rest) else slices
