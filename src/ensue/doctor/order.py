@@ -41,8 +41,8 @@ def compare_with_shuffled(split: Split, seed: int = 0) -> Comparison | None:
     mixed = _shuffle_rows(split.train, rng)
     if len(np.unique(sample.users_B)) < 2:
         return None
-    values = (_chain_ndcg(split.train, sample, None), _chain_ndcg(mixed, sample, rng))
-    return compare(*(by_user(values_B, sample.users_B) for values_B in values))
+    real_B, mixed_B = _chain_ndcg(split.train, sample, None), _chain_ndcg(mixed, sample, rng)
+    return compare(by_user(real_B, sample.users_B), by_user(mixed_B, sample.users_B))
 
 
 def _shuffle_rows(sequences: Sequences, rng: np.random.Generator) -> Sequences:
