@@ -35,7 +35,8 @@ class TestOfTheAuthors(ModelContract):
 
     config = SMALL.replace(norm="post", num_heads=2, mask_share=0.8, random_share=0.1)
     objective = ObjectiveConfig(loss="sampled-softmax", num_negatives=30, share_negatives=True)
-    train = LONGER.replace(num_epochs=120, eval_epochs=120)
+    # With 120 epochs, one of four seeds of the native path stays just below .95; torch and 160 epochs reach 1.0.
+    train = LONGER.replace(num_epochs=160, eval_epochs=160)
 
 
 def model_of(**changes: object) -> BERT4Rec:

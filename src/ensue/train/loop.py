@@ -343,8 +343,8 @@ class Trainer:
         if self.folder is None or not self.world.is_main:
             return
         average = self.average
-        counts = {"averaged": average.count, "averaged_epoch": average.epoch}
-        progress = replace(self.progress, records=self.log.records, **counts)
+        progress = replace(self.progress, records=self.log.records, averaged=average.count)
+        progress.averaged_epoch = average.epoch
         tensors = {
             **{f"model.{name}": tensor for name, tensor in self.model.state_dict().items()},
             **{f"best.{name}": tensor for name, tensor in self.best.items()},
