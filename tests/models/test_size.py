@@ -37,15 +37,19 @@ def every_setting() -> Iterator[dict[str, Any]]:
         "relation": get_args(Relation),
         "buckets": get_args(Buckets),
         "query_time": (False, True),
+        "user_state": ("init", "all"),
+        "session_attention": (False, True),
+        "memory_slots": (0, 3),
     }
     for name in MODELS:
         fields = MODELS[name].config.model_fields
         small = {key: value for key, value in SMALL.items() if key in fields}
         yield {"name": name, **small}
+        depths = [{"num_blocks": blocks} for blocks in (1, 5)] if "num_blocks" in fields else [{}]
         for key, values in choices.items():
-            for value, blocks in product(values, (1, 5)):
+            for value, depth in product(values, depths):
                 if key in fields:
-                    yield {"name": name, **small, key: value, "num_blocks": blocks}
+                    yield {"name": name, **small, key: value, **depth}
 
 
 def test_the_size_is_that_of_the_model_whatever_the_settings() -> None:
